@@ -1,0 +1,58 @@
+/**
+ * The interfaces that the world comes in by: time, randomness, datagrams, the log. Protocol code
+ * takes these as arguments; the programs and the tests hand them in.
+ */
+import type { Endpoint } from "./addr.ts";
+
+export interface Clock {
+  /** Monotonic milliseconds; only differences mean something. */
+  nowMs(): number;
+  /** Milliseconds since 1970, for what is sent to others. */
+  wallMs(): number;
+  /** Resolves after `ms`, or rejects with the signal's reason. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+}
+
+/** Cryptographically strong random bytes. */
+export type Random = (length: number) => Uint8Array<ArrayBuffer>;
+
+export interface Datagram {
+  bytes: Uint8Array;
+  from: Endpoint;
+}
+
+/** Sends one datagram; a datagram that cannot be sent is lost, like any other on the way. */
+export type SendDatagram = (bytes: Uint8Array, to: Endpoint) => void;
+
+export type LogFields = Record<string, string | number | boolean | undefined>;
+
+/** A constant message plus fields from one vocabulary (peer, endpoint, ifname, state, error). */
+export interface Log {
+  debug(message: string, fields?: LogFields): void;
+  info(message: string, fields?: LogFields): void;
+  warn(message: string, fields?: LogFields): void;
+  error(message: string, fields?: LogFields): void;
+}
+
+export const systemClock: Clock = {
+  nowMs: () => performance.now(),
+  wallMs: () => Date.now(),
+  sleep(ms, signal) {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(signal.reason);
+      const onAbort = () => {
+        clearTimeout(timer);
+        reject(signal?.reason);
+      };
+      const timer = setTimeout(() => {
+        signal?.removeEventListener("abort", onAbort);
+        resolve();
+      }, ms);
+      signal?.addEventListener("abort", onAbort, { once: true });
+    });
+  },
+};
+
+export const systemRandom: Random = (length) => crypto.getRandomValues(new Uint8Array(length));
+
+export const silentLog: Log = { debug() {}, info() {}, warn() {}, error() {} };
