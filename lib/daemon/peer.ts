@@ -1,0 +1,475 @@
+/**
+ * Hole-punch policy of one peer, as a pure function from state and event to state and effects:
+ * no clock, no socket, no randomness. The loop in `node.ts` feeds it and performs the effects.
+ *
+ * A life in short: the coordinator lists endpoints (or the peer invites us, or pings us), every
+ * candidate is pinged in a quick burst, the first answered ping makes a path, the path becomes a
+ * link, the link makes the peer `direct`. A ping every 25 s keeps the NAT mapping; when pings on
+ * the path stay unanswered the bursts begin again, for ever, ever further apart.
+ *
+ * Which path: a kernel GRE link takes packets from one remote address only, so both ends must use
+ * the same path. The node with the smaller node key is the controlling one (RFC 8445 section 2.3
+ * in spirit): it picks, and marks its pings on the picked path as nominating; the other follows.
+ */
+import { type Endpoint, equalEndpoints, familyOf, formatEndpoint, isPrivate } from "../addr.ts";
+
+export const PEER_STATES = ["unknown", "have_endpoints", "punching", "direct", "relay"] as const;
+/** `relay` is reserved for paths through a relay; no event leads there yet. */
+export type PeerState = typeof PEER_STATES[number];
+
+/** Pings to one candidate, in ms since its burst began; fast at first because a lost one hurts. */
+export const BURST_MS = [0, 50, 150, 350, 750, 1750, 2750, 3750, 4750] as const;
+/** Pauses between bursts while nothing answers. */
+export const BURST_PAUSE_MS = [5_000, 10_000, 20_000, 40_000, 60_000] as const;
+/** Pings that verify a path that should work; unanswered after {@link PATH_DEAD_MS} it is dead. */
+export const VERIFY_MS = [0, 250, 750, 1500, 2500, 3500] as const;
+export const PATH_DEAD_MS = 4_500;
+/** A verification unanswered for this long lets another confirmed path take over. */
+export const PATH_SUSPECT_MS = 700;
+export const KEEPALIVE_MS = 25_000;
+/** How long an answered ping counts as proof that a candidate works. */
+export const CONFIRMED_FOR_MS = 10_000;
+/** A path that came from pings alone is forgotten when silent for so long. */
+export const REFLEXIVE_KEPT_MS = 120_000;
+export const MAX_REFLEXIVE = 16;
+/** An incoming ping or invitation starts another burst unless a ping left this shortly before. */
+const TRIGGER_GAP_MS = 40;
+const INVITE_GAP_MS = 1_000;
+/** A link that could not be set is tried again after this. */
+const LINK_RETRY_MS = 5_000;
+
+/** Where a candidate came from: coordinator, call-me-maybe, or the source of an authenticated ping. */
+export type CandidateSource = "listed" | "invited" | "reflexive";
+
+export interface Candidate {
+  readonly endpoint: Endpoint;
+  readonly source: CandidateSource;
+  /** Start of the burst under way or last done; pings sent in it. */
+  readonly burstMs: number;
+  readonly sent: number;
+  /** Last ping to there. */
+  readonly pingMs?: number;
+  /** Last answered ping. */
+  readonly pongMs?: number;
+  readonly rttMs?: number;
+  /** Last ping from there. */
+  readonly heardMs?: number;
+}
+
+export interface Path {
+  readonly endpoint: Endpoint;
+  readonly pongMs: number;
+  readonly rttMs: number;
+  /** Verification under way: when it began and how many pings it sent. */
+  readonly verify?: { readonly sinceMs: number; readonly sent: number };
+  /** Nothing answers on it any more; the link still points there until a better one is found. */
+  readonly dead: boolean;
+}
+
+/** What the data plane was told and what it said. */
+export type Link =
+  | { readonly kind: "none" }
+  | { readonly kind: "setting"; readonly endpoint: Endpoint }
+  | { readonly kind: "set"; readonly endpoint: Endpoint }
+  | { readonly kind: "failed"; readonly retryMs: number };
+
+export interface Peer {
+  /** Whether this node picks the path of the pair. */
+  readonly controlling: boolean;
+  readonly state: PeerState;
+  /** Whether the coordinator still lists the peer. */
+  readonly listed: boolean;
+  readonly candidates: ReadonlyMap<string, Candidate>;
+  readonly path?: Path;
+  /** The path that the controlling side nominated, when that is not us. */
+  readonly nominated?: Endpoint;
+  readonly link: Link;
+  /** When all candidates are tried again, and how many such rounds stayed without answer. */
+  readonly nextBurstMs: number;
+  readonly rounds: number;
+  readonly invitedMs: number;
+  /** When the search under way began, for the hole-punch histogram. */
+  readonly punchingSinceMs: number;
+}
+
+export type PeerEvent =
+  | { kind: "tick"; nowMs: number }
+  /** The coordinator lists the peer with these endpoints. */
+  | { kind: "listed"; nowMs: number; endpoints: readonly Endpoint[] }
+  /** The coordinator lists the peer no more. */
+  | { kind: "unlisted"; nowMs: number }
+  /** A sealed call-me-maybe came through the coordinator. */
+  | { kind: "call-me-maybe"; nowMs: number; endpoints: readonly Endpoint[] }
+  | { kind: "ping"; nowMs: number; from: Endpoint; txId: Uint8Array; nominating: boolean }
+  /** A pong that answers a ping of ours to that very address. */
+  | { kind: "pong"; nowMs: number; from: Endpoint; rttMs: number }
+  /** Our own addresses changed: mappings may be new, the peer must hear of it. */
+  | { kind: "moved"; nowMs: number }
+  | { kind: "link-set"; nowMs: number; endpoint: Endpoint }
+  | { kind: "link-failed"; nowMs: number; endpoint: Endpoint };
+
+export type PeerEffect =
+  | { kind: "send-ping"; to: Endpoint; nominating: boolean }
+  | { kind: "send-pong"; to: Endpoint; txId: Uint8Array }
+  | { kind: "send-call-me-maybe" }
+  /** Make the link, or change it in place; comes back as link-set or link-failed. */
+  | { kind: "set-link"; endpoint: Endpoint }
+  | { kind: "state-changed"; from: PeerState; to: PeerState; punchMs?: number }
+  | { kind: "path-lost"; endpoint: Endpoint }
+  | { kind: "no-path-yet"; rounds: number }
+  /** Unlisted and silent: drop the peer and its link. */
+  | { kind: "forget" };
+
+export function newPeer(options: { controlling: boolean; nowMs: number }): Peer {
+  return {
+    controlling: options.controlling,
+    state: "unknown",
+    listed: true,
+    candidates: new Map(),
+    link: { kind: "none" },
+    nextBurstMs: options.nowMs,
+    rounds: 0,
+    invitedMs: -Infinity,
+    punchingSinceMs: options.nowMs,
+  };
+}
+
+/** The state after `event`, and what is to be done, in order. */
+export function step(peer: Peer, event: PeerEvent): [Peer, PeerEffect[]] {
+  const next = new Transition(peer, event.nowMs);
+  next.take(event);
+  next.catchUp();
+  return [next.peer, next.effects];
+}
+
+/** When this peer wants its next tick, in monotonic ms; Infinity when nothing is due. */
+export function nextTickMs(peer: Peer): number {
+  let due = Infinity;
+  if (peer.state === "punching" || peer.state === "unknown") due = peer.nextBurstMs;
+  for (const candidate of peer.candidates.values()) due = Math.min(due, nextPingMs(candidate));
+  if (peer.path && !peer.path.dead) due = Math.min(due, nextVerifyMs(peer.path));
+  if (peer.link.kind === "failed") due = Math.min(due, peer.link.retryMs);
+  return due;
+}
+
+/** How far through a path goes; a higher one replaces a lower one once confirmed. */
+export function rank({ ip }: Endpoint): number {
+  if (isPrivate(ip)) return 3;
+  return familyOf(ip) === 6 ? 2 : 1;
+}
+
+function nextPingMs({ burstMs, sent }: Candidate): number {
+  const offset = BURST_MS[sent];
+  return offset === undefined ? Infinity : burstMs + offset;
+}
+
+function nextVerifyMs({ pongMs, verify }: Path): number {
+  if (!verify) return pongMs + KEEPALIVE_MS;
+  const offset = VERIFY_MS[verify.sent];
+  return verify.sinceMs + Math.min(offset ?? PATH_DEAD_MS, PATH_DEAD_MS);
+}
+
+/** The one mutable thing: a copy of the peer being changed by one event. */
+class Transition {
+  peer: Peer;
+  readonly effects: PeerEffect[] = [];
+  readonly #nowMs: number;
+  readonly #candidates: Map<string, Candidate>;
+
+  constructor(peer: Peer, nowMs: number) {
+    this.#nowMs = nowMs;
+    this.#candidates = new Map(peer.candidates);
+    this.peer = { ...peer, candidates: this.#candidates };
+  }
+
+  take(event: PeerEvent): void {
+    switch (event.kind) {
+      case "tick":
+        return;
+      case "listed":
+        return this.#listed(event.endpoints);
+      case "unlisted":
+        this.#set({ listed: false });
+        return this.#verifyPath();
+      case "call-me-maybe":
+        return this.#invited(event.endpoints);
+      case "ping":
+        return this.#pinged(event.from, event.txId, event.nominating);
+      case "pong":
+        return this.#ponged(event.from, event.rttMs);
+      case "moved":
+        this.#verifyPath();
+        return this.#startRound({ invite: true });
+      case "link-set":
+        return this.#linkSet(event.endpoint);
+      case "link-failed":
+        return this.#linkFailed(event.endpoint);
+      default:
+        event satisfies never;
+    }
+  }
+
+  /** Everything that is due by now, whatever the event was. */
+  catchUp(): void {
+    this.#pruneReflexive();
+    this.#roundIfDue();
+    this.#verifyIfDue();
+    this.#pingIfDue();
+    this.#setLinkIfDue();
+    if (!this.peer.listed && (!this.peer.path || this.peer.path.dead)) {
+      this.effects.push({ kind: "forget" });
+    }
+  }
+
+  #set(change: Partial<Peer>): void {
+    this.peer = { ...this.peer, ...change };
+  }
+
+  #changeState(to: PeerState): void {
+    const from = this.peer.state;
+    if (from === to) return;
+    const punchMs = to === "direct" ? { punchMs: this.#nowMs - this.peer.punchingSinceMs } : {};
+    this.#set({ state: to, ...(to === "punching" ? { punchingSinceMs: this.#nowMs } : {}) });
+    this.effects.push({ kind: "state-changed", from, to, ...punchMs });
+  }
+
+  // --- candidates
+
+  #listed(endpoints: readonly Endpoint[]): void {
+    this.#set({ listed: true });
+    this.#replaceCandidates("listed", endpoints);
+    this.#startPunching();
+  }
+
+  #invited(endpoints: readonly Endpoint[]): void {
+    this.#replaceCandidates("invited", endpoints);
+    if (this.#nowMs - this.peer.invitedMs < INVITE_GAP_MS) return;
+    this.#set({ invitedMs: this.#nowMs });
+    // The peer asks because it has no path to us: ours may be dead without our knowing.
+    this.#verifyPath();
+    this.#startPunching();
+    // An invitation is never answered with another: two such nodes would go on for ever.
+    for (const candidate of this.#candidates.values()) this.#startBurst(candidate);
+  }
+
+  /** The new list of one source stands in for its old one; known candidates keep their history. */
+  #replaceCandidates(source: "listed" | "invited", endpoints: readonly Endpoint[]): void {
+    const wanted = new Map(endpoints.map((endpoint) => [formatEndpoint(endpoint), endpoint]));
+    for (const [key, candidate] of this.#candidates) {
+      if (candidate.source === source && !wanted.has(key)) this.#candidates.delete(key);
+    }
+    for (const [key, endpoint] of wanted) {
+      const known = this.#candidates.get(key);
+      if (known) this.#candidates.set(key, { ...known, source });
+      else this.#add(endpoint, source);
+    }
+  }
+
+  #add(endpoint: Endpoint, source: CandidateSource): Candidate {
+    const candidate = { endpoint, source, burstMs: this.#nowMs, sent: 0 };
+    this.#candidates.set(formatEndpoint(endpoint), candidate);
+    return candidate;
+  }
+
+  #pruneReflexive(): void {
+    const reflexive = [...this.#candidates].filter(([, c]) => c.source === "reflexive");
+    reflexive.sort(([, a], [, b]) => (a.heardMs ?? 0) - (b.heardMs ?? 0));
+    for (const [i, [key, candidate]] of reflexive.entries()) {
+      if (this.peer.path && equalEndpoints(candidate.endpoint, this.peer.path.endpoint)) continue;
+      const silentMs = this.#nowMs - (candidate.heardMs ?? candidate.burstMs);
+      if (silentMs > REFLEXIVE_KEPT_MS || reflexive.length - i > MAX_REFLEXIVE) {
+        this.#candidates.delete(key);
+      }
+    }
+  }
+
+  #startBurst(candidate: Candidate): void {
+    const { pingMs } = candidate;
+    if (pingMs !== undefined && this.#nowMs - pingMs < TRIGGER_GAP_MS) return;
+    this.#update({ ...candidate, burstMs: this.#nowMs, sent: 0 });
+  }
+
+  #update(candidate: Candidate): void {
+    this.#candidates.set(formatEndpoint(candidate.endpoint), candidate);
+  }
+
+  // --- searching
+
+  #startPunching(): void {
+    if (this.#candidates.size === 0) return;
+    if (this.peer.state === "unknown") this.#changeState("have_endpoints");
+    if (this.peer.state !== "have_endpoints") return;
+    this.#changeState("punching");
+    this.#startRound({ invite: true });
+  }
+
+  /** Pings every candidate anew, and asks the peer to do the same. */
+  #startRound({ invite }: { invite: boolean }): void {
+    for (const candidate of this.#candidates.values()) this.#startBurst(candidate);
+    if (invite) this.effects.push({ kind: "send-call-me-maybe" });
+    const pause = BURST_PAUSE_MS[Math.min(this.peer.rounds, BURST_PAUSE_MS.length - 1)]!;
+    this.#set({ nextBurstMs: this.#nowMs + pause });
+  }
+
+  #roundIfDue(): void {
+    const searching = this.peer.state === "punching" || this.peer.state === "unknown";
+    if (!searching || this.#nowMs < this.peer.nextBurstMs) return;
+    const rounds = this.peer.rounds + 1;
+    this.#set({ rounds });
+    this.#startRound({ invite: true });
+    if (this.peer.state === "punching") this.effects.push({ kind: "no-path-yet", rounds });
+  }
+
+  #pingIfDue(): void {
+    for (const candidate of this.#candidates.values()) {
+      if (nextPingMs(candidate) > this.#nowMs) continue;
+      if (this.#isAnswered(candidate)) {
+        this.#update({ ...candidate, sent: BURST_MS.length });
+        continue;
+      }
+      this.#update({ ...candidate, sent: candidate.sent + 1, pingMs: this.#nowMs });
+      this.effects.push({ kind: "send-ping", to: candidate.endpoint, nominating: false });
+    }
+  }
+
+  /** Whether the burst under way has had its answer. */
+  #isAnswered({ pongMs, burstMs }: Candidate): boolean {
+    return pongMs !== undefined && pongMs > burstMs;
+  }
+
+  // --- pings and pongs
+
+  #pinged(from: Endpoint, txId: Uint8Array, nominating: boolean): void {
+    this.effects.push({ kind: "send-pong", to: from, txId });
+    const known = this.#candidates.get(formatEndpoint(from)) ?? this.#add(from, "reflexive");
+    this.#update({ ...known, heardMs: this.#nowMs });
+    this.#startPunching();
+    if (nominating && !this.peer.controlling) this.#set({ nominated: from });
+    if (!this.#isPath(from)) {
+      // A live peer on another address: has the old one died?
+      if (known.heardMs === undefined) this.#verifyPath();
+      this.#follow(from);
+    } else if (this.peer.path?.dead) {
+      this.#startBurst(this.#candidates.get(formatEndpoint(from))!);
+    }
+  }
+
+  /** The triggered check: whoever pings us from elsewhere than the path is pinged back. */
+  #follow(from: Endpoint): void {
+    const candidate = this.#candidates.get(formatEndpoint(from))!;
+    if (this.#isConfirmed(candidate)) this.#considerPath(candidate);
+    else this.#startBurst(candidate);
+  }
+
+  #ponged(from: Endpoint, rttMs: number): void {
+    const known = this.#candidates.get(formatEndpoint(from));
+    if (known) this.#update({ ...known, pongMs: this.#nowMs, rttMs });
+    if (this.#isPath(from)) {
+      this.#set({ path: { endpoint: from, pongMs: this.#nowMs, rttMs, dead: false } });
+      this.#linkedOrNot();
+    } else if (known) {
+      this.#considerPath({ ...known, pongMs: this.#nowMs, rttMs });
+    }
+  }
+
+  #isPath(endpoint: Endpoint): boolean {
+    return this.peer.path !== undefined && equalEndpoints(this.peer.path.endpoint, endpoint);
+  }
+
+  #isConfirmed({ pongMs }: Candidate): boolean {
+    return pongMs !== undefined && this.#nowMs - pongMs < CONFIRMED_FOR_MS;
+  }
+
+  // --- the path
+
+  #considerPath(candidate: Candidate): void {
+    if (this.#isBetter(candidate.endpoint)) this.#choosePath(candidate);
+  }
+
+  #isBetter(endpoint: Endpoint): boolean {
+    const { path, controlling, nominated } = this.peer;
+    if (!path || path.dead || this.#isSuspect(path)) return true;
+    if (!controlling) return nominated !== undefined && equalEndpoints(nominated, endpoint);
+    return rank(endpoint) > rank(path.endpoint);
+  }
+
+  #isSuspect({ verify }: Path): boolean {
+    return verify !== undefined && this.#nowMs - verify.sinceMs >= PATH_SUSPECT_MS;
+  }
+
+  #choosePath({ endpoint, pongMs, rttMs }: Candidate): void {
+    this.#set({ path: { endpoint, pongMs: pongMs!, rttMs: rttMs!, dead: false }, rounds: 0 });
+    if (this.peer.controlling) {
+      this.effects.push({ kind: "send-ping", to: endpoint, nominating: true });
+    }
+  }
+
+  #verifyPath(): void {
+    const { path } = this.peer;
+    if (!path || path.dead || path.verify) return;
+    this.#set({ path: { ...path, verify: { sinceMs: this.#nowMs, sent: 0 } } });
+  }
+
+  #verifyIfDue(): void {
+    const { path } = this.peer;
+    if (!path || path.dead || nextVerifyMs(path) > this.#nowMs) return;
+    const verify = path.verify ?? { sinceMs: this.#nowMs, sent: 0 };
+    if (this.#nowMs - verify.sinceMs >= PATH_DEAD_MS) return this.#pathDied(path);
+    const sent = VERIFY_MS.filter((offset) => verify.sinceMs + offset <= this.#nowMs).length;
+    this.#set({ path: { ...path, verify: { ...verify, sent } } });
+    this.effects.push({
+      kind: "send-ping",
+      to: path.endpoint,
+      nominating: this.peer.controlling,
+    });
+    if (this.#isSuspect(path)) this.#takeOver();
+  }
+
+  /** Another path that works right now takes over from a suspect one. */
+  #takeOver(): void {
+    const others = [...this.#candidates.values()]
+      .filter((c) => !this.#isPath(c.endpoint) && this.#isConfirmed(c) && c.heardMs !== undefined)
+      .sort((a, b) => b.heardMs! - a.heardMs!);
+    if (others[0]) this.#choosePath(others[0]);
+  }
+
+  #pathDied(path: Path): void {
+    const { verify: _, ...rest } = path;
+    const { nominated: __, ...peer } = this.peer;
+    this.peer = { ...peer, path: { ...rest, dead: true } };
+    this.effects.push({ kind: "path-lost", endpoint: path.endpoint });
+    this.#changeState("punching");
+    this.#set({ rounds: 0 });
+    this.#startRound({ invite: this.peer.listed });
+  }
+
+  // --- the link
+
+  #setLinkIfDue(): void {
+    const { path, link } = this.peer;
+    if (!path || path.dead || link.kind === "setting") return;
+    if (link.kind === "set" && equalEndpoints(link.endpoint, path.endpoint)) return;
+    if (link.kind === "failed" && this.#nowMs < link.retryMs) return;
+    this.#set({ link: { kind: "setting", endpoint: path.endpoint } });
+    this.effects.push({ kind: "set-link", endpoint: path.endpoint });
+  }
+
+  #linkSet(endpoint: Endpoint): void {
+    this.#set({ link: { kind: "set", endpoint } });
+    this.#linkedOrNot();
+  }
+
+  #linkFailed(endpoint: Endpoint): void {
+    if (this.peer.link.kind !== "setting" || !equalEndpoints(this.peer.link.endpoint, endpoint)) {
+      return;
+    }
+    this.#set({ link: { kind: "failed", retryMs: this.#nowMs + LINK_RETRY_MS } });
+  }
+
+  /** `direct` means that data can flow: the path answers and the link points there. */
+  #linkedOrNot(): void {
+    const { path, link } = this.peer;
+    if (!path || path.dead || link.kind !== "set") return;
+    if (equalEndpoints(link.endpoint, path.endpoint)) this.#changeState("direct");
+  }
+}

@@ -1,0 +1,292 @@
+/** The hole-punch policy under virtual time: two reducers joined by a simulated network. */
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { type Endpoint, formatEndpoint, parseEndpoint } from "../../lib/addr.ts";
+import {
+  BURST_MS,
+  KEEPALIVE_MS,
+  MAX_REFLEXIVE,
+  newPeer,
+  nextTickMs,
+  PATH_DEAD_MS,
+  type Peer,
+  type PeerEffect,
+  type PeerEvent,
+  step,
+} from "../../lib/daemon/peer.ts";
+
+const PUBLIC_A = parseEndpoint("198.51.100.1:7777");
+const PUBLIC_B = parseEndpoint("198.51.100.2:7777");
+const LAN_A = parseEndpoint("10.0.0.1:7777");
+const LAN_B = parseEndpoint("10.0.0.2:7777");
+const TX = new Uint8Array(12);
+
+/** Feeds events and ticks to one peer, and keeps every effect with its time. */
+class Bench {
+  peer: Peer;
+  nowMs = 0;
+  readonly log: { atMs: number; effect: PeerEffect }[] = [];
+  /** Whether set-link succeeds. */
+  linkWorks = true;
+
+  constructor(controlling: boolean) {
+    this.peer = newPeer({ controlling, nowMs: 0 });
+  }
+
+  give(event: PeerEvent): void {
+    this.nowMs = event.nowMs;
+    const [peer, effects] = step(this.peer, event);
+    this.peer = peer;
+    for (const effect of effects) {
+      this.log.push({ atMs: this.nowMs, effect });
+      if (effect.kind === "set-link") {
+        const kind = this.linkWorks ? "link-set" : "link-failed";
+        this.give({ kind, nowMs: this.nowMs, endpoint: effect.endpoint });
+      }
+    }
+  }
+
+  runUntil(endMs: number): void {
+    for (let due = nextTickMs(this.peer); due <= endMs; due = nextTickMs(this.peer)) {
+      this.give({ kind: "tick", nowMs: Math.max(due, this.nowMs) });
+    }
+    this.nowMs = endMs;
+  }
+
+  pings(to: Endpoint): number[] {
+    return this.log.filter(({ effect }) =>
+      effect.kind === "send-ping" && formatEndpoint(effect.to) === formatEndpoint(to)
+    ).map(({ atMs }) => atMs);
+  }
+
+  count(kind: PeerEffect["kind"]): number {
+    return this.log.filter(({ effect }) => effect.kind === kind).length;
+  }
+}
+
+function directBench(controlling = true): Bench {
+  const bench = new Bench(controlling);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  bench.give({ kind: "pong", nowMs: 20, from: PUBLIC_B, rttMs: 20 });
+  strictEqual(bench.peer.state, "direct");
+  return bench;
+}
+
+Deno.test("step() pings a listed candidate in the documented burst", () => {
+  const bench = new Bench(true);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  bench.runUntil(4_900);
+  deepStrictEqual(bench.pings(PUBLIC_B), [...BURST_MS]);
+  strictEqual(bench.peer.state, "punching");
+});
+
+Deno.test("step() invites the peer even when it has no candidate", () => {
+  const bench = new Bench(true);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [] });
+  strictEqual(bench.peer.state, "unknown");
+  strictEqual(bench.count("send-call-me-maybe"), 1);
+});
+
+Deno.test("step() keeps searching for ever, with pauses up to a minute", () => {
+  const bench = new Bench(true);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  bench.runUntil(3_600_000);
+  strictEqual(bench.peer.state, "punching");
+  const pings = bench.pings(PUBLIC_B);
+  ok(pings.at(-1)! > 3_500_000, "still trying after an hour");
+  const gaps = pings.slice(1).map((at, i) => at - pings[i]!);
+  ok(Math.max(...gaps) <= 60_000, `largest gap ${Math.max(...gaps)}`);
+  ok(pings.length < 600, `${pings.length} pings in an hour`);
+});
+
+Deno.test("step() becomes direct only after pong and link", () => {
+  const bench = new Bench(true);
+  bench.linkWorks = false;
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  bench.give({ kind: "pong", nowMs: 20, from: PUBLIC_B, rttMs: 20 });
+  strictEqual(bench.peer.state, "punching");
+  bench.linkWorks = true;
+  bench.runUntil(6_000);
+  strictEqual(bench.peer.state, "direct");
+  strictEqual(bench.count("set-link"), 2);
+});
+
+Deno.test("step() ignores a pong from an address that is no candidate", () => {
+  const bench = new Bench(true);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  bench.give({ kind: "pong", nowMs: 20, from: LAN_B, rttMs: 20 });
+  strictEqual(bench.peer.path, undefined);
+  strictEqual(bench.count("set-link"), 0);
+});
+
+Deno.test("step() answers a ping with a pong and a ping of its own, but moves nothing", () => {
+  const bench = directBench();
+  const links = bench.count("set-link");
+  bench.give({ kind: "ping", nowMs: 1_000, from: PUBLIC_A, txId: TX, nominating: true });
+  strictEqual(bench.count("send-pong"), 1);
+  deepStrictEqual(bench.pings(PUBLIC_A), [1_000]);
+  strictEqual(bench.count("set-link"), links);
+  strictEqual(formatEndpoint(bench.peer.path!.endpoint), formatEndpoint(PUBLIC_B));
+});
+
+Deno.test("step() on the controlling side replaces a public path by a LAN path", () => {
+  const bench = directBench();
+  bench.give({ kind: "listed", nowMs: 100, endpoints: [PUBLIC_B, LAN_B] });
+  bench.give({ kind: "pong", nowMs: 110, from: LAN_B, rttMs: 1 });
+  strictEqual(bench.peer.path!.endpoint, LAN_B);
+  ok(bench.log.some(({ effect }) => effect.kind === "send-ping" && effect.nominating));
+});
+
+Deno.test("step() on the controlled side moves only to the nominated path", () => {
+  const bench = directBench(false);
+  bench.give({ kind: "listed", nowMs: 100, endpoints: [PUBLIC_B, LAN_B] });
+  bench.give({ kind: "pong", nowMs: 110, from: LAN_B, rttMs: 1 });
+  strictEqual(formatEndpoint(bench.peer.path!.endpoint), formatEndpoint(PUBLIC_B));
+  bench.give({ kind: "ping", nowMs: 120, from: LAN_B, txId: TX, nominating: true });
+  strictEqual(formatEndpoint(bench.peer.path!.endpoint), formatEndpoint(LAN_B));
+});
+
+Deno.test("step() keeps a path alive with a ping each 25 s", () => {
+  const bench = directBench();
+  bench.runUntil(KEEPALIVE_MS + 20);
+  strictEqual(bench.pings(PUBLIC_B).at(-1), KEEPALIVE_MS + 20);
+  bench.give({ kind: "pong", nowMs: bench.nowMs + 5, from: PUBLIC_B, rttMs: 5 });
+  strictEqual(nextTickMs(bench.peer), 2 * KEEPALIVE_MS + 25);
+});
+
+Deno.test("step() finds a path dead, searches again and keeps the link", () => {
+  const bench = directBench();
+  bench.runUntil(KEEPALIVE_MS + 20 + PATH_DEAD_MS);
+  strictEqual(bench.peer.state, "punching");
+  strictEqual(bench.count("path-lost"), 1);
+  strictEqual(bench.count("forget"), 0);
+  bench.give({ kind: "pong", nowMs: bench.nowMs + 50, from: PUBLIC_B, rttMs: 5 });
+  strictEqual(bench.peer.state, "direct");
+});
+
+Deno.test("step() follows a peer whose mapping moved, within a second", () => {
+  for (const controlling of [true, false]) {
+    const bench = directBench(controlling);
+    const moved = parseEndpoint("198.51.100.2:40000");
+    bench.give({ kind: "ping", nowMs: 10_000, from: moved, txId: TX, nominating: !controlling });
+    bench.give({ kind: "pong", nowMs: 10_020, from: moved, rttMs: 20 });
+    bench.runUntil(11_000);
+    deepStrictEqual(bench.peer.path!.endpoint, moved, `controlling ${controlling}`);
+    strictEqual(bench.peer.state, "direct");
+  }
+});
+
+Deno.test("step() stays when the old path still answers", () => {
+  const bench = directBench();
+  bench.give({ kind: "ping", nowMs: 10_000, from: PUBLIC_A, txId: TX, nominating: false });
+  bench.give({ kind: "pong", nowMs: 10_020, from: PUBLIC_A, rttMs: 20 });
+  bench.give({ kind: "pong", nowMs: 10_030, from: PUBLIC_B, rttMs: 20 });
+  bench.runUntil(15_000);
+  deepStrictEqual(bench.peer.path!.endpoint, PUBLIC_B);
+});
+
+Deno.test("step() never answers an invitation with an invitation", () => {
+  const bench = directBench();
+  const before = bench.count("send-call-me-maybe");
+  for (let i = 0; i < 100; i++) {
+    bench.give({ kind: "call-me-maybe", nowMs: 1_000 + i, endpoints: [PUBLIC_A] });
+  }
+  strictEqual(bench.count("send-call-me-maybe"), before);
+  ok(bench.pings(PUBLIC_A).length <= 3);
+});
+
+Deno.test("step() bounds the candidates that pings can add", () => {
+  const bench = directBench();
+  for (let port = 1; port <= 1000; port++) {
+    const from = parseEndpoint(`198.51.100.77:${port}`);
+    bench.give({ kind: "ping", nowMs: 1_000, from, txId: TX, nominating: false });
+  }
+  ok(bench.peer.candidates.size <= MAX_REFLEXIVE + 2, `${bench.peer.candidates.size}`);
+});
+
+Deno.test("step() forgets an unlisted peer once its path is dead, not before", () => {
+  const bench = directBench();
+  bench.give({ kind: "unlisted", nowMs: 1_000 });
+  strictEqual(bench.count("forget"), 0);
+  bench.give({ kind: "pong", nowMs: 1_010, from: PUBLIC_B, rttMs: 10 });
+  bench.runUntil(20_000);
+  strictEqual(bench.count("forget"), 0);
+  bench.give({ kind: "unlisted", nowMs: 20_000 });
+  bench.runUntil(20_000 + PATH_DEAD_MS);
+  ok(bench.count("forget") > 0);
+});
+
+/** Two peers behind port-restricted NATs: a packet passes once its receiver has sent to its sender. */
+function punch(options: { listedA: number; listedB: number; oneWayMs: number; loss: number[] }) {
+  const sides = { a: new Bench(true), b: new Bench(false) };
+  const addresses = { a: PUBLIC_A, b: PUBLIC_B };
+  const opened = { a: false, b: false };
+  const wire: { atMs: number; to: "a" | "b"; kind: "ping" | "pong"; nominating: boolean }[] = [];
+  const drained = { a: 0, b: 0 };
+  let sent = 0;
+  const drain = () => {
+    for (const side of ["a", "b"] as const) {
+      const other = side === "a" ? "b" : "a";
+      const { log } = sides[side];
+      for (; drained[side] < log.length; drained[side]++) {
+        const { atMs, effect } = log[drained[side]]!;
+        if (effect.kind !== "send-ping" && effect.kind !== "send-pong") continue;
+        opened[side] = true;
+        if (options.loss.includes(sent++)) continue;
+        const kind = effect.kind === "send-ping" ? "ping" : "pong";
+        const nominating = effect.kind === "send-ping" && effect.nominating;
+        wire.push({ atMs: atMs + options.oneWayMs, to: other, kind, nominating });
+      }
+    }
+  };
+  const listings = [
+    { atMs: options.listedA, side: "a" as const },
+    { atMs: options.listedB, side: "b" as const },
+  ];
+  for (let nowMs = 0; nowMs < 10_000; nowMs++) {
+    for (const { atMs, side } of listings) {
+      const endpoints = [side === "a" ? PUBLIC_B : PUBLIC_A];
+      if (atMs === nowMs) sides[side].give({ kind: "listed", nowMs, endpoints });
+    }
+    for (const packet of wire.filter(({ atMs }) => atMs === nowMs)) {
+      if (!opened[packet.to]) continue;
+      const from = addresses[packet.to === "a" ? "b" : "a"];
+      const { nominating } = packet;
+      if (packet.kind === "ping") {
+        sides[packet.to].give({ kind: "ping", nowMs, from, txId: TX, nominating });
+      } else sides[packet.to].give({ kind: "pong", nowMs, from, rttMs: 2 * options.oneWayMs });
+    }
+    for (const bench of Object.values(sides)) {
+      if (nextTickMs(bench.peer) <= nowMs) bench.give({ kind: "tick", nowMs });
+    }
+    drain();
+    if (sides.a.peer.state === "direct" && sides.b.peer.state === "direct") return nowMs;
+  }
+  return Infinity;
+}
+
+Deno.test("two peers behind port-restricted NATs meet", () => {
+  const cases = [
+    { name: "at once", listedA: 0, listedB: 0, oneWayMs: 10, loss: [], withinMs: 60 },
+    {
+      name: "one side 80 ms later",
+      listedA: 80,
+      listedB: 0,
+      oneWayMs: 10,
+      loss: [],
+      withinMs: 140,
+    },
+    { name: "slow path", listedA: 0, listedB: 30, oneWayMs: 200, loss: [], withinMs: 900 },
+    {
+      name: "first pings lost",
+      listedA: 0,
+      listedB: 0,
+      oneWayMs: 10,
+      loss: [0, 1, 2],
+      withinMs: 300,
+    },
+  ];
+  for (const { name, withinMs, ...options } of cases) {
+    const directMs = punch(options);
+    ok(directMs <= withinMs, `${name}: direct after ${directMs} ms`);
+  }
+});
