@@ -16,7 +16,6 @@ import {
 
 const PUBLIC_A = parseEndpoint("198.51.100.1:7777");
 const PUBLIC_B = parseEndpoint("198.51.100.2:7777");
-const LAN_A = parseEndpoint("10.0.0.1:7777");
 const LAN_B = parseEndpoint("10.0.0.2:7777");
 const TX = new Uint8Array(12);
 
