@@ -1,0 +1,49 @@
+/** Pings that wait for their pong, by transaction id. Pure: time is an argument. */
+import { type Endpoint, equalEndpoints } from "../addr.ts";
+import { toHex } from "../bytes.ts";
+import type { NodeKey } from "../keys.ts";
+
+/** After this a pong is no longer believed. */
+export const PONG_WAIT_MS = 10_000;
+/** More pings than this in flight: the oldest are forgotten. */
+const MAX_PENDING = 65_536;
+
+interface PendingPing {
+  peer: NodeKey;
+  to: Endpoint;
+  sentMs: number;
+}
+
+export class PendingPings {
+  /** In the order of sending, so that the oldest stand first. */
+  readonly #pings = new Map<string, PendingPing>();
+
+  get size(): number {
+    return this.#pings.size;
+  }
+
+  add(txId: Uint8Array, ping: PendingPing): void {
+    this.#expire(ping.sentMs);
+    this.#pings.set(toHex(txId), ping);
+  }
+
+  /**
+   * The round-trip time in ms when this pong answers a ping to that peer at that very address,
+   * else undefined. Each transaction id counts once.
+   */
+  take(txId: Uint8Array, peer: NodeKey, from: Endpoint, nowMs: number): number | undefined {
+    const key = toHex(txId);
+    const ping = this.#pings.get(key);
+    if (!ping || ping.peer !== peer || !equalEndpoints(ping.to, from)) return undefined;
+    this.#pings.delete(key);
+    const rttMs = nowMs - ping.sentMs;
+    return rttMs <= PONG_WAIT_MS ? rttMs : undefined;
+  }
+
+  #expire(nowMs: number): void {
+    for (const [key, { sentMs }] of this.#pings) {
+      if (nowMs - sentMs <= PONG_WAIT_MS && this.#pings.size < MAX_PENDING) return;
+      this.#pings.delete(key);
+    }
+  }
+}
