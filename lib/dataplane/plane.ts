@@ -1,0 +1,54 @@
+/** What the daemon asks of a data plane; `fou.ts` does it in the kernel, `tun.ts` in user space. */
+import type { Endpoint, Ip } from "../addr.ts";
+import type { Datagram, SendDatagram } from "../edges.ts";
+import type { NodeKey } from "../keys.ts";
+
+export const DATA_PLANE_KINDS = ["fou", "tun"] as const;
+export type DataPlaneKind = typeof DATA_PLANE_KINDS[number];
+
+/** One peer's link as the daemon wants it to be. */
+export interface PeerLink {
+  peer: NodeKey;
+  /** This node's address in the overlay, and the peer's: a point-to-point pair. */
+  localIp: Ip;
+  peerIp: Ip;
+  /** Where the peer's packets go to and must come from. */
+  remote: Endpoint;
+  /** GRE keys of packets from and to the peer; absent: no key on the wire. */
+  keys?: { ikey: number; okey: number };
+}
+
+export interface LinkState {
+  ifname: string;
+  mtu: number;
+}
+
+export interface LinkCounters {
+  rxPackets: number;
+  txPackets: number;
+  rxBytes: number;
+  txBytes: number;
+}
+
+export interface DataPlane extends AsyncDisposable {
+  readonly kind: DataPlaneKind;
+  /** Sends a STUN or disco datagram from the port that the data uses. */
+  readonly send: SendDatagram;
+  /** Makes the peer's link, or changes it in place; throws `GretunError`, then nothing changed. */
+  setLink(link: PeerLink): LinkState;
+  /** Removes the peer's link, if there is one. */
+  removeLink(peer: NodeKey): void;
+  /** Undefined when there is no link. */
+  counters(peer: NodeKey): LinkCounters | undefined;
+  /** Removes links of an earlier run whose peers are not in `peers`. */
+  removeStrangers(peers: ReadonlySet<NodeKey>): void;
+}
+
+export interface DataPlaneOptions {
+  /** The one UDP port of signalling and data. */
+  port: number;
+  /** Interface names: `%d` stands for the lowest free number. */
+  ifnamePattern: string;
+  /** Gets every STUN or disco datagram that arrives on the port. */
+  onDatagram: (datagram: Datagram) => void;
+}
