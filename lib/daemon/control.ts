@@ -1,0 +1,81 @@
+/** The control socket: a running daemon answers over HTTP on a unix socket in its state directory. */
+import { errorText, GretunError, NoDaemonError } from "../errors.ts";
+import type { PeerReport } from "./peers.ts";
+
+/** What a running daemon tells about itself; the fields after `state` come once it is registered. */
+export interface DaemonReport {
+  node_key: string;
+  node_name: string;
+  coordinator: string;
+  state: "waiting for the coordinator" | "running";
+  tunnel_ip?: string;
+  data_plane?: string;
+  port?: number;
+  endpoints?: string[];
+  peers: PeerReport[];
+}
+
+function socketPath(stateDir: string): string {
+  return `${stateDir}/control.sock`;
+}
+
+/** Serves reports until disposed; refuses when another daemon answers in the same directory. */
+export async function serveControl(
+  stateDir: string,
+  report: () => DaemonReport,
+): Promise<AsyncDisposable> {
+  const path = socketPath(stateDir);
+  if (await isAnswering(path)) {
+    throw new GretunError(
+      `another gretun up runs with ${stateDir}`,
+      "Stop it first, or give this one another --state-dir",
+    );
+  }
+  await Deno.remove(path).catch(() => {}); // left behind by a daemon that was killed
+  const handler = (request: Request) =>
+    new URL(request.url).pathname === "/v1/status"
+      ? Response.json(report())
+      : new Response("not found\n", { status: 404 });
+  try {
+    const server = Deno.serve({ path, transport: "unix", onListen: () => {} }, handler);
+    await Deno.chmod(path, 0o600);
+    return {
+      async [Symbol.asyncDispose]() {
+        await server.shutdown();
+        await Deno.remove(path).catch(() => {});
+      },
+    };
+  } catch (cause) {
+    throw new GretunError(
+      `cannot listen on ${path}: ${errorText(cause)}`,
+      "Give a writable directory with a shorter path with --state-dir",
+      { cause },
+    );
+  }
+}
+
+async function isAnswering(path: string): Promise<boolean> {
+  try {
+    (await Deno.connect({ transport: "unix", path })).close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Asks the daemon that runs with `stateDir`; throws {@link NoDaemonError} when none does. */
+export async function askDaemon(stateDir: string): Promise<DaemonReport> {
+  const path = socketPath(stateDir);
+  using client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
+  let response;
+  try {
+    response = await fetch("http://gretun/v1/status", { client });
+  } catch (cause) {
+    throw new NoDaemonError(
+      `no daemon answers at ${path}`,
+      "Start one with gretun up, or name its directory with --state-dir",
+      { cause },
+    );
+  }
+  return await response.json() as DaemonReport;
+}

@@ -1,0 +1,362 @@
+/**
+ * All peers of this node: feeds events to the reducer of `peer.ts`, performs its effects, and
+ * wakes each peer when it asks for it. JavaScript runs one thing at a time, so dispatching an
+ * event is the whole of the loop; only asynchronous effects come back as events.
+ */
+import {
+  type Cidr,
+  cidrContains,
+  type Endpoint,
+  formatEndpoint,
+  type Ip,
+  isUsableEndpoint,
+} from "../addr.ts";
+import type { PeerRecord } from "../coord/api.ts";
+import type { DataPlane } from "../dataplane/mod.ts";
+import * as disco from "../disco/mod.ts";
+import type { Clock, Datagram, Log, Random } from "../edges.ts";
+import { errorText } from "../errors.ts";
+import { type DiscoKey, keyBytes, type NodeKey, shortKey } from "../keys.ts";
+import { greKey } from "./gre_keys.ts";
+import type { Identity } from "./identity.ts";
+import type { DaemonMetrics } from "./metrics.ts";
+import { newPeer, nextTickMs, type Peer, type PeerEffect, type PeerEvent, step } from "./peer.ts";
+import { PendingPings } from "./pending.ts";
+
+/**
+ * Padding, in zero bytes, by which a ping of the controlling side says "this path". Any disco
+ * implementation takes such a ping as an ordinary one.
+ */
+const NOMINATING_PADDING = 4;
+const TX_ID_LENGTH = 12;
+
+export interface PeersOptions {
+  identity: Identity;
+  /** This node's address and the overlay's prefix length. */
+  tunnelIp: Cidr;
+  greKeys: boolean;
+  plane: DataPlane;
+  clock: Clock;
+  random: Random;
+  log: Log;
+  metrics: DaemonMetrics;
+  /** Sends a sealed message through the coordinator; never rejects. */
+  signal: (to: DiscoKey, sealed: Uint8Array) => Promise<void>;
+  /** Where this node believes it can be reached, now. */
+  ownEndpoints: () => readonly Endpoint[];
+}
+
+/** What a running daemon tells about a peer. */
+export interface PeerReport {
+  name: string;
+  node_key: NodeKey;
+  tunnel_ip: Ip;
+  state: string;
+  endpoint?: string;
+  rtt_ms?: number;
+  ifname?: string;
+  mtu?: number;
+  rx_packets?: number;
+  tx_packets?: number;
+}
+
+interface Entry {
+  record: PeerRecord;
+  peer: Peer;
+  boxKey: Uint8Array<ArrayBuffer>;
+  keys: Promise<{ ikey: number; okey: number }> | undefined;
+  lastPingTx: string;
+  ifname?: string;
+  mtu?: number;
+}
+
+export class Peers {
+  readonly #options: PeersOptions;
+  readonly #byNode = new Map<NodeKey, Entry>();
+  readonly #byDisco = new Map<DiscoKey, Entry>();
+  readonly #pending = new PendingPings();
+  #timer: number | undefined;
+  #closed = false;
+
+  constructor(options: PeersOptions) {
+    this.#options = options;
+  }
+
+  /** The coordinator's whole list, without us. */
+  list(records: readonly PeerRecord[]): void {
+    const listed = new Set(records.map(({ nodeKey }) => nodeKey));
+    const nowMs = this.#options.clock.nowMs();
+    for (const [nodeKey, entry] of this.#byNode) {
+      if (!listed.has(nodeKey)) this.#dispatch(entry, { kind: "unlisted", nowMs });
+    }
+    for (const record of records) this.#listOne(record, nowMs);
+    this.#options.plane.removeStrangers(new Set(this.#byNode.keys()));
+    this.#arm();
+  }
+
+  #listOne(record: PeerRecord, nowMs: number): void {
+    let entry = this.#byNode.get(record.nodeKey);
+    if (
+      entry && (entry.record.discoKey !== record.discoKey ||
+        entry.record.tunnelIp !== record.tunnelIp)
+    ) {
+      // Another disco key or address is another peer as far as sealing and the link go.
+      this.#forget(entry);
+      entry = undefined;
+    }
+    entry ??= this.#add(record, nowMs);
+    if (!entry) return;
+    entry.record = record;
+    const endpoints = this.#usable(record.endpoints.map(({ endpoint }) => endpoint));
+    this.#dispatch(entry, { kind: "listed", nowMs, endpoints });
+  }
+
+  #add(record: PeerRecord, nowMs: number): Entry | undefined {
+    const { identity, log } = this.#options;
+    let boxKey;
+    try {
+      boxKey = disco.boxKey(identity.discoPrivate, record.discoKey);
+    } catch (error) {
+      log.warn("peer refused", { peer: shortKey(record.nodeKey), error: errorText(error) });
+      return undefined;
+    }
+    const controlling = identity.nodeKey < record.nodeKey;
+    const entry: Entry = {
+      record,
+      peer: newPeer({ controlling, nowMs }),
+      boxKey,
+      keys: this.#options.greKeys ? this.#deriveKeys(boxKey, record.discoKey) : undefined,
+      lastPingTx: "",
+    };
+    this.#byNode.set(record.nodeKey, entry);
+    this.#byDisco.set(record.discoKey, entry);
+    this.#options.metrics.peerAdded(entry.peer.state);
+    return entry;
+  }
+
+  async #deriveKeys(boxKey: Uint8Array<ArrayBuffer>, peer: DiscoKey) {
+    const own = this.#options.identity.discoKey;
+    const [ikey, okey] = await Promise.all([greKey(boxKey, peer, own), greKey(boxKey, own, peer)]);
+    return { ikey, okey };
+  }
+
+  /** Addresses inside the overlay would send the tunnel through itself. */
+  #usable(endpoints: readonly Endpoint[]): Endpoint[] {
+    return endpoints.filter((endpoint) =>
+      isUsableEndpoint(endpoint) && !cidrContains(this.#options.tunnelIp, endpoint.ip)
+    );
+  }
+
+  /** A disco datagram from the data port. */
+  datagram({ bytes, from }: Datagram): void {
+    const opened = this.#open(bytes);
+    if (!opened) return;
+    const { entry, message } = opened;
+    const nowMs = this.#options.clock.nowMs();
+    if (message.type === "ping") {
+      // One datagram can be captured twice: the second is not answered.
+      const tx = `${formatEndpoint(from)} ${message.txId.join()}`;
+      if (tx === entry.lastPingTx) return;
+      entry.lastPingTx = tx;
+      if (this.#usable([from]).length === 0) return;
+      const nominating = message.padding === NOMINATING_PADDING;
+      this.#event(entry, { kind: "ping", nowMs, from, txId: message.txId, nominating });
+    } else if (message.type === "pong") {
+      const rttMs = this.#pending.take(message.txId, entry.record.nodeKey, from, nowMs);
+      if (rttMs === undefined) return;
+      this.#options.metrics.pongReceived();
+      this.#event(entry, { kind: "pong", nowMs, from, rttMs });
+    }
+  }
+
+  /** A sealed message that came through the coordinator: only an invitation counts there. */
+  signal(sealed: Uint8Array): void {
+    const opened = this.#open(sealed);
+    if (opened?.message.type !== "call-me-maybe") return;
+    const endpoints = this.#usable(opened.message.endpoints).slice(0, 32);
+    const nowMs = this.#options.clock.nowMs();
+    this.#event(opened.entry, { kind: "call-me-maybe", nowMs, endpoints });
+  }
+
+  #open(bytes: Uint8Array) {
+    const envelope = disco.readEnvelope(bytes);
+    const entry = envelope && this.#byDisco.get(envelope.sender);
+    const plaintext = entry && disco.open(envelope, entry.boxKey);
+    if (!entry || !plaintext) return undefined;
+    try {
+      return { entry, message: disco.decodeMessage(plaintext) };
+    } catch {
+      return undefined; // a newer peer's message, or a broken one
+    }
+  }
+
+  /** Our own addresses changed. */
+  moved(): void {
+    const nowMs = this.#options.clock.nowMs();
+    for (const entry of this.#byNode.values()) this.#dispatch(entry, { kind: "moved", nowMs });
+    this.#arm();
+  }
+
+  report(): PeerReport[] {
+    return [...this.#byNode.values()].map((entry) => this.#reportOne(entry));
+  }
+
+  #reportOne({ record, peer, ifname, mtu }: Entry): PeerReport {
+    const counters = this.#options.plane.counters(record.nodeKey);
+    return {
+      name: record.name,
+      node_key: record.nodeKey,
+      tunnel_ip: record.tunnelIp,
+      state: peer.state,
+      ...(peer.path && !peer.path.dead
+        ? {
+          endpoint: formatEndpoint(peer.path.endpoint),
+          rtt_ms: Math.round(peer.path.rttMs * 10) / 10,
+        }
+        : {}),
+      ...(ifname ? { ifname } : {}),
+      ...(mtu ? { mtu } : {}),
+      ...(counters ? { rx_packets: counters.rxPackets, tx_packets: counters.txPackets } : {}),
+    };
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+  }
+
+  // --- the loop
+
+  #event(entry: Entry, event: PeerEvent): void {
+    this.#dispatch(entry, event);
+    this.#arm();
+  }
+
+  #dispatch(entry: Entry, event: PeerEvent): void {
+    const [peer, effects] = step(entry.peer, event);
+    this.#options.metrics.peerChanged(entry.peer.state, peer.state);
+    entry.peer = peer;
+    for (const effect of effects) this.#perform(entry, effect);
+  }
+
+  /** Sleeps until the first peer wants its tick. */
+  #arm(): void {
+    clearTimeout(this.#timer);
+    if (this.#closed) return;
+    let due = Infinity;
+    for (const { peer } of this.#byNode.values()) due = Math.min(due, nextTickMs(peer));
+    if (due === Infinity) return;
+    const waitMs = Math.max(0, Math.ceil(due - this.#options.clock.nowMs()));
+    this.#timer = setTimeout(() => this.#tick(), waitMs);
+  }
+
+  #tick(): void {
+    const nowMs = this.#options.clock.nowMs();
+    for (const entry of this.#byNode.values()) {
+      if (nextTickMs(entry.peer) <= nowMs) this.#dispatch(entry, { kind: "tick", nowMs });
+    }
+    this.#arm();
+  }
+
+  // --- effects
+
+  #perform(entry: Entry, effect: PeerEffect): void {
+    const { log, metrics } = this.#options;
+    const peer = shortKey(entry.record.nodeKey);
+    switch (effect.kind) {
+      case "send-ping":
+        return this.#sendPing(entry, effect.to, effect.nominating);
+      case "send-pong":
+        return this.#send(entry, effect.to, {
+          type: "pong",
+          txId: effect.txId,
+          source: effect.to,
+        });
+      case "send-call-me-maybe":
+        return this.#invite(entry);
+      case "set-link":
+        return void this.#setLink(entry, effect.endpoint);
+      case "state-changed":
+        if (effect.punchMs !== undefined) metrics.punched(effect.punchMs / 1000);
+        return log.info("peer state change", { peer, from: effect.from, to: effect.to });
+      case "path-lost":
+        return log.warn("path lost, searching again", {
+          peer,
+          endpoint: formatEndpoint(effect.endpoint),
+        });
+      case "no-path-yet":
+        if (effect.rounds === 1) log.warn("no direct path yet, searching on", { peer });
+        return;
+      case "forget":
+        return this.#forget(entry);
+      default:
+        effect satisfies never;
+    }
+  }
+
+  #sendPing(entry: Entry, to: Endpoint, nominating: boolean): void {
+    const { identity, clock, random, metrics } = this.#options;
+    const txId = random(TX_ID_LENGTH);
+    this.#pending.add(txId, { peer: entry.record.nodeKey, to, sentMs: clock.nowMs() });
+    metrics.pingSent();
+    const padding = nominating ? NOMINATING_PADDING : 0;
+    this.#send(entry, to, { type: "ping", txId, nodeKey: keyBytes(identity.nodeKey), padding });
+  }
+
+  #send(entry: Entry, to: Endpoint, message: disco.DiscoMessage): void {
+    this.#options.plane.send(this.#seal(entry, message), to);
+  }
+
+  #seal(entry: Entry, message: disco.DiscoMessage): Uint8Array {
+    const { identity, random } = this.#options;
+    return disco.seal(disco.encodeMessage(message), identity.discoKey, entry.boxKey, random);
+  }
+
+  #invite(entry: Entry): void {
+    const endpoints = [...this.#options.ownEndpoints()];
+    const sealed = this.#seal(entry, { type: "call-me-maybe", endpoints });
+    void this.#options.signal(entry.record.discoKey, sealed);
+  }
+
+  async #setLink(entry: Entry, endpoint: Endpoint): Promise<void> {
+    const { plane, tunnelIp, log, clock } = this.#options;
+    const { record } = entry;
+    const peer = shortKey(record.nodeKey);
+    const keys = await entry.keys;
+    if (this.#closed || this.#byNode.get(record.nodeKey) !== entry) return;
+    try {
+      const link = { peer: record.nodeKey, localIp: tunnelIp.ip, peerIp: record.tunnelIp };
+      const state = plane.setLink({ ...link, remote: endpoint, ...(keys ? { keys } : {}) });
+      Object.assign(entry, state);
+      log.info("tunnel up", {
+        ifname: state.ifname,
+        peer,
+        endpoint: formatEndpoint(endpoint),
+        tunnel_ip: record.tunnelIp,
+        mtu: state.mtu,
+        plane: plane.kind,
+      });
+      this.#event(entry, { kind: "link-set", nowMs: clock.nowMs(), endpoint });
+    } catch (error) {
+      log.error("tunnel not set, trying again", { peer, error: errorText(error) });
+      this.#event(entry, { kind: "link-failed", nowMs: clock.nowMs(), endpoint });
+    }
+  }
+
+  #forget(entry: Entry): void {
+    const { record, peer } = entry;
+    if (this.#byNode.get(record.nodeKey) !== entry) return;
+    this.#byNode.delete(record.nodeKey);
+    this.#byDisco.delete(record.discoKey);
+    this.#options.metrics.peerRemoved(peer.state);
+    try {
+      this.#options.plane.removeLink(record.nodeKey);
+      this.#options.log.info("peer gone", { peer: shortKey(record.nodeKey) });
+    } catch (error) {
+      this.#options.log.warn("link not removed", {
+        peer: shortKey(record.nodeKey),
+        error: errorText(error),
+      });
+    }
+  }
+}

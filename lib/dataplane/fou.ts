@@ -1,0 +1,145 @@
+/**
+ * The kernel plane: GRE over FOU. The kernel owns the UDP port and moves the data; a raw socket
+ * with a filter gets a copy of what is STUN or disco before the kernel's own demultiplexing, and
+ * sends from the same port, so that one NAT mapping serves both (see the design in README.md).
+ */
+import { errorText, GretunError } from "../errors.ts";
+import type { NodeKey } from "../keys.ts";
+import { Fou, type Link, NetlinkError, type Poller, RawUdpSocket, RtNetlink } from "../netlink.ts";
+import { freeName, linkMtu, ownerAlias, ownerOf, setPointToPoint } from "./links.ts";
+import type { DataPlane, DataPlaneOptions, LinkCounters, LinkState, PeerLink } from "./plane.ts";
+
+const IPPROTO_GRE = 47;
+const TTL = 64;
+
+export class FouPlane implements DataPlane {
+  readonly kind = "fou";
+  readonly #options: DataPlaneOptions;
+  readonly #rtnl: RtNetlink;
+  readonly #fou: Fou;
+  readonly #socket: RawUdpSocket;
+  /** ifindex of each peer's link. */
+  readonly #links = new Map<NodeKey, number>();
+
+  /** Throws `GretunError` when the kernel cannot do it, or when the port is somebody else's. */
+  static open(options: DataPlaneOptions, poller: Poller): FouPlane {
+    using stack = new DisposableStack();
+    const rtnl = stack.use(RtNetlink.open());
+    const fou = stack.use(Fou.open());
+    openPort(fou, options.port);
+    stack.defer(() => fou.delete({ port: options.port, family: 4 }));
+    const socket = stack.use(RawUdpSocket.open(options.port, poller, options.onDatagram));
+    stack.move();
+    return new FouPlane(options, rtnl, fou, socket);
+  }
+
+  private constructor(
+    options: DataPlaneOptions,
+    rtnl: RtNetlink,
+    fou: Fou,
+    socket: RawUdpSocket,
+  ) {
+    this.#options = options;
+    this.#rtnl = rtnl;
+    this.#fou = fou;
+    this.#socket = socket;
+    for (const link of rtnl.links()) {
+      const peer = ownerOf(link, options.port);
+      if (peer && link.kind === "gre") this.#links.set(peer, link.ifindex);
+    }
+  }
+
+  readonly send: DataPlane["send"] = (bytes, to) => this.#socket.send(bytes, to);
+
+  setLink(link: PeerLink): LinkState {
+    const mtu = linkMtu(this.#rtnl, link);
+    const known = this.#link(link.peer);
+    const ifindex = known ? this.#change(known, link, mtu) : this.#create(link, mtu);
+    try {
+      setPointToPoint(this.#rtnl, ifindex, link.localIp, link.peerIp);
+    } catch (error) {
+      if (!known) this.removeLink(link.peer);
+      throw error;
+    }
+    return { ifname: this.#rtnl.link(ifindex)!.name, mtu };
+  }
+
+  removeLink(peer: NodeKey): void {
+    const link = this.#link(peer);
+    this.#links.delete(peer);
+    if (link) this.#rtnl.deleteLink(link.ifindex);
+  }
+
+  counters(peer: NodeKey): LinkCounters | undefined {
+    return this.#link(peer)?.stats;
+  }
+
+  removeStrangers(peers: ReadonlySet<NodeKey>): void {
+    for (const peer of [...this.#links.keys()]) if (!peers.has(peer)) this.removeLink(peer);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.removeStrangers(new Set());
+    this.#socket[Symbol.dispose]();
+    this.#fou.delete({ port: this.#options.port, family: 4 });
+    this.#fou[Symbol.dispose]();
+    this.#rtnl[Symbol.dispose]();
+  }
+
+  /** The peer's link as the kernel has it now: somebody may have removed it. */
+  #link(peer: NodeKey): Link | undefined {
+    const ifindex = this.#links.get(peer);
+    return ifindex === undefined ? undefined : this.#rtnl.link(ifindex);
+  }
+
+  #create(link: PeerLink, mtu: number): number {
+    const taken = new Set(this.#rtnl.links().map(({ name }) => name));
+    const ifindex = this.#rtnl.createLink({
+      name: freeName(this.#options.ifnamePattern, taken),
+      alias: ownerAlias(this.#options.port, link.peer),
+      kind: "gre",
+      tunnel: this.#tunnel(link),
+      mtu,
+      up: true,
+    });
+    this.#links.set(link.peer, ifindex);
+    return ifindex;
+  }
+
+  #change(known: Link, link: PeerLink, mtu: number): number {
+    this.#rtnl.changeLink(known.ifindex, {
+      kind: "gre",
+      tunnel: this.#tunnel(link),
+      mtu,
+      up: true,
+    });
+    return known.ifindex;
+  }
+
+  #tunnel({ remote, keys }: PeerLink) {
+    const encap = {
+      type: "fou",
+      sport: this.#options.port,
+      dport: remote.port,
+      csum: true,
+    } as const;
+    // Without `local` a changed address of this host needs no change of the link.
+    return { remote: remote.ip, ttl: TTL, pmtudisc: true, encap, ...keys };
+  }
+}
+
+/** Opens the kernel's receive port, or takes over the one that an earlier run left behind. */
+function openPort(fou: Fou, port: number): void {
+  try {
+    fou.add({ port, ipproto: IPPROTO_GRE, type: "direct", family: 4 });
+  } catch (error) {
+    if (!(error instanceof NetlinkError) || error.code !== "EADDRINUSE") throw error;
+    const left = fou.ports().find((p) => p.port === port && p.family === 4);
+    if (left?.ipproto === IPPROTO_GRE && left.type === "direct") return;
+    throw new GretunError(
+      `cannot open UDP port ${port}: ${left ? "another FOU port" : "another program"} has it`,
+      `Choose another one with --fou-port, or look with: ss -ulpn 'sport = :${port}'`,
+      { cause: errorText(error) },
+    );
+  }
+}

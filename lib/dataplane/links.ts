@@ -1,0 +1,58 @@
+/** What both planes do with links: names, owner marks, addresses, MTU. */
+import type { Ip } from "../addr.ts";
+import { GretunError } from "../errors.ts";
+import { KEY_LENGTH, type NodeKey } from "../keys.ts";
+import type { Link, RtNetlink } from "../netlink.ts";
+import type { PeerLink } from "./plane.ts";
+import { overheadBytes } from "./gre.ts";
+
+/** No link is made smaller than what IPv4 asks every host to take (RFC 791 section 3.1). */
+const MIN_MTU = 576;
+
+/**
+ * The interface alias by which a link of ours is known after a crash: the port, because each port
+ * is one daemon's, and the peer.
+ */
+export function ownerAlias(port: number, peer: NodeKey): string {
+  return `gretun up port ${port} peer ${peer}`;
+}
+
+/** The peer that a link of the daemon on `port` belongs to. */
+export function ownerOf(link: Link, port: number): NodeKey | undefined {
+  const prefix = ownerAlias(port, "" as NodeKey);
+  if (!link.alias?.startsWith(prefix)) return undefined;
+  const peer = link.alias.slice(prefix.length);
+  return peer.length === 2 * KEY_LENGTH ? peer as NodeKey : undefined;
+}
+
+/** The pattern with `%d` replaced by the lowest number that gives a free name. */
+export function freeName(pattern: string, taken: ReadonlySet<string>): string {
+  for (let i = 0;; i++) {
+    const name = pattern.replace("%d", String(i));
+    if (!taken.has(name)) return name;
+    if (name === pattern) {
+      throw new GretunError(
+        `cannot make another link: ${name} exists`,
+        "Put %d into --iface, so that each peer gets its own name",
+      );
+    }
+  }
+}
+
+/** What is left for inner packets on the way to `remote`: the route's MTU less the overhead. */
+export function linkMtu(rtnl: RtNetlink, link: PeerLink): number {
+  const route = rtnl.routeTo(link.remote.ip);
+  const outer = route.mtu ?? rtnl.link(route.oifindex)?.mtu ?? 1500;
+  return Math.max(MIN_MTU, outer - overheadBytes({ key: link.keys !== undefined }));
+}
+
+/** Makes `local peer/32` the link's only IPv4 address; the kernel adds the route to the peer. */
+export function setPointToPoint(rtnl: RtNetlink, ifindex: number, local: Ip, peer: Ip): void {
+  let present = false;
+  for (const address of rtnl.addresses()) {
+    if (address.ifindex !== ifindex || address.family !== 4) continue;
+    if (address.local === local && address.peer === peer) present = true;
+    else rtnl.deleteAddress(address);
+  }
+  if (!present) rtnl.addAddress({ ifindex, local, peer, prefixLength: 32 });
+}

@@ -1,0 +1,32 @@
+/** How a tunnel's packets travel: in the kernel (`fou`) or through this process (`tun`). */
+import { errorText } from "../errors.ts";
+import type { Log } from "../edges.ts";
+import type { Poller } from "../netlink.ts";
+import { FouPlane } from "./fou.ts";
+import type { DataPlane, DataPlaneKind, DataPlaneOptions } from "./plane.ts";
+import { TunPlane } from "./tun.ts";
+import { NetlinkError } from "../netlink.ts";
+
+export * from "./plane.ts";
+
+/** Opens the plane asked for; `auto` takes the kernel's where it has one. Throws `GretunError`. */
+export function openDataPlane(
+  kind: DataPlaneKind | "auto",
+  options: DataPlaneOptions,
+  poller: Poller,
+  log: Log,
+): DataPlane {
+  if (kind === "tun") return TunPlane.open(options, poller);
+  try {
+    return FouPlane.open(options, poller);
+  } catch (error) {
+    if (kind === "fou" || !isUnsupported(error)) throw error;
+    log.info("kernel has no FOU: using the user-space plane", { error: errorText(error) });
+    return TunPlane.open(options, poller);
+  }
+}
+
+/** Whether the kernel lacks the feature, as opposed to refusing this use of it. */
+function isUnsupported(error: unknown): boolean {
+  return error instanceof NetlinkError && ["ENOENT", "EOPNOTSUPP"].includes(error.code);
+}
