@@ -3,9 +3,17 @@
  * with a filter gets a copy of what is STUN or disco before the kernel's own demultiplexing, and
  * sends from the same port, so that one NAT mapping serves both (see the design in README.md).
  */
-import { errorText, GretunError } from "../errors.ts";
+import { GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
-import { Fou, type Link, NetlinkError, type Poller, RawUdpSocket, RtNetlink } from "../netlink.ts";
+import {
+  Fou,
+  type GreTunnel,
+  type Link,
+  NetlinkError,
+  type Poller,
+  RawUdpSocket,
+  RtNetlink,
+} from "../netlink.ts";
 import { freeName, linkMtu, ownerAlias, ownerOf, setPointToPoint } from "./links.ts";
 import type { DataPlane, DataPlaneOptions, LinkCounters, LinkState, PeerLink } from "./plane.ts";
 
@@ -98,7 +106,7 @@ export class FouPlane implements DataPlane {
       name: freeName(this.#options.ifnamePattern, taken),
       alias: ownerAlias(this.#options.port, link.peer),
       kind: "gre",
-      tunnel: this.#tunnel(link),
+      gre: this.#gre(link),
       mtu,
       up: true,
     });
@@ -109,14 +117,14 @@ export class FouPlane implements DataPlane {
   #change(known: Link, link: PeerLink, mtu: number): number {
     this.#rtnl.changeLink(known.ifindex, {
       kind: "gre",
-      tunnel: this.#tunnel(link),
+      gre: this.#gre(link),
       mtu,
       up: true,
     });
     return known.ifindex;
   }
 
-  #tunnel({ remote, keys }: PeerLink) {
+  #gre({ remote, keys }: PeerLink): GreTunnel {
     const encap = {
       type: "fou",
       sport: this.#options.port,
@@ -139,7 +147,7 @@ function openPort(fou: Fou, port: number): void {
     throw new GretunError(
       `cannot open UDP port ${port}: ${left ? "another FOU port" : "another program"} has it`,
       `Choose another one with --fou-port, or look with: ss -ulpn 'sport = :${port}'`,
-      { cause: errorText(error) },
+      { cause: error },
     );
   }
 }

@@ -1,5 +1,5 @@
 /** What both planes do with links: names, owner marks, addresses, MTU. */
-import type { Ip } from "../addr.ts";
+import { familyOf, type Ip } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import { KEY_LENGTH, type NodeKey } from "../keys.ts";
 import type { Link, RtNetlink } from "../netlink.ts";
@@ -8,6 +8,7 @@ import { overheadBytes } from "./gre.ts";
 
 /** No link is made smaller than what IPv4 asks every host to take (RFC 791 section 3.1). */
 const MIN_MTU = 576;
+const ETHERNET_MTU = 1500;
 
 /**
  * The interface alias by which a link of ours is known after a crash: the port, because each port
@@ -42,7 +43,7 @@ export function freeName(pattern: string, taken: ReadonlySet<string>): string {
 /** What is left for inner packets on the way to `remote`: the route's MTU less the overhead. */
 export function linkMtu(rtnl: RtNetlink, link: PeerLink): number {
   const route = rtnl.routeTo(link.remote.ip);
-  const outer = route.mtu ?? rtnl.link(route.oifindex)?.mtu ?? 1500;
+  const outer = route.mtu ?? rtnl.link(route.device ?? 0)?.mtu ?? ETHERNET_MTU;
   return Math.max(MIN_MTU, outer - overheadBytes({ key: link.keys !== undefined }));
 }
 
@@ -50,7 +51,7 @@ export function linkMtu(rtnl: RtNetlink, link: PeerLink): number {
 export function setPointToPoint(rtnl: RtNetlink, ifindex: number, local: Ip, peer: Ip): void {
   let present = false;
   for (const address of rtnl.addresses()) {
-    if (address.ifindex !== ifindex || address.family !== 4) continue;
+    if (address.ifindex !== ifindex || familyOf(address.local) !== 4) continue;
     if (address.local === local && address.peer === peer) present = true;
     else rtnl.deleteAddress(address);
   }

@@ -1,0 +1,36 @@
+/** What a subcommand is to the programs, and how an error becomes one line and an exit code. */
+import { errorText, GretunError, NoDaemonError, UsageError } from "../errors.ts";
+
+/** The world as a command sees it. */
+export interface CommandIo {
+  stdout: (text: string) => void;
+  stderr: (text: string) => void;
+  /** Aborted by SIGINT or SIGTERM. */
+  signal: AbortSignal;
+}
+
+export interface Command {
+  /** One line for the program's overview. */
+  summary: string;
+  help(): string;
+  /** The exit code; throws {@link GretunError} for what the user should read. */
+  run(args: string[], io: CommandIo): Promise<number>;
+}
+
+export const EXIT_OK = 0;
+export const EXIT_FAILURE = 1;
+export const EXIT_USAGE = 2;
+export const EXIT_NO_DAEMON = 3;
+
+export function exitCode(error: unknown): number {
+  if (error instanceof UsageError) return EXIT_USAGE;
+  if (error instanceof NoDaemonError) return EXIT_NO_DAEMON;
+  return EXIT_FAILURE;
+}
+
+/** "Error: what: why. What to do next." on one line. */
+export function errorLine(error: unknown): string {
+  const text = errorText(error);
+  if (error instanceof GretunError) return `Error: ${text}. ${error.hint}.`;
+  return `Error: internal: ${text}. This is a bug: please report it with the command you ran.`;
+}

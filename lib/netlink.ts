@@ -1,0 +1,29 @@
+/**
+ * The door of the kernel: links, addresses and routes (`RtNetlink`), UDP receive ports (`Fou`),
+ * raw and TUN sockets on one `Poller`, network namespaces. All by libc's own calls; no `ip`.
+ *
+ * @example
+ * using rtnl = RtNetlink.open();
+ * const ifindex = rtnl.createLink({ name: "t0", kind: "dummy", up: true });
+ * rtnl.deleteLink(ifindex);
+ */
+export type { InterfaceAddress } from "./netlink/addr.ts";
+export { Fou, type FouPort } from "./netlink/fou.ts";
+export { Fd, SystemError } from "./netlink/libc.ts";
+export type {
+  GreTunnel,
+  Link,
+  LinkChange,
+  LinkSpec,
+  LinkStats,
+  TunnelEncap,
+} from "./netlink/link.ts";
+export { NetlinkError, type NetlinkTransport } from "./netlink/message.ts";
+export { LinkMonitor } from "./netlink/monitor.ts";
+export { createNamedNetns, deleteNamedNetns, openNamedNetns, withNetns } from "./netlink/netns.ts";
+export { Poller } from "./netlink/poll.ts";
+export { bindAbstractLock, type Capability, hasCapability } from "./netlink/process.ts";
+export { RawUdpSocket } from "./netlink/raw_udp.ts";
+export type { Route } from "./netlink/route.ts";
+export { RtNetlink } from "./netlink/rtnl.ts";
+export { TunDevice } from "./netlink/tun.ts";

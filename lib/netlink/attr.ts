@@ -1,0 +1,84 @@
+/**
+ * Netlink attributes (linux/netlink.h, `struct nlattr`): u16 length with header, u16 type with
+ * two flag bits, value, padding to 4. Headers are in host order; values as each attribute says.
+ */
+import { Reader, ShortInputError, Writer } from "../bytes.ts";
+
+export const NLA_F_NESTED = 0x8000;
+export const NLA_F_NET_BYTEORDER = 0x4000;
+const NLA_TYPE_MASK = 0x3fff;
+const NLA_HDRLEN = 4;
+const NLA_ALIGNTO = 4;
+
+export interface Attr {
+  type: number;
+  value: Uint8Array;
+}
+
+/** Attributes one after the other, each padded. */
+export function encodeAttrs(attrs: readonly Attr[]): Uint8Array<ArrayBuffer> {
+  const writer = new Writer("host");
+  for (const { type, value } of attrs) {
+    writer.u16(NLA_HDRLEN + value.length).u16(type).bytes(value).align(NLA_ALIGNTO);
+  }
+  return writer.finish();
+}
+
+/** Values by type without flag bits; a repeated type keeps its last. Throws `ShortInputError`. */
+export function decodeAttrs(bytes: Uint8Array): Map<number, Uint8Array> {
+  return new Map(decodeAttrList(bytes).map(({ type, value }) => [type, value]));
+}
+
+/** In order, for lists whose types repeat or count up. */
+export function decodeAttrList(bytes: Uint8Array): Attr[] {
+  const reader = new Reader(bytes, "host");
+  const attrs: Attr[] = [];
+  while (reader.left >= NLA_HDRLEN) {
+    const length = reader.u16();
+    const type = reader.u16() & NLA_TYPE_MASK;
+    if (length < NLA_HDRLEN) throw new ShortInputError(NLA_HDRLEN, length);
+    attrs.push({ type, value: reader.bytes(length - NLA_HDRLEN) });
+    reader.skip(Math.min(reader.left, (NLA_ALIGNTO - length % NLA_ALIGNTO) % NLA_ALIGNTO));
+  }
+  return attrs;
+}
+
+const build = (fill: (writer: Writer) => Writer, order: "host" | "network" = "host") =>
+  fill(new Writer(order, 8)).finish();
+
+export const attr = {
+  flag: (type: number): Attr => ({ type, value: new Uint8Array(0) }),
+  u8: (type: number, n: number): Attr => ({ type, value: build((w) => w.u8(n)) }),
+  u16: (type: number, n: number): Attr => ({ type, value: build((w) => w.u16(n)) }),
+  u32: (type: number, n: number): Attr => ({ type, value: build((w) => w.u32(n)) }),
+  /** Ports and GRE keys: network order. */
+  be16: (type: number, n: number): Attr => ({ type, value: build((w) => w.u16(n), "network") }),
+  be32: (type: number, n: number): Attr => ({ type, value: build((w) => w.u32(n), "network") }),
+  be64: (type: number, n: bigint): Attr => ({ type, value: build((w) => w.u64(n), "network") }),
+  bytes: (type: number, value: Uint8Array): Attr => ({ type, value }),
+  /** NUL-terminated. */
+  string: (type: number, text: string): Attr => ({
+    type,
+    value: new TextEncoder().encode(text + "\0"),
+  }),
+  nested: (type: number, attrs: readonly Attr[]): Attr => ({
+    type: type | NLA_F_NESTED,
+    value: encodeAttrs(attrs),
+  }),
+  /** rtnetlink's older nests carry no flag bit; `ip` sends them so. */
+  plainNest: (type: number, attrs: readonly Attr[]): Attr => ({ type, value: encodeAttrs(attrs) }),
+};
+
+type Value = Uint8Array | undefined;
+const take = <T>(value: Value, read: (bytes: Uint8Array) => T) =>
+  value === undefined ? undefined : read(value);
+
+/** Readers of one attribute's value: undefined where it is absent. */
+export const value = {
+  u8: (v: Value) => take(v, (b) => new Reader(b, "host").u8()),
+  u32: (v: Value) => take(v, (b) => new Reader(b, "host").u32()),
+  be16: (v: Value) => take(v, (b) => new Reader(b, "network").u16()),
+  be32: (v: Value) => take(v, (b) => new Reader(b, "network").u32()),
+  u16: (v: Value) => take(v, (b) => new Reader(b, "host").u16()),
+  string: (v: Value) => take(v, (b) => new TextDecoder().decode(b).replace(/\0.*$/s, "")),
+};

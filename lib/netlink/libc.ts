@@ -1,0 +1,195 @@
+/**
+ * libc through `Deno.dlopen`: the only place where gretun leaves JavaScript. One table of
+ * symbols, opened on first use, and one gate that turns -1 into an error with its errno.
+ */
+import { Reader } from "../bytes.ts";
+import { GretunError } from "../errors.ts";
+
+const SYMBOLS = {
+  socket: { parameters: ["i32", "i32", "i32"], result: "i32" }, // domain, type, protocol
+  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, sockaddr, length
+  connect: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, sockaddr, length
+  getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" }, // fd, sockaddr, *length
+  setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" }, // fd, level, name, value, length
+  sendmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" }, // fd, msghdr, flags
+  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" }, // fd, msghdr, flags
+  recvfrom: { parameters: ["i32", "buffer", "usize", "i32", "buffer", "buffer"], result: "isize" }, // fd, bytes, length, flags, sockaddr, *length
+  sendto: { parameters: ["i32", "buffer", "usize", "i32", "buffer", "u32"], result: "isize" }, // fd, bytes, length, flags, sockaddr, length
+  open: { parameters: ["buffer", "i32"], result: "i32" }, // path, flags
+  close: { parameters: ["i32"], result: "i32" }, // fd
+  read: { parameters: ["i32", "buffer", "usize"], result: "isize" }, // fd, bytes, length
+  write: { parameters: ["i32", "buffer", "usize"], result: "isize" }, // fd, bytes, length
+  ioctl: { parameters: ["i32", "usize", "buffer"], result: "i32" }, // fd, request, argument
+  eventfd: { parameters: ["u32", "i32"], result: "i32" }, // initial value, flags
+  poll: { parameters: ["buffer", "usize", "i32"], result: "i32", nonblocking: true }, // pollfds, count, timeout in ms
+  setns: { parameters: ["i32", "i32"], result: "i32" }, // fd, kind
+  unshare: { parameters: ["i32"], result: "i32" }, // flags
+  mount: { parameters: ["buffer", "buffer", "buffer", "usize", "pointer"], result: "i32" }, // source, target, type, flags, data
+  umount2: { parameters: ["buffer", "i32"], result: "i32" }, // target, flags
+  __errno_location: { parameters: [], result: "pointer" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+type Libc = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+
+let opened: Libc | undefined;
+
+export function libc(): Libc {
+  return opened ??= Deno.dlopen("libc.so.6", SYMBOLS).symbols;
+}
+
+/** errno numbers that callers tell apart (asm-generic/errno-base.h, errno.h). */
+const ERRNO = {
+  EPERM: 1,
+  ENOENT: 2,
+  ESRCH: 3,
+  EINTR: 4,
+  EAGAIN: 11,
+  ENOMEM: 12,
+  EACCES: 13,
+  EBUSY: 16,
+  EEXIST: 17,
+  ENODEV: 19,
+  EINVAL: 22,
+  ENOSPC: 28,
+  ERANGE: 34,
+  EMSGSIZE: 90,
+  EPROTONOSUPPORT: 93,
+  EOPNOTSUPP: 95,
+  EAFNOSUPPORT: 97,
+  EADDRINUSE: 98,
+  EADDRNOTAVAIL: 99,
+  ENETDOWN: 100,
+  ENETUNREACH: 101,
+  ENOBUFS: 105,
+  EHOSTUNREACH: 113,
+} as const;
+
+const NAMES = new Map<number, string>(Object.entries(ERRNO).map(([name, n]) => [n, name]));
+
+export function errnoName(errno: number): string {
+  return NAMES.get(errno) ?? `errno ${errno}`;
+}
+
+/** A system call failed. */
+export class SystemError extends GretunError {
+  override name = "SystemError";
+  readonly code: string;
+
+  constructor(call: string, readonly errno: number) {
+    const code = errnoName(errno);
+    super(`${call} failed: ${code}`, hintFor(code));
+    this.code = code;
+  }
+}
+
+/** What a user can do about an error of the kernel, where nothing better is known. */
+export function hintFor(code: string): string {
+  switch (code) {
+    case "EPERM":
+    case "EACCES":
+      return "Run as root, or give the program CAP_NET_ADMIN and CAP_NET_RAW with setcap";
+    case "EOPNOTSUPP":
+    case "EPROTONOSUPPORT":
+    case "EAFNOSUPPORT":
+      return "Load the kernel module for it (modprobe fou ip_gre), or use the user-space plane with --data-plane tun";
+    case "EEXIST":
+      return "Remove the existing one first, or choose another name, address or key";
+    case "ENODEV":
+      return "Check the name with: ip link";
+    case "EADDRINUSE":
+      return "Choose another port or address, or stop the program that has it";
+    case "EINVAL":
+    case "ERANGE":
+      return "Check addresses, key, TTL and MTU";
+    default:
+      return "Look into the kernel's log with: dmesg";
+  }
+}
+
+/** Read right after the failing call, on the same thread. */
+export function lastErrno(): number {
+  const pointer = libc().__errno_location();
+  return new Deno.UnsafePointerView(pointer!).getInt32();
+}
+
+/** The one gate: a result of -1 becomes a {@link SystemError}. */
+export function check(call: string, result: number | bigint): number {
+  if (Number(result) !== -1) return Number(result);
+  throw new SystemError(call, lastErrno());
+}
+
+/** As {@link check}, but "would block" gives undefined. */
+export function checkAgain(call: string, result: number | bigint): number | undefined {
+  if (Number(result) !== -1) return Number(result);
+  const errno = lastErrno();
+  if (errno === ERRNO.EAGAIN || errno === ERRNO.EINTR) return undefined;
+  throw new SystemError(call, errno);
+}
+
+export function cString(text: string): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(text + "\0") as Uint8Array<ArrayBuffer>;
+}
+
+/** An owned file descriptor; closing twice is harmless. */
+export class Fd implements Disposable {
+  #fd: number;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  get fd(): number {
+    if (this.#fd < 0) throw new TypeError("File descriptor is closed");
+    return this.#fd;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#fd < 0) return;
+    libc().close(this.#fd);
+    this.#fd = -1;
+  }
+}
+
+// asm-generic/fcntl.h, bits/socket.h
+export const O_RDONLY = 0;
+export const O_RDWR = 2;
+export const O_NONBLOCK = 0o4000;
+export const O_CLOEXEC = 0o2000000;
+export const AF_UNIX = 1;
+export const AF_INET = 2;
+export const AF_INET6 = 10;
+export const AF_NETLINK = 16;
+export const SOCK_DGRAM = 2;
+export const SOCK_RAW = 3;
+export const SOCK_CLOEXEC = O_CLOEXEC;
+export const SOCK_NONBLOCK = O_NONBLOCK;
+export const SOL_SOCKET = 1;
+export const MSG_DONTWAIT = 0x40;
+export const MSG_TRUNC = 0x20;
+
+export function openSocket(domain: number, type: number, protocol: number): Fd {
+  return new Fd(check("socket", libc().socket(domain, type | SOCK_CLOEXEC, protocol)));
+}
+
+export function setOption(fd: number, level: number, name: number, value: Uint8Array): void {
+  const bytes = value as Uint8Array<ArrayBuffer>;
+  check("setsockopt", libc().setsockopt(fd, level, name, bytes, bytes.length));
+}
+
+export function setIntOption(fd: number, level: number, name: number, value: number): void {
+  setOption(fd, level, name, new Uint8Array(new Int32Array([value]).buffer));
+}
+
+/** `struct sockaddr_in`, linux/in.h: family in host order, port and address in network order. */
+export function sockaddrIn(ip: Uint8Array, port: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(16);
+  bytes.set(new Uint8Array(new Uint16Array([AF_INET]).buffer));
+  bytes.set([port >> 8, port & 0xff, ...ip], 2);
+  return bytes;
+}
+
+/** Port and address of a `struct sockaddr_in`. */
+export function parseSockaddrIn(bytes: Uint8Array): { ip: Uint8Array; port: number } {
+  const reader = new Reader(bytes, "network").skip(2);
+  return { port: reader.u16(), ip: reader.bytes(4) };
+}

@@ -1,0 +1,203 @@
+/**
+ * A raw socket beside a UDP port that the kernel's FOU owns: gets a copy of every STUN and disco
+ * datagram to that port before the kernel's own demultiplexing, and sends from that port.
+ */
+import { type Endpoint, familyOf, ipBytes, ipFromBytes } from "../addr.ts";
+import { concatBytes, Reader, Writer } from "../bytes.ts";
+import type { Datagram } from "../edges.ts";
+import {
+  AF_INET,
+  checkAgain,
+  type Fd,
+  libc,
+  MSG_DONTWAIT,
+  openSocket,
+  parseSockaddrIn,
+  setIntOption,
+  setOption,
+  SOCK_DGRAM,
+  SOCK_RAW,
+  sockaddrIn,
+  SOL_SOCKET,
+} from "./libc.ts";
+import type { Poller } from "./poll.ts";
+
+const IPPROTO_UDP = 17;
+const SO_RCVBUF = 8;
+const SO_ATTACH_FILTER = 26;
+const RECEIVE_BUFFER = 1024 * 1024;
+const UDP_HEADER = 8;
+/** So that a flood on this socket does not starve the rest of the process. */
+const MAX_BATCH = 64;
+
+// linux/filter.h and linux/bpf_common.h
+const LDX_MSH = 0xb1; // X = 4 * (packet[k] & 0xf): the length of the IP header
+const LD_H_IND = 0x48; // A = u16 at X + k
+const LD_W_IND = 0x40; // A = u32 at X + k
+const JEQ = 0x15;
+const RET = 0x06;
+
+/**
+ * Classic BPF: UDP destination port is `port`, and the payload begins with disco's magic or has
+ * STUN's cookie at offset 4. Each instruction: u16 code, u8 jump if true, u8 if false, u32 k.
+ */
+function filterProgram(port: number): Uint8Array<ArrayBuffer> {
+  const program: [code: number, jt: number, jf: number, k: number][] = [
+    [LDX_MSH, 0, 0, 0],
+    [LD_H_IND, 0, 0, 2],
+    [JEQ, 0, 7, port],
+    [LD_W_IND, 0, 0, UDP_HEADER],
+    [JEQ, 0, 2, 0x5453f09f],
+    [LD_H_IND, 0, 0, UDP_HEADER + 4],
+    [JEQ, 2, 3, 0x92ac],
+    [LD_W_IND, 0, 0, UDP_HEADER + 4],
+    [JEQ, 0, 1, 0x2112a442],
+    [RET, 0, 0, 0xffff],
+    [RET, 0, 0, 0],
+  ];
+  const writer = new Writer("host", program.length * 8);
+  for (const [code, jt, jf, k] of program) writer.u16(code).u8(jt).u8(jf).u32(k);
+  return writer.finish();
+}
+
+function attachFilter(fd: number, program: Uint8Array<ArrayBuffer>): void {
+  const address = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(program)));
+  // struct sock_fprog: u16 length, padding, pointer
+  const fprog = new Writer("host").u16(program.length / 8).zeros(6).u64(address).finish();
+  setOption(fd, SOL_SOCKET, SO_ATTACH_FILTER, fprog);
+}
+
+export class RawUdpSocket implements Disposable {
+  readonly #port: number;
+  readonly #socket: Fd;
+  /** Told nothing and asked for the source address that a destination would get. */
+  readonly #sources = openSocket(AF_INET, SOCK_DGRAM, 0);
+  readonly #buffer = new Uint8Array(65_536);
+  readonly #onDatagram: (datagram: Datagram) => void;
+  readonly #watch: Disposable;
+
+  /** Needs CAP_NET_RAW; throws `SystemError`. */
+  static open(
+    port: number,
+    poller: Poller,
+    onDatagram: (datagram: Datagram) => void,
+  ): RawUdpSocket {
+    const socket = openSocket(AF_INET, SOCK_RAW, IPPROTO_UDP);
+    try {
+      setIntOption(socket.fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER);
+      attachFilter(socket.fd, filterProgram(port));
+      return new RawUdpSocket(port, socket, poller, onDatagram);
+    } catch (error) {
+      socket[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  private constructor(
+    port: number,
+    socket: Fd,
+    poller: Poller,
+    onDatagram: (datagram: Datagram) => void,
+  ) {
+    this.#port = port;
+    this.#socket = socket;
+    this.#onDatagram = onDatagram;
+    this.#watch = poller.add(socket.fd, () => this.#drain());
+  }
+
+  [Symbol.dispose](): void {
+    this.#watch[Symbol.dispose]();
+    this.#socket[Symbol.dispose]();
+    this.#sources[Symbol.dispose]();
+  }
+
+  /** A datagram that cannot be sent (no route, no buffer) is lost. IPv4 only. */
+  send(payload: Uint8Array, to: Endpoint): void {
+    if (familyOf(to.ip) !== 4) return;
+    const destination = ipBytes(to.ip);
+    const source = this.#sourceFor(destination);
+    if (!source) return;
+    const packet = encodeUdp(payload, { ip: source, port: this.#port }, {
+      ip: destination,
+      port: to.port,
+    });
+    // For a raw socket the port in the address is the protocol's, which is 0.
+    const address = sockaddrIn(destination, 0);
+    libc().sendto(this.#socket.fd, packet, BigInt(packet.length), MSG_DONTWAIT, address, 16);
+  }
+
+  /** The address that the kernel would send from, by connecting a socket that sends nothing. */
+  #sourceFor(destination: Uint8Array): Uint8Array | undefined {
+    const fd = this.#sources.fd;
+    // Connecting to AF_UNSPEC undoes the last one; a connected socket would keep its source.
+    libc().connect(fd, new Uint8Array(16), 16);
+    if (libc().connect(fd, sockaddrIn(destination, 9), 16) === -1) return undefined;
+    const name = new Uint8Array(16);
+    const length = new Writer("host").u32(name.length).finish();
+    if (libc().getsockname(fd, name, length) === -1) return undefined;
+    return parseSockaddrIn(name).ip;
+  }
+
+  #drain(): void {
+    for (let i = 0; i < MAX_BATCH; i++) {
+      const { fd } = this.#socket;
+      const size = BigInt(this.#buffer.length);
+      const result = libc().recvfrom(fd, this.#buffer, size, MSG_DONTWAIT, null, null);
+      const length = checkAgain("recvfrom", result);
+      if (length === undefined) return;
+      const datagram = decodeIpUdp(this.#buffer.subarray(0, length));
+      if (datagram) this.#onDatagram(datagram);
+    }
+  }
+}
+
+interface UdpAddress {
+  ip: Uint8Array;
+  port: number;
+}
+
+/** UDP header (RFC 768) and payload, with checksum. */
+export function encodeUdp(
+  payload: Uint8Array,
+  source: UdpAddress,
+  destination: UdpAddress,
+): Uint8Array<ArrayBuffer> {
+  const length = UDP_HEADER + payload.length;
+  const header = (checksum: number) =>
+    new Writer("network", UDP_HEADER)
+      .u16(source.port).u16(destination.port).u16(length).u16(checksum).finish();
+  const sum = udpChecksum(source.ip, destination.ip, concatBytes(header(0), payload));
+  return concatBytes(header(sum || 0xffff), payload);
+}
+
+/**
+ * The UDP datagram inside an IPv4 packet; undefined when it is cut short or its checksum is wrong,
+ * which the kernel does not look at for a raw socket.
+ */
+export function decodeIpUdp(packet: Uint8Array): Datagram | undefined {
+  const headerLength = ((packet[0] ?? 0) & 0xf) * 4;
+  if (headerLength < 20 || packet.length < headerLength + UDP_HEADER) return undefined;
+  const udp = packet.subarray(headerLength);
+  const reader = new Reader(udp, "network");
+  const port = reader.u16();
+  reader.skip(2);
+  const length = reader.u16();
+  const checksum = reader.u16();
+  if (length < UDP_HEADER || length > udp.length) return undefined;
+  const [source, destination] = [packet.subarray(12, 16), packet.subarray(16, 20)];
+  const datagram = udp.subarray(0, length);
+  if (checksum !== 0 && udpChecksum(source, destination, datagram) !== 0) return undefined;
+  return { bytes: datagram.slice(UDP_HEADER), from: { ip: ipFromBytes(source), port } };
+}
+
+/** RFC 1071 over pseudo-header and datagram; 0 for a datagram that carries its right checksum. */
+function udpChecksum(source: Uint8Array, destination: Uint8Array, datagram: Uint8Array): number {
+  const summed = new Writer("network", 12 + datagram.length + 1)
+    .bytes(source).bytes(destination).u8(0).u8(IPPROTO_UDP).u16(datagram.length)
+    .bytes(datagram).align(2).finish();
+  const reader = new Reader(summed, "network");
+  let sum = 0;
+  while (reader.left > 0) sum += reader.u16();
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
+  return ~sum & 0xffff;
+}

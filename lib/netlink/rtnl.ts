@@ -1,0 +1,164 @@
+/** rtnetlink as values: links, addresses and routes of one network namespace. */
+import { formatCidr, type Ip } from "../addr.ts";
+import {
+  decodeAddress,
+  encodeAddress,
+  type InterfaceAddress,
+  RTM_DELADDR,
+  RTM_GETADDR,
+  RTM_NEWADDR,
+} from "./addr.ts";
+import {
+  decodeLink,
+  encodeIfInfo,
+  encodeLinkChange,
+  encodeLinkSpec,
+  type Link,
+  type LinkChange,
+  type LinkSpec,
+  RTM_DELLINK,
+  RTM_GETLINK,
+  RTM_NEWLINK,
+} from "./link.ts";
+import {
+  NetlinkConnection,
+  NetlinkError,
+  type NetlinkTransport,
+  NLM_F_CREATE,
+  NLM_F_EXCL,
+} from "./message.ts";
+import {
+  decodeRoute,
+  encodeRoute,
+  encodeRouteLookup,
+  isMainUnicast,
+  type Route,
+  RTM_DELROUTE,
+  RTM_GETROUTE,
+  RTM_NEWROUTE,
+} from "./route.ts";
+import { NETLINK_ROUTE, openNetlink } from "./transport.ts";
+
+/**
+ * Requests are synchronous: the kernel answers inside sendmsg. Every method throws
+ * {@link NetlinkError} with the kernel's reason.
+ */
+export class RtNetlink implements Disposable {
+  readonly #connection: NetlinkConnection;
+
+  /** In the network namespace of the calling thread, or over a fake kernel. */
+  static open(transport: NetlinkTransport = openNetlink(NETLINK_ROUTE)): RtNetlink {
+    return new RtNetlink(transport);
+  }
+
+  private constructor(transport: NetlinkTransport) {
+    this.#connection = new NetlinkConnection(transport);
+  }
+
+  [Symbol.dispose](): void {
+    this.#connection[Symbol.dispose]();
+  }
+
+  links(): Link[] {
+    const dump = { type: RTM_GETLINK, payload: encodeIfInfo(0), operation: "list links" };
+    return this.#connection.dump(dump).map(({ payload }) => decodeLink(payload));
+  }
+
+  /** Undefined when there is none. */
+  link(nameOrIndex: string | number): Link | undefined {
+    const payload = typeof nameOrIndex === "number"
+      ? encodeIfInfo(nameOrIndex)
+      : encodeLinkChange(0, { name: nameOrIndex });
+    const operation = `look at link ${nameOrIndex}`;
+    try {
+      const [reply] = this.#connection.request({ type: RTM_GETLINK, payload, operation });
+      return reply && decodeLink(reply.payload);
+    } catch (error) {
+      if (error instanceof NetlinkError && error.code === "ENODEV") return undefined;
+      throw error;
+    }
+  }
+
+  /** The new link's ifindex. A link that could only be made in part is removed again. */
+  createLink({ alias, ...spec }: LinkSpec): number {
+    this.#connection.request({
+      type: RTM_NEWLINK,
+      flags: NLM_F_CREATE | NLM_F_EXCL,
+      payload: encodeLinkSpec(spec),
+      operation: `add link ${spec.name}`,
+    });
+    if (spec.netnsFd !== undefined) return 0;
+    const ifindex = this.link(spec.name)!.ifindex;
+    // The kernel takes an alias only for a link that exists.
+    if (alias === undefined) return ifindex;
+    try {
+      this.changeLink(ifindex, { alias });
+    } catch (error) {
+      this.deleteLink(ifindex);
+      throw error;
+    }
+    return ifindex;
+  }
+
+  changeLink(ifindex: number, change: LinkChange): void {
+    const payload = encodeLinkChange(ifindex, change);
+    this.#connection.request({ type: RTM_NEWLINK, payload, operation: `change link ${ifindex}` });
+  }
+
+  deleteLink(ifindex: number): void {
+    const payload = encodeIfInfo(ifindex);
+    this.#connection.request({ type: RTM_DELLINK, payload, operation: `delete link ${ifindex}` });
+  }
+
+  addresses(): InterfaceAddress[] {
+    const payload = new Uint8Array(8); // any family, any interface
+    return this.#connection.dump({ type: RTM_GETADDR, payload, operation: "list addresses" })
+      .flatMap((message) => decodeAddress(message.payload) ?? []);
+  }
+
+  addAddress(address: InterfaceAddress): void {
+    this.#connection.request({
+      type: RTM_NEWADDR,
+      flags: NLM_F_CREATE | NLM_F_EXCL,
+      payload: encodeAddress(address),
+      operation: `add address ${address.local}/${address.prefixLength}`,
+    });
+  }
+
+  deleteAddress(address: InterfaceAddress): void {
+    const payload = encodeAddress(address);
+    const operation = `delete address ${address.local}/${address.prefixLength}`;
+    this.#connection.request({ type: RTM_DELADDR, payload, operation });
+  }
+
+  /** Unicast routes of the main table, both families. */
+  routes(): Route[] {
+    const payload = new Uint8Array(12);
+    return this.#connection.dump({ type: RTM_GETROUTE, payload, operation: "list routes" })
+      .map((message) => decodeRoute(message.payload)).filter(isMainUnicast)
+      .map(({ table: _, type: __, ...route }) => route);
+  }
+
+  addRoute(route: Route): void {
+    this.#connection.request({
+      type: RTM_NEWROUTE,
+      flags: NLM_F_CREATE | NLM_F_EXCL,
+      payload: encodeRoute(route),
+      operation: `add route ${formatCidr(route.destination)}`,
+    });
+  }
+
+  deleteRoute(route: Route): void {
+    const payload = encodeRoute(route);
+    const operation = `delete route ${formatCidr(route.destination)}`;
+    this.#connection.request({ type: RTM_DELROUTE, payload, operation });
+  }
+
+  /** The way that a packet to `ip` would take now. */
+  routeTo(ip: Ip): Route {
+    const payload = encodeRouteLookup(ip);
+    const operation = `find a route to ${ip}`;
+    const [reply] = this.#connection.request({ type: RTM_GETROUTE, payload, operation });
+    return decodeRoute(reply!.payload);
+  }
+}

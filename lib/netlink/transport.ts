@@ -1,0 +1,93 @@
+/** The kernel's end of netlink: a socket, requests by sendmsg, replies by recvmsg. */
+import { Writer } from "../bytes.ts";
+import {
+  AF_NETLINK,
+  check,
+  type Fd,
+  libc,
+  MSG_TRUNC,
+  openSocket,
+  setIntOption,
+  SOCK_RAW,
+  SOL_SOCKET,
+  SystemError,
+} from "./libc.ts";
+import type { NetlinkTransport } from "./message.ts";
+
+export const NETLINK_ROUTE = 0;
+export const NETLINK_NETFILTER = 12;
+export const NETLINK_GENERIC = 16;
+const SOL_NETLINK = 270;
+const NETLINK_ADD_MEMBERSHIP = 1;
+const NETLINK_CAP_ACK = 10;
+const NETLINK_EXT_ACK = 11;
+const SO_RCVBUF = 8;
+const SO_RCVTIMEO = 20;
+const RECEIVE_BUFFER = 4 * 1024 * 1024;
+/** The kernel fills at most 32 kB of a dump into one datagram; acks can quote more. */
+const DATAGRAM_SIZE = 256 * 1024;
+/** Replies are there when sendmsg returns: a wait means that we count wrongly, not that it is slow. */
+const REPLY_TIMEOUT_SECONDS = 10n;
+
+/** Opens a netlink socket in the network namespace of the calling thread. */
+export function openNetlink(protocol: number): NetlinkTransport {
+  return new KernelTransport(openNetlinkSocket(protocol));
+}
+
+/** Groups are `RTNLGRP_*` numbers. */
+export function openNetlinkSocket(protocol: number, groups: readonly number[] = []): Fd {
+  const socket = openSocket(AF_NETLINK, SOCK_RAW, protocol);
+  setIntOption(socket.fd, SOL_NETLINK, NETLINK_CAP_ACK, 1);
+  setIntOption(socket.fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
+  setIntOption(socket.fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER);
+  // Unbound, the socket has port id 0, which the kernel leaves out of its own announcements.
+  const address = new Writer("host").u16(AF_NETLINK).zeros(10).finish();
+  check("bind", libc().bind(socket.fd, address, address.length));
+  for (const group of groups) {
+    setIntOption(socket.fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group);
+  }
+  return socket;
+}
+
+/** `struct msghdr` with one `struct iovec`, 64-bit: name, namelen, iov, iovlen, control, flags. */
+function msghdr(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  const address = (b: Uint8Array<ArrayBuffer>) =>
+    BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(b)));
+  const iovec = new Writer("host").u64(address(bytes)).u64(BigInt(bytes.length)).finish();
+  const header = new Writer("host").zeros(16).u64(address(iovec)).u64(1n).zeros(24).finish();
+  POINTED_TO.set(header, [iovec, bytes]);
+  return header;
+}
+
+/** Keeps alive what a header points to as long as the header itself. */
+const POINTED_TO = new WeakMap<Uint8Array, Uint8Array[]>();
+
+class KernelTransport implements NetlinkTransport {
+  readonly #socket: Fd;
+  readonly #buffer = new Uint8Array(DATAGRAM_SIZE);
+  readonly #header = msghdr(this.#buffer);
+
+  constructor(socket: Fd) {
+    this.#socket = socket;
+    const timeout = new Writer("host").u64(REPLY_TIMEOUT_SECONDS).u64(0n).finish();
+    check(
+      "setsockopt",
+      libc().setsockopt(socket.fd, SOL_SOCKET, SO_RCVTIMEO, timeout, timeout.length),
+    );
+  }
+
+  send(bytes: Uint8Array): void {
+    const header = msghdr(bytes.slice() as Uint8Array<ArrayBuffer>);
+    check("sendmsg", libc().sendmsg(this.#socket.fd, header, 0));
+  }
+
+  receive(): Uint8Array {
+    const length = check("recvmsg", libc().recvmsg(this.#socket.fd, this.#header, MSG_TRUNC));
+    if (length > this.#buffer.length) throw new SystemError("recvmsg", 90);
+    return this.#buffer.slice(0, length);
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,90 @@
+/** TUN devices (linux/if_tun.h): IP packets in and out of this process. */
+import { Writer } from "../bytes.ts";
+import {
+  check,
+  checkAgain,
+  cString,
+  Fd,
+  libc,
+  O_CLOEXEC,
+  O_NONBLOCK,
+  O_RDWR,
+  SystemError,
+} from "./libc.ts";
+import type { Poller } from "./poll.ts";
+
+const TUNSETIFF = 0x400454ca;
+const IFF_TUN = 0x0001;
+const IFF_NO_PI = 0x1000;
+const IFNAMSIZ = 16;
+/** `struct ifreq`, 64-bit. */
+const IFREQ_LENGTH = 40;
+const MAX_BATCH = 256;
+
+export class TunDevice implements Disposable {
+  readonly name: string;
+  readonly #fd: Fd;
+  readonly #buffer = new Uint8Array(65_536);
+  readonly #onPacket: (packet: Uint8Array) => void;
+  readonly #watch: Disposable;
+
+  /**
+   * Makes the device, which is gone when it is disposed or the process ends. `onPacket` gets each
+   * IP packet that the kernel routes into it, as a view that is valid during the call.
+   */
+  static open(name: string, poller: Poller, onPacket: (packet: Uint8Array) => void): TunDevice {
+    const path = cString("/dev/net/tun");
+    const fd = new Fd(
+      check("open /dev/net/tun", libc().open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC)),
+    );
+    try {
+      const ifreq = new Writer("host", IFREQ_LENGTH).bytes(cString(name))
+        .zeros(IFNAMSIZ - name.length - 1).u16(IFF_TUN | IFF_NO_PI)
+        .zeros(IFREQ_LENGTH - IFNAMSIZ - 2).finish();
+      check(`make TUN device ${name}`, libc().ioctl(fd.fd, BigInt(TUNSETIFF), ifreq));
+      return new TunDevice(name, fd, poller, onPacket);
+    } catch (error) {
+      fd[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  private constructor(
+    name: string,
+    fd: Fd,
+    poller: Poller,
+    onPacket: (packet: Uint8Array) => void,
+  ) {
+    this.name = name;
+    this.#fd = fd;
+    this.#onPacket = onPacket;
+    this.#watch = poller.add(fd.fd, () => this.#drain());
+  }
+
+  /** Hands a packet to the kernel; false when it does not take it, as while the link is down. */
+  write(packet: Uint8Array): boolean {
+    const bytes = packet as Uint8Array<ArrayBuffer>;
+    return libc().write(this.#fd.fd, bytes, BigInt(bytes.length)) !== -1n;
+  }
+
+  [Symbol.dispose](): void {
+    this.#watch[Symbol.dispose]();
+    this.#fd[Symbol.dispose]();
+  }
+
+  #drain(): void {
+    for (let i = 0; i < MAX_BATCH; i++) {
+      let length;
+      try {
+        const result = libc().read(this.#fd.fd, this.#buffer, BigInt(this.#buffer.length));
+        length = checkAgain("read TUN device", result);
+      } catch (error) {
+        // Somebody deleted the device under us: nothing comes from it any more.
+        if (error instanceof SystemError) return this.#watch[Symbol.dispose]();
+        throw error;
+      }
+      if (length === undefined) return;
+      this.#onPacket(this.#buffer.subarray(0, length));
+    }
+  }
+}

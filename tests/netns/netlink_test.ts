@@ -1,0 +1,261 @@
+/** The netlink room against the real kernel, in namespaces that each test makes and removes. */
+import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
+import { parseCidr, parseEndpoint, parseIp } from "../../lib/addr.ts";
+import { fromHex } from "../../lib/bytes.ts";
+import type { Datagram } from "../../lib/edges.ts";
+import {
+  bindAbstractLock,
+  createNamedNetns,
+  deleteNamedNetns,
+  type Fd,
+  LinkMonitor,
+  NetlinkError,
+  Poller,
+  RawUdpSocket,
+  RtNetlink,
+  TunDevice,
+  withNetns,
+} from "../../lib/netlink.ts";
+
+// Opens libc outside of any test: it stays open, which a test would be blamed for.
+RtNetlink.open()[Symbol.dispose]();
+
+/** Runs `body` with as many fresh namespaces as it takes arguments. */
+async function inNamespaces(count: number, body: (...netns: Fd[]) => Promise<void> | void) {
+  const names = Array.from({ length: count }, (_, i) => `gretun-test-${Deno.pid}-${i}`);
+  await using stack = new AsyncDisposableStack();
+  const fds = names.map((name) => {
+    const fd = stack.use(createNamedNetns(name));
+    stack.defer(() => deleteNamedNetns(name));
+    return fd;
+  });
+  await body(...fds);
+}
+
+const openIn = (netns: Fd) => withNetns(netns, () => RtNetlink.open());
+
+/** Two namespaces joined by a veth pair, 10.9.0.1 and 10.9.0.2, with loopback up. */
+async function joined(a: RtNetlink, b: RtNetlink, b_netns: Fd): Promise<void> {
+  a.createLink({ name: "v0", kind: "veth", peerName: "v0", peerNetnsFd: b_netns.fd });
+  for (const [rtnl, ip] of [[a, "10.9.0.1"], [b, "10.9.0.2"]] as const) {
+    const { ifindex } = rtnl.link("v0")!;
+    rtnl.addAddress({ ifindex, local: parseIp(ip), prefixLength: 24 });
+    rtnl.changeLink(ifindex, { up: true });
+    rtnl.changeLink(rtnl.link("lo")!.ifindex, { up: true });
+  }
+  await until("carrier", () => a.link("v0")!.running && b.link("v0")!.running);
+}
+
+/** An ordinary UDP socket that is closed with its scope. */
+function listen(netns: Fd | undefined, hostname: string, port: number) {
+  const open = () => Deno.listenDatagram({ transport: "udp", hostname, port });
+  const socket = netns ? withNetns(netns, open) : open();
+  return { socket, [Symbol.dispose]: () => socket.close() };
+}
+
+async function until(what: string, condition: () => boolean): Promise<void> {
+  for (let i = 0; i < 200; i++) {
+    if (condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  throw new Error(`waited 2 s in vain: ${what}`);
+}
+
+Deno.test("RtNetlink makes, reads, changes and deletes a link", () =>
+  inNamespaces(1, (netns) => {
+    using rtnl = openIn(netns);
+    const ifindex = rtnl.createLink({ name: "t0", kind: "bridge", mtu: 1400, alias: "mine" });
+    const link = rtnl.link("t0")!;
+    deepStrictEqual(
+      { ...link, stats: undefined },
+      {
+        ...link,
+        ifindex,
+        name: "t0",
+        kind: "bridge",
+        mtu: 1400,
+        alias: "mine",
+        up: false,
+        stats: undefined,
+      },
+    );
+    rtnl.changeLink(ifindex, { mtu: 1300, up: true });
+    strictEqual(rtnl.link(ifindex)!.mtu, 1300);
+    strictEqual(rtnl.link(ifindex)!.up, true);
+    strictEqual(rtnl.link(ifindex)!.alias, "mine");
+    rtnl.deleteLink(ifindex);
+    strictEqual(rtnl.link("t0"), undefined);
+    strictEqual(rtnl.link(ifindex), undefined);
+  }));
+
+Deno.test("RtNetlink says what the kernel says", () =>
+  inNamespaces(1, (netns) => {
+    using rtnl = openIn(netns);
+    rtnl.createLink({ name: "t0", kind: "bridge" });
+    const cases: [string, () => void, string][] = [
+      ["name taken", () => rtnl.createLink({ name: "t0", kind: "bridge" }), "EEXIST"],
+      ["no such link", () => rtnl.deleteLink(4711), "ENODEV"],
+      [
+        "MTU too large",
+        () => rtnl.changeLink(rtnl.link("t0")!.ifindex, { mtu: 20 }),
+        "EINVAL",
+      ],
+      ["no route", () => rtnl.routeTo(parseIp("192.0.2.1")), "ENETUNREACH"],
+    ];
+    for (const [name, call, code] of cases) {
+      throws(call, (error) => error instanceof NetlinkError && error.code === code, name);
+    }
+  }));
+
+Deno.test("RtNetlink adds and removes addresses and routes", () =>
+  inNamespaces(1, (netns) => {
+    using rtnl = openIn(netns);
+    const ifindex = rtnl.createLink({ name: "t0", kind: "bridge", up: true });
+    const pair = {
+      ifindex,
+      local: parseIp("100.64.0.1"),
+      peer: parseIp("100.64.0.2"),
+      prefixLength: 32,
+    };
+    rtnl.addAddress(pair);
+    const mine = () =>
+      rtnl.addresses().filter((a) => a.ifindex === ifindex && a.local.includes("."));
+    deepStrictEqual(mine(), [pair]);
+    strictEqual(rtnl.routeTo(pair.peer).device, ifindex);
+    const route = {
+      destination: parseCidr("198.51.100.0/24"),
+      gateway: pair.peer,
+      device: ifindex,
+    };
+    rtnl.addRoute(route);
+    ok(rtnl.routes().some((r) => r.gateway === pair.peer && r.destination.prefixLength === 24));
+    strictEqual(rtnl.routeTo(parseIp("198.51.100.7")).gateway, pair.peer);
+    rtnl.deleteRoute(route);
+    rtnl.deleteAddress(pair);
+    deepStrictEqual(mine(), []);
+    deepStrictEqual(rtnl.routes().filter(({ destination }) => destination.ip.includes(".")), []);
+  }));
+
+Deno.test("RtNetlink lists a dump of many parts", () =>
+  inNamespaces(1, (netns) => {
+    using rtnl = openIn(netns);
+    for (let i = 0; i < 200; i++) rtnl.createLink({ name: `d${i}`, kind: "bridge" });
+    const names = new Set(rtnl.links().map(({ name }) => name));
+    for (let i = 0; i < 200; i++) ok(names.has(`d${i}`), `d${i}`);
+  }));
+
+Deno.test("withNetns() puts sockets and processes into the namespace, and comes back", () =>
+  inNamespaces(1, async (netns) => {
+    const inode = async (process: Deno.Command) =>
+      new TextDecoder().decode((await process.output()).stdout).trim();
+    const command = new Deno.Command("readlink", { args: ["/proc/self/ns/net"], stdout: "piped" });
+    const home = await inode(command);
+    const child = withNetns(netns, () => command.spawn());
+    const inside = new TextDecoder().decode((await child.output()).stdout).trim();
+    ok(inside.startsWith("net:[") && inside !== home);
+    strictEqual(await inode(command), home);
+    using rtnl = openIn(netns);
+    rtnl.changeLink(rtnl.link("lo")!.ifindex, { up: true });
+    using _inside = listen(netns, "127.0.0.1", 7777);
+    using _outside = listen(undefined, "127.0.0.1", 7777);
+  }));
+
+Deno.test("RawUdpSocket gets STUN and disco of its port, and nothing else", () =>
+  inNamespaces(2, async (a, b) => {
+    using rtnlA = openIn(a);
+    using rtnlB = openIn(b);
+    await joined(rtnlA, rtnlB, b);
+    await using poller = new Poller();
+    const got: Datagram[] = [];
+    using receiver = withNetns(b, () => RawUdpSocket.open(7777, poller, (d) => got.push(d)));
+    using sender = withNetns(a, () => RawUdpSocket.open(8888, poller, () => {}));
+    const disco = fromHex("5453f09f92ac" + "11".repeat(60));
+    const stun = fromHex("000100002112a442" + "22".repeat(12));
+    const to = parseEndpoint("10.9.0.2:7777");
+    await until("the first datagram", () => {
+      sender.send(disco, to);
+      return got.length > 0;
+    });
+    await new Promise((resolve) => setTimeout(resolve, 100)); // the repeats
+    got.length = 0;
+    sender.send(fromHex("20000800deadbeef4500" + "00".repeat(40)), to); // GRE
+    sender.send(disco, parseEndpoint("10.9.0.2:7778"));
+    sender.send(disco.subarray(0, 5), to);
+    sender.send(stun, to);
+    await until("STUN", () => got.length > 0);
+    deepStrictEqual(got, [{ bytes: stun, from: parseEndpoint("10.9.0.1:8888") }]);
+    receiver.send(disco, parseEndpoint("192.0.2.1:1")); // no route: lost, not an error
+  }));
+
+Deno.test("RawUdpSocket sends datagrams that an ordinary socket takes", () =>
+  inNamespaces(2, async (a, b) => {
+    using rtnlA = openIn(a);
+    using rtnlB = openIn(b);
+    await joined(rtnlA, rtnlB, b);
+    await using poller = new Poller();
+    using far = listen(b, "10.9.0.2", 9999);
+    using sender = withNetns(a, () => RawUdpSocket.open(7777, poller, () => {}));
+    for (const length of [0, 1, 2, 333, 1400]) {
+      const payload = crypto.getRandomValues(new Uint8Array(length));
+      sender.send(payload, parseEndpoint("10.9.0.2:9999"));
+      const [bytes, from] = await far.socket.receive();
+      deepStrictEqual(bytes, payload);
+      strictEqual((from as Deno.NetAddr).port, 7777);
+    }
+  }));
+
+Deno.test("TunDevice passes packets both ways", () =>
+  inNamespaces(1, async (netns) => {
+    using rtnl = openIn(netns);
+    await using poller = new Poller();
+    const got: Uint8Array[] = [];
+    using device = withNetns(
+      netns,
+      () => TunDevice.open("tun7", poller, (packet) => got.push(packet.slice())),
+    );
+    const { ifindex } = rtnl.link("tun7")!;
+    strictEqual(device.write(fromHex("45000014")), false, "while the link is down");
+    rtnl.changeLink(ifindex, { up: true });
+    const [local, peer] = [parseIp("100.64.0.1"), parseIp("100.64.0.2")];
+    rtnl.addAddress({ ifindex, local, peer, prefixLength: 32 });
+    using inner = listen(netns, local, 5555);
+    await inner.socket.send(fromHex("abcd"), { transport: "udp", hostname: peer, port: 6666 });
+    const isUdp = (packet: Uint8Array) => packet[0] === 0x45 && packet[9] === 17;
+    await until("the packet", () => got.some(isUdp));
+    // The same packet turned round: addresses and ports change places, checksums stay right.
+    const packet = got.find(isUdp)!;
+    const swap = (x: number, y: number, n: number) => {
+      const held = packet.slice(x, x + n);
+      packet.copyWithin(x, y, y + n);
+      packet.set(held, y);
+    };
+    swap(12, 16, 4);
+    swap(20, 22, 2);
+    strictEqual(device.write(packet), true);
+    const [bytes] = await inner.socket.receive();
+    deepStrictEqual(bytes, fromHex("abcd"));
+    strictEqual(rtnl.link(ifindex)!.stats.txPackets >= 1, true);
+  }));
+
+Deno.test("LinkMonitor hears of a new link", () =>
+  inNamespaces(1, async (netns) => {
+    using rtnl = openIn(netns);
+    await using poller = new Poller();
+    let changes = 0;
+    using _monitor = withNetns(netns, () => LinkMonitor.open(poller, () => changes++));
+    rtnl.createLink({ name: "t0", kind: "bridge" });
+    await until("news", () => changes > 0);
+  }));
+
+Deno.test("bindAbstractLock() holds a name until it is let go, per namespace", () =>
+  inNamespaces(1, (netns) => {
+    const take = () => bindAbstractLock("gretun-test");
+    const lock = withNetns(netns, take);
+    ok(lock);
+    strictEqual(withNetns(netns, take), undefined);
+    using elsewhere = take();
+    ok(elsewhere);
+    lock[Symbol.dispose]();
+    using again = withNetns(netns, take);
+    ok(again);
+  }));
