@@ -116,7 +116,6 @@ export class FouPlane implements DataPlane {
 
   #change(known: Link, link: PeerLink, mtu: number): number {
     this.#rtnl.changeLink(known.ifindex, {
-      kind: "gre",
       gre: this.#gre(link),
       mtu,
       up: true,
