@@ -1,0 +1,139 @@
+/**
+ * Command-line flags: long GNU style (`--x v` or `--x=v`), declared once for parsing and help.
+ * What does not fit is a `UsageError` that names the flag and the value.
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { UsageError } from "../errors.ts";
+
+interface FlagBase {
+  /** One line for the help text. */
+  help: string;
+  /** Stands for the value in the help text: `URL`, `PORT`. */
+  placeholder?: string;
+  short?: string;
+}
+
+export type FlagSpec =
+  & FlagBase
+  & (
+    | { type: "boolean" }
+    | { type: "string"; default?: string; required?: boolean }
+    /** Repeated or comma separated. */
+    | { type: "list" }
+    /** Decimal, 0x, 0o or 0b. */
+    | { type: "integer"; min: number; max: number; default?: number }
+    /** "500ms", "2s", "1m30s"; the value is in ms. */
+    | { type: "duration"; default?: number }
+    | { type: "choice"; choices: readonly string[]; default: string }
+  );
+
+export type FlagSpecs = Record<string, FlagSpec>;
+
+type ValueOf<S extends FlagSpec> = S extends { type: "boolean" } ? boolean
+  : S extends { type: "list" } ? string[]
+  : S extends { type: "integer" | "duration" }
+    ? S extends { default: number } ? number : number | undefined
+  : S extends { type: "choice"; choices: readonly (infer C)[] } ? C
+  : S extends { default: string } | { required: true } ? string
+  : string | undefined;
+
+export type FlagValues<S extends FlagSpecs> = { [K in keyof S]: ValueOf<S[K]> };
+
+/** Throws `UsageError` for unknown flags, bad values, missing required flags and extra words. */
+export function parseFlags<const S extends FlagSpecs>(args: string[], specs: S): FlagValues<S> {
+  const names = Object.keys(specs);
+  const booleans = names.filter((name) => specs[name]!.type === "boolean");
+  const alias = Object.fromEntries(
+    names.flatMap((name) => specs[name]!.short ? [[specs[name]!.short, name]] : []),
+  );
+  const valued = names.filter((name) => specs[name]!.type !== "boolean");
+  const parsed = parseArgs(args, {
+    boolean: booleans,
+    string: valued,
+    collect: valued,
+    alias,
+    unknown: (word: string) => refuseUnknown(word),
+  }) as Record<string, unknown>;
+  const values: Record<string, unknown> = {};
+  for (const name of names) values[name] = flagValue(name, specs[name]!, parsed[name]);
+  return values as FlagValues<S>;
+}
+
+function refuseUnknown(word: string): never {
+  const hint = "Run the command with --help to see what it takes";
+  if (word.startsWith("-")) throw new UsageError(`unknown flag ${word.split("=")[0]}`, hint);
+  throw new UsageError(`unexpected argument ${JSON.stringify(word)}`, hint);
+}
+
+function flagValue(name: string, spec: FlagSpec, given: unknown): unknown {
+  if (spec.type === "boolean") return given === true;
+  const texts = Array.isArray(given) ? given.map(String) : [];
+  if (spec.type === "list") return texts.flatMap((text) => text.split(",")).filter((t) => t !== "");
+  const text = texts.at(-1);
+  if (text === undefined) return missing(name, spec);
+  if (text === "") throw new UsageError(`--${name} has no value`, `Give it as --${name} VALUE`);
+  switch (spec.type) {
+    case "string":
+      return text;
+    case "integer":
+      return parseInteger(name, text, spec);
+    case "duration":
+      return parseDuration(name, text);
+    case "choice":
+      if (spec.choices.includes(text)) return text;
+      throw new UsageError(
+        `--${name} ${JSON.stringify(text)} is unknown`,
+        `Choose one of: ${spec.choices.join(", ")}`,
+      );
+    default:
+      return spec satisfies never;
+  }
+}
+
+function missing(name: string, spec: Exclude<FlagSpec, { type: "boolean" | "list" }>): unknown {
+  if (spec.type === "string" && spec.required) {
+    throw new UsageError(`--${name} is missing`, `Add --${name} ${spec.placeholder ?? "VALUE"}`);
+  }
+  return spec.default;
+}
+
+function parseInteger(name: string, text: string, { min, max }: { min: number; max: number }) {
+  const value = /^(0x[0-9a-f]+|0o[0-7]+|0b[01]+|\d+)$/i.test(text) ? Number(text) : NaN;
+  if (value >= min && value <= max) return value;
+  throw new UsageError(
+    `--${name} ${JSON.stringify(text)} is not a number it can be`,
+    `Give a whole number from ${min} to ${max}`,
+  );
+}
+
+const UNIT_MS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+function parseDuration(name: string, text: string): number {
+  if (!/^(\d+(\.\d+)?(ms|s|m|h))+$/.test(text)) {
+    throw new UsageError(
+      `--${name} ${JSON.stringify(text)} is not a duration`,
+      "Give number and unit, as in 500ms, 2s or 1m30s",
+    );
+  }
+  let ms = 0;
+  for (const [, number, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)) {
+    ms += Number(number) * UNIT_MS[unit!]!;
+  }
+  return ms;
+}
+
+/** One aligned line for each flag. */
+export function flagsHelp(specs: FlagSpecs): string {
+  const rows = Object.entries(specs).map(([name, spec]) => {
+    const short = spec.short ? `-${spec.short}, ` : "";
+    const value = spec.type === "boolean" ? "" : ` ${spec.placeholder ?? "VALUE"}`;
+    return [`  ${short}--${name}${value}`, spec.help + defaultText(spec)] as const;
+  });
+  const width = Math.max(...rows.map(([flag]) => flag.length)) + 2;
+  return rows.map(([flag, help]) => flag.padEnd(width) + help).join("\n");
+}
+
+function defaultText(spec: FlagSpec): string {
+  if (!("default" in spec) || spec.default === undefined) return "";
+  return ` (default ${spec.type === "duration" ? `${spec.default}ms` : spec.default})`;
+}
