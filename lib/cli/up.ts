@@ -1,0 +1,168 @@
+/** `gretun up`: the daemon in the foreground. */
+import { systemClock, systemRandom } from "../edges.ts";
+import { errorText, GretunError, UsageError } from "../errors.ts";
+import { textLog } from "../log.ts";
+import { hasCapability } from "../netlink.ts";
+import { type Command, type CommandIo, EXIT_OK } from "./command.ts";
+import { flagsHelp, parseFlags } from "./flags.ts";
+
+/** Where the daemon keeps keys and control socket unless told otherwise. */
+export function defaultStateDir(): string {
+  const config = Deno.env.get("XDG_CONFIG_HOME") ?? `${Deno.env.get("HOME") ?? "/root"}/.config`;
+  return `${config}/gretun`;
+}
+
+const IFNAMSIZ = 16;
+
+const FLAGS = {
+  coordinator: {
+    type: "string",
+    required: true,
+    placeholder: "URL",
+    help: "coordinator to register with, e.g. http://203.0.113.1:8443",
+  },
+  iface: {
+    type: "string",
+    default: "gretun%d",
+    placeholder: "PATTERN",
+    help: "interface names, %d counts",
+  },
+  "fou-port": {
+    type: "integer",
+    min: 1,
+    max: 65535,
+    default: 7777,
+    placeholder: "PORT",
+    help: "UDP port of signalling and data",
+  },
+  "node-name": { type: "string", placeholder: "NAME", help: "display name (default host name)" },
+  "state-dir": {
+    type: "string",
+    placeholder: "DIR",
+    help: "keys and control socket (default ~/.config/gretun)",
+  },
+  "stun-server": {
+    type: "list",
+    placeholder: "HOST:PORT",
+    help: "ask these instead of the coordinator's STUN servers; repeatable",
+  },
+  "data-plane": {
+    type: "choice",
+    choices: ["auto", "fou", "tun"],
+    default: "auto",
+    placeholder: "auto|fou|tun",
+    help: "kernel (fou) or user space (tun)",
+  },
+  "gre-key": {
+    type: "choice",
+    choices: ["on", "off"],
+    default: "on",
+    placeholder: "on|off",
+    help: "GRE keys, 4 bytes a packet; both ends alike",
+  },
+  "metrics-addr": {
+    type: "string",
+    placeholder: "HOST:PORT",
+    help: "serve Prometheus metrics at /metrics (default off)",
+  },
+  verbose: { type: "boolean", short: "v", help: "log more" },
+} as const;
+
+export const command: Command = {
+  summary: "connect this host to all others of a coordinator",
+  help: () => `Usage: gretun up --coordinator URL [flags]\n\n${flagsHelp(FLAGS)}\n`,
+  run,
+};
+
+async function run(args: string[], io: CommandIo): Promise<number> {
+  const flags = parseFlags(args, FLAGS);
+  const [{ parseCoordinatorUrl }, { signer }, { loadIdentity }, { DaemonMetrics }, { runDaemon }] =
+    await Promise.all([
+      import("../coord/client.ts"),
+      import("../coord/auth.ts"),
+      import("../daemon/identity.ts"),
+      import("../daemon/metrics.ts"),
+      import("../daemon/daemon.ts"),
+    ]);
+  const coordinator = parseCoordinatorUrl(flags.coordinator);
+  checkPattern(flags.iface);
+  requireCapability();
+  const stateDir = flags["state-dir"] ?? defaultStateDir();
+  const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
+  const identity = await loadIdentity(stateDir, systemRandom);
+  const metrics = new DaemonMetrics();
+  const metricsAddr = flags["metrics-addr"];
+  await using _metrics = metricsAddr ? serveMetrics(metricsAddr, metrics, log) : undefined;
+  await runDaemon(
+    {
+      coordinator,
+      nodeName: flags["node-name"] ?? Deno.hostname(),
+      identity,
+      stateDir,
+      port: flags["fou-port"],
+      ifnamePattern: flags.iface,
+      dataPlane: flags["data-plane"],
+      greKeys: flags["gre-key"] === "on",
+      stunServers: flags["stun-server"],
+      metrics,
+    },
+    { clock: systemClock, random: systemRandom, log, sign: await signer(identity.nodeSeed) },
+    io.signal,
+  );
+  log.info("stopped");
+  return EXIT_OK;
+}
+
+function checkPattern(pattern: string): void {
+  const example = pattern.replace("%d", "0");
+  if (/^[A-Za-z0-9_-]+$/.test(example) && example.length < IFNAMSIZ) return;
+  throw new UsageError(
+    `--iface ${JSON.stringify(pattern)} gives no interface name`,
+    "Use up to 15 letters, digits, - and _, with one %d",
+  );
+}
+
+/** Holding the capability is enough: root is not needed. */
+function requireCapability(): void {
+  for (const capability of ["CAP_NET_ADMIN", "CAP_NET_RAW"] as const) {
+    if (hasCapability(capability)) continue;
+    throw new GretunError(
+      `gretun up needs ${capability}`,
+      "Run it as root, or: setcap cap_net_admin,cap_net_raw+ep gretun",
+    );
+  }
+}
+
+interface MetricsText {
+  text(): Promise<string>;
+  readonly contentType: string;
+}
+
+/** A port that cannot be had is only a warning: the tunnels matter more. */
+function serveMetrics(
+  address: string,
+  metrics: MetricsText,
+  log: ReturnType<typeof textLog>,
+): AsyncDisposable | undefined {
+  const match = /^(?:\[(.+)\]|([^:]*)):(\d{1,5})$/.exec(address);
+  if (!match) {
+    throw new UsageError(
+      `--metrics-addr ${JSON.stringify(address)} is not HOST:PORT`,
+      "Give for example 127.0.0.1:9100",
+    );
+  }
+  const hostname = match[1] ?? (match[2] || "0.0.0.0");
+  const handler = async (request: Request) =>
+    new URL(request.url).pathname === "/metrics"
+      ? new Response(await metrics.text(), { headers: { "content-type": metrics.contentType } })
+      : new Response("metrics are at /metrics\n", { status: 404 });
+  try {
+    const options = { hostname, port: Number(match[3]), onListen: () => {} };
+    const server = Deno.serve(options, handler);
+    log.info("metrics listening", { addr: address });
+    return { [Symbol.asyncDispose]: () => server.shutdown() };
+  } catch (error) {
+    log.warn("metrics server failed", { addr: address, error: errorText(error) });
+    return undefined;
+  }
+}

@@ -1,0 +1,63 @@
+/** The gretun program: pick a command, turn an error into one line and an exit code. */
+import { type Command, errorLine, EXIT_OK, EXIT_USAGE, exitCode } from "./lib/cli/command.ts";
+import denoJson from "./deno.json" with { type: "json" };
+
+/** A command's body is loaded when it is chosen, so that the others start fast. */
+const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
+  up: () => import("./lib/cli/up.ts"),
+  peers: () => import("./lib/cli/peers.ts"),
+};
+
+function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
+  let bytes = new TextEncoder().encode(text);
+  while (bytes.length > 0) bytes = bytes.subarray(stream.writeSync(bytes));
+}
+
+async function overview(): Promise<string> {
+  const lines = ["Usage: gretun COMMAND [flags]", "", "Commands:"];
+  for (const [name, load] of Object.entries(COMMANDS)) {
+    lines.push(`  ${name.padEnd(8)}${(await load()).command.summary}`);
+  }
+  return [...lines, "  version prints the version", "", "gretun COMMAND --help tells more."]
+    .join("\n") + "\n";
+}
+
+function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    Deno.addSignalListener(name, () => controller.abort(new Error(name)));
+  }
+  return controller.signal;
+}
+
+async function main(args: string[]): Promise<number> {
+  const [name, ...rest] = args;
+  const stdout = (text: string) => write(Deno.stdout, text);
+  const stderr = (text: string) => write(Deno.stderr, text);
+  if (name === undefined || name === "help" || name === "--help" || name === "-h") {
+    stdout(await overview());
+    return EXIT_OK;
+  }
+  if (name === "version" || name === "--version") {
+    stdout(`gretun ${denoJson.version}\n`);
+    return EXIT_OK;
+  }
+  const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (!load) {
+    stderr(`Error: unknown command ${JSON.stringify(name)}. Run gretun --help to see them all.\n`);
+    return EXIT_USAGE;
+  }
+  const { command } = await load();
+  if (rest.includes("--help") || rest.includes("-h")) {
+    stdout(command.help());
+    return EXIT_OK;
+  }
+  try {
+    return await command.run(rest, { stdout, stderr, signal: stopSignal() });
+  } catch (error) {
+    stderr(errorLine(error) + "\n");
+    return exitCode(error);
+  }
+}
+
+Deno.exit(await main(Deno.args));
