@@ -1,0 +1,281 @@
+/**
+ * The coordinator's v1 API as types, and their JSON form both ways. Parsers take `unknown` and
+ * throw {@link ApiError} with the field's name; they bound every length.
+ *
+ * Node keys and sealed messages are base64, disco keys arrays of 32 numbers (base64 is read too).
+ */
+import {
+  type Cidr,
+  type Endpoint,
+  formatCidr,
+  formatEndpoint,
+  type Ip,
+  parseCidr,
+  parseEndpoint,
+  parseIp,
+} from "../addr.ts";
+import { fromBase64, toBase64 } from "../bytes.ts";
+import {
+  type DiscoKey,
+  discoKeyFromBytes,
+  KEY_LENGTH,
+  keyBase64,
+  keyBytes,
+  type NodeKey,
+  nodeKeyFromBytes,
+} from "../keys.ts";
+
+export const MAX_NAME_LENGTH = 64;
+export const MAX_ENDPOINTS = 32;
+/** A call-me-maybe with as many endpoints is 656 bytes. */
+export const MAX_SEALED_LENGTH = 2048;
+export const MAX_BODY_LENGTH = 16 * 1024;
+
+export const ENDPOINT_SOURCES = ["local", "stun"] as const;
+export type EndpointSource = typeof ENDPOINT_SOURCES[number];
+
+export interface AdvertisedEndpoint {
+  endpoint: Endpoint;
+  source: EndpointSource;
+}
+
+export interface PeerRecord {
+  nodeKey: NodeKey;
+  discoKey: DiscoKey;
+  name: string;
+  tunnelIp: Ip;
+  endpoints: AdvertisedEndpoint[];
+  /** RFC 3339. */
+  updatedAt: string;
+}
+
+export interface RegisterRequest {
+  nodeKey: NodeKey;
+  discoKey: DiscoKey;
+  nodeName: string;
+  requestedTunnelIp?: Ip;
+}
+
+export interface RegisterResponse {
+  tunnelIp: Cidr;
+  peersEtag: string;
+  /** "host:port"; an empty host is the one that the coordinator was reached at. */
+  stun: string[];
+  /** How long a node stays listed without a call; absent: for ever. */
+  leaseSeconds?: number;
+}
+
+export interface Envelope {
+  from?: DiscoKey;
+  sealed: Uint8Array;
+}
+
+/** JSON that is not what the API says: 400. */
+export class ApiError extends Error {
+  override name = "ApiError";
+}
+
+type Json = Record<string, unknown>;
+
+function object(value: unknown, what: string): Json {
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Json;
+  throw new ApiError(`${what} is not an object`);
+}
+
+function string(value: unknown, field: string): string {
+  if (typeof value === "string") return value;
+  throw new ApiError(`${field} is not a string`);
+}
+
+/** A list; the original writes null for an empty one. */
+function list(value: unknown, field: string, max: number): unknown[] {
+  if (value === null || value === undefined) return [];
+  if (!Array.isArray(value)) throw new ApiError(`${field} is not a list`);
+  if (value.length > max) throw new ApiError(`${field} has more than ${max} entries`);
+  return value;
+}
+
+/** Runs a parser of another room and names the field in what it throws. */
+function parsed<T>(field: string, parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    throw new ApiError(`${field}: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+function nodeKey(value: unknown, field: string): NodeKey {
+  const text = string(value, field);
+  return parsed(field, () => nodeKeyFromBytes(fromBase64(text)));
+}
+
+function discoKey(value: unknown, field: string): DiscoKey {
+  return parsed(field, () => {
+    if (typeof value === "string") return discoKeyFromBytes(fromBase64(value));
+    const numbers = list(value, field, KEY_LENGTH);
+    if (!numbers.every((n) => Number.isInteger(n) && (n as number) >= 0 && (n as number) < 256)) {
+      throw new RangeError("not bytes");
+    }
+    return discoKeyFromBytes(Uint8Array.from(numbers as number[]));
+  });
+}
+
+function discoKeyJson(key: DiscoKey): number[] {
+  return [...keyBytes(key)];
+}
+
+function sealed(value: unknown): Uint8Array {
+  const text = string(value, "sealed");
+  if (text.length > MAX_SEALED_LENGTH * 4 / 3 + 4) throw new ApiError("sealed is too long");
+  return parsed("sealed", () => fromBase64(text));
+}
+
+function nodeName(value: unknown): string {
+  const name = string(value ?? "", "node_name");
+  if ([...name].length > MAX_NAME_LENGTH) {
+    throw new ApiError(`node_name is longer than ${MAX_NAME_LENGTH} characters`);
+  }
+  if (/\p{C}/u.test(name)) throw new ApiError("node_name has control characters");
+  return name;
+}
+
+function endpoints(value: unknown): AdvertisedEndpoint[] {
+  return list(value, "endpoints", MAX_ENDPOINTS).map((item) => {
+    const { addr, source } = object(item, "endpoint");
+    return {
+      endpoint: parsed("addr", () => parseEndpoint(string(addr, "addr"))),
+      // Unknown words come from newer nodes; what matters is the address.
+      source: source === "stun" ? "stun" : "local",
+    };
+  });
+}
+
+function endpointsJson(list: readonly AdvertisedEndpoint[]) {
+  return list.map(({ endpoint, source }) => ({ addr: formatEndpoint(endpoint), source }));
+}
+
+// --- one pair for each body
+
+export function registerRequestJson(r: RegisterRequest): Json {
+  return {
+    node_pubkey: keyBase64(r.nodeKey),
+    disco_pubkey: discoKeyJson(r.discoKey),
+    node_name: r.nodeName,
+    ...(r.requestedTunnelIp ? { requested_tunnel_ip: r.requestedTunnelIp } : {}),
+  };
+}
+
+export function parseRegisterRequest(value: unknown): RegisterRequest {
+  const body = object(value, "body");
+  const wanted = body.requested_tunnel_ip;
+  return {
+    nodeKey: nodeKey(body.node_pubkey, "node_pubkey"),
+    discoKey: discoKey(body.disco_pubkey, "disco_pubkey"),
+    nodeName: nodeName(body.node_name),
+    ...(typeof wanted === "string" && wanted !== ""
+      ? { requestedTunnelIp: parsed("requested_tunnel_ip", () => parseIp(wanted.split("/")[0]!)) }
+      : {}),
+  };
+}
+
+export function registerResponseJson(r: RegisterResponse): Json {
+  return {
+    tunnel_ip: formatCidr(r.tunnelIp),
+    peers_etag: r.peersEtag,
+    stun: r.stun,
+    ...(r.leaseSeconds === undefined ? {} : { lease_seconds: r.leaseSeconds }),
+  };
+}
+
+export function parseRegisterResponse(value: unknown): RegisterResponse {
+  const body = object(value, "body");
+  const lease = body.lease_seconds;
+  return {
+    tunnelIp: parsed("tunnel_ip", () => parseCidr(string(body.tunnel_ip, "tunnel_ip"))),
+    peersEtag: string(body.peers_etag, "peers_etag"),
+    stun: list(body.stun, "stun", 16).map((item) => string(item, "stun")),
+    ...(typeof lease === "number" ? { leaseSeconds: lease } : {}),
+  };
+}
+
+export function endpointsRequestJson(list: readonly AdvertisedEndpoint[]): Json {
+  return { endpoints: endpointsJson(list) };
+}
+
+export function parseEndpointsRequest(value: unknown): AdvertisedEndpoint[] {
+  return endpoints(object(value, "body").endpoints);
+}
+
+export function peersJson(etag: string, peers: readonly PeerRecord[]): Json {
+  return {
+    etag,
+    peers: peers.map((peer) => ({
+      node_pubkey: keyBase64(peer.nodeKey),
+      disco_pubkey: discoKeyJson(peer.discoKey),
+      node_name: peer.name,
+      tunnel_ip: peer.tunnelIp,
+      endpoints: endpointsJson(peer.endpoints),
+      updated_at: peer.updatedAt,
+    })),
+  };
+}
+
+/** A peer that does not parse is left out: one bad record must not cost all the others. */
+export function parsePeers(value: unknown): { etag: string; peers: PeerRecord[] } {
+  const body = object(value, "body");
+  const peers = list(body.peers, "peers", 100_000).flatMap((item) => {
+    try {
+      return [parsePeer(object(item, "peer"))];
+    } catch (error) {
+      if (error instanceof ApiError) return [];
+      throw error;
+    }
+  });
+  return { etag: string(body.etag, "etag"), peers };
+}
+
+function parsePeer(peer: Json): PeerRecord {
+  return {
+    nodeKey: nodeKey(peer.node_pubkey, "node_pubkey"),
+    discoKey: discoKey(peer.disco_pubkey, "disco_pubkey"),
+    name: nodeName(peer.node_name),
+    tunnelIp: parsed("tunnel_ip", () => parseIp(string(peer.tunnel_ip, "tunnel_ip"))),
+    endpoints: endpoints(peer.endpoints),
+    updatedAt: string(peer.updated_at ?? "", "updated_at"),
+  };
+}
+
+export function signalJson(to: DiscoKey, message: Uint8Array): Json {
+  return { to: discoKeyJson(to), sealed: toBase64(message) };
+}
+
+export function parseSignal(value: unknown): { to: DiscoKey; sealed: Uint8Array } {
+  const body = object(value, "body");
+  return { to: discoKey(body.to, "to"), sealed: sealed(body.sealed) };
+}
+
+export function envelopesJson(envelopes: readonly (Envelope & { enqueued: string })[]): Json {
+  return {
+    envelopes: envelopes.map(({ from, sealed, enqueued }) => ({
+      from: from ? discoKeyJson(from) : Array(KEY_LENGTH).fill(0),
+      sealed: toBase64(sealed),
+      enqueue: enqueued,
+    })),
+  };
+}
+
+/** The original's `from` is all zero, which is no key. */
+export function parseEnvelopes(value: unknown): Envelope[] {
+  return list(object(value, "body").envelopes, "envelopes", 1024).flatMap((item) => {
+    const envelope = object(item, "envelope");
+    try {
+      const message = { sealed: sealed(envelope.sealed) };
+      const from = list(envelope.from, "from", KEY_LENGTH);
+      if (from.every((n) => n === 0)) return [message];
+      return [{ ...message, from: discoKey(from, "from") }];
+    } catch (error) {
+      if (error instanceof ApiError) return [];
+      throw error;
+    }
+  });
+}

@@ -1,0 +1,123 @@
+/**
+ * Signed requests. Headers `X-Gretun-Node` (base64 Ed25519 public key), `X-Gretun-Timestamp` (Unix
+ * seconds), `Authorization: Gretun BASE64`, and from our own nodes `X-Gretun-Nonce`. Signed bytes:
+ * timestamp LF method LF path LF SHA-256 of the body, then, with a nonce, LF and the nonce's text.
+ */
+import { concatBytes, fromBase64, toBase64 } from "../bytes.ts";
+import { keyBase64, keyBytes, type NodeKey, nodeKeyFromBytes } from "../keys.ts";
+
+export const WINDOW_SECONDS = 60;
+const NONCE_PATTERN = /^[A-Za-z0-9+/=]{16,64}$/;
+/** An Ed25519 seed as PKCS#8, RFC 8410 section 7, without the seed. */
+const PKCS8_PREFIX = Uint8Array.from([
+  ...[0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06],
+  ...[0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20],
+]);
+
+export type Sign = (bytes: Uint8Array<ArrayBuffer>) => Promise<Uint8Array>;
+
+/** Signs with the Ed25519 key of that 32-byte seed. */
+export async function signer(seed: Uint8Array): Promise<Sign> {
+  const pkcs8 = concatBytes(PKCS8_PREFIX, seed);
+  const key = await crypto.subtle.importKey("pkcs8", pkcs8, "Ed25519", false, ["sign"]);
+  return async (bytes) => new Uint8Array(await crypto.subtle.sign("Ed25519", key, bytes));
+}
+
+interface SignedParts {
+  timestamp: string;
+  method: string;
+  /** Without the query. */
+  path: string;
+  body: Uint8Array<ArrayBuffer>;
+  nonce?: string;
+}
+
+async function signedBytes(parts: SignedParts): Promise<Uint8Array<ArrayBuffer>> {
+  const text = new TextEncoder();
+  const head = text.encode(`${parts.timestamp}\n${parts.method}\n${parts.path}\n`);
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", parts.body));
+  const tail = parts.nonce === undefined ? "" : `\n${parts.nonce}`;
+  return concatBytes(head, digest, text.encode(tail));
+}
+
+/** The headers of one request. */
+export async function signRequest(
+  parts: SignedParts,
+  nodeKey: NodeKey,
+  sign: Sign,
+): Promise<Record<string, string>> {
+  const signature = await sign(await signedBytes(parts));
+  return {
+    "x-gretun-node": keyBase64(nodeKey),
+    "x-gretun-timestamp": parts.timestamp,
+    ...(parts.nonce === undefined ? {} : { "x-gretun-nonce": parts.nonce }),
+    authorization: `Gretun ${toBase64(signature)}`,
+  };
+}
+
+/** The request is not signed as it should be: 401 with this reason. */
+export class AuthError extends Error {
+  override name = "AuthError";
+}
+
+export interface Claim {
+  nodeKey: NodeKey;
+  timestampSeconds: number;
+  /** Names this request among all that are still in the window. */
+  signature: string;
+  hasNonce: boolean;
+}
+
+/** What the headers claim, with everything checked that costs nothing. Throws {@link AuthError}. */
+export function readClaim(headers: Headers, nowMs: number): Claim {
+  const timestamp = headers.get("x-gretun-timestamp");
+  const node = headers.get("x-gretun-node");
+  const authorization = headers.get("authorization");
+  if (timestamp === null || node === null || authorization === null) {
+    throw new AuthError("missing authentication headers");
+  }
+  const [scheme, signature, ...more] = authorization.split(" ");
+  if (scheme !== "Gretun" || !signature || more.length > 0) throw new AuthError("bad scheme");
+  if (decoded(signature, "signature").length !== 64) throw new AuthError("bad signature length");
+  const keyText = decoded(node, "node key");
+  if (keyText.length !== 32) throw new AuthError("bad node key length");
+  if (!/^\d{1,12}$/.test(timestamp)) throw new AuthError("bad timestamp");
+  const timestampSeconds = Number(timestamp);
+  if (Math.abs(nowMs / 1000 - timestampSeconds) > WINDOW_SECONDS) {
+    throw new AuthError("timestamp outside the window of 60 s: set this host's clock");
+  }
+  const nonce = headers.get("x-gretun-nonce");
+  if (nonce !== null && !NONCE_PATTERN.test(nonce)) throw new AuthError("bad nonce");
+  const nodeKey = nodeKeyFromBytes(keyText);
+  return { nodeKey, timestampSeconds, signature, hasNonce: nonce !== null };
+}
+
+/** Whether the signature is right: the one dear step, to be taken last. */
+export async function verifyClaim(
+  claim: Claim,
+  request: { method: string; path: string; headers: Headers; body: Uint8Array<ArrayBuffer> },
+): Promise<boolean> {
+  const nonce = request.headers.get("x-gretun-nonce");
+  const bytes = await signedBytes({
+    timestamp: request.headers.get("x-gretun-timestamp")!,
+    method: request.method,
+    path: request.path,
+    body: request.body,
+    ...(nonce === null ? {} : { nonce }),
+  });
+  try {
+    const raw = keyBytes(claim.nodeKey);
+    const key = await crypto.subtle.importKey("raw", raw, "Ed25519", false, ["verify"]);
+    return await crypto.subtle.verify("Ed25519", key, fromBase64(claim.signature), bytes);
+  } catch {
+    return false; // 32 bytes that are no point on the curve
+  }
+}
+
+function decoded(text: string, what: string): Uint8Array {
+  try {
+    return fromBase64(text);
+  } catch {
+    throw new AuthError(`${what} is not base64`);
+  }
+}

@@ -1,0 +1,204 @@
+/** A node's calls to the coordinator. */
+import type { Cidr, Ip } from "../addr.ts";
+import { toBase64 } from "../bytes.ts";
+import type { Clock, Random } from "../edges.ts";
+import { errorText, GretunError, UsageError } from "../errors.ts";
+import type { DiscoKey, NodeKey } from "../keys.ts";
+import {
+  type AdvertisedEndpoint,
+  ApiError,
+  endpointsRequestJson,
+  type Envelope,
+  parseEnvelopes,
+  parsePeers,
+  parseRegisterResponse,
+  type PeerRecord,
+  registerRequestJson,
+  signalJson,
+} from "./api.ts";
+import { type Sign, signRequest } from "./auth.ts";
+
+const TIMEOUT_MS = 15_000;
+/** A long poll is held for 25 s. */
+const POLL_TIMEOUT_MS = 40_000;
+const MAX_ANSWER_LENGTH = 16 * 1024 * 1024;
+const NONCE_LENGTH = 16;
+
+/** A call failed; `status` is absent where no answer came. */
+export class CoordError extends GretunError {
+  override name = "CoordError";
+  readonly status?: number;
+
+  constructor(message: string, hint: string, options: { status?: number; cause?: unknown } = {}) {
+    super(message, hint, { cause: options.cause });
+    if (options.status !== undefined) this.status = options.status;
+  }
+
+  /** Whether the same call may succeed later. */
+  get retryable(): boolean {
+    return this.status === undefined || this.status >= 500 || [408, 425, 429].includes(this.status);
+  }
+}
+
+/** http or https; a trailing slash is fine, anything behind the path is not. */
+export function parseCoordinatorUrl(text: string): URL {
+  const wrong = (why: string) =>
+    new UsageError(
+      `--coordinator ${JSON.stringify(text)} ${why}`,
+      "Give it as http://HOST:PORT or https://HOST:PORT",
+    );
+  if (!/^https?:\/\//.test(text)) throw wrong("does not begin with http:// or https://");
+  if (!URL.canParse(text)) throw wrong("is not a URL");
+  const url = new URL(text);
+  if (url.username || url.password || url.search || url.hash) {
+    throw wrong("has more than host, port and path");
+  }
+  url.pathname = url.pathname.replace(/\/+$/, "");
+  return url;
+}
+
+export interface CoordClientOptions {
+  url: string;
+  identity: { nodeKey: NodeKey; sign: Sign };
+  clock: Clock;
+  random: Random;
+}
+
+export class CoordClient {
+  readonly #options: CoordClientOptions;
+  readonly #base: string;
+  readonly #prefix: string;
+
+  constructor(options: CoordClientOptions) {
+    this.#options = options;
+    this.#base = options.url.replace(/\/+$/, "");
+    this.#prefix = new URL(options.url).pathname.replace(/\/+$/, "");
+  }
+
+  async register(
+    request: { discoKey: DiscoKey; nodeName: string; requestedTunnelIp?: Ip },
+    signal: AbortSignal,
+  ): Promise<{ tunnelIp: Cidr; peersEtag: string; stun: string[]; leaseSeconds?: number }> {
+    const { nodeKey } = this.#options.identity;
+    const body = registerRequestJson({ nodeKey, ...request });
+    const answer = await this.#call("POST", "/v1/register", { body, signal });
+    const registered = parsedAnswer(() => parseRegisterResponse(answer));
+    const host = new URL(this.#base).hostname;
+    const stun = registered.stun.map((name) => name.startsWith(":") ? host + name : name);
+    return { ...registered, stun };
+  }
+
+  async postEndpoints(
+    endpoints: readonly AdvertisedEndpoint[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.#call("POST", "/v1/endpoints", { body: endpointsRequestJson(endpoints), signal });
+  }
+
+  /** Held by the coordinator until something differs from `since`, at most 25 s. */
+  async peers(
+    since: string | undefined,
+    signal: AbortSignal,
+  ): Promise<{ etag: string; peers: PeerRecord[] }> {
+    const query = since === undefined ? "" : `?since=${encodeURIComponent(since)}`;
+    const answer = await this.#call("GET", "/v1/peers", { query, signal });
+    return parsedAnswer(() => parsePeers(answer));
+  }
+
+  async sendSignal(to: DiscoKey, sealed: Uint8Array, signal: AbortSignal): Promise<void> {
+    await this.#call("POST", "/v1/signal", { body: signalJson(to, sealed), signal });
+  }
+
+  /** Held by the coordinator until there is one, at most 25 s. */
+  async takeSignals(signal: AbortSignal): Promise<Envelope[]> {
+    const answer = await this.#call("GET", "/v1/signal", { signal });
+    return parsedAnswer(() => parseEnvelopes(answer));
+  }
+
+  /** This node is not listed any more; it keeps its address. */
+  async leave(signal: AbortSignal): Promise<void> {
+    await this.#call("DELETE", "/v1/register", { signal });
+  }
+
+  async #call(
+    method: string,
+    path: string,
+    options: { body?: unknown; query?: string; signal: AbortSignal },
+  ): Promise<unknown> {
+    const { identity, clock, random } = this.#options;
+    const body = options.body === undefined ? "" : JSON.stringify(options.body);
+    const parts = {
+      timestamp: String(Math.floor(clock.wallMs() / 1000)),
+      method,
+      path: this.#prefix + path,
+      body: new TextEncoder().encode(body) as Uint8Array<ArrayBuffer>,
+      nonce: toBase64(random(NONCE_LENGTH)),
+    };
+    const headers = await signRequest(parts, identity.nodeKey, identity.sign);
+    const timeout = AbortSignal.timeout(method === "GET" ? POLL_TIMEOUT_MS : TIMEOUT_MS);
+    const init: RequestInit = {
+      method,
+      headers: { ...headers, "content-type": "application/json" },
+      signal: AbortSignal.any([timeout, options.signal]),
+      redirect: "error",
+      ...(body === "" ? {} : { body }),
+    };
+    return await this.#fetch(`${this.#base}${path}${options.query ?? ""}`, init);
+  }
+
+  async #fetch(url: string, init: RequestInit): Promise<unknown> {
+    let response;
+    let text;
+    try {
+      response = await fetch(url, init);
+      text = await boundedText(response);
+    } catch (cause) {
+      throw new CoordError(
+        `coordinator ${this.#base} does not answer: ${errorText(cause)}`,
+        "Check that gretun-coord runs and that its port can be reached",
+        { cause },
+      );
+    }
+    if (!response.ok) throw refused(this.#base, response.status, text);
+    try {
+      return text === "" ? {} : JSON.parse(text);
+    } catch {
+      throw new CoordError(
+        `${this.#base} is no coordinator: its answer is not JSON`,
+        "Check the URL",
+        { status: 400 },
+      );
+    }
+  }
+}
+
+function refused(base: string, status: number, text: string): CoordError {
+  const reason = text.replace(/\p{C}+/gu, " ").trim().slice(0, 200);
+  const hint = status === 401
+    ? "Check this host's clock and that keys.json belongs to this coordinator's node"
+    : "Look into the coordinator's log";
+  return new CoordError(`coordinator ${base} refused: ${status} ${reason}`, hint, { status });
+}
+
+/** What parses wrongly is a coordinator of another kind; trying again does not mend it. */
+function parsedAnswer<T>(parse: () => T): T {
+  try {
+    return parse();
+  } catch (cause) {
+    if (!(cause instanceof ApiError)) throw cause;
+    throw new CoordError(`the coordinator's answer is wrong: ${cause.message}`, "Check the URL", {
+      status: 400,
+      cause,
+    });
+  }
+}
+
+async function boundedText(response: Response): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const chunk of response.body ?? []) {
+    text += decoder.decode(chunk, { stream: true });
+    if (text.length > MAX_ANSWER_LENGTH) throw new RangeError("answer is too long");
+  }
+  return text + decoder.decode();
+}
