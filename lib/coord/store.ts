@@ -1,0 +1,91 @@
+/** What outlives the coordinator: its nodes, in one SQLite file. */
+import { DatabaseSync } from "node:sqlite";
+import { formatEndpoint, parseEndpoint, parseIp } from "../addr.ts";
+import { errorText, GretunError } from "../errors.ts";
+import type { DiscoKey, NodeKey } from "../keys.ts";
+import type { EndpointSource } from "./api.ts";
+import type { NodeRecord } from "./registry.ts";
+
+const SCHEMA_VERSION = 1;
+
+/** Every write is on the disk when the call returns (WAL with synchronous=FULL). */
+export class Store implements Disposable {
+  readonly #db: DatabaseSync;
+
+  /** `:memory:` keeps nothing. Throws `GretunError`. */
+  static open(path: string): Store {
+    try {
+      return new Store(new DatabaseSync(path));
+    } catch (cause) {
+      if (cause instanceof GretunError) throw cause;
+      throw new GretunError(
+        `cannot open ${path}: ${errorText(cause)}`,
+        "Give another file with --state, or move this one away to start afresh",
+        { cause },
+      );
+    }
+  }
+
+  private constructor(db: DatabaseSync) {
+    this.#db = db;
+    db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 2000;");
+    const { user_version } = db.prepare("PRAGMA user_version").get() as { user_version: number };
+    if (user_version > SCHEMA_VERSION) {
+      throw new GretunError("the state is a newer gretun-coord's", "Run that version");
+    }
+    db.exec(`
+      CREATE TABLE IF NOT EXISTS nodes (
+        node_key TEXT PRIMARY KEY, disco_key TEXT NOT NULL, name TEXT NOT NULL,
+        tunnel_ip TEXT NOT NULL, endpoints TEXT NOT NULL, updated_ms INTEGER NOT NULL,
+        lease_ends_ms INTEGER NOT NULL) STRICT;
+      CREATE TABLE IF NOT EXISTS version (id INTEGER PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+      PRAGMA user_version = ${SCHEMA_VERSION};`);
+  }
+
+  nodes(): NodeRecord[] {
+    return this.#db.prepare("SELECT * FROM nodes").all().map((row) => ({
+      nodeKey: row.node_key as NodeKey,
+      discoKey: row.disco_key as DiscoKey,
+      name: String(row.name),
+      tunnelIp: parseIp(String(row.tunnel_ip)),
+      endpoints: (JSON.parse(String(row.endpoints)) as [string, EndpointSource][])
+        .map(([text, source]) => ({ endpoint: parseEndpoint(text), source })),
+      updatedMs: Number(row.updated_ms),
+      leaseEndsMs: Number(row.lease_ends_ms),
+    }));
+  }
+
+  /** The list's version at the last write. */
+  version(): number {
+    const row = this.#db.prepare("SELECT value FROM version WHERE id = 1").get();
+    return Number(row?.value ?? 0);
+  }
+
+  /** The node that got `record`'s address before, if another had it, is gone with that. */
+  save(record: NodeRecord, version: number): void {
+    const endpoints = record.endpoints.map((e) => [formatEndpoint(e.endpoint), e.source]);
+    this.#db.exec("BEGIN");
+    try {
+      this.#db.prepare("DELETE FROM nodes WHERE tunnel_ip = ? AND node_key <> ?")
+        .run(record.tunnelIp, record.nodeKey);
+      this.#db.prepare(`INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?)`).run(
+        record.nodeKey,
+        record.discoKey,
+        record.name,
+        record.tunnelIp,
+        JSON.stringify(endpoints),
+        Math.round(record.updatedMs),
+        Math.round(record.leaseEndsMs),
+      );
+      this.#db.prepare("INSERT OR REPLACE INTO version VALUES (1, ?)").run(version);
+      this.#db.exec("COMMIT");
+    } catch (error) {
+      this.#db.exec("ROLLBACK");
+      throw error;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#db.close();
+  }
+}
