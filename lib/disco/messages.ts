@@ -1,0 +1,251 @@
+/**
+ * Disco messages, Tailscale's format: type u8, version u8 (sent as 0), body. Big endian. Bodies
+ * may grow at their end: longer ones are read, shorter ones refused.
+ *
+ *     1 ping           12 transaction id, then 32 node key, then zero padding
+ *     2 pong           12 transaction id, 18 the endpoint that the ping came from
+ *     3 call-me-maybe  18 x n endpoints
+ *     4 bind, 5 bind-challenge, 6 bind-answer   4 VNI, 4 generation, 32 other client, 32 challenge
+ *     7 call-me-maybe-via      relay block
+ *     8 allocate-request       64 two client disco keys, 4 generation
+ *     9 allocate-response      4 generation, relay block
+ *
+ * A relay block: 32 server disco key, 64 two client disco keys, 8 Lamport id, 4 VNI, 8 bind
+ * lifetime and 8 steady-state lifetime in nanoseconds, 18 x n endpoints with n >= 1.
+ *
+ * An endpoint: 16 IPv6 address, IPv4 as IPv4-mapped, then 2 port.
+ */
+import { type Endpoint, ipBytes16, ipFromBytes } from "../addr.ts";
+import { Reader, ShortInputError, Writer } from "../bytes.ts";
+
+export const TX_ID_LENGTH = 12;
+const KEY_LENGTH = 32;
+const ENDPOINT_LENGTH = 18;
+const RELAY_BLOCK_LENGTH = 124;
+
+const TYPES = {
+  "ping": 1,
+  "pong": 2,
+  "call-me-maybe": 3,
+  "bind": 4,
+  "bind-challenge": 5,
+  "bind-answer": 6,
+  "call-me-maybe-via": 7,
+  "allocate-request": 8,
+  "allocate-response": 9,
+} as const;
+type MessageType = keyof typeof TYPES;
+const TYPE_NAMES = new Map<number, MessageType>(
+  Object.entries(TYPES).map(([name, number]) => [number, name as MessageType]),
+);
+
+export interface Ping {
+  type: "ping";
+  txId: Uint8Array;
+  /** The sender's claim of its node key, 32 bytes; believed only with the right disco key. */
+  nodeKey?: Uint8Array;
+  /** Zero bytes at the end. */
+  padding: number;
+}
+
+export interface Pong {
+  type: "pong";
+  txId: Uint8Array;
+  /** Where the ping was seen to come from. */
+  source: Endpoint;
+}
+
+/** "I can be reached here; ping me." Comes through the coordinator only. */
+export interface CallMeMaybe {
+  type: "call-me-maybe";
+  endpoints: Endpoint[];
+}
+
+/** The handshake of a client with a UDP relay. */
+export interface Bind {
+  type: "bind" | "bind-challenge" | "bind-answer";
+  vni: number;
+  generation: number;
+  /** Disco key of the relay endpoint's other client. */
+  remoteKey: Uint8Array;
+  challenge: Uint8Array;
+}
+
+export interface RelayBlock {
+  serverKey: Uint8Array;
+  clientKeys: [Uint8Array, Uint8Array];
+  lamportId: bigint;
+  vni: number;
+  bindLifetimeNs: bigint;
+  steadyStateLifetimeNs: bigint;
+  endpoints: Endpoint[];
+}
+
+/** A version that we do not know is taken without its content. */
+export interface CallMeMaybeVia {
+  type: "call-me-maybe-via";
+  relay?: RelayBlock;
+}
+
+export interface AllocateRequest {
+  type: "allocate-request";
+  request?: { clientKeys: [Uint8Array, Uint8Array]; generation: number };
+}
+
+export interface AllocateResponse {
+  type: "allocate-response";
+  response?: { generation: number; relay: RelayBlock };
+}
+
+export type DiscoMessage =
+  | Ping
+  | Pong
+  | CallMeMaybe
+  | Bind
+  | CallMeMaybeVia
+  | AllocateRequest
+  | AllocateResponse;
+
+/** Too short, misaligned, or of an unknown type: normal on an open network, drop it. */
+export class DiscoFormatError extends Error {
+  override name = "DiscoFormatError";
+  constructor(readonly reason: "short" | "unknown_type" | "length", options?: ErrorOptions) {
+    super(`Cannot decode disco message: ${reason}`, options);
+  }
+}
+
+export function encodeMessage(message: DiscoMessage): Uint8Array<ArrayBuffer> {
+  const writer = new Writer("network").u8(TYPES[message.type]).u8(0);
+  switch (message.type) {
+    case "ping":
+      writer.bytes(message.txId).bytes(message.nodeKey ?? new Uint8Array(0)).zeros(message.padding);
+      break;
+    case "pong":
+      writeEndpoint(writer.bytes(message.txId), message.source);
+      break;
+    case "call-me-maybe":
+      for (const endpoint of message.endpoints) writeEndpoint(writer, endpoint);
+      break;
+    case "bind":
+    case "bind-challenge":
+    case "bind-answer":
+      writer.u32(message.vni).u32(message.generation);
+      writer.bytes(message.remoteKey).bytes(message.challenge);
+      break;
+    case "call-me-maybe-via":
+      if (message.relay) writeRelayBlock(writer, message.relay);
+      break;
+    case "allocate-request":
+      if (!message.request) break;
+      for (const key of message.request.clientKeys) writer.bytes(key);
+      writer.u32(message.request.generation);
+      break;
+    case "allocate-response":
+      if (message.response) {
+        writeRelayBlock(writer.u32(message.response.generation), message.response.relay);
+      }
+      break;
+    default:
+      message satisfies never;
+  }
+  return writer.finish();
+}
+
+/** Throws {@link DiscoFormatError} and nothing else. */
+export function decodeMessage(plaintext: Uint8Array): DiscoMessage {
+  const reader = new Reader(plaintext, "network");
+  try {
+    const number = reader.u8();
+    const version = reader.u8();
+    const type = TYPE_NAMES.get(number);
+    if (type === undefined) throw new DiscoFormatError("unknown_type");
+    return decodeBody(type, version, reader);
+  } catch (error) {
+    if (error instanceof ShortInputError) throw new DiscoFormatError("short", { cause: error });
+    throw error;
+  }
+}
+
+function decodeBody(type: MessageType, version: number, reader: Reader): DiscoMessage {
+  switch (type) {
+    case "ping":
+      return decodePing(reader);
+    case "pong":
+      return { type, txId: reader.bytes(TX_ID_LENGTH), source: readEndpoint(reader) };
+    case "call-me-maybe":
+      // What is not a list of endpoints, or of a later version, still means "try to reach me".
+      if (version !== 0 || reader.left % ENDPOINT_LENGTH !== 0) return { type, endpoints: [] };
+      return { type, endpoints: readEndpoints(reader) };
+    case "bind":
+    case "bind-challenge":
+    case "bind-answer": {
+      const [vni, generation] = [reader.u32(), reader.u32()];
+      const [remoteKey, challenge] = [reader.bytes(KEY_LENGTH), reader.bytes(KEY_LENGTH)];
+      return { type, vni, generation, remoteKey, challenge };
+    }
+    case "call-me-maybe-via":
+      return version === 0 ? { type, relay: readRelayBlock(reader) } : { type };
+    case "allocate-request": {
+      if (version !== 0) return { type };
+      const clientKeys = readKeyPair(reader);
+      return { type, request: { clientKeys, generation: reader.u32() } };
+    }
+    case "allocate-response":
+      if (version !== 0) return { type };
+      return { type, response: { generation: reader.u32(), relay: readRelayBlock(reader) } };
+    default:
+      return type satisfies never;
+  }
+}
+
+/** Behind the transaction id, 32 or more bytes begin with the node key; zero means "no key". */
+function decodePing(reader: Reader): Ping {
+  const txId = reader.bytes(TX_ID_LENGTH);
+  if (reader.left < KEY_LENGTH) return { type: "ping", txId, padding: reader.left };
+  const nodeKey = reader.bytes(KEY_LENGTH);
+  const padding = reader.left;
+  if (nodeKey.every((byte) => byte === 0)) return { type: "ping", txId, padding };
+  return { type: "ping", txId, nodeKey, padding };
+}
+
+function writeEndpoint(writer: Writer, { ip, port }: Endpoint): void {
+  writer.bytes(ipBytes16(ip)).u16(port);
+}
+
+function readEndpoint(reader: Reader): Endpoint {
+  return { ip: ipFromBytes(reader.bytes(16)), port: reader.u16() };
+}
+
+function readEndpoints(reader: Reader): Endpoint[] {
+  const endpoints: Endpoint[] = [];
+  while (reader.left > 0) endpoints.push(readEndpoint(reader));
+  return endpoints;
+}
+
+function readKeyPair(reader: Reader): [Uint8Array, Uint8Array] {
+  return [reader.bytes(KEY_LENGTH), reader.bytes(KEY_LENGTH)];
+}
+
+function writeRelayBlock(writer: Writer, relay: RelayBlock): void {
+  writer.bytes(relay.serverKey);
+  for (const key of relay.clientKeys) writer.bytes(key);
+  writer.u64(relay.lamportId).u32(relay.vni);
+  writer.u64(relay.bindLifetimeNs).u64(relay.steadyStateLifetimeNs);
+  for (const endpoint of relay.endpoints) writeEndpoint(writer, endpoint);
+}
+
+/** The length is exact: a relay endpoint that cannot be read whole is worth nothing. */
+function readRelayBlock(reader: Reader): RelayBlock {
+  const list = reader.left - RELAY_BLOCK_LENGTH;
+  if (list < ENDPOINT_LENGTH) throw new DiscoFormatError("short");
+  if (list % ENDPOINT_LENGTH !== 0) throw new DiscoFormatError("length");
+  return {
+    serverKey: reader.bytes(KEY_LENGTH),
+    clientKeys: readKeyPair(reader),
+    lamportId: reader.u64(),
+    vni: reader.u32(),
+    bindLifetimeNs: reader.u64(),
+    steadyStateLifetimeNs: reader.u64(),
+    endpoints: readEndpoints(reader),
+  };
+}

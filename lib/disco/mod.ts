@@ -1,0 +1,10 @@
+/**
+ * Tailscale's disco format: sealed messages by which two nodes find a path to each other.
+ *
+ * @example
+ * const key = boxKey(ownPrivate, peerDiscoKey);
+ * const datagram = seal(encodeMessage({ type: "call-me-maybe", endpoints }), own, key, random);
+ */
+export { boxKey } from "./box.ts";
+export { classify, type Envelope, isDisco, open, readEnvelope, seal } from "./envelope.ts";
+export { decodeMessage, DiscoFormatError, type DiscoMessage, encodeMessage } from "./messages.ts";
