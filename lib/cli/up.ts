@@ -5,6 +5,7 @@ import { textLog } from "../log.ts";
 import { hasCapability } from "../netlink.ts";
 import { type Command, type CommandIo, EXIT_OK } from "./command.ts";
 import { flagsHelp, parseFlags } from "./flags.ts";
+import { parseListen } from "./listen.ts";
 
 /** Where the daemon keeps keys and control socket unless told otherwise. */
 export function defaultStateDir(): string {
@@ -144,21 +145,13 @@ function serveMetrics(
   metrics: MetricsText,
   log: ReturnType<typeof textLog>,
 ): AsyncDisposable | undefined {
-  const match = /^(?:\[(.+)\]|([^:]*)):(\d{1,5})$/.exec(address);
-  if (!match) {
-    throw new UsageError(
-      `--metrics-addr ${JSON.stringify(address)} is not HOST:PORT`,
-      "Give for example 127.0.0.1:9100",
-    );
-  }
-  const hostname = match[1] ?? (match[2] || "0.0.0.0");
+  const listen = parseListen("metrics-addr", address);
   const handler = async (request: Request) =>
     new URL(request.url).pathname === "/metrics"
       ? new Response(await metrics.text(), { headers: { "content-type": metrics.contentType } })
       : new Response("metrics are at /metrics\n", { status: 404 });
   try {
-    const options = { hostname, port: Number(match[3]), onListen: () => {} };
-    const server = Deno.serve(options, handler);
+    const server = Deno.serve({ ...listen, onListen: () => {} }, handler);
     log.info("metrics listening", { addr: address });
     return { [Symbol.asyncDispose]: () => server.shutdown() };
   } catch (error) {

@@ -2,6 +2,8 @@
 import { errorText, GretunError, NoDaemonError } from "../errors.ts";
 import type { PeerReport } from "./peers.ts";
 
+export type { PeerReport };
+
 /** What a running daemon tells about itself; the fields after `state` come once it is registered. */
 export interface DaemonReport {
   node_key: string;

@@ -4,6 +4,7 @@
  */
 import { type Cidr, type Endpoint, formatCidr, formatEndpoint } from "../addr.ts";
 import type { AdvertisedEndpoint } from "../coord/api.ts";
+import type { Sign } from "../coord/auth.ts";
 import { CoordClient, CoordError } from "../coord/client.ts";
 import { type DataPlane, type DataPlaneKind, openDataPlane } from "../dataplane/mod.ts";
 import { isDisco } from "../disco/mod.ts";
@@ -45,7 +46,7 @@ export interface DaemonEdges {
   clock: Clock;
   random: Random;
   log: Log;
-  sign: (bytes: Uint8Array) => Promise<Uint8Array>;
+  sign: Sign;
 }
 
 /** Runs until `signal` is aborted, then removes all that it made. Throws what stops a start. */
@@ -203,7 +204,6 @@ class Daemon implements AsyncDisposable {
       discoKey: identity.discoKey,
       nodeName,
       ...(this.#tunnelIp ? { requestedTunnelIp: this.#tunnelIp.ip } : {}),
-      ...(this.#advertised.length > 0 ? { endpoints: this.#advertised } : {}),
     }, this.#signal);
     if (this.#tunnelIp && formatCidr(this.#tunnelIp) !== formatCidr(answer.tunnelIp)) {
       throw new GretunError(

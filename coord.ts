@@ -1,0 +1,224 @@
+/** The coordinator program: flags, store, serve, stop on a signal. */
+import { type Cidr, familyOf, formatCidr, parseCidr } from "./lib/addr.ts";
+import { errorLine, EXIT_OK, exitCode } from "./lib/cli/command.ts";
+import { flagsHelp, parseFlags } from "./lib/cli/flags.ts";
+import { parseListen } from "./lib/cli/listen.ts";
+import { Registry } from "./lib/coord/registry.ts";
+import { CoordServer } from "./lib/coord/server.ts";
+import { Store } from "./lib/coord/store.ts";
+import { type Log, systemClock } from "./lib/edges.ts";
+import { errorText, GretunError, UsageError } from "./lib/errors.ts";
+import { textLog } from "./lib/log.ts";
+import { serveStun } from "./lib/stun/mod.ts";
+import denoJson from "./deno.json" with { type: "json" };
+
+const FLAGS = {
+  listen: {
+    type: "string",
+    default: ":8443",
+    placeholder: "HOST:PORT",
+    help: "where HTTP or HTTPS is served",
+  },
+  pool: {
+    type: "string",
+    default: "100.64.0.0/24",
+    placeholder: "CIDR",
+    help: "addresses for nodes",
+  },
+  cert: { type: "string", placeholder: "FILE", help: "certificate, PEM; with --key: HTTPS" },
+  key: { type: "string", placeholder: "FILE", help: "private key of the certificate, PEM" },
+  state: {
+    type: "string",
+    placeholder: "FILE",
+    help: "database (default /var/lib/gretun-coord/coord.db as root), or :memory:",
+  },
+  "stun-listen": {
+    type: "list",
+    placeholder: "HOST:PORT",
+    help: "UDP port of the STUN server, repeatable, or off (default :3478)",
+  },
+  "stun-advertise": {
+    type: "list",
+    placeholder: "HOST:PORT",
+    help: "STUN servers that nodes are told of (default: this one)",
+  },
+  debug: { type: "boolean", help: "serve /debug/peers to everybody" },
+  verbose: { type: "boolean", short: "v", help: "log more" },
+} as const;
+
+const SHUTDOWN_MS = 3_000;
+
+const write = (stream: { writeSync(bytes: Uint8Array): number }, text: string) =>
+  void stream.writeSync(new TextEncoder().encode(text));
+
+async function main(args: string[]): Promise<number> {
+  if (args.includes("--help") || args.includes("-h")) {
+    write(Deno.stdout, `Usage: gretun-coord [flags]\n\n${flagsHelp(FLAGS)}\n`);
+    return EXIT_OK;
+  }
+  if (args.includes("--version")) {
+    write(Deno.stdout, `gretun-coord ${denoJson.version}\n`);
+    return EXIT_OK;
+  }
+  try {
+    await serve(parseFlags(args, FLAGS));
+    return EXIT_OK;
+  } catch (error) {
+    write(Deno.stderr, errorLine(error) + "\n");
+    return exitCode(error);
+  }
+}
+
+async function serve(flags: ReturnType<typeof parseFlags<typeof FLAGS>>): Promise<void> {
+  const log = textLog(
+    (line) => write(Deno.stderr, line),
+    flags.verbose ? "debug" : "info",
+    systemClock,
+  );
+  const listen = parseListen("listen", flags.listen);
+  const stunListen = flags["stun-listen"].length > 0 ? flags["stun-listen"] : [":3478"];
+  const stunEndpoints = stunListen[0] === "off"
+    ? []
+    : stunListen.map((text) => parseListen("stun-listen", text));
+  const tls = await readTls(flags.cert, flags.key);
+  using store = openStore(flags.state ?? defaultState());
+  const registry = openRegistry(parsePool(flags.pool), store);
+  const stop = stopSignal();
+  for (const { hostname, port } of stunEndpoints) await startStun(hostname, port, stop, log);
+  const advertised = flags["stun-advertise"].length > 0
+    ? flags["stun-advertise"]
+    : stunEndpoints.map(({ port }) => `:${port}`);
+  const coord = new CoordServer({
+    registry,
+    store,
+    clock: systemClock,
+    log,
+    stun: advertised,
+    debug: flags.debug,
+  });
+  const server = listenHttp(listen, tls, (request) => coord.handle(request));
+  log.info("coordinator listening", {
+    addr: flags.listen,
+    pool: formatCidr(registry.pool),
+    tls: tls !== undefined,
+    stun: advertised.join(","),
+  });
+  await coord.run(stop);
+  log.info("coordinator shutting down");
+  // Held polls would keep it for their 25 s.
+  await Promise.race([server.shutdown(), systemClock.sleep(SHUTDOWN_MS)]);
+}
+
+async function startStun(
+  hostname: string,
+  port: number,
+  signal: AbortSignal,
+  log: Log,
+): Promise<void> {
+  try {
+    await serveStun({ hostname, port }, signal, log);
+  } catch (cause) {
+    throw new GretunError(
+      `cannot serve STUN on ${hostname}:${port}: ${errorText(cause)}`,
+      "Choose another address with --stun-listen, or turn it off with --stun-listen off",
+      { cause },
+    );
+  }
+}
+
+function listenHttp(
+  { hostname, port }: { hostname: string; port: number },
+  tls: { cert: string; key: string } | undefined,
+  handler: (request: Request) => Promise<Response>,
+): Deno.HttpServer {
+  try {
+    return Deno.serve({ hostname, port, ...tls, onListen: () => {} }, handler);
+  } catch (cause) {
+    throw new GretunError(
+      `cannot listen on ${hostname}:${port}: ${errorText(cause)}`,
+      tls ? "Check --listen, --cert and --key" : "Choose another address with --listen",
+      { cause },
+    );
+  }
+}
+
+async function readTls(cert: string | undefined, key: string | undefined) {
+  if (cert === undefined && key === undefined) return undefined;
+  if (cert === undefined || key === undefined) {
+    throw new UsageError(
+      `--${cert === undefined ? "key" : "cert"} is given alone`,
+      "Give both --cert and --key for HTTPS, or none",
+    );
+  }
+  try {
+    return { cert: await Deno.readTextFile(cert), key: await Deno.readTextFile(key) };
+  } catch (cause) {
+    throw new GretunError(
+      `cannot read the certificate: ${errorText(cause)}`,
+      "Check --cert and --key",
+      { cause },
+    );
+  }
+}
+
+function parsePool(text: string): Cidr {
+  try {
+    const pool = parseCidr(text);
+    if (familyOf(pool.ip) === 4 && pool.prefixLength >= 8 && pool.prefixLength <= 30) return pool;
+  } catch {
+    // said below
+  }
+  throw new UsageError(
+    `--pool ${JSON.stringify(text)} is no pool of addresses`,
+    "Give an IPv4 prefix from /8 to /30, such as 100.64.0.0/24",
+  );
+}
+
+function defaultState(): string {
+  if (Deno.uid() === 0) return "/var/lib/gretun-coord/coord.db";
+  const home = Deno.env.get("XDG_STATE_HOME") ?? `${Deno.env.get("HOME") ?? "."}/.local/state`;
+  return `${home}/gretun-coord/coord.db`;
+}
+
+/** The database's directory and file are this user's alone. */
+function openStore(path: string): Store {
+  if (path !== ":memory:") {
+    const directory = path.includes("/") ? path.replace(/\/[^/]*$/, "") || "/" : ".";
+    try {
+      Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+      Deno.openSync(path, { write: true, create: true, mode: 0o600 }).close();
+    } catch (cause) {
+      throw new GretunError(
+        `cannot write ${path}: ${errorText(cause)}`,
+        "Give a file that you may write with --state, or :memory:",
+        { cause },
+      );
+    }
+  }
+  return Store.open(path);
+}
+
+function openRegistry(pool: Cidr, store: Store): Registry {
+  try {
+    // Above all that an earlier run can have told, so that no node misses a change.
+    const version = Math.max(store.version(), systemClock.wallMs()) + 1;
+    return new Registry(pool, store.nodes(), version);
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    throw new GretunError(
+      `--pool ${formatCidr(pool)} does not fit the state: ${cause.message}`,
+      "Give the pool that the state was made with, or another --state",
+      { cause },
+    );
+  }
+}
+
+function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    Deno.addSignalListener(name, () => controller.abort());
+  }
+  return controller.signal;
+}
+
+Deno.exit(await main(Deno.args));

@@ -1,0 +1,144 @@
+/** The attributes that a binding exchange uses (RFC 8489 section 14), each with its way in and out. */
+import { type Endpoint, familyOf, ipBytes, ipFromBytes, isUnspecified } from "../addr.ts";
+import { concatBytes, Reader, Writer } from "../bytes.ts";
+import {
+  encodeStun,
+  MAGIC_COOKIE,
+  type StunAttribute,
+  StunFormatError,
+  type StunMessage,
+} from "./message.ts";
+
+/** IANA's registry of STUN attributes, as far as this code has a word for them. */
+export const ATTRIBUTE = {
+  MAPPED_ADDRESS: 0x0001,
+  USERNAME: 0x0006,
+  MESSAGE_INTEGRITY: 0x0008,
+  ERROR_CODE: 0x0009,
+  UNKNOWN_ATTRIBUTES: 0x000a,
+  REALM: 0x0014,
+  NONCE: 0x0015,
+  MESSAGE_INTEGRITY_SHA256: 0x001c,
+  PASSWORD_ALGORITHM: 0x001d,
+  USERHASH: 0x001e,
+  XOR_MAPPED_ADDRESS: 0x0020,
+  /** What servers before RFC 5389 called it. */
+  XOR_MAPPED_ADDRESS_OLD: 0x8020,
+  SOFTWARE: 0x8022,
+  FINGERPRINT: 0x8028,
+} as const;
+
+const KNOWN = new Set<number>(Object.values(ATTRIBUTE));
+/** Types below are comprehension-required: a request with an unknown one must be refused. */
+const COMPREHENSION_OPTIONAL = 0x8000;
+
+const FAMILY_4 = 1;
+const FAMILY_6 = 2;
+const FINGERPRINT_XOR = 0x5354554e;
+const FINGERPRINT_LENGTH = 8;
+
+/**
+ * The address that a success response tells: the XOR form, else its old number, else
+ * MAPPED-ADDRESS, which some NATs rewrite. Throws {@link StunFormatError}.
+ */
+export function readMappedAddress(message: StunMessage): Endpoint {
+  const find = (wanted: number) => message.attributes.find(({ type }) => type === wanted)?.value;
+  const xor = find(ATTRIBUTE.XOR_MAPPED_ADDRESS) ?? find(ATTRIBUTE.XOR_MAPPED_ADDRESS_OLD);
+  const value = xor ?? find(ATTRIBUTE.MAPPED_ADDRESS);
+  if (!value) throw new StunFormatError("STUN response without a mapped address");
+  const endpoint = decodeAddress(value, xor ? xorMask(message.txId) : new Uint8Array(16));
+  if (endpoint.port === 0 || isUnspecified(endpoint.ip)) {
+    throw new StunFormatError("STUN response with an address that is no place");
+  }
+  return endpoint;
+}
+
+/** Section 14.2: port and address are XORed, so that no NAT on the way rewrites them. */
+export function xorMappedAddress({ ip, port }: Endpoint, txId: Uint8Array): StunAttribute {
+  const mask = xorMask(txId);
+  const value = new Writer("network", 20).u8(0).u8(familyOf(ip) === 4 ? FAMILY_4 : FAMILY_6)
+    .u16(port ^ portMask(mask)).bytes(xor(ipBytes(ip), mask)).finish();
+  return { type: ATTRIBUTE.XOR_MAPPED_ADDRESS, value };
+}
+
+/** Zero byte, family, port, address. */
+function decodeAddress(value: Uint8Array, mask: Uint8Array): Endpoint {
+  const length = value[1] === FAMILY_4 ? 4 : value[1] === FAMILY_6 ? 16 : undefined;
+  if (length === undefined || value.length < 4 + length) {
+    throw new StunFormatError(`STUN address of ${value.length} bytes, family ${value[1]}`);
+  }
+  const reader = new Reader(value, "network").skip(2);
+  const port = reader.u16() ^ portMask(mask);
+  return { ip: ipFromBytes(xor(reader.bytes(length), mask)), port };
+}
+
+/** Magic cookie and transaction id: as long as an IPv6 address. */
+function xorMask(txId: Uint8Array): Uint8Array {
+  return new Writer("network", 16).u32(MAGIC_COOKIE).bytes(txId).finish();
+}
+
+function portMask(mask: Uint8Array): number {
+  return new Reader(mask, "network").u16();
+}
+
+function xor(bytes: Uint8Array, mask: Uint8Array): Uint8Array {
+  return bytes.map((byte, i) => byte ^ mask[i]!);
+}
+
+/** Section 14.14. */
+export function software(text: string): StunAttribute {
+  return { type: ATTRIBUTE.SOFTWARE, value: new TextEncoder().encode(text) };
+}
+
+/** Section 14.8: class and number; the text, which is for people, is left empty. */
+export function errorCode(code: number): StunAttribute {
+  const value = Uint8Array.of(0, 0, Math.trunc(code / 100), code % 100);
+  return { type: ATTRIBUTE.ERROR_CODE, value };
+}
+
+/** Section 14.9. */
+export function unknownAttributes(types: readonly number[]): StunAttribute {
+  const writer = new Writer("network");
+  for (const type of types) writer.u16(type);
+  return { type: ATTRIBUTE.UNKNOWN_ATTRIBUTES, value: writer.finish() };
+}
+
+/** The attribute types that a receiver of this request had to know and that we do not, each once. */
+export function unknownRequired({ attributes }: StunMessage): number[] {
+  const types = attributes.map(({ type }) => type)
+    .filter((type) => type < COMPREHENSION_OPTIONAL && !KNOWN.has(type));
+  return [...new Set(types)];
+}
+
+/** The message with FINGERPRINT (section 14.7) as its last attribute. */
+export function encodeWithFingerprint(
+  message: { type: number; txId: Uint8Array; attributes: readonly StunAttribute[] },
+): Uint8Array<ArrayBuffer> {
+  const covered = encodeStun(message, FINGERPRINT_LENGTH);
+  const attribute = new Writer("network", FINGERPRINT_LENGTH).u16(ATTRIBUTE.FINGERPRINT).u16(4)
+    .u32(fingerprintOf(covered)).finish();
+  return concatBytes(covered, attribute);
+}
+
+/** Undefined when the message has none; it covers all bytes before it, as they came. */
+export function fingerprintFits(bytes: Uint8Array, message: StunMessage): boolean | undefined {
+  const attribute = message.attributes.find(({ type }) => type === ATTRIBUTE.FINGERPRINT);
+  if (!attribute) return undefined;
+  const { value, offset } = attribute;
+  return value.length === 4 &&
+    new Reader(value, "network").u32() === fingerprintOf(bytes.subarray(0, offset));
+}
+
+function fingerprintOf(bytes: Uint8Array): number {
+  return (crc32(bytes) ^ FINGERPRINT_XOR) >>> 0;
+}
+
+/** CRC-32 of ITU V.42 (reflected, polynomial 04c11db7). */
+function crc32(bytes: Uint8Array): number {
+  let crc = 0xffffffff;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+  }
+  return ~crc >>> 0;
+}

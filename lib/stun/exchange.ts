@@ -1,0 +1,192 @@
+/**
+ * The client: asks servers and matches their answers. It owns no socket: datagrams go out by
+ * `send` and come in by {@link StunClient.handle}, so that it can share the port of the data.
+ */
+import { type Endpoint, equalEndpoints } from "../addr.ts";
+import { toHex } from "../bytes.ts";
+import type { Clock, Random, SendDatagram } from "../edges.ts";
+import { decodeBindingAnswer, encodeBindingRequest } from "./binding.ts";
+import { isStun, TX_ID_LENGTH } from "./message.ts";
+
+/**
+ * The pause after the first request; each further one is twice as long, up to the second
+ * constant. RFC 8489 section 6.2.1 begins with 500 ms, to spare a network whose round-trip time
+ * it does not know; here a lost datagram would delay the first contact of two hosts by that
+ * much, and a request is 44 bytes.
+ */
+const FIRST_PAUSE_MS = 100;
+const LONGEST_PAUSE_MS = 1600;
+
+export interface StunServer {
+  /** As the user gave it. */
+  name: string;
+  endpoint: Endpoint;
+}
+
+export interface StunAnswer {
+  server: StunServer;
+  /** Where that server saw us. */
+  mapped: Endpoint;
+  /** Of the very request that was answered, not of the first one. */
+  rttMs: number;
+}
+
+export interface QueryOptions {
+  /** Monotonic; what has come until then is the result. */
+  timeoutMs: number;
+  /** Aborting rejects the query with the signal's reason. */
+  signal?: AbortSignal;
+  /** End with the first answer. Default false: wait for all servers. */
+  firstOnly?: boolean;
+  /** How long to wait for the other servers after the first answer. Default: `timeoutMs`. */
+  graceMs?: number;
+}
+
+interface Transaction<Owner> {
+  owner: Owner;
+  server: StunServer;
+  sentMs: number;
+}
+
+/**
+ * Requests in flight by transaction id. Pure: time is an argument. Each request has an id of its
+ * own, a repeated one as well, so that an answer tells which of them it belongs to.
+ */
+export class Transactions<Owner> {
+  readonly #inFlight = new Map<string, Transaction<Owner>>();
+
+  get size(): number {
+    return this.#inFlight.size;
+  }
+
+  add(txId: Uint8Array, transaction: Transaction<Owner>): void {
+    this.#inFlight.set(toHex(txId), transaction);
+  }
+
+  /** The request that this answers, once and only if it comes from where the request went. */
+  take(txId: Uint8Array, from: Endpoint): Transaction<Owner> | undefined {
+    const key = toHex(txId);
+    const transaction = this.#inFlight.get(key);
+    if (!transaction || !equalEndpoints(transaction.server.endpoint, from)) return undefined;
+    this.#inFlight.delete(key);
+    return transaction;
+  }
+
+  /** Forgets the requests of `owner`: all, or those to `server`. */
+  forget(owner: Owner, server?: StunServer): void {
+    for (const [key, transaction] of this.#inFlight) {
+      if (transaction.owner !== owner) continue;
+      if (!server || transaction.server === server) this.#inFlight.delete(key);
+    }
+  }
+}
+
+interface Query {
+  /** Servers that have not answered. */
+  waiting: Set<StunServer>;
+  answers: StunAnswer[];
+  deadlineMs: number;
+  nextSendMs: number;
+  pauseMs: number;
+  graceMs: number;
+  /** Ends the sleep of this query, because something has changed. */
+  wake: AbortController;
+}
+
+export class StunClient {
+  readonly #send: SendDatagram;
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #transactions = new Transactions<Query>();
+
+  constructor(options: { send: SendDatagram; clock: Clock; random: Random }) {
+    this.#send = options.send;
+    this.#clock = options.clock;
+    this.#random = options.random;
+  }
+
+  /**
+   * To be given every datagram that may be STUN; true if it answered a request of ours. Answers
+   * from elsewhere, with an unknown id, broken or repeated are ignored.
+   */
+  handle(bytes: Uint8Array, from: Endpoint): boolean {
+    const answer = tryDecode(bytes);
+    const transaction = answer && this.#transactions.take(answer.txId, from);
+    if (!transaction) return false;
+    const { owner: query, server, sentMs } = transaction;
+    const nowMs = this.#clock.nowMs();
+    query.answers.push({ server, mapped: answer.mapped, rttMs: nowMs - sentMs });
+    query.waiting.delete(server);
+    this.#transactions.forget(query, server);
+    if (query.answers.length === 1) {
+      query.deadlineMs = Math.min(query.deadlineMs, nowMs + query.graceMs);
+    }
+    query.wake.abort();
+    return true;
+  }
+
+  /** Asks all servers at once and again until they answer; resolves with what came in time. */
+  async query(servers: readonly StunServer[], options: QueryOptions): Promise<StunAnswer[]> {
+    const { timeoutMs, signal, firstOnly = false, graceMs = timeoutMs } = options;
+    signal?.throwIfAborted();
+    const nowMs = this.#clock.nowMs();
+    const query: Query = {
+      waiting: new Set(servers),
+      answers: [],
+      deadlineMs: nowMs + timeoutMs,
+      nextSendMs: nowMs,
+      pauseMs: FIRST_PAUSE_MS,
+      graceMs: firstOnly ? 0 : graceMs,
+      wake: new AbortController(),
+    };
+    try {
+      await this.#run(query, signal);
+    } finally {
+      this.#transactions.forget(query);
+    }
+    return query.answers;
+  }
+
+  async #run(query: Query, signal: AbortSignal | undefined): Promise<void> {
+    while (query.waiting.size > 0) {
+      const nowMs = this.#clock.nowMs();
+      if (nowMs >= query.deadlineMs) return;
+      if (nowMs >= query.nextSendMs) this.#ask(query, nowMs);
+      const untilMs = Math.min(query.nextSendMs, query.deadlineMs);
+      await this.#sleep(query, untilMs - nowMs, signal);
+    }
+  }
+
+  #ask(query: Query, nowMs: number): void {
+    for (const server of query.waiting) {
+      const txId = this.#random(TX_ID_LENGTH);
+      this.#transactions.add(txId, { owner: query, server, sentMs: nowMs });
+      this.#send(encodeBindingRequest(txId), server.endpoint);
+    }
+    query.nextSendMs = nowMs + query.pauseMs;
+    query.pauseMs = Math.min(2 * query.pauseMs, LONGEST_PAUSE_MS);
+  }
+
+  /** Until `ms` are over or an answer has come; throws the signal's reason. */
+  async #sleep(query: Query, ms: number, signal: AbortSignal | undefined): Promise<void> {
+    // A transport may answer within send: then the wake-up came before the sleep.
+    const { wake } = query;
+    const either = signal ? AbortSignal.any([wake.signal, signal]) : wake.signal;
+    try {
+      await this.#clock.sleep(ms, either);
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (!wake.signal.aborted) throw error;
+      query.wake = new AbortController();
+    }
+  }
+}
+
+function tryDecode(bytes: Uint8Array) {
+  if (!isStun(bytes)) return undefined;
+  try {
+    return decodeBindingAnswer(bytes);
+  } catch {
+    return undefined;
+  }
+}

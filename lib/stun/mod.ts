@@ -1,0 +1,13 @@
+/**
+ * STUN binding (RFC 8489): the codec, a client over any datagram transport, and a server.
+ *
+ * @example
+ * const client = new StunClient({ send, clock: systemClock, random: systemRandom });
+ * const answers = await client.query(await resolveServers(names), { timeoutMs: 3000 });
+ */
+export { answerBinding } from "./binding.ts";
+export { type QueryOptions, type StunAnswer, StunClient, type StunServer } from "./exchange.ts";
+export { isStun, StunFormatError } from "./message.ts";
+export { type MappingBehaviour, mappingBehaviour } from "./nat.ts";
+export { DEFAULT_STUN_PORT, type Lookup, resolveServers } from "./resolve.ts";
+export { serveStun, type StunListen } from "./server.ts";
