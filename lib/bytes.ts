@@ -100,27 +100,32 @@ export class Writer {
   }
 
   u8(value: number): this {
-    this.#view.setUint8(this.#grow(1), value);
+    const at = this.#grow(1);
+    this.#view.setUint8(at, value);
     return this;
   }
 
   u16(value: number): this {
-    this.#view.setUint16(this.#grow(2), value, this.#little);
+    const at = this.#grow(2);
+    this.#view.setUint16(at, value, this.#little);
     return this;
   }
 
   u32(value: number): this {
-    this.#view.setUint32(this.#grow(4), value, this.#little);
+    const at = this.#grow(4);
+    this.#view.setUint32(at, value, this.#little);
     return this;
   }
 
   i32(value: number): this {
-    this.#view.setInt32(this.#grow(4), value, this.#little);
+    const at = this.#grow(4);
+    this.#view.setInt32(at, value, this.#little);
     return this;
   }
 
   u64(value: bigint): this {
-    this.#view.setBigUint64(this.#grow(8), value, this.#little);
+    const at = this.#grow(8);
+    this.#view.setBigUint64(at, value, this.#little);
     return this;
   }
 
@@ -146,6 +151,7 @@ export class Writer {
     return this.#bytes.slice(0, this.#length) as Uint8Array<ArrayBuffer>;
   }
 
+  /** Call it before `#view` or `#bytes` is read: it may replace both. */
   #grow(length: number): number {
     const start = this.#length;
     this.#length += length;
