@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Makes ./gretun and ./gretun-coord, two self-contained programs. Installs Deno into .cache/ when the
+# machine has none. Arguments such as --target aarch64-unknown-linux-gnu go on to "deno compile".
+set -euo pipefail
+cd "$(dirname "$0")"
+. tools/deno.sh
+
+case "$*" in *-h*) sed -n '2,3s/^# //p' "$0"; exit 0 ;; esac
+
+mkdir -p "$CACHE"
+stamp=$({ echo "$@"; find main.ts coord.ts lib tools compile.sh deno.json deno.lock npm_imports.json \
+  -type f -print0 | sort -z | xargs -0 sha256sum; } | sha256sum)
+if [ -x gretun ] && [ -x gretun-coord ] && [ "$(cat "$CACHE/compile.stamp" 2>/dev/null)" = "$stamp" ]; then
+  echo "compile.sh: gretun and gretun-coord are up to date"
+  exit 0
+fi
+
+choose_packages
+use_denort_of_npm
+echo "compile.sh: $BUILD_WITH"
+if [ -n "${DENORT_BIN:-}" ] && [ $# -gt 0 ]; then
+  case "$*" in
+    "--target x86_64-unknown-linux-gnu" | "--target=x86_64-unknown-linux-gnu") ;;
+    *) die "\"$*\" needs dl.deno.land, which is out of reach: here only x86_64-unknown-linux-gnu can be built" ;;
+  esac
+fi
+
+# The tests are checked by tests/run.sh.
+"$DENO" check --quiet "${DENO_FLAGS[@]}" main.ts coord.ts lib
+
+build() {
+  local name=$1 main=$2
+  shift 2
+  # Checked above; --no-prompt: a permission that is missing is an error, not a question.
+  "$DENO" compile --quiet --no-check --no-prompt "${DENO_FLAGS[@]}" "$@" --output "$CACHE/$name.new" "$main"
+  mv "$CACHE/$name.new" "$name"
+  echo "compile.sh: ./$name ($(($(stat -c %s "$name") / 1000000)) MB)"
+}
+
+# With FFI a program can do what its user can; the rest says what it means to do.
+build gretun main.ts "$@" --allow-ffi --allow-net --allow-read --allow-write --allow-run \
+  --allow-env --allow-sys=hostname
+build gretun-coord coord.ts "$@" --allow-net --allow-read --allow-write \
+  --allow-env=HOME,XDG_STATE_HOME --allow-sys=uid
+echo "$stamp" >"$CACHE/compile.stamp"
