@@ -19,10 +19,17 @@ export type {
   TunnelEncap,
 } from "./netlink/link.ts";
 export { NetlinkError, type NetlinkTransport } from "./netlink/message.ts";
+export { loadModule } from "./netlink/modules.ts";
 export { LinkMonitor } from "./netlink/monitor.ts";
 export { createNamedNetns, deleteNamedNetns, openNamedNetns, withNetns } from "./netlink/netns.ts";
+export * as nft from "./netlink/nft/mod.ts";
 export { Poller } from "./netlink/poll.ts";
-export { bindAbstractLock, type Capability, hasCapability } from "./netlink/process.ts";
+export {
+  bindAbstractLock,
+  type Capability,
+  hasCapability,
+  writeKernelFile,
+} from "./netlink/process.ts";
 export { RawUdpSocket } from "./netlink/raw_udp.ts";
 export type { Route } from "./netlink/route.ts";
 export { RtNetlink } from "./netlink/rtnl.ts";
