@@ -7,4 +7,11 @@
  */
 export { boxKey } from "./box.ts";
 export { classify, type Envelope, isDisco, open, readEnvelope, seal } from "./envelope.ts";
+export {
+  encodeNodePublic,
+  formatKeyText,
+  type KeyKind,
+  parseKeyText,
+  shortKeyText,
+} from "./keys_text.ts";
 export { decodeMessage, DiscoFormatError, type DiscoMessage, encodeMessage } from "./messages.ts";
