@@ -3,12 +3,14 @@
  * with a filter gets a copy of what is STUN or disco before the kernel's own demultiplexing, and
  * sends from the same port, so that one NAT mapping serves both (see the design in README.md).
  */
+import type { Ip } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import {
   Fou,
   type GreTunnel,
   type Link,
+  loadModule,
   NetlinkError,
   type Poller,
   RawUdpSocket,
@@ -19,6 +21,8 @@ import type { DataPlane, DataPlaneOptions, LinkCounters, LinkState, PeerLink } f
 
 const IPPROTO_GRE = 47;
 const TTL = 64;
+/** Of TEST-NET-1 (RFC 5737): no peer has it. */
+const TEST_ADDRESS = "192.0.2.1" as Ip;
 
 export class FouPlane implements DataPlane {
   readonly kind = "fou";
@@ -33,7 +37,8 @@ export class FouPlane implements DataPlane {
   static open(options: DataPlaneOptions, poller: Poller): FouPlane {
     using stack = new DisposableStack();
     const rtnl = stack.use(RtNetlink.open());
-    const fou = stack.use(Fou.open());
+    const fou = stack.use(openFou());
+    tryGreOverFou(rtnl, options);
     openPort(fou, options.port);
     stack.defer(() => fou.delete({ port: options.port, family: 4 }));
     const socket = stack.use(RawUdpSocket.open(options.port, poller, options.onDatagram));
@@ -132,6 +137,55 @@ export class FouPlane implements DataPlane {
     } as const;
     // Without `local` a changed address of this host needs no change of the link.
     return { remote: remote.ip, ttl: TTL, pmtudisc: true, encap, ...keys };
+  }
+}
+
+/** A kernel without FOU, GRE or both, and no module of it that could be loaded. */
+export class NoKernelPlaneError extends GretunError {
+  override name = "NoKernelPlaneError";
+
+  constructor(module: string, cause: unknown) {
+    super(
+      `kernel has no module ${module}`,
+      `Run: modprobe ${module}; or use the user-space plane with --data-plane tun`,
+      { cause },
+    );
+  }
+}
+
+function hasCode(error: unknown, ...codes: string[]): boolean {
+  return error instanceof NetlinkError && codes.includes(error.code);
+}
+
+/** The kernel loads most modules on demand, but not this one. */
+function openFou(): Fou {
+  try {
+    return Fou.open();
+  } catch (error) {
+    if (!hasCode(error, "ENOENT")) throw error;
+    if (!loadModule("fou")) throw new NoKernelPlaneError("fou", error);
+    return Fou.open();
+  }
+}
+
+/** Makes and removes a link: now is the time to find that the kernel cannot do it. */
+function tryGreOverFou(rtnl: RtNetlink, { port, ifnamePattern }: DataPlaneOptions): void {
+  const taken = new Set(rtnl.links().map(({ name }) => name));
+  const encap = { type: "fou", sport: port, dport: port, csum: true } as const;
+  const create = () =>
+    rtnl.createLink({
+      name: freeName(ifnamePattern, taken),
+      kind: "gre",
+      gre: { remote: TEST_ADDRESS, ttl: TTL, pmtudisc: true, encap },
+    });
+  try {
+    rtnl.deleteLink(create());
+  } catch (error) {
+    // Another gretun up is trying the same thing now.
+    if (hasCode(error, "EEXIST")) return;
+    if (!hasCode(error, "EOPNOTSUPP")) throw error;
+    if (!loadModule("ip_gre")) throw new NoKernelPlaneError("ip_gre", error);
+    rtnl.deleteLink(create());
   }
 }
 

@@ -2,10 +2,9 @@
 import { errorText } from "../errors.ts";
 import type { Log } from "../edges.ts";
 import type { Poller } from "../netlink.ts";
-import { FouPlane } from "./fou.ts";
+import { FouPlane, NoKernelPlaneError } from "./fou.ts";
 import type { DataPlane, DataPlaneKind, DataPlaneOptions } from "./plane.ts";
 import { TunPlane } from "./tun.ts";
-import { NetlinkError } from "../netlink.ts";
 
 export * from "./plane.ts";
 
@@ -20,13 +19,8 @@ export function openDataPlane(
   try {
     return FouPlane.open(options, poller);
   } catch (error) {
-    if (kind === "fou" || !isUnsupported(error)) throw error;
-    log.info("kernel has no FOU: using the user-space plane", { error: errorText(error) });
+    if (kind === "fou" || !(error instanceof NoKernelPlaneError)) throw error;
+    log.info("no kernel plane here, using user space", { reason: errorText(error) });
     return TunPlane.open(options, poller);
   }
-}
-
-/** Whether the kernel lacks the feature, as opposed to refusing this use of it. */
-function isUnsupported(error: unknown): boolean {
-  return error instanceof NetlinkError && ["ENOENT", "EOPNOTSUPP"].includes(error.code);
 }

@@ -26,6 +26,7 @@ const SYMBOLS = {
   unshare: { parameters: ["i32"], result: "i32" }, // flags
   mount: { parameters: ["buffer", "buffer", "buffer", "usize", "pointer"], result: "i32" }, // source, target, type, flags, data
   umount2: { parameters: ["buffer", "i32"], result: "i32" }, // target, flags
+  capget: { parameters: ["buffer", "buffer"], result: "i32" }, // header, data
   __errno_location: { parameters: [], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
@@ -152,6 +153,7 @@ export class Fd implements Disposable {
 
 // asm-generic/fcntl.h, bits/socket.h
 export const O_RDONLY = 0;
+export const O_WRONLY = 1;
 export const O_RDWR = 2;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;

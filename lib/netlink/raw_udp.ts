@@ -166,13 +166,16 @@ export function encodeUdp(
   const header = (checksum: number) =>
     new Writer("network", UDP_HEADER)
       .u16(source.port).u16(destination.port).u16(length).u16(checksum).finish();
-  const sum = udpChecksum(source.ip, destination.ip, concatBytes(header(0), payload));
+  const pseudoHeader = encodePseudoHeader(source.ip, destination.ip, length);
+  const sum = ~onesComplementSum(concatBytes(pseudoHeader, header(0), payload)) & 0xffff;
   return concatBytes(header(sum || 0xffff), payload);
 }
 
 /**
  * The UDP datagram inside an IPv4 packet; undefined when it is cut short or its checksum is wrong,
- * which the kernel does not look at for a raw socket.
+ * which the kernel does not look at for a raw socket. A packet that never left this machine (from
+ * another namespace over veth) may carry the sum of the pseudo-header alone: the network card
+ * would have added the rest (CHECKSUM_PARTIAL).
  */
 export function decodeIpUdp(packet: Uint8Array): Datagram | undefined {
   const headerLength = ((packet[0] ?? 0) & 0xf) * 4;
@@ -186,18 +189,23 @@ export function decodeIpUdp(packet: Uint8Array): Datagram | undefined {
   if (length < UDP_HEADER || length > udp.length) return undefined;
   const [source, destination] = [packet.subarray(12, 16), packet.subarray(16, 20)];
   const datagram = udp.subarray(0, length);
-  if (checksum !== 0 && udpChecksum(source, destination, datagram) !== 0) return undefined;
+  const pseudoHeader = encodePseudoHeader(source, destination, length);
+  const isWhole = checksum === 0 || checksum === onesComplementSum(pseudoHeader) ||
+    onesComplementSum(concatBytes(pseudoHeader, datagram)) === 0xffff;
+  if (!isWhole) return undefined;
   return { bytes: datagram.slice(UDP_HEADER), from: { ip: ipFromBytes(source), port } };
 }
 
-/** RFC 1071 over pseudo-header and datagram; 0 for a datagram that carries its right checksum. */
-function udpChecksum(source: Uint8Array, destination: Uint8Array, datagram: Uint8Array): number {
-  const summed = new Writer("network", 12 + datagram.length + 1)
-    .bytes(source).bytes(destination).u8(0).u8(IPPROTO_UDP).u16(datagram.length)
-    .bytes(datagram).align(2).finish();
-  const reader = new Reader(summed, "network");
+/** Addresses, protocol and length, as RFC 768 sums them. */
+function encodePseudoHeader(source: Uint8Array, destination: Uint8Array, length: number) {
+  return new Writer("network", 12)
+    .bytes(source).bytes(destination).u8(0).u8(IPPROTO_UDP).u16(length).finish();
+}
+
+/** RFC 1071, not complemented; an odd last byte counts as the high half of a word. */
+function onesComplementSum(bytes: Uint8Array): number {
   let sum = 0;
-  while (reader.left > 0) sum += reader.u16();
+  for (let i = 0; i < bytes.length; i += 2) sum += (bytes[i]! << 8) | (bytes[i + 1] ?? 0);
   while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
-  return ~sum & 0xffff;
+  return sum;
 }
