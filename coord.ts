@@ -84,6 +84,7 @@ async function serve(flags: ReturnType<typeof parseFlags<typeof FLAGS>>): Promis
   using store = openStore(flags.state ?? defaultState());
   const registry = openRegistry(parsePool(flags.pool), store);
   const stop = stopSignal();
+  await nextSecond();
   for (const { hostname, port } of stunEndpoints) await startStun(hostname, port, stop, log);
   const advertised = flags["stun-advertise"].length > 0
     ? flags["stun-advertise"]
@@ -96,7 +97,7 @@ async function serve(flags: ReturnType<typeof parseFlags<typeof FLAGS>>): Promis
     stun: advertised,
     debug: flags.debug,
   });
-  const server = listenHttp(listen, tls, (request) => coord.handle(request));
+  const server = listenHttp(listen, tls, coord);
   log.info("coordinator listening", {
     addr: flags.listen,
     pool: formatCidr(registry.pool),
@@ -129,10 +130,13 @@ async function startStun(
 function listenHttp(
   { hostname, port }: { hostname: string; port: number },
   tls: { cert: string; key: string } | undefined,
-  handler: (request: Request) => Promise<Response>,
+  coord: CoordServer,
 ): Deno.HttpServer {
   try {
-    return Deno.serve({ hostname, port, ...tls, onListen: () => {} }, handler);
+    return Deno.serve(
+      { hostname, port, ...tls, onListen: () => {} },
+      (request, { remoteAddr }) => coord.handle(request, remoteAddr.hostname),
+    );
   } catch (cause) {
     throw new GretunError(
       `cannot listen on ${hostname}:${port}: ${errorText(cause)}`,
@@ -202,7 +206,7 @@ function openRegistry(pool: Cidr, store: Store): Registry {
   try {
     // Above all that an earlier run can have told, so that no node misses a change.
     const version = Math.max(store.version(), systemClock.wallMs()) + 1;
-    return new Registry(pool, store.nodes(), version);
+    return new Registry(pool, store.nodes(), version, systemClock.wallMs());
   } catch (cause) {
     if (!(cause instanceof RangeError)) throw cause;
     throw new GretunError(
@@ -211,6 +215,11 @@ function openRegistry(pool: Cidr, store: Store): Registry {
       { cause },
     );
   }
+}
+
+/** Requests are dated in whole seconds: one from before a restart must look older than it. */
+function nextSecond(): Promise<void> {
+  return systemClock.sleep(1000 - systemClock.wallMs() % 1000);
 }
 
 function stopSignal(): AbortSignal {

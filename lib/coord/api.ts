@@ -100,6 +100,7 @@ function parsed<T>(field: string, parse: () => T): T {
   try {
     return parse();
   } catch (error) {
+    if (error instanceof ApiError) throw error;
     throw new ApiError(`${field}: ${error instanceof Error ? error.message : error}`);
   }
 }
@@ -270,9 +271,9 @@ export function parseEnvelopes(value: unknown): Envelope[] {
     const envelope = object(item, "envelope");
     try {
       const message = { sealed: sealed(envelope.sealed) };
-      const from = list(envelope.from, "from", KEY_LENGTH);
-      if (from.every((n) => n === 0)) return [message];
-      return [{ ...message, from: discoKey(from, "from") }];
+      const { from } = envelope;
+      const isNoKey = Array.isArray(from) ? from.every((n) => n === 0) : !from;
+      return [isNoKey ? message : { ...message, from: discoKey(from, "from") }];
     } catch (error) {
       if (error instanceof ApiError) return [];
       throw error;

@@ -74,22 +74,30 @@ export function readClaim(headers: Headers, nowMs: number): Claim {
   const node = headers.get("x-gretun-node");
   const authorization = headers.get("authorization");
   if (timestamp === null || node === null || authorization === null) {
-    throw new AuthError("missing authentication headers");
+    throw new AuthError("missing authentication headers: sign the request");
   }
-  const [scheme, signature, ...more] = authorization.split(" ");
-  if (scheme !== "Gretun" || !signature || more.length > 0) throw new AuthError("bad scheme");
-  if (decoded(signature, "signature").length !== 64) throw new AuthError("bad signature length");
+  const [scheme, signatureText, ...more] = authorization.split(" ");
+  if (scheme !== "Gretun" || !signatureText || more.length > 0) {
+    throw new AuthError('authorization is not "Gretun SIGNATURE"');
+  }
+  const signature = decoded(signatureText, "signature");
+  if (signature.length !== 64) {
+    throw new AuthError(`signature is ${signature.length} bytes: want 64`);
+  }
   const keyText = decoded(node, "node key");
-  if (keyText.length !== 32) throw new AuthError("bad node key length");
-  if (!/^\d{1,12}$/.test(timestamp)) throw new AuthError("bad timestamp");
+  if (keyText.length !== 32) throw new AuthError(`node key is ${keyText.length} bytes: want 32`);
+  if (!/^\d{1,12}$/.test(timestamp)) throw new AuthError("timestamp is not Unix seconds");
   const timestampSeconds = Number(timestamp);
-  if (Math.abs(nowMs / 1000 - timestampSeconds) > WINDOW_SECONDS) {
-    throw new AuthError("timestamp outside the window of 60 s: set this host's clock");
+  if (Math.abs(Math.floor(nowMs / 1000) - timestampSeconds) > WINDOW_SECONDS) {
+    throw new AuthError(`timestamp more than ${WINDOW_SECONDS} s off: set this host's clock`);
   }
   const nonce = headers.get("x-gretun-nonce");
-  if (nonce !== null && !NONCE_PATTERN.test(nonce)) throw new AuthError("bad nonce");
+  if (nonce !== null && !NONCE_PATTERN.test(nonce)) {
+    throw new AuthError("nonce is not 16 to 64 base64 characters");
+  }
   const nodeKey = nodeKeyFromBytes(keyText);
-  return { nodeKey, timestampSeconds, signature, hasNonce: nonce !== null };
+  // Base64 of 64 bytes can be written in 16 ways, which are one signature.
+  return { nodeKey, timestampSeconds, signature: toBase64(signature), hasNonce: nonce !== null };
 }
 
 /** Whether the signature is right: the one dear step, to be taken last. */

@@ -67,12 +67,10 @@ export interface CoordClientOptions {
 export class CoordClient {
   readonly #options: CoordClientOptions;
   readonly #base: string;
-  readonly #prefix: string;
 
   constructor(options: CoordClientOptions) {
     this.#options = options;
     this.#base = options.url.replace(/\/+$/, "");
-    this.#prefix = new URL(options.url).pathname.replace(/\/+$/, "");
   }
 
   async register(
@@ -130,34 +128,34 @@ export class CoordClient {
     const parts = {
       timestamp: String(Math.floor(clock.wallMs() / 1000)),
       method,
-      path: this.#prefix + path,
+      // As the coordinator sees it, also behind a proxy that serves it under a path of its own.
+      path,
       body: new TextEncoder().encode(body) as Uint8Array<ArrayBuffer>,
       nonce: toBase64(random(NONCE_LENGTH)),
     };
     const headers = await signRequest(parts, identity.nodeKey, identity.sign);
     const timeout = AbortSignal.timeout(method === "GET" ? POLL_TIMEOUT_MS : TIMEOUT_MS);
-    const init: RequestInit = {
+    const init = {
       method,
       headers: { ...headers, "content-type": "application/json" },
       signal: AbortSignal.any([timeout, options.signal]),
-      redirect: "error",
+      redirect: "error" as const,
       ...(body === "" ? {} : { body }),
     };
-    return await this.#fetch(`${this.#base}${path}${options.query ?? ""}`, init);
+    const url = `${this.#base}${path}${options.query ?? ""}`;
+    return await this.#fetch(url, init, options.signal);
   }
 
-  async #fetch(url: string, init: RequestInit): Promise<unknown> {
+  /** Throws `CoordError`, or the reason of the caller's signal. */
+  async #fetch(url: string, init: RequestInit, callerSignal: AbortSignal): Promise<unknown> {
     let response;
     let text;
     try {
       response = await fetch(url, init);
       text = await boundedText(response);
     } catch (cause) {
-      throw new CoordError(
-        `coordinator ${this.#base} does not answer: ${errorText(cause)}`,
-        "Check that gretun-coord runs and that its port can be reached",
-        { cause },
-      );
+      callerSignal.throwIfAborted();
+      throw unreachable(this.#base, cause);
     }
     if (!response.ok) throw refused(this.#base, response.status, text);
     try {
@@ -172,12 +170,42 @@ export class CoordClient {
   }
 }
 
+function unreachable(base: string, cause: unknown): CoordError {
+  const reason = errorText(cause)
+    .replace(/^error sending request for url \(.*?\): /, "")
+    .replace(/^client error \(Connect\): /, "")
+    // The system's text stands there twice.
+    .replace(/: (.+): \1$/, ": $1");
+  return new CoordError(`coordinator ${base} does not answer: ${reason}`, reachHint(reason), {
+    cause,
+  });
+}
+
+function reachHint(reason: string): string {
+  if (/certificate/i.test(reason)) {
+    return "Give the name that is in its certificate, and have this host trust who signed that";
+  }
+  if (/corrupt message/i.test(reason)) return "Give the URL with http://: no HTTPS is served there";
+  return "Check that gretun-coord runs and that its port can be reached";
+}
+
 function refused(base: string, status: number, text: string): CoordError {
-  const reason = text.replace(/\p{C}+/gu, " ").trim().slice(0, 200);
-  const hint = status === 401
-    ? "Check this host's clock and that keys.json belongs to this coordinator's node"
-    : "Look into the coordinator's log";
-  return new CoordError(`coordinator ${base} refused: ${status} ${reason}`, hint, { status });
+  const reason = text.replace(/[\p{C}\s]+/gu, " ").trim().slice(0, 200);
+  const message = `coordinator ${base} refused: ${`${status} ${reason}`.trim()}`;
+  return new CoordError(message, refusedHint(status), { status });
+}
+
+function refusedHint(status: number): string {
+  switch (status) {
+    case 401:
+      return "Check this host's clock and that keys.json belongs to this coordinator's node";
+    case 404:
+      return "Check that the URL is a coordinator's";
+    case 429:
+      return "Wait: the coordinator takes few calls at a time from one address";
+    default:
+      return "Look into the coordinator's log";
+  }
 }
 
 /** What parses wrongly is a coordinator of another kind; trying again does not mend it. */

@@ -12,14 +12,20 @@ import { WINDOW_SECONDS } from "./auth.ts";
 export const LEASE_MS = 120_000;
 /** An address whose node was silent for so long may be given to another, if none is free. */
 export const ADDRESS_KEPT_MS = 30 * 24 * 3600 * 1000;
+/** However large the pool is: the memory that nodes may take. */
+export const MAX_NODES = 65_536;
 export const MAX_QUEUE = 64;
 export const SIGNAL_MAX_AGE_MS = 30_000;
 /** All mailboxes together. */
-const MAX_QUEUED = 65_536;
+export const MAX_QUEUED_BYTES = 32 * 1024 * 1024;
+/** What a sealed message takes besides its bytes. */
+const ENVELOPE_OVERHEAD = 128;
 /** Signatures remembered: more in one window than this are refused, not forgotten. */
-export const MAX_SEEN = 200_000;
+export const MAX_SEEN = 500_000;
+/** So that one node cannot use up all of {@link MAX_SEEN}. */
+export const MAX_SEEN_PER_NODE = 16_384;
 
-/** What is stored of a node. Times are wall-clock ms since 1970. */
+/** What is stored of a node. Times are ms since 1970. */
 export interface NodeRecord {
   nodeKey: NodeKey;
   discoKey: DiscoKey;
@@ -27,13 +33,16 @@ export interface NodeRecord {
   tunnelIp: Ip;
   endpoints: AdvertisedEndpoint[];
   updatedMs: number;
+  /** Renewed in memory only; what is stored is when it was last written. */
   leaseEndsMs: number;
+  /** Whether it is in the list of peers: the lease lives, or its end was not noticed yet. */
+  listed: boolean;
 }
 
 /** A rule was broken; `status` is the HTTP status. */
 export class RegistryError extends Error {
   override name = "RegistryError";
-  constructor(readonly status: number, message: string) {
+  constructor(readonly status: number, message: string, readonly retryAfterMs?: number) {
     super(message);
   }
 }
@@ -46,20 +55,32 @@ export class Registry {
   readonly #byIp = new Map<Ip, NodeRecord>();
   readonly #byDisco = new Map<DiscoKey, NodeRecord>();
   readonly #queues = new Map<DiscoKey, Queued[]>();
-  #queued = 0;
-  readonly #seen = new Map<string, number>();
+  #queuedBytes = 0;
+  /** Signature to when it may be forgotten. */
+  readonly #seen = new Map<NodeKey, Map<string, number>>();
+  #seenCount = 0;
   /** Changes with every change of what is listed. */
   #version: number;
+  /** No address below is free: none is ever given back, only handed on. */
+  #lowestFree: number;
 
-  constructor(pool: Cidr, stored: readonly NodeRecord[], version: number) {
+  /** Who was listed when the coordinator stopped gets the time of a lease to call again. */
+  constructor(pool: Cidr, stored: readonly NodeRecord[], version: number, nowMs: number) {
     this.pool = pool;
     this.#version = version;
+    [this.#lowestFree] = this.#range();
     for (const record of stored) {
       if (!cidrContains(pool, record.tunnelIp)) {
         throw new RangeError(`stored address ${record.tunnelIp} is outside of the pool`);
       }
-      this.#put(record);
+      this.#put(record.listed ? { ...record, leaseEndsMs: nowMs + LEASE_MS } : record);
     }
+  }
+
+  /** How many addresses the pool has for nodes. */
+  get capacity(): number {
+    const [first, last] = this.#range();
+    return Math.min(last - first + 1, MAX_NODES);
   }
 
   /** 16 hex digits, as the original writes it. */
@@ -76,25 +97,27 @@ export class Registry {
   }
 
   /**
-   * The node's record after registering, and whether it must be stored. Unsigned requests get in
-   * only where they change nothing that is there. Throws {@link RegistryError}.
+   * The node's record after registering, and whether it must be stored. An unsigned request may
+   * add a node, never change one. Throws {@link RegistryError}.
    */
   register(
     request: RegisterRequest,
     options: { signed: boolean; nowMs: number },
   ): { record: NodeRecord; changed: boolean } {
-    const { nowMs } = options;
+    const { signed, nowMs } = options;
     const known = this.#nodes.get(request.nodeKey);
     this.#refuseTakenDiscoKey(request);
     const same = known && known.discoKey === request.discoKey && known.name === request.nodeName;
-    if (known && !options.signed && !same) {
+    if (known && !signed) {
+      // The original registers at every start and never signs that; its next call is signed.
+      if (same) return { record: known, changed: false };
       throw new RegistryError(
         401,
         "this node is registered already: sign the request to change it",
       );
     }
-    if (known && same && known.leaseEndsMs > nowMs) {
-      if (options.signed) known.leaseEndsMs = nowMs + LEASE_MS;
+    if (same && known.listed) {
+      known.leaseEndsMs = nowMs + LEASE_MS;
       return { record: known, changed: false };
     }
     const record: NodeRecord = {
@@ -105,6 +128,7 @@ export class Registry {
       endpoints: known?.endpoints ?? [],
       updatedMs: nowMs,
       leaseEndsMs: nowMs + LEASE_MS,
+      listed: true,
     };
     this.#put(record);
     this.#version++;
@@ -136,37 +160,43 @@ export class Registry {
   renew(key: NodeKey, nowMs: number): boolean {
     const record = this.#nodes.get(key);
     if (!record) return false;
-    const wasListed = record.leaseEndsMs > nowMs;
     record.leaseEndsMs = nowMs + LEASE_MS;
-    if (!wasListed) this.#version++;
-    return !wasListed;
-  }
-
-  /** Ends the lease; the node keeps its address. */
-  leave(key: NodeKey, nowMs: number): void {
-    const record = this.#nodes.get(key);
-    if (!record || record.leaseEndsMs <= nowMs) return;
-    record.leaseEndsMs = nowMs;
+    if (record.listed) return false;
+    record.listed = true;
     this.#version++;
+    return true;
   }
 
-  /** Notices leases that ended since; true when the list changed by it. */
-  expire(lastMs: number, nowMs: number): boolean {
-    let ended = false;
-    for (const { leaseEndsMs } of this.#nodes.values()) {
-      ended ||= leaseEndsMs > lastMs && leaseEndsMs <= nowMs;
-    }
-    if (ended) this.#version++;
+  /** Ends the lease; the node keeps its address. Whether the list of peers changed. */
+  leave(key: NodeKey, nowMs: number): boolean {
+    const record = this.#nodes.get(key);
+    if (!record?.listed) return false;
+    record.leaseEndsMs = nowMs;
+    record.listed = false;
+    this.#version++;
+    return true;
+  }
+
+  /** Takes nodes from the list whose lease is over, and gives them. */
+  expire(nowMs: number): NodeRecord[] {
+    const ended = [...this.#nodes.values()]
+      .filter(({ listed, leaseEndsMs }) => listed && leaseEndsMs <= nowMs);
+    for (const record of ended) record.listed = false;
+    if (ended.length > 0) this.#version++;
     return ended;
   }
 
-  /** Nodes whose lease lives, by address. */
-  listed(nowMs: number): PeerRecord[] {
+  /** The list of peers, by address. */
+  listed(): PeerRecord[] {
     return [...this.#nodes.values()]
-      .filter(({ leaseEndsMs }) => leaseEndsMs > nowMs)
+      .filter(({ listed }) => listed)
       .sort((a, b) => ipNumber(a.tunnelIp) - ipNumber(b.tunnelIp))
-      .map(({ updatedMs, leaseEndsMs: _, ...record }) => ({
-        ...record,
+      .map(({ nodeKey, discoKey, name, tunnelIp, endpoints, updatedMs }) => ({
+        nodeKey,
+        discoKey,
+        name,
+        tunnelIp,
+        endpoints,
         updatedAt: new Date(updatedMs).toISOString(),
       }));
   }
@@ -176,16 +206,16 @@ export class Registry {
   /** Whether somebody by that key exists to take it. The oldest of a full queue is dropped. */
   enqueue(to: DiscoKey, envelope: Required<Envelope>, nowMs: number): boolean {
     if (!this.#byDisco.has(to)) return false;
-    if (this.#queued >= MAX_QUEUED) this.#dropStale(nowMs);
-    if (this.#queued >= MAX_QUEUED) throw new RegistryError(503, "mailboxes are full");
-    const queue = this.#queues.get(to) ?? [];
-    this.#queues.set(to, queue);
-    queue.push({ ...envelope, enqueuedMs: nowMs });
-    this.#queued++;
-    if (queue.length > MAX_QUEUE) {
-      queue.shift();
-      this.#queued--;
+    const bytes = envelopeBytes(envelope);
+    if (this.#queuedBytes + bytes > MAX_QUEUED_BYTES) {
+      throw new RegistryError(503, "mailboxes are full: try again later", SIGNAL_MAX_AGE_MS);
     }
+    const queue = this.#queues.get(to) ?? [];
+    const dropped = queue.length >= MAX_QUEUE ? queue.shift() : undefined;
+    if (dropped) this.#queuedBytes -= envelopeBytes(dropped);
+    queue.push({ ...envelope, enqueuedMs: nowMs });
+    this.#queues.set(to, queue);
+    this.#queuedBytes += bytes;
     return true;
   }
 
@@ -193,33 +223,53 @@ export class Registry {
   dequeue(to: DiscoKey, nowMs: number): Queued[] {
     const queue = this.#queues.get(to) ?? [];
     this.#queues.delete(to);
-    this.#queued -= queue.length;
-    return queue.filter(({ enqueuedMs }) => nowMs - enqueuedMs <= SIGNAL_MAX_AGE_MS);
+    for (const envelope of queue) this.#queuedBytes -= envelopeBytes(envelope);
+    return queue.filter((envelope) => isFresh(envelope, nowMs));
   }
 
   #dropStale(nowMs: number): void {
-    for (const [to, queue] of this.#queues) {
-      const fresh = queue.filter(({ enqueuedMs }) => nowMs - enqueuedMs <= SIGNAL_MAX_AGE_MS);
-      this.#queued -= queue.length - fresh.length;
-      if (fresh.length === 0) this.#queues.delete(to);
-      else this.#queues.set(to, fresh);
+    for (const to of [...this.#queues.keys()]) {
+      const fresh = this.dequeue(to, nowMs);
+      if (fresh.length === 0) continue;
+      this.#queues.set(to, fresh);
+      for (const envelope of fresh) this.#queuedBytes += envelopeBytes(envelope);
     }
   }
 
   // --- replays
 
   /** Throws {@link RegistryError} when this signature was accepted before. */
-  acceptOnce(signature: string, timestampSeconds: number, nowMs: number): void {
-    if (this.#seen.has(signature)) throw new RegistryError(401, "this request was sent before");
-    if (this.#seen.size >= MAX_SEEN) this.#forgetSignatures(nowMs);
-    if (this.#seen.size >= MAX_SEEN) throw new RegistryError(503, "too many requests");
-    this.#seen.set(signature, (timestampSeconds + WINDOW_SECONDS + 1) * 1000);
+  acceptOnce(claim: { nodeKey: NodeKey; signature: string; timestampSeconds: number }): void {
+    const seen = this.#seen.get(claim.nodeKey) ?? new Map<string, number>();
+    if (seen.has(claim.signature)) {
+      throw new RegistryError(401, "this request was sent before: sign each request anew");
+    }
+    if (seen.size >= MAX_SEEN_PER_NODE) {
+      throw new RegistryError(429, "too many requests of this node", WINDOW_SECONDS * 1000);
+    }
+    if (this.#seenCount >= MAX_SEEN) {
+      throw new RegistryError(503, "too many requests of all nodes", WINDOW_SECONDS * 1000);
+    }
+    seen.set(claim.signature, (claim.timestampSeconds + WINDOW_SECONDS + 1) * 1000);
+    this.#seen.set(claim.nodeKey, seen);
+    this.#seenCount++;
   }
 
-  #forgetSignatures(nowMs: number): void {
-    for (const [signature, endsMs] of this.#seen) {
-      if (endsMs < nowMs) this.#seen.delete(signature);
+  #forgetSignatures(wallMs: number): void {
+    for (const [key, seen] of this.#seen) {
+      for (const [signature, endsMs] of seen) {
+        if (endsMs >= wallMs) continue;
+        seen.delete(signature);
+        this.#seenCount--;
+      }
+      if (seen.size === 0) this.#seen.delete(key);
     }
+  }
+
+  /** Forgets messages and signatures that are too old to matter; to be called each few seconds. */
+  sweep(nowMs: number, wallMs: number): void {
+    this.#dropStale(nowMs);
+    this.#forgetSignatures(wallMs);
   }
 
   // --- addresses
@@ -236,14 +286,16 @@ export class Registry {
   }
 
   #allocate(wanted: Ip | undefined, nowMs: number): Ip {
+    if (this.#nodes.size >= MAX_NODES) return this.#reclaim(nowMs);
     const [first, last] = this.#range();
     if (wanted && cidrContains(this.pool, wanted) && !this.#byIp.has(wanted)) {
       const number = ipNumber(wanted);
       if (number >= first && number <= last) return wanted;
     }
-    for (let number = first; number <= last; number++) {
-      const ip = numberIp(number);
+    while (this.#lowestFree <= last) {
+      const ip = numberIp(this.#lowestFree);
       if (!this.#byIp.has(ip)) return ip;
+      this.#lowestFree++;
     }
     return this.#reclaim(nowMs);
   }
@@ -258,11 +310,12 @@ export class Registry {
 
   /** The address of the node that was silent for longest, if that was long enough. */
   #reclaim(nowMs: number): Ip {
-    const oldest = [...this.#nodes.values()].reduce<NodeRecord | undefined>(
-      (a, b) => a && a.leaseEndsMs <= b.leaseEndsMs ? a : b,
-      undefined,
-    );
-    if (!oldest || nowMs - oldest.leaseEndsMs < ADDRESS_KEPT_MS) {
+    let oldest: NodeRecord | undefined;
+    for (const record of this.#nodes.values()) {
+      if (!mayLoseAddress(record, nowMs)) continue;
+      if (!oldest || record.leaseEndsMs < oldest.leaseEndsMs) oldest = record;
+    }
+    if (!oldest) {
       throw new RegistryError(500, "pool exhausted: start the coordinator with a larger --pool");
     }
     this.#nodes.delete(oldest.nodeKey);
@@ -270,6 +323,19 @@ export class Registry {
     this.#byDisco.delete(oldest.discoKey);
     return oldest.tunnelIp;
   }
+}
+
+/** Who only registered and told no endpoint never was of use: the address is kept for a lease. */
+function mayLoseAddress({ listed, leaseEndsMs, endpoints }: NodeRecord, nowMs: number): boolean {
+  return !listed && nowMs - leaseEndsMs >= (endpoints.length > 0 ? ADDRESS_KEPT_MS : 0);
+}
+
+function envelopeBytes({ sealed }: Envelope): number {
+  return sealed.length + ENVELOPE_OVERHEAD;
+}
+
+function isFresh({ enqueuedMs }: Queued, nowMs: number): boolean {
+  return nowMs - enqueuedMs <= SIGNAL_MAX_AGE_MS;
 }
 
 function ipNumber(ip: Ip): number {

@@ -1,7 +1,7 @@
 /** The coordinator as a function from Request to Response; no port is opened here. */
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
-import type { DiscoKey } from "../keys.ts";
+import type { DiscoKey, NodeKey } from "../keys.ts";
 import {
   ApiError,
   envelopesJson,
@@ -13,14 +13,15 @@ import {
   registerResponseJson,
 } from "./api.ts";
 import { AuthError, type Claim, readClaim, verifyClaim, WINDOW_SECONDS } from "./auth.ts";
+import { NewcomerLimit } from "./newcomers.ts";
 import { LEASE_MS, type NodeRecord, type Registry, RegistryError } from "./registry.ts";
 import type { Store } from "./store.ts";
 
 export const HOLD_MS = 25_000;
-const BODY_TIMEOUT_MS = 10_000;
-const EXPIRY_CHECK_MS = 5_000;
-/** A node polls peers and signals; more of a kind than this are answered at once. */
-const MAX_HELD_PER_NODE = 2;
+export const BODY_TIMEOUT_MS = 10_000;
+export const SWEEP_MS = 5_000;
+/** A node polls peers and signals; of more of a kind than this the oldest is answered at once. */
+export const MAX_HELD_PER_NODE = 2;
 
 export interface CoordServerOptions {
   registry: Registry;
@@ -33,11 +34,17 @@ export interface CoordServerOptions {
   debug: boolean;
 }
 
+/** So many new nodes may come from one source at once, and as many again in the time of a lease. */
+const MIN_NEWCOMERS = 32;
+const MAX_NEWCOMERS = 1024;
+
 interface Call {
   request: Request;
   path: string;
   body: Uint8Array<ArrayBuffer>;
 }
+
+const MAX_ERROR_LENGTH = 200;
 
 const ROUTES: Record<string, readonly string[]> = {
   "/v1/register": ["POST", "DELETE"],
@@ -50,45 +57,67 @@ const ROUTES: Record<string, readonly string[]> = {
 
 export class CoordServer {
   readonly #options: CoordServerOptions;
-  readonly #startedMs: number;
+  readonly #started: { wallMs: number; nowMs: number };
+  readonly #newcomers: NewcomerLimit;
   /** Held calls: each is told when what it waits for may have changed. */
   readonly #listWaiters = new Set<() => void>();
   readonly #mailWaiters = new Map<DiscoKey, Set<() => void>>();
-  readonly #held = new Map<string, number>();
+  readonly #held = new Map<string, Set<() => void>>();
+  /** Nodes whose last change is not on the disk yet. */
+  readonly #unsaved = new Set<NodeKey>();
   #cachedPeers: { etag: string; text: string } | undefined;
-  #expiredMs: number;
 
   constructor(options: CoordServerOptions) {
+    const { clock, registry } = options;
     this.#options = options;
-    this.#startedMs = options.clock.wallMs();
-    this.#expiredMs = this.#startedMs;
+    this.#started = { wallMs: clock.wallMs(), nowMs: clock.nowMs() };
+    // Nodes that only register hold their address for one lease: one source gets half of a pool.
+    const burst = Math.max(MIN_NEWCOMERS, Math.min(MAX_NEWCOMERS, registry.capacity / 4));
+    this.#newcomers = new NewcomerLimit({ burst, refillMs: LEASE_MS / burst });
   }
 
-  /** Ends leases in time; runs until the signal. */
+  /** Ends leases and forgets what is old; runs until the signal. */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, registry } = this.#options;
+    const { clock, log } = this.#options;
     while (!signal.aborted) {
-      await clock.sleep(EXPIRY_CHECK_MS, signal).catch(() => {});
-      const nowMs = clock.wallMs();
-      if (registry.expire(this.#expiredMs, nowMs)) this.#listChanged();
-      this.#expiredMs = nowMs;
+      await clock.sleep(SWEEP_MS, signal).catch(() => {});
+      try {
+        this.#sweep();
+      } catch (error) {
+        log.error("state not saved", { error: errorText(error) });
+      }
     }
   }
 
-  /** Never throws. */
-  async handle(request: Request): Promise<Response> {
+  #sweep(): void {
+    const { clock, registry } = this.#options;
+    const nowMs = this.#nowMs();
+    registry.sweep(nowMs, clock.wallMs());
+    const ended = registry.expire(nowMs);
+    if (ended.length > 0) this.#listChanged(...ended);
+    else if (this.#unsaved.size > 0) this.#save();
+  }
+
+  /** Wall-clock time as at the start, but never set: leases do not end when this host's clock is. */
+  #nowMs(): number {
+    const { wallMs, nowMs } = this.#started;
+    return wallMs + this.#options.clock.nowMs() - nowMs;
+  }
+
+  /** `source` is the address that the request came from. Never throws. */
+  async handle(request: Request, source = ""): Promise<Response> {
     try {
-      return await this.#route(request);
+      return await this.#route(request, source);
     } catch (error) {
       if (error instanceof ApiError) return plain(400, error.message);
       if (error instanceof AuthError) return plain(401, error.message);
-      if (error instanceof RegistryError) return plain(error.status, error.message);
+      if (error instanceof RegistryError) return refusal(error);
       this.#options.log.error("request failed", { error: errorText(error) });
       return plain(500, "internal error");
     }
   }
 
-  async #route(request: Request): Promise<Response> {
+  async #route(request: Request, source: string): Promise<Response> {
     const path = new URL(request.url).pathname;
     const methods = Object.hasOwn(ROUTES, path) ? ROUTES[path] : undefined;
     if (!methods || (path === "/debug/peers" && !this.#options.debug)) {
@@ -99,29 +128,28 @@ export class CoordServer {
     }
     if (path === "/healthz") return plain(200, "ok");
     if (path === "/debug/peers") return this.#peersNow();
-    if (path === "/v1/register" && request.method === "POST") return await this.#register(request);
-    const call = { request, path, body: new Uint8Array(0) };
+    if (path === "/v1/register" && request.method === "POST") {
+      return await this.#register(request, source);
+    }
     // Cheap checks come before the body is read, and the body before the signature's cost.
     const claim = this.#claim(request);
-    if (!this.#options.registry.node(claim.nodeKey)) throw new RegistryError(404, "not registered");
-    call.body = await readBody(request);
+    this.#member(claim.nodeKey);
+    const body = await readBody(request, this.#options.clock);
+    const call = { request, path, body };
     const node = await this.#authenticated(claim, call);
     return await this.#answer(call, node);
   }
 
   async #answer(call: Call, node: NodeRecord): Promise<Response> {
-    const { registry, clock } = this.#options;
-    const nowMs = clock.wallMs();
+    const { registry } = this.#options;
+    const nowMs = this.#nowMs();
     switch (`${call.request.method} ${call.path}`) {
       case "DELETE /v1/register":
-        registry.leave(node.nodeKey, nowMs);
-        this.#options.store.save(node, registry.version);
-        this.#listChanged();
+        if (registry.leave(node.nodeKey, nowMs)) this.#listChanged(node);
         return Response.json({ ok: true });
       case "POST /v1/endpoints":
         if (registry.setEndpoints(node.nodeKey, parseEndpointsRequest(json(call.body)), nowMs)) {
-          this.#options.store.save(node, registry.version);
-          this.#listChanged();
+          this.#listChanged(node);
         }
         return Response.json({ ok: true });
       case "GET /v1/peers":
@@ -136,23 +164,27 @@ export class CoordServer {
   // --- authentication
 
   #claim(request: Request): Claim {
-    const nowMs = this.#options.clock.wallMs();
-    const claim = readClaim(request.headers, nowMs);
+    const { clock } = this.#options;
+    const claim = readClaim(request.headers, clock.wallMs());
     // Signatures seen before a restart are forgotten: nothing from before it is taken again.
-    const startedMs = this.#startedMs;
-    const window = WINDOW_SECONDS * 1000;
-    if (nowMs - startedMs < window && claim.timestampSeconds * 1000 + 999 < startedMs) {
-      throw new RegistryError(425, "signed before the coordinator started: sign again");
+    const { wallMs: startedMs, nowMs: startedNowMs } = this.#started;
+    const isNew = clock.nowMs() - startedNowMs <= WINDOW_SECONDS * 1000;
+    if (isNew && claim.timestampSeconds * 1000 < startedMs) {
+      throw new RegistryError(425, "signed before the coordinator started: sign again", 1000);
     }
     return claim;
   }
 
+  #member(nodeKey: NodeKey): NodeRecord {
+    const node = this.#options.registry.node(nodeKey);
+    if (!node) throw new RegistryError(404, "not registered: this node must register first");
+    return node;
+  }
+
   async #authenticated(claim: Claim, { request, path, body }: Call): Promise<NodeRecord> {
     await this.#verify(claim, { request, path, body });
-    const { registry, clock } = this.#options;
-    const node = registry.node(claim.nodeKey);
-    if (!node) throw new RegistryError(404, "not registered");
-    if (registry.renew(claim.nodeKey, clock.wallMs())) this.#listChanged();
+    const node = this.#member(claim.nodeKey);
+    if (this.#options.registry.renew(claim.nodeKey, this.#nowMs())) this.#listChanged(node);
     return node;
   }
 
@@ -164,28 +196,26 @@ export class CoordServer {
     // Looking at the list changes nothing: the original, whose requests in one second are all
     // alike, may look twice.
     const mayRepeat = !claim.hasNonce && method === "GET" && path === "/v1/peers";
-    if (mayRepeat) return;
-    const { registry, clock } = this.#options;
-    registry.acceptOnce(claim.signature, claim.timestampSeconds, clock.wallMs());
+    if (!mayRepeat) this.#options.registry.acceptOnce(claim);
   }
 
   // --- calls
 
-  async #register(request: Request): Promise<Response> {
-    const { registry, store, clock, log, stun } = this.#options;
+  async #register(request: Request, source: string): Promise<Response> {
+    const { registry, clock, log, stun } = this.#options;
     const signed = request.headers.has("authorization");
     const claim = signed ? this.#claim(request) : undefined;
-    const body = await readBody(request);
+    const body = await readBody(request, clock);
     const wanted = parseRegisterRequest(json(body));
-    if (claim) {
-      if (claim.nodeKey !== wanted.nodeKey) throw new AuthError("signed by another node");
-      await this.#verify(claim, { request, path: "/v1/register", body });
-    }
-    const { record, changed } = registry.register(wanted, { signed, nowMs: clock.wallMs() });
+    if (claim && claim.nodeKey !== wanted.nodeKey) throw new AuthError("signed by another node");
+    if (!registry.node(wanted.nodeKey)) this.#limitNewcomers(source);
+    if (claim) await this.#verify(claim, { request, path: "/v1/register", body });
+    const { record, changed } = registry.register(wanted, { signed, nowMs: this.#nowMs() });
     if (changed) {
-      store.save(record, registry.version);
-      this.#listChanged();
+      this.#listChanged(record);
       log.info("node registered", { peer: record.nodeKey, tunnel_ip: record.tunnelIp });
+    } else if (this.#unsaved.size > 0) {
+      this.#save();
     }
     const { prefixLength } = registry.pool;
     return Response.json(registerResponseJson({
@@ -194,6 +224,13 @@ export class CoordServer {
       stun,
       leaseSeconds: LEASE_MS / 1000,
     }));
+  }
+
+  #limitNewcomers(source: string): void {
+    const waitMs = this.#newcomers.take(source, this.#nowMs());
+    if (waitMs > 0) {
+      throw new RegistryError(429, "too many new nodes from this address: try later", waitMs);
+    }
   }
 
   async #peers(request: Request, node: NodeRecord): Promise<Response> {
@@ -207,10 +244,10 @@ export class CoordServer {
 
   /** The same bytes for all who ask between two changes. */
   #peersNow(): Response {
-    const { registry, clock } = this.#options;
+    const { registry } = this.#options;
     const { etag } = registry;
     if (this.#cachedPeers?.etag !== etag) {
-      const text = JSON.stringify(peersJson(etag, registry.listed(clock.wallMs())));
+      const text = JSON.stringify(peersJson(etag, registry.listed()));
       this.#cachedPeers = { etag, text };
     }
     const headers = { "content-type": "application/json" };
@@ -218,23 +255,22 @@ export class CoordServer {
   }
 
   #signal({ body }: Call, node: NodeRecord): Response {
-    const { registry, clock } = this.#options;
     const { to, sealed } = parseSignal(json(body));
-    if (registry.enqueue(to, { from: node.discoKey, sealed }, clock.wallMs())) {
+    if (this.#options.registry.enqueue(to, { from: node.discoKey, sealed }, this.#nowMs())) {
       for (const wake of this.#mailWaiters.get(to) ?? []) wake();
     }
     return Response.json({ queued: true });
   }
 
   async #signals(request: Request, { nodeKey, discoKey }: NodeRecord): Promise<Response> {
-    const { registry, clock } = this.#options;
-    let envelopes = registry.dequeue(discoKey, clock.wallMs());
+    const { registry } = this.#options;
+    let envelopes = registry.dequeue(discoKey, this.#nowMs());
     if (envelopes.length === 0) {
       const waiters = this.#mailWaiters.get(discoKey) ?? new Set();
       this.#mailWaiters.set(discoKey, waiters);
       await this.#hold(`signals ${nodeKey}`, request.signal, waiters);
       if (waiters.size === 0) this.#mailWaiters.delete(discoKey);
-      if (!request.signal.aborted) envelopes = registry.dequeue(discoKey, clock.wallMs());
+      if (!request.signal.aborted) envelopes = registry.dequeue(discoKey, this.#nowMs());
     }
     return Response.json(envelopesJson(envelopes.map(({ enqueuedMs, ...envelope }) => ({
       ...envelope,
@@ -246,27 +282,47 @@ export class CoordServer {
 
   /** Waits until woken, for {@link HOLD_MS}, or until the caller hangs up. */
   async #hold(who: string, hungUp: AbortSignal, waiters: Set<() => void>): Promise<void> {
-    const held = this.#held.get(who) ?? 0;
-    if (held >= MAX_HELD_PER_NODE) return;
-    this.#held.set(who, held + 1);
     const woken = new AbortController();
     const wake = () => woken.abort();
+    const held = this.#held.get(who) ?? new Set();
+    const [oldest] = held;
+    if (oldest && held.size >= MAX_HELD_PER_NODE) {
+      held.delete(oldest);
+      oldest();
+    }
+    this.#held.set(who, held.add(wake));
     waiters.add(wake);
     const either = AbortSignal.any([woken.signal, hungUp]);
     await this.#options.clock.sleep(HOLD_MS, either).catch(() => {});
     waiters.delete(wake);
-    const left = this.#held.get(who)! - 1;
-    if (left === 0) this.#held.delete(who);
-    else this.#held.set(who, left);
+    held.delete(wake);
+    if (held.size === 0 && this.#held.get(who) === held) this.#held.delete(who);
   }
 
-  #listChanged(): void {
+  /** Stores what changed in the list, then tells those who wait for it. */
+  #listChanged(...records: NodeRecord[]): void {
+    for (const { nodeKey } of records) this.#unsaved.add(nodeKey);
+    this.#save();
     for (const wake of this.#listWaiters) wake();
+  }
+
+  /** What cannot be written now is tried again by the next sweep. */
+  #save(): void {
+    const { registry, store } = this.#options;
+    const records = [...this.#unsaved].flatMap((key) => registry.node(key) ?? []);
+    store.save(records, registry.version);
+    this.#unsaved.clear();
   }
 }
 
+function refusal({ status, message, retryAfterMs }: RegistryError): Response {
+  if (retryAfterMs === undefined) return plain(status, message);
+  return plain(status, message, { "retry-after": String(Math.ceil(retryAfterMs / 1000)) });
+}
+
+/** One line: what was sent may be quoted in it. */
 function plain(status: number, text: string, headers: Record<string, string> = {}): Response {
-  return new Response(text + "\n", { status, headers });
+  return new Response(text.slice(0, MAX_ERROR_LENGTH) + "\n", { status, headers });
 }
 
 function json(body: Uint8Array): unknown {
@@ -277,27 +333,35 @@ function json(body: Uint8Array): unknown {
   }
 }
 
+const TOO_LONG = `body is longer than ${MAX_BODY_LENGTH} bytes`;
+
 /** At most {@link MAX_BODY_LENGTH} bytes, however slowly or endlessly they come. */
-async function readBody(request: Request): Promise<Uint8Array<ArrayBuffer>> {
+async function readBody(request: Request, clock: Clock): Promise<Uint8Array<ArrayBuffer>> {
   if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_LENGTH) {
-    throw new RegistryError(413, "body is too long");
+    throw new RegistryError(413, TOO_LONG);
   }
   if (!request.body) return new Uint8Array(0);
   const reader = request.body.getReader();
-  const timer = setTimeout(() => reader.cancel("too slow").catch(() => {}), BODY_TIMEOUT_MS);
+  const finished = new AbortController();
+  let tooSlow = false;
+  clock.sleep(BODY_TIMEOUT_MS, finished.signal).then(() => {
+    tooSlow = true;
+    return reader.cancel("too slow");
+  }).catch(() => {});
   const body = new Uint8Array(MAX_BODY_LENGTH);
   let length = 0;
   try {
     for (let part = await reader.read(); !part.done; part = await reader.read()) {
       if (length + part.value.length > MAX_BODY_LENGTH) {
         await reader.cancel("too long").catch(() => {});
-        throw new RegistryError(413, "body is too long");
+        throw new RegistryError(413, TOO_LONG);
       }
       body.set(part.value, length);
       length += part.value.length;
     }
   } finally {
-    clearTimeout(timer);
+    finished.abort();
   }
+  if (tooSlow) throw new RegistryError(408, "body came too slowly");
   return body.slice(0, length);
 }

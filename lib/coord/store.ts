@@ -6,9 +6,10 @@ import type { DiscoKey, NodeKey } from "../keys.ts";
 import type { EndpointSource } from "./api.ts";
 import type { NodeRecord } from "./registry.ts";
 
-const SCHEMA_VERSION = 1;
+const SCHEMA_VERSION = 2;
+const OTHER_FILE = "Give another file with --state, or move this one away to start afresh";
 
-/** Every write is on the disk when the call returns (WAL with synchronous=FULL). */
+/** Every write is on the disk when the call returns (WAL with synchronous=FULL); one process has the file at a time. */
 export class Store implements Disposable {
   readonly #db: DatabaseSync;
 
@@ -17,10 +18,9 @@ export class Store implements Disposable {
     try {
       return new Store(new DatabaseSync(path));
     } catch (cause) {
-      if (cause instanceof GretunError) throw cause;
       throw new GretunError(
         `cannot open ${path}: ${errorText(cause)}`,
-        "Give another file with --state, or move this one away to start afresh",
+        OTHER_FILE,
         { cause },
       );
     }
@@ -28,31 +28,31 @@ export class Store implements Disposable {
 
   private constructor(db: DatabaseSync) {
     this.#db = db;
-    db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 2000;");
+    // Two coordinators on one file would hand out the same addresses.
+    db.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL");
+    db.exec("PRAGMA synchronous = FULL");
     const { user_version } = db.prepare("PRAGMA user_version").get() as { user_version: number };
-    if (user_version > SCHEMA_VERSION) {
-      throw new GretunError("the state is a newer gretun-coord's", "Run that version");
+    if (user_version !== 0 && user_version !== SCHEMA_VERSION) {
+      throw new Error("it was written by another version of gretun-coord");
     }
     db.exec(`
       CREATE TABLE IF NOT EXISTS nodes (
         node_key TEXT PRIMARY KEY, disco_key TEXT NOT NULL, name TEXT NOT NULL,
         tunnel_ip TEXT NOT NULL, endpoints TEXT NOT NULL, updated_ms INTEGER NOT NULL,
-        lease_ends_ms INTEGER NOT NULL) STRICT;
+        lease_ends_ms INTEGER NOT NULL, listed INTEGER NOT NULL) STRICT;
       CREATE TABLE IF NOT EXISTS version (id INTEGER PRIMARY KEY, value INTEGER NOT NULL) STRICT;
       PRAGMA user_version = ${SCHEMA_VERSION};`);
   }
 
+  /** Throws `GretunError` when a row is not what {@link Store.save} writes. */
   nodes(): NodeRecord[] {
-    return this.#db.prepare("SELECT * FROM nodes").all().map((row) => ({
-      nodeKey: row.node_key as NodeKey,
-      discoKey: row.disco_key as DiscoKey,
-      name: String(row.name),
-      tunnelIp: parseIp(String(row.tunnel_ip)),
-      endpoints: (JSON.parse(String(row.endpoints)) as [string, EndpointSource][])
-        .map(([text, source]) => ({ endpoint: parseEndpoint(text), source })),
-      updatedMs: Number(row.updated_ms),
-      leaseEndsMs: Number(row.lease_ends_ms),
-    }));
+    try {
+      return this.#db.prepare("SELECT * FROM nodes").all().map(nodeOf);
+    } catch (cause) {
+      throw new GretunError(`the state file is damaged: ${errorText(cause)}`, OTHER_FILE, {
+        cause,
+      });
+    }
   }
 
   /** The list's version at the last write. */
@@ -61,22 +61,11 @@ export class Store implements Disposable {
     return Number(row?.value ?? 0);
   }
 
-  /** The node that got `record`'s address before, if another had it, is gone with that. */
-  save(record: NodeRecord, version: number): void {
-    const endpoints = record.endpoints.map((e) => [formatEndpoint(e.endpoint), e.source]);
+  /** All or nothing. A node that had one of these addresses before is gone with that. */
+  save(records: readonly NodeRecord[], version: number): void {
     this.#db.exec("BEGIN");
     try {
-      this.#db.prepare("DELETE FROM nodes WHERE tunnel_ip = ? AND node_key <> ?")
-        .run(record.tunnelIp, record.nodeKey);
-      this.#db.prepare(`INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?)`).run(
-        record.nodeKey,
-        record.discoKey,
-        record.name,
-        record.tunnelIp,
-        JSON.stringify(endpoints),
-        Math.round(record.updatedMs),
-        Math.round(record.leaseEndsMs),
-      );
+      for (const record of records) this.#saveNode(record);
       this.#db.prepare("INSERT OR REPLACE INTO version VALUES (1, ?)").run(version);
       this.#db.exec("COMMIT");
     } catch (error) {
@@ -85,7 +74,37 @@ export class Store implements Disposable {
     }
   }
 
+  #saveNode(record: NodeRecord): void {
+    const endpoints = record.endpoints.map((e) => [formatEndpoint(e.endpoint), e.source]);
+    this.#db.prepare("DELETE FROM nodes WHERE tunnel_ip = ? AND node_key <> ?")
+      .run(record.tunnelIp, record.nodeKey);
+    this.#db.prepare("INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?)").run(
+      record.nodeKey,
+      record.discoKey,
+      record.name,
+      record.tunnelIp,
+      JSON.stringify(endpoints),
+      Math.round(record.updatedMs),
+      Math.round(record.leaseEndsMs),
+      Number(record.listed),
+    );
+  }
+
   [Symbol.dispose](): void {
     this.#db.close();
   }
+}
+
+function nodeOf(row: Record<string, unknown>): NodeRecord {
+  return {
+    nodeKey: row.node_key as NodeKey,
+    discoKey: row.disco_key as DiscoKey,
+    name: String(row.name),
+    tunnelIp: parseIp(String(row.tunnel_ip)),
+    endpoints: (JSON.parse(String(row.endpoints)) as [string, EndpointSource][])
+      .map(([text, source]) => ({ endpoint: parseEndpoint(text), source })),
+    updatedMs: Number(row.updated_ms),
+    leaseEndsMs: Number(row.lease_ends_ms),
+    listed: row.listed === 1,
+  };
 }
