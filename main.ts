@@ -6,6 +6,7 @@ import denoJson from "./deno.json" with { type: "json" };
 const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   up: () => import("./lib/cli/up.ts"),
   peers: () => import("./lib/cli/peers.ts"),
+  stun: () => import("./lib/cli/stun.ts"),
 };
 
 function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {

@@ -3,7 +3,7 @@
 // node:dns/promises: importing that prints a deprecation warning of Deno's own.
 import { lookup as getAddrInfo } from "node:dns";
 import { type Endpoint, type Family, familyOf, type Ip, parseIp } from "../addr.ts";
-import { errorText, GretunError } from "../errors.ts";
+import { errorText, GretunError, UsageError } from "../errors.ts";
 import type { StunServer } from "./exchange.ts";
 
 export const DEFAULT_STUN_PORT = 3478;
@@ -15,7 +15,7 @@ export type Lookup = (hostname: string) => Promise<Ip[]>;
  * "host:port", "host", "192.0.2.1:3478", "[2001:db8::1]:3478" or "2001:db8::1" to one endpoint
  * each: the first IPv4 address, else the first IPv6 one; with `family` set, only of that family.
  * Names that do not resolve are left out. Throws {@link GretunError} with all causes when none is
- * left, and for a name that is none.
+ * left, {@link UsageError} for a name that is none.
  */
 export async function resolveServers(
   names: readonly string[],
@@ -32,7 +32,7 @@ export async function resolveServers(
   if (servers.length > 0 || names.length === 0) return servers;
   const causes = results.flatMap((r) => r.status === "rejected" ? [errorText(r.reason)] : []);
   throw new GretunError(
-    `Cannot resolve any STUN server: ${causes.join("; ")}`,
+    `cannot resolve any STUN server: ${causes.join("; ")}`,
     "Check the names and the DNS of this host, or give a server by address",
   );
 }
@@ -42,7 +42,7 @@ function choose(ips: readonly Ip[], family: Family | undefined): Ip | undefined 
   return ips.find((ip) => familyOf(ip) === 4) ?? ips[0];
 }
 
-/** Throws {@link GretunError}. */
+/** Throws {@link UsageError}. */
 export function parseServerName(name: string): { hostname: string; port: number } {
   const isBareIpv6 = name.split(":").length > 2 && !name.startsWith("[");
   const match = isBareIpv6
@@ -51,8 +51,8 @@ export function parseServerName(name: string): { hostname: string; port: number 
   const hostname = match?.[1] ?? match?.[2];
   const port = Number(match?.[3] ?? DEFAULT_STUN_PORT);
   if (!hostname || port < 1 || port > 65535 || (hostname.includes(":") && !isIp(hostname))) {
-    throw new GretunError(
-      `Cannot parse STUN server: ${JSON.stringify(name)}`,
+    throw new UsageError(
+      `cannot parse STUN server ${JSON.stringify(name)}`,
       "Write it as HOST:PORT, with an IPv6 address in brackets",
     );
   }
