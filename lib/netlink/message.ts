@@ -30,8 +30,15 @@ export interface NetlinkMessage {
   payload: Uint8Array;
 }
 
+export interface NetlinkReply extends NetlinkMessage {
+  /** Whom it is for; {@link NetlinkTransport.portId} when it answers us. */
+  portId: number;
+}
+
 /** Bytes of requests out, datagrams of replies in. */
 export interface NetlinkTransport extends Disposable {
+  /** The address of this end, which the kernel puts into its replies. */
+  readonly portId: number;
   send(bytes: Uint8Array): void;
   /** The next datagram of replies; the kernel has it ready when {@link send} returns. */
   receive(): Uint8Array;
@@ -69,19 +76,20 @@ export function encodeMessage(message: NetlinkMessage): Uint8Array<ArrayBuffer> 
 }
 
 /** All messages of one datagram. Throws {@link NetlinkFormatError}. */
-export function decodeMessages(datagram: Uint8Array): NetlinkMessage[] {
-  const messages: NetlinkMessage[] = [];
+export function decodeMessages(datagram: Uint8Array): NetlinkReply[] {
+  const messages: NetlinkReply[] = [];
   const reader = new Reader(datagram, "host");
   while (reader.left >= NLMSG_HDRLEN) {
     const length = reader.u32();
     const type = reader.u16();
     const flags = reader.u16();
     const sequence = reader.u32();
-    reader.skip(4); // port id
+    const portId = reader.u32();
     if (length < NLMSG_HDRLEN || length - NLMSG_HDRLEN > reader.left) {
       throw new NetlinkFormatError(`message of ${length} bytes does not fit its datagram`);
     }
-    messages.push({ type, flags, sequence, payload: reader.bytes(length - NLMSG_HDRLEN) });
+    const payload = reader.bytes(length - NLMSG_HDRLEN);
+    messages.push({ type, flags, sequence, portId, payload });
     reader.skip(Math.min(reader.left, (4 - length % 4) % 4));
   }
   return messages;
@@ -113,7 +121,7 @@ export class NetlinkConnection implements Disposable {
     const sequence = this.#send(request, NLM_F_ACK);
     const replies: NetlinkMessage[] = [];
     while (true) {
-      for (const message of this.#receive(sequence)) {
+      for (const message of this.#repliesTo(sequence)) {
         if (message.type !== NLMSG_ERROR) replies.push(message);
         else if (this.#isAck(message, request.operation)) return replies;
       }
@@ -142,7 +150,7 @@ export class NetlinkConnection implements Disposable {
     }
     this.#transport.send(bytes.finish());
     while (wanted.size > 0) {
-      for (const message of decodeMessages(this.#transport.receive())) {
+      for (const message of this.#receive()) {
         if (message.sequence < first || message.type !== NLMSG_ERROR) continue;
         this.#isAck(message, wanted.get(message.sequence) ?? "apply the batch");
         wanted.delete(message.sequence);
@@ -155,7 +163,7 @@ export class NetlinkConnection implements Disposable {
     const parts: NetlinkMessage[] = [];
     let interrupted = false;
     while (true) {
-      for (const message of this.#receive(sequence)) {
+      for (const message of this.#repliesTo(sequence)) {
         interrupted ||= (message.flags & NLM_F_DUMP_INTR) !== 0;
         if (message.type === NLMSG_ERROR) this.#isAck(message, request.operation);
         else if (message.type === NLMSG_DONE) {
@@ -181,9 +189,13 @@ export class NetlinkConnection implements Disposable {
   }
 
   /** Replies to an earlier request, abandoned by an error, are passed over. */
-  #receive(sequence: number): NetlinkMessage[] {
+  #repliesTo(sequence: number): NetlinkMessage[] {
+    return this.#receive().filter((message) => message.sequence === sequence);
+  }
+
+  #receive(): NetlinkMessage[] {
     return decodeMessages(this.#transport.receive())
-      .filter((message) => message.sequence === sequence);
+      .filter(({ portId }) => portId === this.#transport.portId);
   }
 
   /** `struct nlmsgerr`: errno, the request's header (and payload unless capped), attributes. */
@@ -196,15 +208,23 @@ export class NetlinkConnection implements Disposable {
       const requestLength = reader.u32();
       const capped = (flags & NLM_F_CAPPED) !== 0;
       reader.skip((capped ? NLMSG_HDRLEN : (requestLength + 3) & ~3) - 4);
-      extack = value.string(decodeAttrs(reader.bytes()).get(NLMSGERR_ATTR_MSG));
+      extack = extackText(reader);
     }
     throw new NetlinkError(operation, -error, extack);
   }
 
   /** A dump that failed in the middle says so in its last message. */
-  #checkDone({ payload }: NetlinkMessage, operation: string): void {
+  #checkDone({ payload, flags }: NetlinkMessage, operation: string): void {
     if (payload.length < 4) return;
-    const error = new Reader(payload, "host").i32();
-    if (error < 0) throw new NetlinkError(operation, -error);
+    const reader = new Reader(payload, "host");
+    const error = reader.i32();
+    if (error >= 0) return;
+    const extack = (flags & NLM_F_ACK_TLVS) !== 0 ? extackText(reader) : undefined;
+    throw new NetlinkError(operation, -error, extack);
   }
+}
+
+/** The kernel's own words, of the extended ack's attributes that are left in `reader`. */
+function extackText(reader: Reader): string | undefined {
+  return value.string(decodeAttrs(reader.bytes()).get(NLMSGERR_ATTR_MSG));
 }

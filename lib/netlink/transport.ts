@@ -1,5 +1,5 @@
 /** The kernel's end of netlink: a socket, requests by sendmsg, replies by recvmsg. */
-import { Writer } from "../bytes.ts";
+import { Reader, Writer } from "../bytes.ts";
 import {
   AF_NETLINK,
   check,
@@ -59,16 +59,26 @@ function msghdr(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   return header;
 }
 
+/** `struct sockaddr_nl`, linux/netlink.h: family u16, padding u16, port id u32, groups u32. */
+function portIdOf(socket: Fd): number {
+  const address = new Uint8Array(12);
+  const length = new Uint8Array(new Uint32Array([address.length]).buffer);
+  check("getsockname", libc().getsockname(socket.fd, address, length));
+  return new Reader(address, "host").skip(4).u32();
+}
+
 /** Keeps alive what a header points to as long as the header itself. */
 const POINTED_TO = new WeakMap<Uint8Array, Uint8Array[]>();
 
 class KernelTransport implements NetlinkTransport {
+  readonly portId: number;
   readonly #socket: Fd;
   readonly #buffer = new Uint8Array(DATAGRAM_SIZE);
   readonly #header = msghdr(this.#buffer);
 
   constructor(socket: Fd) {
     this.#socket = socket;
+    this.portId = portIdOf(socket);
     const timeout = new Writer("host").u64(REPLY_TIMEOUT_SECONDS).u64(0n).finish();
     check(
       "setsockopt",
