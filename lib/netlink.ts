@@ -28,6 +28,8 @@ export {
   bindAbstractLock,
   type Capability,
   hasCapability,
+  listKernelDirectory,
+  readKernelLink,
   writeKernelFile,
 } from "./netlink/process.ts";
 export { RawUdpSocket } from "./netlink/raw_udp.ts";

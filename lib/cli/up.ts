@@ -1,6 +1,8 @@
 /** `gretun up`: the daemon in the foreground. */
+import { MAX_NAME_LENGTH } from "../coord/api.ts";
 import { systemClock, systemRandom } from "../edges.ts";
 import { errorText, GretunError, UsageError } from "../errors.ts";
+import { endServer } from "../http.ts";
 import { textLog } from "../log.ts";
 import { hasCapability } from "../netlink.ts";
 import { type Command, type CommandIo, EXIT_OK } from "./command.ts";
@@ -14,6 +16,7 @@ export function defaultStateDir(): string {
 }
 
 const IFNAMSIZ = 16;
+const SHUTDOWN_MS = 300;
 
 const FLAGS = {
   coordinator: {
@@ -77,27 +80,37 @@ export const command: Command = {
 
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(args, FLAGS);
-  const [{ parseCoordinatorUrl }, { signer }, { loadIdentity }, { DaemonMetrics }, { runDaemon }] =
-    await Promise.all([
-      import("../coord/client.ts"),
-      import("../coord/auth.ts"),
-      import("../daemon/identity.ts"),
-      import("../daemon/metrics.ts"),
-      import("../daemon/daemon.ts"),
-    ]);
+  const [
+    { parseCoordinatorUrl },
+    { signer },
+    { parseServerName },
+    { loadIdentity },
+    { DaemonMetrics },
+    { runDaemon },
+  ] = await Promise.all([
+    import("../coord/client.ts"),
+    import("../coord/auth.ts"),
+    import("../stun/mod.ts"),
+    import("../daemon/identity.ts"),
+    import("../daemon/metrics.ts"),
+    import("../daemon/daemon.ts"),
+  ]);
   const coordinator = parseCoordinatorUrl(flags.coordinator);
   checkPattern(flags.iface);
+  flags["stun-server"].forEach(parseServerName);
+  const nodeName = checkName(flags["node-name"] ?? Deno.hostname());
+  const metricsAddr = flags["metrics-addr"];
+  const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
   requireCapability();
   const stateDir = flags["state-dir"] ?? defaultStateDir();
   const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
   const identity = await loadIdentity(stateDir, systemRandom);
   const metrics = new DaemonMetrics();
-  const metricsAddr = flags["metrics-addr"];
-  await using _metrics = metricsAddr ? serveMetrics(metricsAddr, metrics, log) : undefined;
+  await using _metrics = metricsListen ? serveMetrics(metricsListen, metrics, log) : undefined;
   await runDaemon(
     {
       coordinator,
-      nodeName: flags["node-name"] ?? Deno.hostname(),
+      nodeName,
       identity,
       stateDir,
       port: flags["fou-port"],
@@ -123,6 +136,14 @@ function checkPattern(pattern: string): void {
   );
 }
 
+function checkName(name: string): string {
+  if ([...name].length <= MAX_NAME_LENGTH) return name;
+  throw new UsageError(
+    `--node-name has ${[...name].length} characters`,
+    `Give one of at most ${MAX_NAME_LENGTH}`,
+  );
+}
+
 /** Holding the capability is enough: root is not needed. */
 function requireCapability(): void {
   for (const capability of ["CAP_NET_ADMIN", "CAP_NET_RAW"] as const) {
@@ -141,21 +162,21 @@ interface MetricsText {
 
 /** A port that cannot be had is only a warning: the tunnels matter more. */
 function serveMetrics(
-  address: string,
+  listen: { hostname: string; port: number },
   metrics: MetricsText,
   log: ReturnType<typeof textLog>,
 ): AsyncDisposable | undefined {
-  const listen = parseListen("metrics-addr", address);
+  const addr = `${listen.hostname}:${listen.port}`;
   const handler = async (request: Request) =>
     new URL(request.url).pathname === "/metrics"
       ? new Response(await metrics.text(), { headers: { "content-type": metrics.contentType } })
       : new Response("metrics are at /metrics\n", { status: 404 });
   try {
     const server = Deno.serve({ ...listen, onListen: () => {} }, handler);
-    log.info("metrics listening", { addr: address });
-    return { [Symbol.asyncDispose]: () => server.shutdown() };
+    log.info("metrics listening", { addr });
+    return { [Symbol.asyncDispose]: () => endServer(server, SHUTDOWN_MS) };
   } catch (error) {
-    log.warn("metrics server failed", { addr: address, error: errorText(error) });
+    log.warn("metrics server failed", { addr, error: errorText(error) });
     return undefined;
   }
 }

@@ -1,5 +1,6 @@
 /** The control socket: a running daemon answers over HTTP on a unix socket in its state directory. */
 import { errorText, GretunError, NoDaemonError } from "../errors.ts";
+import { endServer } from "../http.ts";
 import type { PeerReport } from "./peers.ts";
 
 export type { PeerReport };
@@ -16,6 +17,9 @@ export interface DaemonReport {
   endpoints?: string[];
   peers: PeerReport[];
 }
+
+/** What an open request gets to finish when the daemon stops. */
+const SHUTDOWN_MS = 300;
 
 function socketPath(stateDir: string): string {
   return `${stateDir}/control.sock`;
@@ -43,7 +47,7 @@ export async function serveControl(
     await Deno.chmod(path, 0o600);
     return {
       async [Symbol.asyncDispose]() {
-        await server.shutdown();
+        await endServer(server, SHUTDOWN_MS);
         await Deno.remove(path).catch(() => {});
       },
     };

@@ -1,5 +1,6 @@
 /** Processes by the network namespace that they run in, as `ip netns pids` finds them. */
 import type { Clock } from "../edges.ts";
+import { listKernelDirectory, readKernelLink } from "../netlink.ts";
 
 const NETNS_DIR = "/run/netns";
 const TERM_GRACE_MS = 2000;
@@ -66,18 +67,9 @@ function netLink(netnsName: string): string | undefined {
 }
 
 function processesIn(links: ReadonlySet<string>): number[] {
-  return [...Deno.readDirSync("/proc")]
-    .filter(({ name }) => /^\d+$/.test(name) && links.has(netLinkOf(name) ?? ""))
-    .map(({ name }) => Number(name));
-}
-
-/** Undefined for a process that has ended, even when its parent has not yet been told. */
-function netLinkOf(pid: string): string | undefined {
-  try {
-    return Deno.readLinkSync(`/proc/${pid}/ns/net`);
-  } catch {
-    return undefined;
-  }
+  return listKernelDirectory("/proc")
+    .filter((name) => /^\d+$/.test(name) && links.has(readKernelLink(`/proc/${name}/ns/net`) ?? ""))
+    .map(Number);
 }
 
 function signal(pid: number, name: Deno.Signal): void {

@@ -26,6 +26,10 @@ const SYMBOLS = {
   unshare: { parameters: ["i32"], result: "i32" }, // flags
   mount: { parameters: ["buffer", "buffer", "buffer", "usize", "pointer"], result: "i32" }, // source, target, type, flags, data
   umount2: { parameters: ["buffer", "i32"], result: "i32" }, // target, flags
+  opendir: { parameters: ["buffer"], result: "pointer" }, // path
+  readdir: { parameters: ["pointer"], result: "pointer" }, // directory
+  closedir: { parameters: ["pointer"], result: "i32" }, // directory
+  readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" }, // path, target, size
   capget: { parameters: ["buffer", "buffer"], result: "i32" }, // header, data
   __errno_location: { parameters: [], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;

@@ -5,11 +5,13 @@ import {
   check,
   cString,
   Fd,
+  lastErrno,
   libc,
   O_CLOEXEC,
   O_WRONLY,
   openSocket,
   SOCK_DGRAM,
+  SystemError,
 } from "./libc.ts";
 
 /** Bits of linux/capability.h. */
@@ -36,6 +38,28 @@ export function writeKernelFile(path: string, text: string): void {
   using file = new Fd(check(`open ${path}`, libc().open(cString(path), O_WRONLY | O_CLOEXEC)));
   const bytes = new TextEncoder().encode(text);
   check(`write ${path}`, libc().write(file.fd, bytes, BigInt(bytes.length)));
+}
+
+/** Offset of `d_name` in `struct dirent` (bits/dirent.h). */
+const D_NAME = 19;
+
+/** Names in a directory of /proc or /sys; through libc, as above. */
+export function listKernelDirectory(path: string): string[] {
+  const directory = libc().opendir(cString(path));
+  if (!directory) throw new SystemError(`open ${path}`, lastErrno());
+  const names: string[] = [];
+  for (let entry; (entry = libc().readdir(directory));) {
+    names.push(new Deno.UnsafePointerView(entry).getCString(D_NAME));
+  }
+  libc().closedir(directory);
+  return names;
+}
+
+/** Where a link of /proc or /sys leads; undefined when it is not there (any more). */
+export function readKernelLink(path: string): string | undefined {
+  const target = new Uint8Array(256);
+  const length = Number(libc().readlink(cString(path), target, BigInt(target.length)));
+  return length < 0 ? undefined : new TextDecoder().decode(target.subarray(0, length));
 }
 
 /**

@@ -9,5 +9,5 @@ export { answerBinding } from "./binding.ts";
 export { type QueryOptions, type StunAnswer, StunClient, type StunServer } from "./exchange.ts";
 export { isStun, StunFormatError } from "./message.ts";
 export { type MappingBehaviour, mappingBehaviour } from "./nat.ts";
-export { DEFAULT_STUN_PORT, type Lookup, resolveServers } from "./resolve.ts";
+export { DEFAULT_STUN_PORT, type Lookup, parseServerName, resolveServers } from "./resolve.ts";
 export { serveStun, type StunListen } from "./server.ts";

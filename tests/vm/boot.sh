@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# Boots a stock Debian kernel in qemu and runs a command there as root, in a copy of this repository:
+#   tests/vm/boot.sh linux-image-cloud-amd64 COMMAND...
+# Output and exit status are the command's. The first argument is the Debian package that depends on
+# the kernel wanted. Kernel and root disk are kept in GRETUN_TEST_CACHE (default
+# ~/.cache/gretun-tests). Needs root for nothing; qemu runs with software emulation.
+set -euo pipefail
+repository=$(cd "$(dirname "$0")/../.." && pwd)
+here=$repository/tests/vm
+package=$1
+shift
+cache=${GRETUN_TEST_CACHE:-$HOME/.cache/gretun-tests}
+timeout_seconds=${GRETUN_VM_TIMEOUT:-600}
+mkdir -p "$cache"
+work=$(mktemp -d "$cache/run.XXXXXX")
+qemu_pid=
+cleanup() {
+  if [ -n "$qemu_pid" ]; then kill "$qemu_pid" 2>/dev/null || true; fi
+  rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# --- kernel
+
+image=$(apt-cache depends "$package" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+[ -n "$image" ] || { echo "Error: apt knows no $package: run apt-get update" >&2; exit 1; }
+release=${image#linux-image-}
+kernel=$cache/$image
+if [ ! -e "$kernel/done" ]; then
+  rm -rf "$kernel"
+  mkdir -p "$kernel/deb"
+  # the name is a regular expression to apt
+  (cd "$kernel/deb" && apt-get -qq download "^${image//+/\\+}\$" 2>/dev/null) ||
+    { echo "Error: cannot download $image" >&2; exit 1; }
+  dpkg -x "$kernel"/deb/*.deb "$kernel"
+  rm -r "$kernel/deb"
+  depmod -b "$kernel" "$release"
+  touch "$kernel/done"
+fi
+
+# --- root disk: programs with their libraries, and the kernel's modules
+
+PROGRAMS="bash ip nft ping iperf3 kmod setpriv tcpdump"
+APPLETS="mount umount cat ls sleep mkdir ln rm cp mv kill ps mknod dmesg grep sed head tail hostname env date stty id
+  true false uname wc sort tr cut chmod touch reboot free seq timeout mktemp basename dirname find xargs"
+
+copy_program() {
+  local path
+  path=$(command -v "$1") || { echo "Error: no program $1 here" >&2; exit 1; }
+  cp -L "$path" "$2/bin/$1"
+  copy_libraries "$path" "$2"
+}
+
+copy_libraries() {
+  local library
+  for library in $(ldd "$1" 2>/dev/null | grep -o '/[^ ]*'); do
+    mkdir -p "$2$(dirname "$library")"
+    cp -Lu "$library" "$2$library"
+  done
+}
+
+make_disk() { mke2fs -q -t ext4 -O ^has_journal -d "$1" "$2" "$3" >/dev/null; }
+
+root=$cache/root-$release-$(cat "$here/boot.sh" "$here/guest.sh" | sha256sum | head -c 12).img
+if [ ! -e "$root" ]; then
+  rm -f "$cache/root-$release"-*.img
+  tree=$work/root
+  mkdir -p "$tree"/{bin,etc,proc,sys,dev,run,tmp,root,var/run,usr,lib/modules,work}
+  ln -s bin "$tree/sbin"
+  ln -s ../bin "$tree/usr/bin"
+  ln -s ../bin "$tree/usr/sbin"
+  for program in $PROGRAMS; do copy_program "$program" "$tree"; done
+  copy_libraries "$DENO" "$tree"
+  ln -s kmod "$tree/bin/modprobe"
+  cp "$(command -v busybox)" "$tree/bin/busybox"
+  for applet in $APPLETS; do ln -s busybox "$tree/bin/$applet"; done
+  ln -s bash "$tree/bin/sh"
+  cp -r "$kernel/lib/modules/$release" "$tree/lib/modules/"
+  cp "$here/guest.sh" "$tree/init"
+  chmod +x "$tree/init"
+  printf 'root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$tree/etc/passwd"
+  printf '127.0.0.1 localhost\n' >"$tree/etc/hosts"
+  # Debian's iproute2 reads names of protocols and scopes here; pings and getaddrinfo read these.
+  for file in protocols services nsswitch.conf; do cp "/etc/$file" "$tree/etc/" 2>/dev/null || true; done
+  make_disk "$tree" "$root.new" 400M
+  mv "$root.new" "$root"
+  rm -rf "$tree"
+fi
+
+# --- first RAM disk: what finds the root disk
+
+initrd=$cache/initrd-$release.cpio
+if [ ! -e "$initrd" ]; then
+  tree=$work/initrd
+  mkdir -p "$tree"/{bin,dev,mnt,modules}
+  cp "$(command -v busybox)" "$tree/bin/busybox"
+  { echo '#!/bin/busybox sh'
+    for module in virtio_pci virtio_blk; do
+      modprobe -d "$kernel" -S "$release" --show-depends "$module" | sed -n 's/^insmod //p'
+    done | awk '!seen[$1]++ { print $1 }' | while read -r path; do
+      cp "$path" "$tree/modules/"
+      echo "/bin/busybox insmod /modules/$(basename "$path")"
+    done
+    echo '/bin/busybox mount -t devtmpfs dev /dev'
+    echo 'while [ ! -e /dev/vda ]; do /bin/busybox sleep 0.1; done'
+    echo '/bin/busybox mount -t ext4 /dev/vda /mnt'
+    echo '/bin/busybox umount /dev'
+    echo 'exec /bin/busybox switch_root /mnt /init'
+  } >"$tree/init"
+  chmod +x "$tree/init"
+  (cd "$tree" && find . | cpio --quiet -o -H newc) >"$initrd.new"
+  mv "$initrd.new" "$initrd"
+fi
+
+# --- work disk: the repository as it is now, Deno, its packages, and the command
+
+tree=$work/work
+mkdir -p "$tree"
+(cd "$repository" && cp -r --parents main.ts coord.ts lib tests bench deno.json deno.lock npm_imports.json \
+  gretun gretun-coord "$tree/")
+cp "$DENO" "$tree/deno"
+cp -r "${DENO_DIR:-$HOME/.cache/deno}" "$tree/deno_dir"
+printf '%q ' "$@" >"$tree/command"
+make_disk "$tree" "$work/work.img" 1500M
+rm -rf "$tree"
+
+# --- run; the second serial port carries the command's output and, at last, its exit status
+
+: >"$work/output"
+timeout --kill-after 5 "$timeout_seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
+  -nodefaults -display none -no-reboot \
+  -kernel "$kernel/boot/vmlinuz-$release" -initrd "$initrd" \
+  -append "console=ttyS0 quiet panic=-1" \
+  -drive "file=$root,format=raw,if=virtio,snapshot=on" \
+  -drive "file=$work/work.img,format=raw,if=virtio,snapshot=on" \
+  -serial "file:$work/console" -serial "file:$work/output" &
+qemu_pid=$!
+tail -n +1 -s 0.2 --pid "$qemu_pid" -f "$work/output" | sed -u '/^guest exit status /d; s/\r$//' &
+wait "$qemu_pid" || echo "Error: qemu ended after at most $timeout_seconds s" >&2
+qemu_pid=
+wait
+status=$(tr -d '\r' <"$work/output" | sed -n 's/^guest exit status //p')
+if [ -z "$status" ]; then
+  echo "Error: the machine stopped before the command ended; its console:" >&2
+  tail -n 40 "$work/console" >&2
+  exit 1
+fi
+exit "$status"

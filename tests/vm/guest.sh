@@ -1,0 +1,22 @@
+#!/bin/bash
+# The first process in the virtual machine.
+export PATH=/bin HOME=/root TERM=dumb
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts pts /dev/pts
+mount -t tmpfs tmp /dev/shm
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mount -t ext4 /dev/vdb /work
+ip link set lo up
+hostname vm
+stty -F /dev/ttyS1 raw -echo
+exec >/dev/ttyS1 2>&1 </dev/null
+cd /work || exit
+export DENO=/work/deno DENO_DIR=/work/deno_dir NO_COLOR=1 DENO_NO_UPDATE_CHECK=1
+bash -c "$(cat command)"
+printf '\nguest exit status %s\n' $?
+sleep 0.2
+reboot -f
