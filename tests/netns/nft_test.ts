@@ -1,6 +1,7 @@
 /** nf_tables against the real kernel; what the nft program reads back is the judge. */
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { parseCidr, parseIp } from "../../lib/addr.ts";
+import { Lab, type LabNode } from "../../lib/lab/mod.ts";
 import { createNamedNetns, deleteNamedNetns, type Fd, nft, withNetns } from "../../lib/netlink.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
@@ -238,3 +239,48 @@ Deno.test("Nft says which object failed, and a bad rule leaves the old table", (
     }
     strictEqual((await listed(name)).length, 3);
   }));
+
+Deno.test("Nft: what the kernel took, it does to packets", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  const outside = lab.publicHost("outside");
+  const router = lab.nat("router");
+  const inside = lab.host("inside", { behind: router });
+  const rules: nft.NftRule[] = [
+    {
+      chain: "pre",
+      match: [nft.iifname("out"), nft.dport("udp", 7000)],
+      verdict: nft.dnat({ ip: inside.ip, port: 7001 }),
+    },
+    { chain: "forward", match: [nft.ctState("established")], verdict: "accept" },
+    {
+      chain: "forward",
+      match: [nft.saddr({ ip: outside.ip, prefixLength: 31 }), nft.dport("udp", 7001)],
+      counter: true,
+      verdict: "accept",
+    },
+  ];
+  {
+    using tables = openIn(router.netns);
+    tables.replaceTable({ family: "ip", name: "nat", chains: [FORWARD, PRE], rules });
+  }
+  using a = listen(inside, 7001);
+  using b = listen(outside, 7777);
+  const to = (hostname: string, port: number) => ({ transport: "udp", hostname, port }) as const;
+  await b.socket.send(new Uint8Array([1]), to(router.ip, 7002)); // dropped
+  await b.socket.send(new Uint8Array([2]), to(router.ip, 7000));
+  const [bytes, from] = await a.socket.receive();
+  deepStrictEqual([bytes[0], { ...from }], [2, to(outside.ip, 7777)]);
+  await a.socket.send(new Uint8Array([3]), from);
+  const [answer, source] = await b.socket.receive();
+  deepStrictEqual([answer[0], { ...source }], [3, to(router.ip, 7000)]);
+  const entries = await listed(router.netnsName);
+  const counted = entries.filter(({ rule }) => rule?.chain === "forward")[1]!.rule!;
+  deepStrictEqual((counted.expr as unknown[]).at(-2), { counter: { packets: 1, bytes: 29 } });
+});
+
+function listen(node: LabNode, port: number) {
+  const socket = node.within(() =>
+    Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port })
+  );
+  return { socket, [Symbol.dispose]: () => socket.close() };
+}
