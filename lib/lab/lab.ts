@@ -57,6 +57,7 @@ export class Lab implements AsyncDisposable {
   readonly #links = new DisposableStack();
   #poller: Poller | undefined;
   #nats = 0;
+  #closed: Promise<void> | undefined;
 
   /** Refuses when namespaces with the prefix are there: see {@link Lab.removeLeftovers}. */
   static create({ prefix, clock = systemClock }: LabOptions): Lab {
@@ -64,7 +65,7 @@ export class Lab implements AsyncDisposable {
     if (leftovers.length > 0) {
       throw new GretunError(
         `network namespaces with the prefix ${prefix} exist already: ${leftovers.join(", ")}`,
-        "Stop the program that uses them, or remove what an earlier run left behind",
+        "Stop the program that uses them, or remove each with: ip netns delete NAME",
       );
     }
     try {
@@ -130,8 +131,11 @@ export class Lab implements AsyncDisposable {
   }
 
   /** Ends all processes in the lab, then removes links and namespaces. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#spaces.disposed) return;
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#closed ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
     const netnsNames = [INTERNET, ...this.#names].map((name) => this.#prefix + name);
     await endProcesses(netnsNames, this.#children, this.#clock);
     this.#links.dispose();

@@ -17,31 +17,31 @@ export class Space implements Disposable {
   readonly netnsName: string;
   readonly netns: Fd;
   readonly rtnl: RtNetlink;
+  readonly #stack: DisposableStack;
 
   /** Makes the namespace, with loopback up. */
   static create(netnsName: string): Space {
-    const netns = createNamedNetns(netnsName);
+    const space = new Space(netnsName);
     try {
-      const space = new Space(netnsName, netns);
       space.rtnl.changeLink(space.ifindex(LOOPBACK_NAME), { up: true });
       return space;
     } catch (error) {
-      netns[Symbol.dispose]();
-      deleteNamedNetns(netnsName);
+      space[Symbol.dispose]();
       throw error;
     }
   }
 
-  private constructor(netnsName: string, netns: Fd) {
+  private constructor(netnsName: string) {
+    using stack = new DisposableStack();
     this.netnsName = netnsName;
-    this.netns = netns;
-    this.rtnl = withNetns(netns, () => RtNetlink.open());
+    this.netns = stack.use(createNamedNetns(netnsName));
+    stack.defer(() => deleteNamedNetns(netnsName));
+    this.rtnl = stack.use(this.within(() => RtNetlink.open()));
+    this.#stack = stack.move();
   }
 
   [Symbol.dispose](): void {
-    this.rtnl[Symbol.dispose]();
-    this.netns[Symbol.dispose]();
-    deleteNamedNetns(this.netnsName);
+    this.#stack.dispose();
   }
 
   /** Runs synchronous code inside: sockets and processes that it makes stay there. */
