@@ -72,7 +72,8 @@ export class CoordServer {
     this.#options = options;
     this.#started = { wallMs: clock.wallMs(), nowMs: clock.nowMs() };
     // Nodes that only register hold their address for one lease: one source gets half of a pool.
-    const burst = Math.max(MIN_NEWCOMERS, Math.min(MAX_NEWCOMERS, registry.capacity / 4));
+    const quarter = Math.floor(registry.capacity / 4);
+    const burst = Math.max(MIN_NEWCOMERS, Math.min(MAX_NEWCOMERS, quarter));
     this.#newcomers = new NewcomerLimit({ burst, refillMs: LEASE_MS / burst });
   }
 
