@@ -6,6 +6,7 @@ import denoJson from "./deno.json" with { type: "json" };
 const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   up: () => import("./lib/cli/up.ts"),
   peers: () => import("./lib/cli/peers.ts"),
+  demo: () => import("./lib/cli/demo.ts"),
   stun: () => import("./lib/cli/stun.ts"),
 };
 

@@ -26,3 +26,12 @@ export function textLog(write: (line: string) => void, level: LogLevel, clock: C
 function quoted(text: string): string {
   return /^[\w.:/@,+-]+$/.test(text) ? text : JSON.stringify(text);
 }
+
+/** The fields of a line of {@link textLog}, the time, level and message among them. */
+export function parseLogLine(line: string): Record<string, string> {
+  const fields: Record<string, string> = {};
+  for (const [, key, value] of line.matchAll(/(\w+)=("(?:[^"\\]|\\.)*"|\S*)/g)) {
+    fields[key!] = value!.startsWith('"') ? JSON.parse(value!) : value!;
+  }
+  return fields;
+}

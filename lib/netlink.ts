@@ -9,6 +9,7 @@
  */
 export type { InterfaceAddress } from "./netlink/addr.ts";
 export { Fou, type FouPort } from "./netlink/fou.ts";
+export { type IcmpMessage, IcmpSocket } from "./netlink/icmp_socket.ts";
 export { Fd, SystemError } from "./netlink/libc.ts";
 export type {
   GreTunnel,

@@ -15,7 +15,12 @@ import {
 } from "./libc.ts";
 
 /** Bits of linux/capability.h. */
-const CAPABILITIES = { CAP_NET_ADMIN: 12, CAP_NET_RAW: 13, CAP_SYS_MODULE: 16 } as const;
+const CAPABILITIES = {
+  CAP_NET_ADMIN: 12,
+  CAP_NET_RAW: 13,
+  CAP_SYS_MODULE: 16,
+  CAP_SYS_ADMIN: 21,
+} as const;
 export type Capability = keyof typeof CAPABILITIES;
 
 /** `_LINUX_CAPABILITY_VERSION_3`: two data blocks of 32 capabilities each. */

@@ -4,6 +4,7 @@
  */
 import { type Endpoint, familyOf, ipBytes, ipFromBytes } from "../addr.ts";
 import { concatBytes, Reader, Writer } from "../bytes.ts";
+import { onesComplementSum } from "../checksum.ts";
 import type { Datagram } from "../edges.ts";
 import {
   AF_INET,
@@ -200,12 +201,4 @@ export function decodeIpUdp(packet: Uint8Array): Datagram | undefined {
 function encodePseudoHeader(source: Uint8Array, destination: Uint8Array, length: number) {
   return new Writer("network", 12)
     .bytes(source).bytes(destination).u8(0).u8(IPPROTO_UDP).u16(length).finish();
-}
-
-/** RFC 1071, not complemented; an odd last byte counts as the high half of a word. */
-function onesComplementSum(bytes: Uint8Array): number {
-  let sum = 0;
-  for (let i = 0; i < bytes.length; i += 2) sum += (bytes[i]! << 8) | (bytes[i + 1] ?? 0);
-  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
-  return sum;
 }
