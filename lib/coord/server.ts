@@ -74,7 +74,7 @@ export class CoordServer {
     // Nodes that only register hold their address for one lease: one source gets half of a pool.
     const quarter = Math.floor(registry.capacity / 4);
     const burst = Math.max(MIN_NEWCOMERS, Math.min(MAX_NEWCOMERS, quarter));
-    this.#newcomers = new NewcomerLimit({ burst, refillMs: LEASE_MS / burst });
+    this.#newcomers = new NewcomerLimit({ burst, refillMs: Math.ceil(LEASE_MS / burst) });
   }
 
   /** Ends leases and forgets what is old; runs until the signal. */

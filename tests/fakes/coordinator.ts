@@ -3,7 +3,7 @@ import { type Cidr, parseCidr } from "../../lib/addr.ts";
 import { toBase64 } from "../../lib/bytes.ts";
 import { type Sign, signRequest } from "../../lib/coord/auth.ts";
 import { Registry } from "../../lib/coord/registry.ts";
-import { CoordServer } from "../../lib/coord/server.ts";
+import { CoordServer, HOLD_MS } from "../../lib/coord/server.ts";
 import { Store } from "../../lib/coord/store.ts";
 import { silentLog, systemRandom } from "../../lib/edges.ts";
 import {
@@ -69,20 +69,46 @@ export interface CallOptions {
 export interface FakeCoordinatorOptions {
   pool?: Cidr;
   store?: Store;
-  clock?: VirtualClock;
+  clock?: WatchedClock;
   debug?: boolean;
   stun?: string[];
 }
 
+/** Tells who waits for what, so that a test lets time pass only when a call is really held. */
+export class WatchedClock extends VirtualClock {
+  readonly #waiting = new Map<number, number>();
+  readonly #begun = new Map<number, number>();
+
+  /** How many sleep for `ms` now. */
+  waiting(ms: number): number {
+    return this.#waiting.get(ms) ?? 0;
+  }
+
+  /** How many ever slept for `ms`. */
+  begun(ms: number): number {
+    return this.#begun.get(ms) ?? 0;
+  }
+
+  override async sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    this.#begun.set(ms, this.begun(ms) + 1);
+    this.#waiting.set(ms, this.waiting(ms) + 1);
+    try {
+      await super.sleep(ms, signal);
+    } finally {
+      this.#waiting.set(ms, this.waiting(ms) - 1);
+    }
+  }
+}
+
 export class FakeCoordinator {
-  readonly clock: VirtualClock;
+  readonly clock: WatchedClock;
   readonly store: Store;
   readonly registry: Registry;
   readonly server: CoordServer;
 
   constructor(options: FakeCoordinatorOptions = {}) {
     const pool = options.pool ?? parseCidr("100.64.0.0/24");
-    this.clock = options.clock ?? new VirtualClock();
+    this.clock = options.clock ?? new WatchedClock();
     this.store = options.store ?? Store.open(":memory:");
     const wallMs = this.clock.wallMs();
     const version = Math.max(this.store.version(), wallMs) + 1;
@@ -127,6 +153,23 @@ export class FakeCoordinator {
 
   async call(node: FakeNode, method: string, pathAndQuery: string, options: CallOptions = {}) {
     return this.server.handle(await this.request(node, method, pathAndQuery, options));
+  }
+
+  /** Whether a call that was just made is held rather than answered. */
+  async isHeld(answer: Promise<unknown>): Promise<boolean> {
+    const before = this.clock.begun(HOLD_MS);
+    let isAnswered = false;
+    answer.finally(() => isAnswered = true);
+    // Signatures are checked on another thread, which takes real time.
+    while (!isAnswered && this.clock.begun(HOLD_MS) === before) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    return !isAnswered;
+  }
+
+  /** The answer to a call that was just made; time passes if it is held. */
+  async answer(answer: Promise<Response>): Promise<Response> {
+    return await this.isHeld(answer) ? await this.clock.until(answer) : await answer;
   }
 
   async register(node: FakeNode, more: object = {}): Promise<Response> {
