@@ -8,6 +8,7 @@ import { CoordServer } from "./lib/coord/server.ts";
 import { Store } from "./lib/coord/store.ts";
 import { type Log, systemClock } from "./lib/edges.ts";
 import { errorText, GretunError, UsageError } from "./lib/errors.ts";
+import { endServer } from "./lib/http.ts";
 import { textLog } from "./lib/log.ts";
 import { serveStun } from "./lib/stun/mod.ts";
 import denoJson from "./deno.json" with { type: "json" };
@@ -84,7 +85,8 @@ async function serve(flags: ReturnType<typeof parseFlags<typeof FLAGS>>): Promis
   using store = openStore(flags.state ?? defaultState());
   const registry = openRegistry(parsePool(flags.pool), store);
   const stop = stopSignal();
-  await nextSecond();
+  // A state without nodes has no earlier run whose signatures could be repeated.
+  if (store.nodes().length > 0) await nextSecond();
   for (const { hostname, port } of stunEndpoints) await startStun(hostname, port, stop, log);
   const advertised = flags["stun-advertise"].length > 0
     ? flags["stun-advertise"]
@@ -107,7 +109,7 @@ async function serve(flags: ReturnType<typeof parseFlags<typeof FLAGS>>): Promis
   await coord.run(stop);
   log.info("coordinator shutting down");
   // Held polls would keep it for their 25 s.
-  await Promise.race([server.shutdown(), systemClock.sleep(SHUTDOWN_MS)]);
+  await endServer(server, SHUTDOWN_MS);
 }
 
 async function startStun(
@@ -219,7 +221,7 @@ function openRegistry(pool: Cidr, store: Store): Registry {
 
 /** Requests are dated in whole seconds: one from before a restart must look older than it. */
 function nextSecond(): Promise<void> {
-  return systemClock.sleep(1000 - systemClock.wallMs() % 1000);
+  return systemClock.sleep(1001 - systemClock.wallMs() % 1000);
 }
 
 function stopSignal(): AbortSignal {

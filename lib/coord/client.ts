@@ -172,8 +172,7 @@ export class CoordClient {
 
 function unreachable(base: string, cause: unknown): CoordError {
   const reason = errorText(cause)
-    .replace(/^error sending request for url \(.*?\): /, "")
-    .replace(/^client error \(Connect\): /, "")
+    .replace(/^error sending request .*?: client error \(\w+\): /, "")
     // The system's text stands there twice.
     .replace(/: (.+): \1$/, ": $1");
   return new CoordError(`coordinator ${base} does not answer: ${reason}`, reachHint(reason), {
@@ -186,6 +185,7 @@ function reachHint(reason: string): string {
     return "Give the name that is in its certificate, and have this host trust who signed that";
   }
   if (/corrupt message/i.test(reason)) return "Give the URL with http://: no HTTPS is served there";
+  if (/invalid HTTP/i.test(reason)) return "Give the URL with https://: HTTPS is served there";
   return "Check that gretun-coord runs and that its port can be reached";
 }
 

@@ -25,7 +25,7 @@ export const MAX_SEEN = 500_000;
 /** So that one node cannot use up all of {@link MAX_SEEN}. */
 export const MAX_SEEN_PER_NODE = 16_384;
 
-/** What is stored of a node. Times are ms since 1970. */
+/** What is stored of a node. Times are whole ms since 1970. */
 export interface NodeRecord {
   nodeKey: NodeKey;
   discoKey: DiscoKey;

@@ -102,7 +102,7 @@ export class CoordServer {
   /** Wall-clock time as at the start, but never set: leases do not end when this host's clock is. */
   #nowMs(): number {
     const { wallMs, nowMs } = this.#started;
-    return wallMs + this.#options.clock.nowMs() - nowMs;
+    return wallMs + Math.floor(this.#options.clock.nowMs() - nowMs);
   }
 
   /** `source` is the address that the request came from. Never throws. */
@@ -167,10 +167,11 @@ export class CoordServer {
   #claim(request: Request): Claim {
     const { clock } = this.#options;
     const claim = readClaim(request.headers, clock.wallMs());
-    // Signatures seen before a restart are forgotten: nothing from before it is taken again.
+    // Signatures seen before a restart are forgotten: nothing from before it is taken again. The
+    // program starts in another second than the one it ended in.
     const { wallMs: startedMs, nowMs: startedNowMs } = this.#started;
     const isNew = clock.nowMs() - startedNowMs <= WINDOW_SECONDS * 1000;
-    if (isNew && claim.timestampSeconds * 1000 < startedMs) {
+    if (isNew && claim.timestampSeconds < Math.floor(startedMs / 1000)) {
       throw new RegistryError(425, "signed before the coordinator started: sign again", 1000);
     }
     return claim;

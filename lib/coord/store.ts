@@ -29,7 +29,8 @@ export class Store implements Disposable {
   private constructor(db: DatabaseSync) {
     this.#db = db;
     // Two coordinators on one file would hand out the same addresses.
-    db.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL");
+    db.exec("PRAGMA busy_timeout = 500; PRAGMA locking_mode = EXCLUSIVE");
+    db.exec("PRAGMA journal_mode = WAL");
     db.exec("PRAGMA synchronous = FULL");
     const { user_version } = db.prepare("PRAGMA user_version").get() as { user_version: number };
     if (user_version !== 0 && user_version !== SCHEMA_VERSION) {
@@ -84,8 +85,8 @@ export class Store implements Disposable {
       record.name,
       record.tunnelIp,
       JSON.stringify(endpoints),
-      Math.round(record.updatedMs),
-      Math.round(record.leaseEndsMs),
+      record.updatedMs,
+      record.leaseEndsMs,
       Number(record.listed),
     );
   }
