@@ -96,6 +96,8 @@ class Daemon implements AsyncDisposable {
   #peers: Peers | undefined;
   #tunnelIp: Cidr | undefined;
   #advertised: AdvertisedEndpoint[] = [];
+  /** Set while the coordinator does not answer: all calls together warn once. */
+  #coordinatorIsAway = false;
   /** Ends the pause between two looks at our endpoints. */
   #wake = new AbortController();
 
@@ -174,23 +176,21 @@ class Daemon implements AsyncDisposable {
   async #withCoordinator<T>(what: string, call: () => Promise<T>): Promise<T | undefined> {
     const { log, clock } = this.#edges;
     let waitMs = RETRY_MIN_MS;
-    let failed = false;
     while (!this.#signal.aborted) {
       try {
         const result = await call();
-        if (failed) log.info("coordinator is back", { call: what });
+        if (this.#coordinatorIsAway) log.info("coordinator is back");
+        this.#coordinatorIsAway = false;
         return result;
       } catch (error) {
         if (this.#signal.aborted) return undefined;
         if (!(error instanceof CoordError)) throw error;
         if (error.status === 404 && what !== "register") await this.#register().catch(() => {});
         else if (!error.retryable) throw error;
-        const level = failed ? "debug" : "warn";
-        failed = true;
-        log[level]("coordinator does not answer, trying again", {
-          call: what,
-          error: errorText(error),
-        });
+        const fields = { call: what, error: errorText(error) };
+        if (this.#coordinatorIsAway) log.debug("coordinator still away", fields);
+        else log.warn("coordinator does not answer, trying again", fields);
+        this.#coordinatorIsAway = true;
       }
       await clock.sleep(waitMs * (0.75 + 0.5 * Math.random()), this.#signal).catch(() => {});
       waitMs = Math.min(2 * waitMs, RETRY_MAX_MS);

@@ -91,10 +91,8 @@ export class TunPlane implements DataPlane {
   }
 
   counters(peer: NodeKey): LinkCounters | undefined {
-    const stats = this.#rtnl.link(this.#links.get(peer)?.ifindex ?? 0)?.stats;
-    if (!stats) return undefined;
-    // A TUN device's transmit side is what the kernel hands to us, as with any other link.
-    return stats;
+    const tun = this.#links.get(peer);
+    return tun && this.#rtnl.link(tun.ifindex)?.stats;
   }
 
   /** TUN devices end with the process that made them: there is nothing left of an earlier run. */

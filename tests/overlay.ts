@@ -1,0 +1,213 @@
+/** An overlay in a lab: the programs themselves, a coordinator and as many nodes as a test wants. */
+import { ok } from "node:assert/strict";
+import { askDaemon, type DaemonReport } from "../lib/daemon/control.ts";
+import { type Host, Lab, type Nat } from "../lib/lab/mod.ts";
+
+const program = (name: string) => new URL(`../${name}`, import.meta.url).pathname;
+export const GRETUN = program("gretun");
+const GRETUN_COORD = program("gretun-coord");
+
+/** Long for a machine under emulation; nothing that works gets near it. */
+const PATIENCE_MS = 60_000;
+const POLL_MS = 25;
+
+export const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+/** Polls until `look` gives something; throws with `what` and `explain` when it does not. */
+export async function until<T>(
+  what: string,
+  look: () => Promise<T | undefined | false>,
+  explain: () => string = () => "",
+): Promise<T> {
+  const deadline = performance.now() + PATIENCE_MS;
+  while (performance.now() < deadline) {
+    const value = await look();
+    if (value !== undefined && value !== false) return value;
+    await sleep(POLL_MS);
+  }
+  throw new Error(`still waiting for: ${what}\n${explain()}`);
+}
+
+export interface OverlayOptions {
+  /** One way, between the coordinator and everybody. */
+  coordDelayMs?: number;
+  /** Keeps the coordinator's state in a file, so that it can be started again. */
+  keepState?: boolean;
+}
+
+export class Overlay implements AsyncDisposable {
+  readonly lab: Lab;
+  readonly coord: Host;
+  readonly nodes: OverlayNode[] = [];
+  readonly directory = Deno.makeTempDirSync();
+  readonly #keepState: boolean;
+  coordinator!: Deno.ChildProcess;
+
+  static async start(options: OverlayOptions = {}): Promise<Overlay> {
+    const overlay = new Overlay(options);
+    try {
+      await overlay.startCoordinator();
+      return overlay;
+    } catch (error) {
+      await overlay[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  private constructor({ coordDelayMs = 0, keepState = false }: OverlayOptions) {
+    this.lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+    this.coord = this.lab.publicHost("coord", { delayMs: coordDelayMs });
+    this.#keepState = keepState;
+  }
+
+  get url(): string {
+    return `http://${this.coord.ip}:8443`;
+  }
+
+  /** Resolves once it answers. */
+  async startCoordinator(): Promise<void> {
+    const state = this.#keepState ? `${this.directory}/coord.db` : ":memory:";
+    const args = ["--listen", `${this.coord.ip}:8443`, "--state", state];
+    this.coordinator = this.coord.spawn(GRETUN_COORD, [
+      ...args,
+      ...["--stun-listen", `${this.coord.ip}:3478`],
+    ]);
+    await until("the coordinator to listen", async () => {
+      try {
+        const connect = () => Deno.connect({ hostname: this.coord.ip, port: 8443 });
+        (await this.coord.within(connect)).close();
+        return true;
+      } catch {
+        return false;
+      }
+    });
+  }
+
+  async killCoordinator(): Promise<void> {
+    this.coordinator.kill("SIGKILL");
+    await this.coordinator.status;
+  }
+
+  /** A host behind the NAT with `gretun up` running on it. */
+  node(name: string, behind: Nat, args: string[]): OverlayNode {
+    const node = new OverlayNode(this, this.lab.host(name, { behind }), args);
+    node.start();
+    this.nodes.push(node);
+    return node;
+  }
+
+  /** Waits until every node has a direct path to every other one. */
+  async allDirect(nodes = this.nodes): Promise<void> {
+    for (const node of nodes) await node.directTo(nodes.length - 1);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.lab[Symbol.asyncDispose]();
+    await Promise.all(this.nodes.map((node) => node.ended));
+    await Deno.remove(this.directory, { recursive: true });
+  }
+}
+
+export class OverlayNode {
+  readonly host: Host;
+  readonly stateDir: string;
+  process!: Deno.ChildProcess;
+  /** All that its daemons have logged. */
+  log = "";
+  ended: Promise<void> = Promise.resolve();
+  readonly #args: string[];
+
+  constructor(overlay: Overlay, host: Host, args: string[]) {
+    this.host = host;
+    this.stateDir = `${overlay.directory}/${host.name}`;
+    this.#args = ["up", "--coordinator", overlay.url, "--state-dir", this.stateDir];
+    this.#args.push("--node-name", host.name, ...args);
+  }
+
+  start(): void {
+    this.process = this.host.spawn(GRETUN, this.#args, { stderr: "piped" });
+    const { stderr } = this.process;
+    this.ended = (async () => {
+      for await (const text of stderr.pipeThrough(new TextDecoderStream())) this.log += text;
+    })();
+  }
+
+  /** The daemon's exit code. */
+  async stop(signal: Deno.Signal): Promise<number> {
+    this.process.kill(signal);
+    const { code } = await this.process.status;
+    await this.ended;
+    return code;
+  }
+
+  report(): Promise<DaemonReport> {
+    return askDaemon(this.stateDir);
+  }
+
+  /** Undefined while no daemon answers. */
+  #tryReport(): Promise<DaemonReport | undefined> {
+    return this.report().catch(() => undefined);
+  }
+
+  async tunnelIp(): Promise<string> {
+    const ip = async () => (await this.#tryReport())?.tunnel_ip;
+    const cidr = await until(`${this.host.name} to be registered`, ip, () => this.log);
+    return cidr.split("/")[0]!;
+  }
+
+  /** Waits until so many peers are reached directly, and no other ones are listed. */
+  async directTo(count: number): Promise<DaemonReport> {
+    return await until(`${this.host.name} to be direct to ${count} peers`, async () => {
+      const report = await this.#tryReport();
+      const direct = report?.peers.filter(({ state }) => state === "direct") ?? [];
+      return direct.length === count && report!.peers.length === count && report;
+    }, () => this.log);
+  }
+
+  /** Waits until the peer is reached by an endpoint that fits. */
+  async pathTo(peer: string, endpoint: RegExp): Promise<void> {
+    await until(`${this.host.name} to reach ${peer} at ${endpoint}`, async () => {
+      const found = (await this.#tryReport())?.peers.find(({ name }) => name === peer);
+      return found?.state === "direct" && endpoint.test(found.endpoint ?? "");
+    }, () => this.log);
+  }
+
+  async ifindex(ifname: string): Promise<number> {
+    const { stdout } = await this.host.run("ip", ["-o", "link", "show", "dev", ifname]);
+    return parseInt(stdout);
+  }
+
+  /** Names of the interfaces that are there, loopback and the kernel's own fallback devices aside. */
+  async linkNames(): Promise<string[]> {
+    const { stdout } = await this.host.run("ip", ["-o", "link"]);
+    const names = [...stdout.matchAll(/^\d+: ([^:@]+)/gm)].map(([, name]) => name!);
+    return names.filter((name) => !["lo", "gre0", "gretap0", "erspan0", "tunl0"].includes(name));
+  }
+
+  /** Fails the test unless every ping is answered. */
+  async ping(to: OverlayNode, { count = 2, sizeBytes = 56 } = {}): Promise<void> {
+    const args = ["-n", "-c", String(count), "-i", "0.1", "-W", "5", "-M", "do"];
+    const ip = await to.tunnelIp();
+    const { code, stdout, stderr } = await this.host
+      .run("ping", [...args, "-s", String(sizeBytes), ip]);
+    ok(
+      code === 0 && stdout.includes(" 0% packet loss"),
+      `${this.host.name} to ${to.host.name}: ${stdout}${stderr}\n${this.log}\n${to.log}`,
+    );
+  }
+
+  /** Packets that its links have received and sent, by `ip -s link`. */
+  async linkCounters(): Promise<{ kind: string; rxPackets: number; txPackets: number }[]> {
+    const { stdout } = await this.host.run("ip", ["-s", "-d", "-j", "link"]);
+    const links = JSON.parse(stdout) as {
+      ifname: string;
+      linkinfo?: { info_kind: string };
+      stats64: { rx: { packets: number }; tx: { packets: number } };
+    }[];
+    return links.filter(({ ifname }) => ifname.startsWith("gretun")).map((link) => ({
+      kind: link.linkinfo?.info_kind ?? "",
+      rxPackets: link.stats64.rx.packets,
+      txPackets: link.stats64.tx.packets,
+    }));
+  }
+}

@@ -1,0 +1,172 @@
+/** The main job, on either data plane: hosts behind NATs find each other and data flows. */
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { RtNetlink } from "../lib/netlink.ts";
+import { Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
+
+RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
+
+/** Two hosts behind two port-restricted NATs, direct to each other. */
+export async function twoNodes(
+  overlay: Overlay,
+  planes: readonly [string, string],
+  args: string[] = [],
+): Promise<[OverlayNode, OverlayNode]> {
+  const { lab } = overlay;
+  const alice = overlay.node("alice", lab.nat("nat-a"), ["--data-plane", planes[0], ...args]);
+  const bob = overlay.node("bob", lab.nat("nat-b"), ["--data-plane", planes[1], ...args]);
+  await overlay.allDirect();
+  return [alice, bob];
+}
+
+export function testOverlays(plane: "fou" | "tun"): void {
+  const planes = [plane, plane] as const;
+
+  Deno.test(`${plane}: two hosts behind two port-restricted NATs`, async () => {
+    await using overlay = await Overlay.start();
+    const [alice, bob] = await twoNodes(overlay, planes);
+    await alice.ping(bob);
+    await bob.ping(alice, { sizeBytes: 1400 });
+    const report = await alice.directTo(1);
+    strictEqual(report.data_plane, plane);
+    strictEqual(report.peers[0]!.mtu, 1464);
+    await alice.ping(bob, { sizeBytes: 1464 - 28 });
+
+    const server = alice.host.spawn("iperf3", ["-s", "-1"]);
+    await sleep(1_000);
+    const client = ["-c", await alice.tunnelIp(), "-t", "5", "-J"];
+    const { code, stdout } = await bob.host.run("iperf3", client);
+    strictEqual(code, 0, stdout);
+    ok(JSON.parse(stdout).end.sum_received.bits_per_second > 1e6, stdout);
+    await server.status;
+    strictEqual(await bob.stop("SIGTERM"), 0, bob.log);
+    strictEqual(await alice.stop("SIGTERM"), 0, alice.log);
+    for (const node of [alice, bob]) deepStrictEqual(await node.linkNames(), ["eth0"]);
+  });
+
+  Deno.test(`${plane}: four hosts behind three NATs, two of them behind the same`, async () => {
+    await using overlay = await Overlay.start();
+    const { lab } = overlay;
+    const shared = lab.nat("nat-s");
+    const nats = [shared, shared, lab.nat("nat-c"), lab.nat("nat-d")];
+    for (const [i, name] of ["ann", "ben", "cat", "dan"].entries()) {
+      overlay.node(name, nats[i]!, ["--data-plane", plane]);
+    }
+    await overlay.allDirect();
+    for (const from of overlay.nodes) {
+      for (const to of overlay.nodes) if (from !== to) await from.ping(to);
+    }
+    const ann = await overlay.nodes[0]!.report();
+    const ben = ann.peers.find(({ name }) => name === "ben")!;
+    match(ben.endpoint!, /^10\./, "neighbours talk over their own network");
+  });
+
+  Deno.test(`${plane}: without GRE keys four more bytes fit`, async () => {
+    await using overlay = await Overlay.start();
+    const [alice, bob] = await twoNodes(overlay, planes, ["--gre-key", "off"]);
+    strictEqual((await alice.report()).peers[0]!.mtu, 1468);
+    await alice.ping(bob, { sizeBytes: 1468 - 28 });
+  });
+
+  Deno.test(`${plane}: a daemon that was killed is back with the same address`, async () => {
+    await using overlay = await Overlay.start();
+    const [alice, bob] = await twoNodes(overlay, planes);
+    const before = await alice.tunnelIp();
+    await alice.stop("SIGKILL");
+    alice.start();
+    await overlay.allDirect();
+    strictEqual(await alice.tunnelIp(), before);
+    await alice.ping(bob);
+    await bob.ping(alice);
+    deepStrictEqual(await alice.linkNames(), ["eth0", "gretun0"]);
+    strictEqual(await alice.stop("SIGTERM"), 0, alice.log);
+    deepStrictEqual(await alice.linkNames(), ["eth0"]);
+  });
+
+  Deno.test(`${plane}: tunnels outlive the coordinator, which has lost nothing when it is back`, async () => {
+    await using overlay = await Overlay.start({ keepState: true });
+    const [alice, bob] = await twoNodes(overlay, planes);
+    const addresses = [await alice.tunnelIp(), await bob.tunnelIp()];
+    await overlay.killCoordinator();
+    await sleep(2_000);
+    await alice.ping(bob);
+    strictEqual(alice.log.match(/level=warn.*coordinator/g)?.length, 1, alice.log);
+    await overlay.startCoordinator();
+    await until(
+      "the coordinator to be back",
+      async () => alice.log.includes("coordinator is back"),
+      () => alice.log,
+    );
+    const carol = overlay.node("carol", overlay.lab.nat("nat-c"), ["--data-plane", plane]);
+    await overlay.allDirect();
+    await carol.ping(alice);
+    deepStrictEqual([await alice.tunnelIp(), await bob.tunnelIp()], addresses);
+  });
+
+  Deno.test(`${plane}: a NAT whose public address changes is followed, the link stays`, async () => {
+    await using overlay = await Overlay.start();
+    const { lab } = overlay;
+    const natA = lab.nat("nat-a");
+    const alice = overlay.node("alice", natA, ["--data-plane", plane]);
+    const bob = overlay.node("bob", lab.nat("nat-b"), ["--data-plane", plane]);
+    await overlay.allDirect();
+    const ifindex = await bob.ifindex("gretun0");
+    // What an access provider does at night. Masquerading forgets its mappings with the address.
+    for (const change of [["del", natA.ip], ["add", "203.0.113.200"]] as const) {
+      strictEqual(
+        (await natA.run("ip", ["addr", change[0], `${change[1]}/24`, "dev", "out"])).code,
+        0,
+      );
+    }
+    await bob.pathTo("alice", /^203\.0\.113\.200:/);
+    await alice.ping(bob);
+    await bob.ping(alice);
+    strictEqual(await bob.ifindex("gretun0"), ifindex);
+  });
+
+  Deno.test(`${plane}: a host whose own address changes is followed, the link stays`, async () => {
+    await using overlay = await Overlay.start();
+    const [alice, bob] = await twoNodes(overlay, planes);
+    const ifindex = await alice.ifindex("gretun0");
+    const commands = [
+      ["addr", "del", `${alice.host.ip}/24`, "dev", "eth0"],
+      ["addr", "add", "10.0.1.99/24", "dev", "eth0"],
+      ["route", "replace", "default", "via", "10.0.1.1"],
+    ];
+    for (const args of commands) {
+      const { code, stderr } = await alice.host.run("ip", args);
+      strictEqual(code, 0, stderr);
+    }
+    await until(
+      "the new address to be told",
+      async () => (await alice.report()).endpoints!.includes("10.0.1.99:7777"),
+      () => alice.log,
+    );
+    await overlay.allDirect();
+    await until("data to flow again", async () => {
+      const { code } = await alice.host.run("ping", ["-c", "1", "-W", "1", await bob.tunnelIp()]);
+      return code === 0;
+    }, () => alice.log + bob.log);
+    await bob.ping(alice);
+    strictEqual(await alice.ifindex("gretun0"), ifindex);
+  });
+
+  Deno.test(`${plane}: the four metrics are there from the first scrape`, async () => {
+    await using overlay = await Overlay.start();
+    const [alice] = await twoNodes(overlay, planes, ["--metrics-addr", "127.0.0.1:9100"]);
+    const { promise } = alice.host.within(() => ({
+      promise: Deno.connect({ hostname: "127.0.0.1", port: 9100 }),
+    }));
+    using connection = await promise;
+    const request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    await connection.write(new TextEncoder().encode(request));
+    let text = "";
+    for await (const chunk of connection.readable.pipeThrough(new TextDecoderStream())) {
+      text += chunk;
+    }
+    match(text, /^gretun_peers\{state="direct"\} 1$/m);
+    match(text, /^gretun_peers\{state="punching"\} 0$/m);
+    match(text, /^gretun_disco_pings_sent_total [1-9]\d*$/m);
+    match(text, /^gretun_disco_pongs_received_total [1-9]\d*$/m);
+    match(text, /^gretun_hole_punch_duration_seconds_count 1$/m);
+  });
+}
