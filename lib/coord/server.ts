@@ -168,7 +168,7 @@ export class CoordServer {
     const { clock } = this.#options;
     const claim = readClaim(request.headers, clock.wallMs());
     // Signatures seen before a restart are forgotten: nothing from before it is taken again. The
-    // program starts in another second than the one it ended in.
+    // program starts again in another second than the one it ended in.
     const { wallMs: startedMs, nowMs: startedNowMs } = this.#started;
     const isNew = clock.nowMs() - startedNowMs <= WINDOW_SECONDS * 1000;
     if (isNew && claim.timestampSeconds < Math.floor(startedMs / 1000)) {

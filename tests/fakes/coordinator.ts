@@ -78,6 +78,12 @@ export interface FakeCoordinatorOptions {
 export class WatchedClock extends VirtualClock {
   readonly #waiting = new Map<number, number>();
   readonly #begun = new Map<number, number>();
+  /** By how much somebody set the wall clock. */
+  wallStepMs = 0;
+
+  override wallMs(): number {
+    return super.wallMs() + this.wallStepMs;
+  }
 
   /** How many sleep for `ms` now. */
   waiting(ms: number): number {

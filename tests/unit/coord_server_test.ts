@@ -4,7 +4,7 @@ import { parseCidr } from "../../lib/addr.ts";
 import { toBase64 } from "../../lib/bytes.ts";
 import { MAX_BODY_LENGTH, MAX_ENDPOINTS, MAX_SEALED_LENGTH } from "../../lib/coord/api.ts";
 import { LEASE_MS, MAX_QUEUE } from "../../lib/coord/registry.ts";
-import { BODY_TIMEOUT_MS, HOLD_MS, MAX_HELD_PER_NODE } from "../../lib/coord/server.ts";
+import { BODY_TIMEOUT_MS, HOLD_MS, MAX_HELD_PER_NODE, SWEEP_MS } from "../../lib/coord/server.ts";
 import { keyBase64, keyBytes } from "../../lib/keys.ts";
 import {
   type CallOptions,
@@ -640,6 +640,45 @@ for (const nonce of [undefined, null]) {
     });
   }
 }
+
+Deno.test("of equal requests that come together one is taken", async () => {
+  const { coord, a } = await bench();
+  const body = { to: [...keyBytes(a.discoKey)], sealed: "AAEC" };
+  const request = await coord.request(a, "POST", "/v1/signal", { body });
+  const copies = Array.from({ length: 10 }, () => request.clone());
+  const answers = await Promise.all(copies.map((copy) => coord.server.handle(copy)));
+  deepStrictEqual(answers.map(({ status }) => status).sort(), [200, ...Array(9).fill(401)]);
+});
+
+Deno.test("a request that is not authenticated renews no lease", async () => {
+  const { coord, a } = await bench();
+  const endsMs = () => coord.registry.node(a.nodeKey)!.leaseEndsMs;
+  const before = endsMs();
+  await coord.clock.until(coord.clock.sleep(1000));
+  const authorization = `Gretun ${toBase64(new Uint8Array(64))}`;
+  await coord.call(a, "GET", "/v1/peers", { headers: { authorization } });
+  await coord.server.handle(unsigned("POST", "/v1/register", registration(a)));
+  strictEqual(endsMs(), before);
+  await coord.call(a, "GET", "/v1/peers");
+  strictEqual(endsMs(), before + 1000);
+});
+
+Deno.test("setting the host's clock ends no lease and asks nodes for the new time", async () => {
+  for (const stepMs of [3_600_000, -3_600_000]) {
+    const { coord, a } = await bench();
+    const stop = new AbortController();
+    const running = coord.server.run(stop.signal);
+    coord.clock.wallStepMs = stepMs;
+    await coord.clock.until(coord.clock.sleep(LEASE_MS / 2));
+    strictEqual(coord.registry.listed().length, 2);
+    strictEqual((await coord.call(a, "GET", "/v1/peers", { ahead: -stepMs / 1000 })).status, 401);
+    await json(await coord.call(a, "GET", "/v1/peers"));
+    await coord.clock.until(coord.clock.sleep(LEASE_MS / 2 + SWEEP_MS));
+    deepStrictEqual(coord.registry.listed().map(({ name }) => name), ["a"]);
+    stop.abort();
+    await running;
+  }
+});
 
 Deno.test("a signature written in another base64 form is the same signature", async () => {
   const { coord, a } = await bench();
