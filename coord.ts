@@ -8,7 +8,6 @@ import { CoordServer } from "./lib/coord/server.ts";
 import { Store } from "./lib/coord/store.ts";
 import { type Log, systemClock } from "./lib/edges.ts";
 import { errorText, GretunError, UsageError } from "./lib/errors.ts";
-import { endServer } from "./lib/http.ts";
 import { textLog } from "./lib/log.ts";
 import { serveStun } from "./lib/stun/mod.ts";
 import denoJson from "./deno.json" with { type: "json" };
@@ -48,6 +47,7 @@ const FLAGS = {
 } as const;
 
 const SHUTDOWN_MS = 3_000;
+const RESTART_MS = 500;
 
 const write = (stream: { writeSync(bytes: Uint8Array): number }, text: string) =>
   void stream.writeSync(new TextEncoder().encode(text));
@@ -99,17 +99,38 @@ async function serve(flags: ReturnType<typeof parseFlags<typeof FLAGS>>): Promis
     stun: advertised,
     debug: flags.debug,
   });
-  const server = listenHttp(listen, tls, coord);
-  log.info("coordinator listening", {
-    addr: flags.listen,
-    pool: formatCidr(registry.pool),
-    tls: tls !== undefined,
-    stun: advertised.join(","),
+  const serving = serveHttp(() => listenHttp(listen, tls, coord, stop), stop, log, () => {
+    log.info("coordinator listening", {
+      addr: flags.listen,
+      pool: formatCidr(registry.pool),
+      tls: tls !== undefined,
+      stun: advertised.join(","),
+    });
   });
-  await coord.run(stop);
+  await Promise.race([coord.run(stop), serving]);
   log.info("coordinator shutting down");
-  // Held polls would keep it for their 25 s.
-  await endServer(server, SHUTDOWN_MS);
+  await Promise.race([serving, systemClock.sleep(SHUTDOWN_MS)]);
+}
+
+/** Throws when it cannot start; when it fails later, as when files run out, it starts again. */
+async function serveHttp(
+  start: () => Deno.HttpServer,
+  stop: AbortSignal,
+  log: Log,
+  onListening: () => void,
+): Promise<void> {
+  for (let started = false; !stop.aborted;) {
+    try {
+      const server = start();
+      onListening();
+      started = true;
+      await server.finished;
+    } catch (error) {
+      if (!started) throw error;
+      log.error("HTTP server failed, starting it again", { error: errorText(error) });
+      await systemClock.sleep(RESTART_MS, stop).catch(() => {});
+    }
+  }
 }
 
 async function startStun(
@@ -133,10 +154,11 @@ function listenHttp(
   { hostname, port }: { hostname: string; port: number },
   tls: { cert: string; key: string } | undefined,
   coord: CoordServer,
+  signal: AbortSignal,
 ): Deno.HttpServer {
   try {
     return Deno.serve(
-      { hostname, port, ...tls, onListen: () => {} },
+      { hostname, port, ...tls, signal, onListen: () => {} },
       (request, { remoteAddr }) => coord.handle(request, remoteAddr.hostname),
     );
   } catch (cause) {

@@ -8,9 +8,17 @@ const IMPORT_MAP = import.meta.resolve("@std/cli/parse-args").startsWith("npm:")
   ? [`--import-map=${ROOT}npm_imports.json`]
   : [];
 
-function command(args: string[], env: Record<string, string>): Deno.Command {
-  return new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-check", "--quiet", ...IMPORT_MAP, `${ROOT}coord.ts`, ...args],
+export interface ProcessOptions {
+  env?: Record<string, string>;
+  /** How many files it may have open. */
+  maxFiles?: number;
+}
+
+function command(args: string[], { env, maxFiles }: ProcessOptions): Deno.Command {
+  const run = ["run", "-A", "--no-check", "--quiet", ...IMPORT_MAP, `${ROOT}coord.ts`, ...args];
+  const limit = maxFiles === undefined ? "" : `ulimit -n ${maxFiles}; `;
+  return new Deno.Command("sh", {
+    args: ["-c", `${limit}exec "$0" "$@"`, Deno.execPath(), ...run],
     env: { NO_COLOR: "1", ...env },
     stdin: "null",
     stdout: "piped",
@@ -19,8 +27,8 @@ function command(args: string[], env: Record<string, string>): Deno.Command {
 }
 
 /** Runs it to its end. */
-export async function runCoordinator(args: string[], env: Record<string, string> = {}) {
-  const { code, stdout, stderr } = await command(args, env).output();
+export async function runCoordinator(args: string[]) {
+  const { code, stdout, stderr } = await command(args, {}).output();
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
   return { code, stdout: text(stdout), stderr: text(stderr) };
 }
@@ -37,10 +45,10 @@ export class CoordinatorProcess implements AsyncDisposable {
   }
 
   /** Resolves when it listens, on a free port of loopback; throws what it said instead. */
-  static async start(args: string[], env: Record<string, string> = {}) {
+  static async start(args: string[], options: ProcessOptions = {}) {
     const port = freePort();
     const listen = ["--listen", `127.0.0.1:${port}`, "--stun-listen", "off"];
-    const child = command([...listen, ...args], env).spawn();
+    const child = command([...listen, ...args], options).spawn();
     let said = "";
     const listening = Promise.withResolvers<void>();
     const drained = child.stderr.pipeThrough(new TextDecoderStream()).pipeTo(
