@@ -1,0 +1,215 @@
+/**
+ * Which room may import which, by the import lines of all files in lib and of the programs, the
+ * dynamic and the type-only ones too. From outside a room only its doors are imported.
+ */
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { dirname, join, relative } from "node:path";
+
+const ROOT = join(import.meta.dirname!, "..");
+const PROGRAMS = ["main.ts", "coord.ts"];
+
+/** Files directly in lib are leaves, but for netlink's door; the programs are a room of their own. */
+type Room = string;
+
+/** Besides itself and leaves. */
+const MAY_IMPORT: Record<Room, Room[]> = {
+  leaf: [],
+  netlink: [],
+  disco: [],
+  stun: [],
+  coord: [],
+  tunnel: ["netlink"],
+  health: ["netlink"],
+  lab: ["netlink"],
+  dataplane: ["netlink", "tunnel"],
+  daemon: ["disco", "stun", "dataplane", "coord"],
+  cli: ["netlink", "stun", "coord", "tunnel", "health", "lab", "dataplane", "daemon"],
+  program: ["stun", "coord", "cli"],
+};
+
+/** The files of a room that others may import; `mod.ts` where it is not said otherwise. */
+const DOORS: Record<Room, string[]> = {
+  netlink: ["lib/netlink.ts"],
+  coord: ["lib/coord/api.ts", "lib/coord/server.ts", "lib/coord/client.ts"],
+};
+
+interface Import {
+  from: string;
+  to: string;
+  isDynamic: boolean;
+}
+
+/** What breaks a rule above, and why it is right all the same. */
+const EXCEPTIONS: { from: string; to: string; why: string }[] = [
+  {
+    from: "lib/daemon/daemon.ts",
+    to: "lib/netlink.ts",
+    why: "the loop watches links and routes, and holds a lock, whatever the data plane",
+  },
+  {
+    from: "lib/daemon/endpoints.ts",
+    to: "lib/netlink.ts",
+    why: "this host's addresses are candidates, whatever the data plane",
+  },
+  {
+    from: "lib/daemon/daemon.ts",
+    to: "lib/coord/auth.ts",
+    why: "the type of a signing function, which the client takes but does not export",
+  },
+  {
+    from: "lib/cli/up.ts",
+    to: "lib/coord/auth.ts",
+    why: "makes the signing function from the node's key and hands it inwards",
+  },
+  {
+    from: "lib/cli/up.ts",
+    to: "lib/daemon/daemon.ts",
+    why: "loaded when the flags are right, apart from the door",
+  },
+  {
+    from: "lib/cli/up.ts",
+    to: "lib/daemon/identity.ts",
+    why: "reads the key file, an edge, and hands the keys inwards",
+  },
+  {
+    from: "lib/cli/up.ts",
+    to: "lib/daemon/metrics.ts",
+    why: "makes the metrics, serves them, and hands them inwards",
+  },
+  {
+    from: "lib/cli/peers.ts",
+    to: "lib/daemon/control.ts",
+    why: "asks over a socket; the door would load the whole daemon for it",
+  },
+  {
+    from: "coord.ts",
+    to: "lib/coord/registry.ts",
+    why: "the program makes the parts of the coordinator and puts them together",
+  },
+  {
+    from: "coord.ts",
+    to: "lib/coord/store.ts",
+    why: "the program makes the parts of the coordinator and puts them together",
+  },
+];
+
+function roomOf(file: string): Room {
+  const [top, room, ...rest] = file.split("/");
+  if (top !== "lib") return "program";
+  if (rest.length === 0) return room === "netlink.ts" ? "netlink" : "leaf";
+  return room!;
+}
+
+function isDoor(file: string): boolean {
+  const room = roomOf(file);
+  // Programs are made of commands, each of which is a file of its own.
+  if (room === "leaf" || room === "cli") return true;
+  return (DOORS[room] ?? [`lib/${room}/mod.ts`]).includes(file);
+}
+
+function isAllowed({ from, to }: Import): boolean {
+  const [room, target] = [roomOf(from), roomOf(to)];
+  if (room === target) return true;
+  const isRoomAllowed = target === "leaf" || MAY_IMPORT[room]?.includes(target) === true;
+  return isRoomAllowed && isDoor(to);
+}
+
+const isException = ({ from, to }: Import) =>
+  EXCEPTIONS.some((exception) => exception.from === from && exception.to === to);
+
+// --- reading
+
+function sourceFiles(directory: string): string[] {
+  return [...Deno.readDirSync(join(ROOT, directory))].flatMap(({ name, isDirectory }) => {
+    const path = `${directory}/${name}`;
+    if (isDirectory) return sourceFiles(path);
+    return path.endsWith(".ts") ? [path] : [];
+  });
+}
+
+/** Comments go first: they may quote imports in examples. */
+function specifiersIn(text: string): { specifier: string; isDynamic: boolean }[] {
+  const code = text.replace(/^\s*\/\*[^]*?\*\//gm, "").replace(/^\s*\/\/.*$/gm, "");
+  const fixed = /^(?:import|export)\b[^;"']*?(?:\bfrom\s*)?["']([^"']+)["']/gm;
+  const dynamic = /\bimport\(\s*["']([^"']+)["']/g;
+  return [
+    ...[...code.matchAll(fixed)].map((m) => ({ specifier: m[1]!, isDynamic: false })),
+    ...[...code.matchAll(dynamic)].map((m) => ({ specifier: m[1]!, isDynamic: true })),
+  ];
+}
+
+function importsOf(file: string): Import[] {
+  return specifiersIn(Deno.readTextFileSync(join(ROOT, file)))
+    .filter(({ specifier }) => specifier.startsWith(".") && specifier.endsWith(".ts"))
+    .map(({ specifier, isDynamic }) => {
+      const to = relative(ROOT, join(ROOT, dirname(file), specifier));
+      return { from: file, to, isDynamic };
+    });
+}
+
+const FILES = [...sourceFiles("lib"), ...PROGRAMS];
+const IMPORTS = FILES.flatMap(importsOf);
+const line = ({ from, to }: Import) => `${from} imports ${to}`;
+
+// --- the rules
+
+Deno.test("specifiersIn() reads every kind of import", () => {
+  const text = `
+    // import "./comment.ts";
+/** import { a } from "./example.ts"; */
+import "./bare.ts";
+import { a } from "./a.ts";
+import type { B } from "./b.ts";
+import {
+  c,
+  d,
+} from "./c.ts";
+import * as e from "./e.ts";
+export { f } from "./f.ts";
+export * from "./g.ts";
+export const text = 1;
+const h = await import("./h.ts");
+type I = import("./i.ts").I;
+`;
+  const found = specifiersIn(text).map(({ specifier }) => specifier);
+  const names = ["bare", "a", "b", "c", "e", "f", "g", "h", "i"];
+  deepStrictEqual(found, names.map((name) => `./${name}.ts`));
+});
+
+Deno.test("every room has its rule, and every file but a door is imported by another", () => {
+  const rooms = new Set(FILES.map(roomOf));
+  for (const room of rooms) ok(MAY_IMPORT[room], `lib/${room} has no rule`);
+  ok(IMPORTS.length > 100, `${IMPORTS.length} imports found`);
+  const imported = new Set(IMPORTS.map(({ to }) => to));
+  const alone = FILES.filter((file) => !imported.has(file) && !PROGRAMS.includes(file));
+  deepStrictEqual(alone.filter((file) => !file.endsWith("/mod.ts")), []);
+});
+
+Deno.test("imports go in the allowed directions, and through doors", () => {
+  const wrong = IMPORTS.filter((i) => !isAllowed(i) && !isException(i)).map(line);
+  deepStrictEqual([...new Set(wrong)], []);
+});
+
+Deno.test("every exception is still one", () => {
+  const used = new Set(IMPORTS.filter((i) => !isAllowed(i)).map(line));
+  const stale = EXCEPTIONS.map((e) => line({ ...e, isDynamic: false })).filter((l) => !used.has(l));
+  deepStrictEqual(stale, []);
+});
+
+Deno.test("main.ts loads a command only when it is chosen", () => {
+  const loaded = IMPORTS.filter(({ from, isDynamic }) => from === "main.ts" && !isDynamic);
+  deepStrictEqual(loaded.map(({ to }) => to), ["lib/cli/command.ts"]);
+});
+
+Deno.test("no two files import each other, however far around", () => {
+  const targets = new Map<string, string[]>();
+  for (const { from, to } of IMPORTS) targets.set(from, [...targets.get(from) ?? [], to]);
+  const finished = new Set<string>();
+  const visit = (file: string, path: string[]): void => {
+    strictEqual(path.includes(file) ? [...path, file].join(" -> ") : "", "");
+    if (finished.has(file)) return;
+    for (const to of targets.get(file) ?? []) visit(to, [...path, file]);
+    finished.add(file);
+  };
+  for (const file of FILES) visit(file, []);
+});
