@@ -36,8 +36,10 @@ const IFLA_GRE_ENCAP_FLAGS = 15;
 const IFLA_GRE_ENCAP_SPORT = 16;
 const IFLA_GRE_ENCAP_DPORT = 17;
 const GRE_KEY = 0x2000;
+const TUNNEL_ENCAP_NONE = 0;
 const TUNNEL_ENCAP_FOU = 1;
 const TUNNEL_ENCAP_GUE = 2;
+const ENCAP_TYPES = { fou: TUNNEL_ENCAP_FOU, gue: TUNNEL_ENCAP_GUE };
 const TUNNEL_ENCAP_FLAG_CSUM = 0x1;
 
 export interface TunnelEncap {
@@ -181,14 +183,16 @@ export function encodeGreTunnel(gre: GreTunnel): Attr[] {
     attr.u8(IFLA_GRE_TOS, gre.tos ?? 0),
   ];
   if (gre.device !== undefined) attrs.push(attr.u32(IFLA_GRE_LINK, gre.device));
-  if (!gre.encap) return attrs;
-  const { type, sport, dport, csum } = gre.encap;
+  return [...attrs, ...encodeEncap(gre.encap)];
+}
+
+/** Spelled out where there is none, too: a change that leaves these out keeps the old ones. */
+function encodeEncap(encap: TunnelEncap | undefined): Attr[] {
   return [
-    ...attrs,
-    attr.u16(IFLA_GRE_ENCAP_TYPE, type === "fou" ? TUNNEL_ENCAP_FOU : TUNNEL_ENCAP_GUE),
-    attr.u16(IFLA_GRE_ENCAP_FLAGS, csum ? TUNNEL_ENCAP_FLAG_CSUM : 0),
-    attr.be16(IFLA_GRE_ENCAP_SPORT, sport),
-    attr.be16(IFLA_GRE_ENCAP_DPORT, dport),
+    attr.u16(IFLA_GRE_ENCAP_TYPE, encap ? ENCAP_TYPES[encap.type] : TUNNEL_ENCAP_NONE),
+    attr.u16(IFLA_GRE_ENCAP_FLAGS, encap?.csum ? TUNNEL_ENCAP_FLAG_CSUM : 0),
+    attr.be16(IFLA_GRE_ENCAP_SPORT, encap?.sport ?? 0),
+    attr.be16(IFLA_GRE_ENCAP_DPORT, encap?.dport ?? 0),
   ];
 }
 

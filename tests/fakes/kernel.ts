@@ -109,6 +109,11 @@ const u32 = (n: number) => new Writer("host").u32(n).finish();
 const i32 = (n: number) => new Writer("host").i32(n).finish();
 
 const IFLA_IFNAME = 3;
+const IFLA_LINKINFO = 18;
+const IFLA_INFO_DATA = 2;
+/** IFLA_GRE_ENCAP_TYPE to IFLA_GRE_ENCAP_DPORT. */
+const ENCAP_FIRST = 14;
+const ENCAP_LAST = 17;
 const ENODEV = 19;
 const EEXIST = 17;
 const EOPNOTSUPP = 95;
@@ -146,7 +151,7 @@ export function linkKernel(refuse: (request: NetlinkReply) => number = () => 0):
       case RTM_NEWLINK:
         if (request.flags & NLM_F_EXCL) return [ack(request, { errno: EEXIST })];
         link.flags = (link.flags & ~change) | (flags & change);
-        for (const [type, value] of attrs) link.attrs.set(type, value);
+        for (const [type, value] of attrs) link.attrs.set(type, merged(type, link, value));
         return [ack(request)];
       case RTM_GETLINK:
         return [encodeFakeLink(request, link, 0), ack(request)];
@@ -159,6 +164,21 @@ export function linkKernel(refuse: (request: NetlinkReply) => number = () => 0):
   };
 }
 
+/** A change of a tunnel resets what it leaves out, but for the encapsulation (ip_gre.c). */
+function merged(type: number, link: FakeLink, value: Uint8Array): Uint8Array {
+  const old = link.attrs.get(type);
+  if (type !== IFLA_LINKINFO || !old) return value;
+  const info = decodeAttrs(value);
+  const kept = [...dataOf(decodeAttrs(old))].filter(([t]) => t >= ENCAP_FIRST && t <= ENCAP_LAST);
+  return encodeMap(info.set(IFLA_INFO_DATA, encodeMap(new Map([...kept, ...dataOf(info)]))));
+}
+
+const dataOf = (info: Map<number, Uint8Array>) =>
+  decodeAttrs(info.get(IFLA_INFO_DATA) ?? new Uint8Array());
+
+const encodeMap = (attrs: Map<number, Uint8Array>) =>
+  encodeAttrs([...attrs].map(([type, value]) => ({ type, value })));
+
 const nameOf = (attrs: Map<number, Uint8Array>) => value.string(attrs.get(IFLA_IFNAME));
 
 function decodeIfInfo(payload: Uint8Array) {
@@ -168,8 +188,7 @@ function decodeIfInfo(payload: Uint8Array) {
 }
 
 function encodeFakeLink(request: NetlinkMessage, link: FakeLink, flags: number): Uint8Array {
-  const attrs = [...link.attrs].map(([type, value]) => ({ type, value }));
   const payload = new Writer("host", IFINFO_LENGTH).zeros(4).i32(link.ifindex).u32(link.flags)
-    .u32(0).bytes(encodeAttrs(attrs)).finish();
+    .u32(0).bytes(encodeMap(link.attrs)).finish();
   return reply(request, { type: RTM_NEWLINK, flags, payload });
 }

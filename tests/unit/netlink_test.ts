@@ -416,6 +416,14 @@ Deno.test("RtNetlink reads back the links that it made", () => {
   }
 });
 
+Deno.test("RtNetlink.changeLink() takes local address, keys and encapsulation away", () => {
+  using rtnl = openLinks();
+  const ifindex = rtnl.createLink({ name: "t0", kind: "gre", gre: GRE });
+  const plain: GreTunnel = { remote: GRE.remote, ttl: 64, tos: 0, pmtudisc: true };
+  rtnl.changeLink(ifindex, { gre: plain });
+  deepStrictEqual(rtnl.link(ifindex)!.tunnel, plain);
+});
+
 Deno.test("RtNetlink gives an alias, and takes the link back when the alias is refused", () => {
   using rtnl = openLinks();
   rtnl.createLink({ name: "t0", kind: "dummy", alias: "mine" });

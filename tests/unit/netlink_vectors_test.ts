@@ -231,13 +231,6 @@ function differences(ip: Fields, ours: Fields): Differences {
 
 /** ip names a firewall mark of 0, which is the default. */
 const FWMARK: Differences = { "18/2/20": ["00000000", undefined] };
-/** ip spells out "no encapsulation". */
-const NO_ENCAP: Differences = {
-  "18/2/14": ["0000", undefined],
-  "18/2/15": ["0000", undefined],
-  "18/2/16": ["0000", undefined],
-  "18/2/17": ["0000", undefined],
-};
 /** We want an ack behind every reply: it is where a request ends. */
 const ACK: Differences = { flags: ["0x1", "0x5"] };
 /** ip asks for links as AF_PACKET, which is what AF_UNSPEC gets too, with their virtual functions. */
@@ -247,17 +240,16 @@ const LINK_FILTER: Differences = {
 };
 
 const EXPECTED: Record<string, Differences> = {
-  "gre": { ...FWMARK, ...NO_ENCAP },
+  "gre": FWMARK,
   "gre, any local address, TTL inherited, nopmtudisc, tos, device": {
     ...FWMARK,
-    ...NO_ENCAP,
     // We say "any local address" instead of leaving it out: a change resets it then.
     "18/2/6": [undefined, "00000000"],
   },
-  "gre, keys": { ...FWMARK, ...NO_ENCAP },
+  "gre, keys": FWMARK,
   "gre, fou, source port per flow, checksum": FWMARK,
   "gre, gue, both ports, no checksum": FWMARK,
-  "gre, mtu, up": { ...FWMARK, ...NO_ENCAP },
+  "gre, mtu, up": FWMARK,
   "link by name": { ...ACK, ...LINK_FILTER },
   "links": LINK_FILTER,
   // ip deletes a route of any scope and type, we the one that we add: link scope, unicast.
