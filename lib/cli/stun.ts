@@ -53,7 +53,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const deadlineMs = systemClock.nowMs() + flags.timeout;
   const limit = AbortSignal.any([io.signal, AbortSignal.timeout(flags.timeout)]);
   try {
-    const servers = await abortable(resolveServers(names), limit);
+    const servers = ofOneFamily(await abortable(resolveServers(names), limit));
     const timeoutMs = deadlineMs - systemClock.nowMs();
     const answers = await ask(servers, { port: flags.port, timeoutMs, signal: io.signal });
     io.stdout(flags.json ? formatJson(answers) : formatText(answers));
@@ -70,16 +70,28 @@ async function ask(
   servers: StunServer[],
   options: { port: number | undefined; timeoutMs: number; signal: AbortSignal },
 ): Promise<StunAnswer[]> {
-  const causes = new Set<string>();
-  using sockets = new Sockets(servers.map(({ endpoint }) => familyOf(endpoint.ip)), options.port);
-  const send = (bytes: Uint8Array, to: Endpoint) =>
-    sockets.send(bytes, to, (error) => causes.add(errorText(error)));
-  const client = new StunClient({ send, clock: systemClock, random: systemRandom });
-  sockets.receive((bytes, from) => client.handle(bytes, from));
-  const answers = await client.query(servers, { ...options, graceMs: GRACE_MS });
-  if (answers.length > 0) return answers;
-  const why = causes.size > 0 ? [...causes].join("; ") : "no datagram came back";
-  throw noAnswer(servers.map(({ name }) => name), why);
+  const socket = open(familyOf(servers[0]!.endpoint.ip), options.port);
+  try {
+    const causes = new Set<string>();
+    const send = (bytes: Uint8Array, { ip, port }: Endpoint) => {
+      socket.send(bytes, { transport: "udp", hostname: ip, port })
+        .catch((error) => causes.add(errorText(error)));
+    };
+    const client = new StunClient({ send, clock: systemClock, random: systemRandom });
+    void receive(socket, client);
+    const answers = await client.query(servers, { ...options, graceMs: GRACE_MS });
+    if (answers.length > 0) return answers;
+    const why = causes.size > 0 ? [...causes].join("; ") : "no datagram came back";
+    throw noAnswer(servers.map(({ name }) => name), why);
+  } finally {
+    socket.close();
+  }
+}
+
+/** One socket asks them all, for else the answers cannot be compared: those of IPv4 if there are any. */
+function ofOneFamily(servers: StunServer[]): StunServer[] {
+  const ipv4 = servers.filter(({ endpoint }) => familyOf(endpoint.ip) === 4);
+  return ipv4.length > 0 ? ipv4 : servers;
 }
 
 function noAnswer(names: readonly string[], why: string): GretunError {
@@ -89,55 +101,25 @@ function noAnswer(names: readonly string[], why: string): GretunError {
   );
 }
 
-/** One UDP socket for each address family, on the same port number where one is given. */
-class Sockets implements Disposable {
-  readonly #byFamily = new Map<Family, Deno.DatagramConn>();
-
-  constructor(families: Iterable<Family>, port: number | undefined) {
-    try {
-      for (const family of new Set(families)) this.#byFamily.set(family, open(family, port));
-    } catch (error) {
-      this[Symbol.dispose]();
-      throw error;
-    }
-  }
-
-  send(bytes: Uint8Array, { ip, port }: Endpoint, onError: (error: unknown) => void): void {
-    const socket = this.#byFamily.get(familyOf(ip))!;
-    socket.send(bytes, { transport: "udp", hostname: ip, port }).catch(onError);
-  }
-
-  /** Until they are closed. */
-  receive(onDatagram: (bytes: Uint8Array, from: Endpoint) => void): void {
-    for (const socket of this.#byFamily.values()) void receiveAll(socket, onDatagram);
-  }
-
-  [Symbol.dispose](): void {
-    for (const socket of this.#byFamily.values()) socket.close();
-    this.#byFamily.clear();
-  }
-}
-
 function open(family: Family, port: number | undefined): Deno.DatagramConn {
   const hostname = family === 4 ? "0.0.0.0" : "::";
   try {
     return Deno.listenDatagram({ transport: "udp", hostname, port: port ?? 0 });
   } catch (error) {
+    const what = port === undefined ? "a UDP port" : `UDP port ${port}`;
     throw new GretunError(
-      `cannot open UDP port ${port ?? ""} for IPv${family}: ${errorText(error)}`,
+      `cannot open ${what}: ${errorText(error)}`,
       "Choose another --port, or leave it out to get a free one",
       { cause: error },
     );
   }
 }
 
-async function receiveAll(
-  socket: Deno.DatagramConn,
-  onDatagram: (bytes: Uint8Array, from: Endpoint) => void,
-): Promise<void> {
+/** Until the socket is closed. */
+async function receive(socket: Deno.DatagramConn, client: StunClient): Promise<void> {
   for await (const [bytes, address] of socket) {
     const { hostname, port } = address as Deno.NetAddr;
-    onDatagram(bytes, { ip: parseIp(hostname), port });
+    client.handle(bytes, { ip: parseIp(hostname), port });
   }
 }
 

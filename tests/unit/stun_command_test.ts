@@ -80,6 +80,13 @@ Deno.test("gretun stun asks over IPv6", () =>
     strictEqual(text, `[::1]:${port}  (via ${server})\n`);
   }));
 
+Deno.test("gretun stun asks servers of both families over IPv4, from the port that is given", () =>
+  withServers(["127.0.0.1", "::1"], async (ipv4, ipv6) => {
+    const port = freePort();
+    const text = await run(["--server", `${ipv6},${ipv4}`, "--port", String(port)]);
+    strictEqual(text, `127.0.0.1:${port}  (via ${ipv4})\n`);
+  }));
+
 Deno.test("gretun stun prefers the answer that comes to waiting for a silent server", () =>
   withServers(["127.0.0.1"], async (server) => {
     using silent = silentPort("127.0.0.1");
