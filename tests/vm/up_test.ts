@@ -1,0 +1,76 @@
+/** `gretun up` on the kernel plane: needs a kernel with FOU and GRE, see boot.sh. */
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { GRETUN, Overlay } from "../overlay.ts";
+import { testOverlays, twoNodes } from "../up_scenarios.ts";
+
+testOverlays("fou");
+
+for (const planes of [["fou", "tun"], ["tun", "fou"]] as const) {
+  Deno.test(`${planes.join(" and ")}: a kernel and a user-space node talk`, async () => {
+    await using overlay = await Overlay.start();
+    const [alice, bob] = await twoNodes(overlay, planes);
+    deepStrictEqual([(await alice.report()).data_plane, (await bob.report()).data_plane], planes);
+    await alice.ping(bob, { sizeBytes: 1400 });
+    await bob.ping(alice, { sizeBytes: 1464 - 28 });
+  });
+}
+
+Deno.test("auto: the kernel plane is chosen where the kernel has it", async () => {
+  await using overlay = await Overlay.start();
+  const [alice, bob] = await twoNodes(overlay, ["auto", "auto"]);
+  for (const node of [alice, bob]) strictEqual((await node.report()).data_plane, "fou");
+});
+
+Deno.test("fou: packets go through the GRE links while both daemons are stopped", async () => {
+  await using overlay = await Overlay.start();
+  const [alice, bob] = await twoNodes(overlay, ["fou", "fou"]);
+  const before = await alice.linkCounters();
+  const ip = await alice.tunnelIp();
+  for (const node of [alice, bob]) node.process.kill("SIGSTOP");
+  const { code, stdout } = await bob.host
+    .run("ping", ["-c", "20", "-i", "0.05", "-s", "1400", "-M", "do", ip]);
+  strictEqual(code, 0, stdout);
+  const after = await alice.linkCounters();
+  for (const node of [alice, bob]) node.process.kill("SIGCONT");
+  strictEqual(after[0]!.kind, "gre");
+  ok(after[0]!.rxPackets >= before[0]!.rxPackets + 20, JSON.stringify({ before, after }));
+  ok(after[0]!.txPackets >= before[0]!.txPackets + 20, JSON.stringify({ before, after }));
+});
+
+Deno.test("fou: SIGTERM removes links and the FOU port, SIGKILL leaves data flowing", async () => {
+  await using overlay = await Overlay.start();
+  const [alice, bob] = await twoNodes(overlay, ["fou", "fou"]);
+  const ports = async () => (await alice.host.run("ip", ["fou", "show"])).stdout.trim();
+  strictEqual(await ports(), "port 7777 ipproto 47");
+  const ip = await bob.tunnelIp();
+  const ifindex = await alice.ifindex("gretun0");
+  await alice.stop("SIGKILL");
+  strictEqual((await alice.host.run("ping", ["-c", "3", "-i", "0.1", ip])).code, 0);
+  alice.start();
+  await alice.directTo(1);
+  strictEqual(await alice.ifindex("gretun0"), ifindex, "the link is adopted, not rebuilt");
+  strictEqual(await alice.stop("SIGTERM"), 0, alice.log);
+  strictEqual(await ports(), "");
+  deepStrictEqual(await alice.linkNames(), ["eth0"]);
+});
+
+Deno.test("fou: links of peers that are gone are removed at the next start", async () => {
+  await using overlay = await Overlay.start();
+  const [alice, bob] = await twoNodes(overlay, ["fou", "fou"]);
+  await alice.stop("SIGKILL");
+  strictEqual(await bob.stop("SIGTERM"), 0, bob.log);
+  alice.start();
+  await alice.directTo(0);
+  deepStrictEqual(await alice.linkNames(), ["eth0"]);
+});
+
+Deno.test("fou: another program's FOU port is not touched", async () => {
+  await using overlay = await Overlay.start();
+  const host = overlay.lab.host("alice", { behind: overlay.lab.nat("nat-a") });
+  strictEqual((await host.run("ip", ["fou", "add", "port", "7777", "ipproto", "4"])).code, 0);
+  const args = ["up", "--coordinator", overlay.url, "--state-dir", `${overlay.directory}/a`];
+  const { code, stderr } = await host.run(GRETUN, args);
+  strictEqual(code, 1, stderr);
+  ok(/^Error: cannot open UDP port 7777: another FOU port has it\..*\n$/.test(stderr), stderr);
+  strictEqual((await host.run("ip", ["fou", "show"])).stdout.trim(), "port 7777 ipproto 4");
+});
