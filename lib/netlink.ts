@@ -9,7 +9,12 @@
  */
 export type { InterfaceAddress } from "./netlink/addr.ts";
 export { Fou, type FouPort } from "./netlink/fou.ts";
-export { type IcmpMessage, IcmpSocket } from "./netlink/icmp_socket.ts";
+export {
+  type IcmpMessage,
+  IcmpNotAllowedError,
+  IcmpSocket,
+  type IcmpSocketOptions,
+} from "./netlink/icmp_socket.ts";
 export { Fd, SystemError } from "./netlink/libc.ts";
 export type {
   GreTunnel,
@@ -36,4 +41,4 @@ export {
 export { RawUdpSocket } from "./netlink/raw_udp.ts";
 export type { Route } from "./netlink/route.ts";
 export { RtNetlink } from "./netlink/rtnl.ts";
-export { TunDevice } from "./netlink/tun.ts";
+export { tryTun, TunDevice } from "./netlink/tun.ts";

@@ -64,6 +64,13 @@ const FLAGS = {
     placeholder: "on|off",
     help: "GRE keys, 4 bytes a packet; both ends alike",
   },
+  "encap-csum": {
+    type: "choice",
+    choices: ["auto", "on", "off"],
+    default: "auto",
+    placeholder: "auto|on|off",
+    help: "checksum of outer packets (fou); auto: on where a hardware card makes it",
+  },
   "metrics-addr": {
     type: "string",
     placeholder: "HOST:PORT",
@@ -116,6 +123,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       port: flags["fou-port"],
       ifnamePattern: flags.iface,
       dataPlane: flags["data-plane"],
+      encapCsum: flags["encap-csum"],
       greKeys: flags["gre-key"] === "on",
       stunServers: flags["stun-server"],
       metrics,

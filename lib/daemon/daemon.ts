@@ -6,7 +6,12 @@ import { type Cidr, type Endpoint, formatCidr, formatEndpoint } from "../addr.ts
 import type { AdvertisedEndpoint } from "../coord/api.ts";
 import type { Sign } from "../coord/auth.ts";
 import { CoordClient, CoordError } from "../coord/client.ts";
-import { type DataPlane, type DataPlaneKind, openDataPlane } from "../dataplane/mod.ts";
+import {
+  type DataPlane,
+  type DataPlaneKind,
+  type EncapCsum,
+  openDataPlane,
+} from "../dataplane/mod.ts";
 import { isDisco } from "../disco/mod.ts";
 import type { Clock, Datagram, Log, Random } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
@@ -35,6 +40,7 @@ export interface DaemonOptions {
   stateDir: string;
   port: number;
   ifnamePattern: string;
+  encapCsum: EncapCsum;
   dataPlane: DataPlaneKind | "auto";
   greKeys: boolean;
   /** Replaces the servers that the coordinator names. */
@@ -64,6 +70,7 @@ export async function runDaemon(
     {
       port: options.port,
       ifnamePattern: options.ifnamePattern,
+      encapCsum: options.encapCsum,
       onDatagram: (datagram) => daemon.datagram(datagram),
     },
     poller,

@@ -16,7 +16,14 @@ import {
   RawUdpSocket,
   RtNetlink,
 } from "../netlink.ts";
-import { freeName, linkMtu, ownerAlias, ownerOf, setPointToPoint } from "./links.ts";
+import {
+  freeName,
+  hasSafeChecksums,
+  linkMtu,
+  ownerAlias,
+  ownerOf,
+  setPointToPoint,
+} from "./links.ts";
 import type { DataPlane, DataPlaneOptions, LinkCounters, LinkState, PeerLink } from "./plane.ts";
 
 const IPPROTO_GRE = 47;
@@ -129,12 +136,11 @@ export class FouPlane implements DataPlane {
   }
 
   #gre({ remote, keys }: PeerLink): GreTunnel {
-    const encap = {
-      type: "fou",
-      sport: this.#options.port,
-      dport: remote.port,
-      csum: true,
-    } as const;
+    const { port, encapCsum } = this.#options;
+    const csum = encapCsum === "auto"
+      ? hasSafeChecksums(this.#rtnl, remote.ip)
+      : encapCsum === "on";
+    const encap = { type: "fou", sport: port, dport: remote.port, csum } as const;
     // Without `local` a changed address of this host needs no change of the link.
     return { remote: remote.ip, ttl: TTL, pmtudisc: true, encap, ...keys };
   }

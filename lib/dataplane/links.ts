@@ -2,7 +2,7 @@
 import { familyOf, type Ip } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import { KEY_LENGTH, type NodeKey } from "../keys.ts";
-import type { Link, RtNetlink } from "../netlink.ts";
+import { type Link, readKernelLink, type RtNetlink } from "../netlink.ts";
 import type { PeerLink } from "./plane.ts";
 import { overheadBytes } from "./gre.ts";
 
@@ -38,6 +38,21 @@ export function freeName(pattern: string, taken: ReadonlySet<string>): string {
       );
     }
   }
+}
+
+const PARAVIRTUAL_DRIVERS = ["virtio_net", "vif", "hv_netvsc", "vmxnet3"];
+
+/**
+ * Whether packets to `remote` leave this machine's kernels with their checksums computed. Where they
+ * do not (containers, virtual machines), the next kernel on the same machine still sees the inner
+ * TCP checksum as one to fill in; if it translates the address, it then updates the outer UDP
+ * checksum the wrong way round (Linux 6.12, inet_proto_csum_replace4), and the peer drops the packet.
+ */
+export function hasSafeChecksums(rtnl: RtNetlink, remote: Ip): boolean {
+  const device = rtnl.link(rtnl.routeTo(remote).device ?? 0);
+  if (!device || device.kind !== undefined) return false;
+  const driver = readKernelLink(`/sys/class/net/${device.name}/device/driver`);
+  return driver !== undefined && !PARAVIRTUAL_DRIVERS.includes(driver.split("/").at(-1)!);
 }
 
 /** What is left for inner packets on the way to `remote`: the route's MTU less the overhead. */

@@ -3,8 +3,10 @@ import type { Endpoint, Ip } from "../addr.ts";
 import type { Datagram, SendDatagram } from "../edges.ts";
 import type { NodeKey } from "../keys.ts";
 
-export const DATA_PLANE_KINDS = ["fou", "tun"] as const;
-export type DataPlaneKind = typeof DATA_PLANE_KINDS[number];
+export type DataPlaneKind = "fou" | "tun";
+
+/** `auto`: see `hasSafeChecksums`. */
+export type EncapCsum = "auto" | "on" | "off";
 
 /** One peer's link as the daemon wants it to be. */
 export interface PeerLink {
@@ -49,6 +51,8 @@ export interface DataPlaneOptions {
   port: number;
   /** Interface names: `%d` stands for the lowest free number. */
   ifnamePattern: string;
+  /** Whether outer UDP packets have a checksum; user space always makes one. */
+  encapCsum: EncapCsum;
   /** Gets every STUN or disco datagram that arrives on the port. */
   onDatagram: (datagram: Datagram) => void;
 }

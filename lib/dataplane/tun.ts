@@ -5,7 +5,7 @@
 import { familyOf, parseIp } from "../addr.ts";
 import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
-import { type Poller, RtNetlink, TunDevice } from "../netlink.ts";
+import { loadModule, type Poller, RtNetlink, SystemError, tryTun, TunDevice } from "../netlink.ts";
 import { decodeGre, encodeGre } from "./gre.ts";
 import { freeName, linkMtu, ownerAlias, setPointToPoint } from "./links.ts";
 import type { DataPlane, DataPlaneOptions, LinkCounters, LinkState, PeerLink } from "./plane.ts";
@@ -36,6 +36,7 @@ export class TunPlane implements DataPlane {
   #closed = false;
 
   static open(options: DataPlaneOptions, poller: Poller): TunPlane {
+    ensureTun();
     using stack = new DisposableStack();
     const rtnl = stack.use(RtNetlink.open());
     const socket = openSocket(options.port);
@@ -155,6 +156,21 @@ function receiverKey({ remote, keys }: PeerLink): string {
 
 function hasAt(bytes: Uint8Array, offset: number, pattern: readonly number[]): boolean {
   return pattern.every((byte, i) => bytes[offset + i] === byte);
+}
+
+/** Links are made later, so now is the time to find that this kernel cannot. */
+function ensureTun(): void {
+  try {
+    tryTun();
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    if (["ENOENT", "ENODEV"].includes(error.code) && loadModule("tun")) return tryTun();
+    throw new GretunError(
+      `no user-space tunnels here: ${errorText(error)}`,
+      "Run: modprobe tun; or give the container the device /dev/net/tun",
+      { cause: error },
+    );
+  }
 }
 
 function openSocket(port: number): Deno.DatagramConn {

@@ -21,6 +21,16 @@ const IFNAMSIZ = 16;
 const IFREQ_LENGTH = 40;
 const MAX_BATCH = 256;
 
+/** Throws `SystemError`: ENOENT or ENODEV where the kernel has no TUN, or not yet. */
+export function tryTun(): void {
+  openCloneDevice()[Symbol.dispose]();
+}
+
+function openCloneDevice(): Fd {
+  const path = cString("/dev/net/tun");
+  return new Fd(check("open /dev/net/tun", libc().open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC)));
+}
+
 export class TunDevice implements Disposable {
   readonly name: string;
   readonly #fd: Fd;
@@ -33,10 +43,7 @@ export class TunDevice implements Disposable {
    * IP packet that the kernel routes into it, as a view that is valid during the call.
    */
   static open(name: string, poller: Poller, onPacket: (packet: Uint8Array) => void): TunDevice {
-    const path = cString("/dev/net/tun");
-    const fd = new Fd(
-      check("open /dev/net/tun", libc().open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC)),
-    );
+    const fd = openCloneDevice();
     try {
       const ifreq = new Writer("host", IFREQ_LENGTH).bytes(cString(name))
         .zeros(IFNAMSIZ - name.length - 1).u16(IFF_TUN | IFF_NO_PI)

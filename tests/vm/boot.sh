@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Boots a stock Debian kernel in qemu and runs a command there as root, in a copy of this repository:
-#   tests/vm/boot.sh linux-image-cloud-amd64 COMMAND...
+#   tests/vm/boot.sh linux-image-cloud-amd64 'SHELL COMMAND'
 # Output and exit status are the command's. The first argument is the Debian package that depends on
 # the kernel wanted. Kernel and root disk are kept in GRETUN_TEST_CACHE (default
 # ~/.cache/gretun-tests). Needs root for nothing; qemu runs with software emulation.
@@ -121,7 +121,7 @@ mkdir -p "$tree"
   gretun gretun-coord "$tree/")
 cp "$DENO" "$tree/deno"
 cp -r "${DENO_DIR:-$HOME/.cache/deno}" "$tree/deno_dir"
-printf '%q ' "$@" >"$tree/command"
+echo "$*" >"$tree/command"
 make_disk "$tree" "$work/work.img" 1500M
 rm -rf "$tree"
 
