@@ -11,6 +11,8 @@ import { flagsHelp, parseFlags } from "./flags.ts";
 import { formatTable } from "./table.ts";
 
 const PREFIX = "gretun-demo-";
+/** Root's alone, and always the same: what a killed demo left there goes with the next one. */
+const DIRECTORY = "/run/gretun-demo";
 const COORDINATOR_PORT = 8443;
 const STUN_PORT = 3478;
 /** Well over what a punch takes, and short enough that nobody thinks it hangs. */
@@ -57,7 +59,8 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   using _lock = lockDemo();
   const { Lab } = await import("../lab/mod.ts");
   await Lab.removeLeftovers(PREFIX);
-  const directory = await Deno.makeTempDir({ prefix: PREFIX });
+  await removeDirectory();
+  await Deno.mkdir(DIRECTORY, { mode: 0o700 });
   try {
     await using lab = Lab.create({ prefix: PREFIX });
     const demo = new Demo(io, flags["data-plane"]);
@@ -67,7 +70,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       const nat = lab.nat(`nat-${name}`);
       const host = lab.host(name, { behind: nat });
       say(io, name, `${host.ip} behind a port-restricted NAT, ${nat.ip}`);
-      return { host, stateDir: `${directory}/${name}` };
+      return { host, stateDir: `${DIRECTORY}/${name}` };
     });
     const [alice, bob] = nodes as [Node, Node];
     await demo.startCoordinator(coord, coordProgram);
@@ -79,7 +82,15 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     if (io.signal.aborted) throw new GretunError("stopped", "All of it has been removed");
     throw error;
   } finally {
-    await Deno.remove(directory, { recursive: true });
+    await removeDirectory();
+  }
+}
+
+async function removeDirectory(): Promise<void> {
+  try {
+    await Deno.remove(DIRECTORY, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }
 
@@ -190,7 +201,7 @@ class Demo {
     await Promise.race([reached, late]);
   }
 
-  /** True when every ping was answered. */
+  /** True when every ping was answered; throws when it is stopped meanwhile. */
   async pingBothWays(alice: Node, bob: Node): Promise<boolean> {
     await using poller = new Poller();
     const options = { ...PINGS, clock: systemClock, random: systemRandom, poller };
@@ -201,6 +212,7 @@ class Demo {
       const averageMs = rttsMs.reduce((sum, ms) => sum + ms, 0) / rttsMs.length;
       return { from: from!, to: to!, sent, answered: rttsMs.length, averageMs };
     }));
+    this.#io.signal.throwIfAborted();
     const seconds = ((systemClock.nowMs() - this.#startMs) / 1000).toFixed(1);
     this.#io.stdout(`\nPings through the tunnel, ${seconds} s after the start:\n`);
     this.#io.stdout(formatTable(

@@ -1,0 +1,206 @@
+/** `gretun demo`, the program itself: it shows a tunnel, and leaves nothing however it ends. */
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { RtNetlink } from "../../lib/netlink.ts";
+import { GRETUN, sleep, until } from "../overlay.ts";
+
+RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
+
+const NETNS_DIR = "/run/netns";
+const STATE_DIR = "/run/gretun-demo";
+const PREFIX = "gretun-demo-";
+/** Two hosts, two NATs, the coordinator, and the internet between them. */
+const NAMESPACES = ["alice", "bob", "coord", "internet", "nat-alice", "nat-bob"];
+
+const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+
+class Demo {
+  readonly #child: Deno.ChildProcess;
+  readonly #reading: Promise<void>;
+  readonly #errors: Promise<string>;
+  stdout = "";
+
+  constructor(...args: string[]) {
+    const options = { args: ["demo", ...args], stdin: "null", stdout: "piped", stderr: "piped" };
+    this.#child = new Deno.Command(GRETUN, options as Deno.CommandOptions).spawn();
+    const { stdout, stderr } = this.#child;
+    this.#errors = new Response(stderr).text();
+    this.#reading = (async () => {
+      for await (const chunk of stdout.pipeThrough(new TextDecoderStream())) this.stdout += chunk;
+    })();
+  }
+
+  async says(what: RegExp): Promise<void> {
+    await until(`the demo to say ${what}`, async () => what.test(this.stdout), () => this.stdout);
+  }
+
+  /** Waits for its end, after the signal if there is one. */
+  async end(signal?: Deno.Signal): Promise<{ code: number; stderr: string }> {
+    if (signal) this.#child.kill(signal);
+    const { code } = await this.#child.status;
+    await this.#reading;
+    return { code, stderr: await this.#errors };
+  }
+}
+
+function namespaces(): string[] {
+  try {
+    return [...Deno.readDirSync(NETNS_DIR)].map(({ name }) => name)
+      .filter((name) => name.startsWith(PREFIX)).sort();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
+}
+
+/** As the links of processes in /proc show the demo's namespaces. */
+function netLinks(): Set<string> {
+  const inode = (name: string) => Deno.statSync(`${NETNS_DIR}/${name}`).ino;
+  return new Set(namespaces().map((name) => `net:[${inode(name)}]`));
+}
+
+function processesIn(links: ReadonlySet<string>): string[] {
+  const names = [...Deno.readDirSync("/proc")].map(({ name }) => name);
+  return names.filter((name) => {
+    if (!/^\d+$/.test(name)) return false;
+    try {
+      return links.has(Deno.readLinkSync(`/proc/${name}/ns/net`));
+    } catch {
+      return false; // it has ended meanwhile
+    }
+  });
+}
+
+async function stdoutOf(command: string, ...args: string[]): Promise<string> {
+  return text((await new Deno.Command(command, { args, stderr: "null" }).output()).stdout);
+}
+
+/** What of this machine a demo could have touched. */
+async function machine(): Promise<unknown> {
+  using rtnl = RtNetlink.open();
+  return {
+    links: rtnl.links().map(({ name }) => name),
+    addresses: rtnl.addresses().map(({ local }) => local),
+    tables: await stdoutOf("nft", "list", "tables"),
+  };
+}
+
+/** Runs a test around a demo, which must leave the machine as it was. */
+function demoTest(name: string, body: () => Promise<ReadonlySet<string> | void>): void {
+  Deno.test(`gretun demo ${name}`, async () => {
+    const before = await machine();
+    const links = await body();
+    deepStrictEqual(await machine(), before);
+    deepStrictEqual(namespaces(), []);
+    ok(!exists(STATE_DIR), "keys are gone");
+    deepStrictEqual(processesIn(links ?? new Set()), []);
+  });
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+demoTest("shows progress and a table, and leaves nothing", async () => {
+  const startMs = performance.now();
+  const demo = new Demo();
+  await demo.says(/punched/);
+  const links = netLinks();
+  const { code, stderr } = await demo.end();
+  deepStrictEqual([code, stderr], [0, ""], demo.stdout);
+  ok(performance.now() - startMs < 15_000);
+  for (const name of ["alice", "bob"]) {
+    match(demo.stdout, new RegExp(`^${name} +endpoints found: 10\\.`, "m"));
+    match(demo.stdout, new RegExp(`^${name} +punched: peer at 203\\.0\\.113\\.\\d+:7777; `, "m"));
+    match(demo.stdout, new RegExp(`^${name} .* 5 +5 +\\d+\\.\\dms$`, "m"));
+  }
+  return links;
+});
+
+demoTest("--data-plane tun uses that plane", async () => {
+  const demo = new Demo("--data-plane", "tun");
+  deepStrictEqual(await demo.end(), { code: 0, stderr: "" }, demo.stdout);
+  strictEqual(demo.stdout.match(/ tun +5 +5 /g)?.length, 2, demo.stdout);
+});
+
+/** Where in its course it is interrupted. */
+const MIDDLES: [where: string, sign: RegExp][] = [
+  ["making the network", /^internet/m],
+  ["starting the coordinator", /^bob .*behind/m],
+  ["starting the nodes", /^alice .*gretun up/m],
+  ["punching", /^alice .*punching/m],
+  ["with the tunnel up", /^(alice|bob) .*punched/m],
+];
+for (const [where, sign] of MIDDLES) {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    demoTest(`stopped by ${signal} ${where} leaves nothing`, async () => {
+      const demo = new Demo();
+      await demo.says(sign);
+      const links = netLinks();
+      const { code, stderr } = await demo.end(signal);
+      strictEqual(stderr, "Error: stopped. All of it has been removed.\n", demo.stdout);
+      strictEqual(code, 1);
+      return links;
+    });
+  }
+}
+
+demoTest("--keep stays until SIGINT", async () => {
+  const demo = new Demo("--keep");
+  await demo.says(/It stays up/);
+  await sleep(500);
+  const links = netLinks();
+  deepStrictEqual(namespaces(), NAMESPACES.map((name) => PREFIX + name));
+  strictEqual(processesIn(links).length, 3);
+  // The commands that it suggests work.
+  for (const [, command] of demo.stdout.matchAll(/^ {2}(nsenter.*ping .*)$/gm)) {
+    const [program, ...args] = `${command} -c 1 -W 5`.split(" ");
+    match(await stdoutOf(program!, ...args), / 0% packet loss/);
+  }
+  const peers = demo.stdout.match(/^ {2}\S+ peers --state-dir (\S+)$/m)!;
+  match(await stdoutOf(GRETUN, "peers", "--state-dir", peers[1]!), /^bob .*direct/m);
+  const another = await new Demo().end();
+  strictEqual(another.code, 1);
+  match(another.stderr, /^Error: another gretun demo runs\. .*\n$/);
+  deepStrictEqual(await demo.end("SIGINT"), { code: 0, stderr: "" });
+  return links;
+});
+
+demoTest("that was killed is cleaned up by the next one", async () => {
+  const killed = new Demo("--keep");
+  await killed.says(/It stays up/);
+  const links = netLinks();
+  await killed.end("SIGKILL");
+  strictEqual(processesIn(links).length, 3);
+  const demo = new Demo();
+  deepStrictEqual(await demo.end(), { code: 0, stderr: "" }, demo.stdout);
+  return links;
+});
+
+const UNPRIVILEGED: [who: string, args: string[]][] = [
+  ["another user", ["--reuid", "65534", "--clear-groups"]],
+  ["root without capabilities", ["--bounding-set", "-all"]],
+];
+for (const [who, setpriv] of UNPRIVILEGED) {
+  demoTest(`run by ${who} says what it needs`, async () => {
+    // Another user may not reach the program where it stands.
+    const dir = Deno.makeTempDirSync();
+    Deno.chmodSync(dir, 0o755);
+    try {
+      Deno.copyFileSync(GRETUN, `${dir}/gretun`);
+      const args = [...setpriv, `${dir}/gretun`, "demo"];
+      const { code, stdout, stderr } = await new Deno.Command("setpriv", { args }).output();
+      deepStrictEqual([code, text(stdout), text(stderr)], [
+        1,
+        "",
+        "Error: gretun demo needs CAP_NET_ADMIN to make namespaces. Run it as root.\n",
+      ]);
+    } finally {
+      Deno.removeSync(dir, { recursive: true });
+    }
+  });
+}
