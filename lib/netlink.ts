@@ -16,14 +16,7 @@ export {
   type IcmpSocketOptions,
 } from "./netlink/icmp_socket.ts";
 export { Fd, SystemError } from "./netlink/libc.ts";
-export type {
-  GreTunnel,
-  Link,
-  LinkChange,
-  LinkSpec,
-  LinkStats,
-  TunnelEncap,
-} from "./netlink/link.ts";
+export type { Link, LinkChange, LinkSpec, LinkStats } from "./netlink/link.ts";
 export { NetlinkError, type NetlinkTransport } from "./netlink/message.ts";
 export { loadModule } from "./netlink/modules.ts";
 export { LinkMonitor } from "./netlink/monitor.ts";
@@ -42,3 +35,13 @@ export { RawUdpSocket } from "./netlink/raw_udp.ts";
 export type { Route } from "./netlink/route.ts";
 export { RtNetlink } from "./netlink/rtnl.ts";
 export { tryTun, TunDevice } from "./netlink/tun.ts";
+export {
+  type Direction,
+  isTunnelKind,
+  outerFamily,
+  type Payload,
+  type Tunnel,
+  TUNNEL_KINDS,
+  type TunnelEncap,
+  type TunnelKind,
+} from "./netlink/tunnel_link.ts";

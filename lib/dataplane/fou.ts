@@ -8,13 +8,13 @@ import { GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import {
   Fou,
-  type GreTunnel,
   type Link,
   loadModule,
   NetlinkError,
   type Poller,
   RawUdpSocket,
   RtNetlink,
+  type Tunnel,
 } from "../netlink.ts";
 import {
   freeName,
@@ -118,7 +118,7 @@ export class FouPlane implements DataPlane {
       name: freeName(this.#options.ifnamePattern, taken),
       alias: ownerAlias(this.#options.port, link.peer),
       kind: "gre",
-      gre: this.#gre(link),
+      tunnel: this.#tunnel(link),
       mtu,
       up: true,
     });
@@ -128,14 +128,14 @@ export class FouPlane implements DataPlane {
 
   #change(known: Link, link: PeerLink, mtu: number): number {
     this.#rtnl.changeLink(known.ifindex, {
-      gre: this.#gre(link),
+      tunnel: { kind: "gre", ...this.#tunnel(link) },
       mtu,
       up: true,
     });
     return known.ifindex;
   }
 
-  #gre({ remote, keys }: PeerLink): GreTunnel {
+  #tunnel({ remote, keys }: PeerLink): Tunnel {
     const { port, encapCsum } = this.#options;
     const csum = encapCsum === "auto"
       ? hasSafeChecksums(this.#rtnl, remote.ip)
@@ -182,7 +182,7 @@ function tryGreOverFou(rtnl: RtNetlink, { port, ifnamePattern }: DataPlaneOption
     rtnl.createLink({
       name: freeName(ifnamePattern, taken),
       kind: "gre",
-      gre: { remote: TEST_ADDRESS, ttl: TTL, pmtudisc: true, encap },
+      tunnel: { remote: TEST_ADDRESS, ttl: TTL, pmtudisc: true, encap },
     });
   try {
     rtnl.deleteLink(create());

@@ -1,7 +1,13 @@
-/** Network interfaces over rtnetlink (linux/rtnetlink.h, if_link.h, if_tunnel.h, veth.h). */
-import { type Ip, ipBytes, ipFromBytes, UNSPECIFIED_4 } from "../addr.ts";
+/** Network interfaces over rtnetlink (linux/rtnetlink.h, if_link.h, veth.h). */
 import { Reader, Writer } from "../bytes.ts";
 import { type Attr, attr, decodeAttrs, encodeAttrs, value } from "./attr.ts";
+import {
+  decodeTunnel,
+  encodeTunnel,
+  isTunnelKind,
+  type Tunnel,
+  type TunnelKind,
+} from "./tunnel_link.ts";
 
 export const RTM_NEWLINK = 16;
 export const RTM_DELLINK = 17;
@@ -19,54 +25,6 @@ const IFLA_NET_NS_FD = 28;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const VETH_INFO_PEER = 1;
-
-// if_tunnel.h: GRE counts its attributes otherwise than IPIP and SIT do
-const IFLA_GRE_LINK = 1;
-const IFLA_GRE_IFLAGS = 2;
-const IFLA_GRE_OFLAGS = 3;
-const IFLA_GRE_IKEY = 4;
-const IFLA_GRE_OKEY = 5;
-const IFLA_GRE_LOCAL = 6;
-const IFLA_GRE_REMOTE = 7;
-const IFLA_GRE_TTL = 8;
-const IFLA_GRE_TOS = 9;
-const IFLA_GRE_PMTUDISC = 10;
-const IFLA_GRE_ENCAP_TYPE = 14;
-const IFLA_GRE_ENCAP_FLAGS = 15;
-const IFLA_GRE_ENCAP_SPORT = 16;
-const IFLA_GRE_ENCAP_DPORT = 17;
-const GRE_KEY = 0x2000;
-const TUNNEL_ENCAP_NONE = 0;
-const TUNNEL_ENCAP_FOU = 1;
-const TUNNEL_ENCAP_GUE = 2;
-const ENCAP_TYPES = { fou: TUNNEL_ENCAP_FOU, gue: TUNNEL_ENCAP_GUE };
-const TUNNEL_ENCAP_FLAG_CSUM = 0x1;
-
-export interface TunnelEncap {
-  type: "fou" | "gue";
-  /** 0: chosen per flow by the kernel. */
-  sport: number;
-  dport: number;
-  /** Outer UDP checksum. */
-  csum: boolean;
-}
-
-/** A GRE tunnel over IPv4. */
-export interface GreTunnel {
-  /** Absent: any address of this host. */
-  local?: Ip;
-  remote: Ip;
-  /** Absent: no key on the wire. */
-  ikey?: number;
-  okey?: number;
-  /** 0: taken from the inner packet. */
-  ttl: number;
-  tos?: number;
-  pmtudisc: boolean;
-  /** The device that outer packets leave by. */
-  device?: number;
-  encap?: TunnelEncap;
-}
 
 export interface LinkStats {
   rxPackets: number;
@@ -90,12 +48,12 @@ export interface Link {
   running: boolean;
   master?: number;
   stats: LinkStats;
-  /** Of links of kind gre. */
-  tunnel?: GreTunnel;
+  /** Of the kinds of tunnels that are known here. */
+  tunnel?: Tunnel;
 }
 
 /** What can be changed of a link in place, and what a new one may start with. */
-export interface LinkChange {
+export interface LinkSettings {
   name?: string;
   alias?: string;
   mtu?: number;
@@ -104,16 +62,19 @@ export interface LinkChange {
   master?: number;
   /** Moves the link into the namespace of that descriptor. */
   netnsFd?: number;
+}
+
+export interface LinkChange extends LinkSettings {
   /** All of the tunnel's settings: the kernel resets what a change leaves out. */
-  gre?: GreTunnel;
+  tunnel?: Tunnel & { kind: TunnelKind };
 }
 
 export type LinkKind =
-  | { kind: "gre"; gre: GreTunnel }
+  | { kind: TunnelKind; tunnel: Tunnel }
   | { kind: "veth"; peerName: string; peerNetnsFd?: number }
   | { kind: "bridge" | "dummy" };
 
-export type LinkSpec = LinkChange & LinkKind & { name: string };
+export type LinkSpec = LinkSettings & LinkKind & { name: string };
 
 /** `struct ifinfomsg`, linux/rtnetlink.h: family, pad, type, index, flags, change; 16 bytes. */
 export function encodeIfInfo(ifindex: number, up?: boolean): Uint8Array<ArrayBuffer> {
@@ -123,23 +84,27 @@ export function encodeIfInfo(ifindex: number, up?: boolean): Uint8Array<ArrayBuf
 }
 
 export function encodeLinkSpec(spec: LinkSpec): Uint8Array<ArrayBuffer> {
-  return encodeLink(0, spec, [
-    attr.plainNest(IFLA_LINKINFO, [attr.string(IFLA_INFO_KIND, spec.kind), ...infoData(spec)]),
-  ]);
+  return encodeLink(0, spec, encodeInfo(spec.kind, infoData(spec)));
 }
 
 export function encodeLinkChange(ifindex: number, change: LinkChange): Uint8Array<ArrayBuffer> {
-  const info = change.gre
-    ? [attr.plainNest(IFLA_LINKINFO, [
-      attr.string(IFLA_INFO_KIND, "gre"),
-      attr.plainNest(IFLA_INFO_DATA, encodeGreTunnel(change.gre)),
-    ])]
-    : [];
+  const { tunnel } = change;
+  const info = tunnel ? encodeInfo(tunnel.kind, encodeTunnel(tunnel.kind, tunnel)) : [];
   return encodeLink(ifindex, change, info);
 }
 
-function encodeLink(ifindex: number, change: LinkChange, info: Attr[]): Uint8Array<ArrayBuffer> {
-  const { name, alias, mtu, up, master, netnsFd } = change;
+function encodeInfo(kind: string, data: Attr[]): Attr[] {
+  const attrs = [attr.string(IFLA_INFO_KIND, kind)];
+  if (data.length > 0) attrs.push(attr.plainNest(IFLA_INFO_DATA, data));
+  return [attr.plainNest(IFLA_LINKINFO, attrs)];
+}
+
+function encodeLink(
+  ifindex: number,
+  settings: LinkSettings,
+  info: Attr[],
+): Uint8Array<ArrayBuffer> {
+  const { name, alias, mtu, up, master, netnsFd } = settings;
   const attrs: Attr[] = [];
   if (name !== undefined) attrs.push(attr.string(IFLA_IFNAME, name));
   if (mtu !== undefined) attrs.push(attr.u32(IFLA_MTU, mtu));
@@ -152,81 +117,21 @@ function encodeLink(ifindex: number, change: LinkChange, info: Attr[]): Uint8Arr
   return new Writer("host").bytes(encodeIfInfo(ifindex, up)).bytes(body).finish();
 }
 
+/** The attributes of IFLA_INFO_DATA. */
 function infoData(spec: LinkKind): Attr[] {
   switch (spec.kind) {
-    case "gre":
-      return [attr.plainNest(IFLA_INFO_DATA, encodeGreTunnel(spec.gre))];
     case "veth": {
       const attrs = [attr.string(IFLA_IFNAME, spec.peerName)];
       if (spec.peerNetnsFd !== undefined) attrs.push(attr.u32(IFLA_NET_NS_FD, spec.peerNetnsFd));
       const peer = new Writer("host").bytes(encodeIfInfo(0)).bytes(encodeAttrs(attrs)).finish();
-      return [attr.plainNest(IFLA_INFO_DATA, [attr.bytes(VETH_INFO_PEER, peer)])];
+      return [attr.bytes(VETH_INFO_PEER, peer)];
     }
     case "bridge":
     case "dummy":
       return [];
     default:
-      return spec satisfies never;
+      return encodeTunnel(spec.kind, spec.tunnel);
   }
-}
-
-export function encodeGreTunnel(gre: GreTunnel): Attr[] {
-  const attrs = [
-    attr.be32(IFLA_GRE_IKEY, gre.ikey ?? 0),
-    attr.be32(IFLA_GRE_OKEY, gre.okey ?? 0),
-    attr.be16(IFLA_GRE_IFLAGS, gre.ikey === undefined ? 0 : GRE_KEY),
-    attr.be16(IFLA_GRE_OFLAGS, gre.okey === undefined ? 0 : GRE_KEY),
-    attr.bytes(IFLA_GRE_LOCAL, ipBytes(gre.local ?? UNSPECIFIED_4)),
-    attr.bytes(IFLA_GRE_REMOTE, ipBytes(gre.remote)),
-    attr.u8(IFLA_GRE_PMTUDISC, gre.pmtudisc ? 1 : 0),
-    attr.u8(IFLA_GRE_TTL, gre.ttl),
-    attr.u8(IFLA_GRE_TOS, gre.tos ?? 0),
-  ];
-  if (gre.device !== undefined) attrs.push(attr.u32(IFLA_GRE_LINK, gre.device));
-  return [...attrs, ...encodeEncap(gre.encap)];
-}
-
-/** Spelled out where there is none, too: a change that leaves these out keeps the old ones. */
-function encodeEncap(encap: TunnelEncap | undefined): Attr[] {
-  return [
-    attr.u16(IFLA_GRE_ENCAP_TYPE, encap ? ENCAP_TYPES[encap.type] : TUNNEL_ENCAP_NONE),
-    attr.u16(IFLA_GRE_ENCAP_FLAGS, encap?.csum ? TUNNEL_ENCAP_FLAG_CSUM : 0),
-    attr.be16(IFLA_GRE_ENCAP_SPORT, encap?.sport ?? 0),
-    attr.be16(IFLA_GRE_ENCAP_DPORT, encap?.dport ?? 0),
-  ];
-}
-
-export function decodeGreTunnel(data: Uint8Array): GreTunnel {
-  const a = decodeAttrs(data);
-  const ip = (type: number) => a.has(type) ? ipFromBytes(a.get(type)!) : UNSPECIFIED_4;
-  const keyed = (flags: number) => ((value.be16(a.get(flags)) ?? 0) & GRE_KEY) !== 0;
-  const local = ip(IFLA_GRE_LOCAL);
-  const device = value.u32(a.get(IFLA_GRE_LINK)) ?? 0;
-  return {
-    remote: ip(IFLA_GRE_REMOTE),
-    ttl: value.u8(a.get(IFLA_GRE_TTL)) ?? 0,
-    tos: value.u8(a.get(IFLA_GRE_TOS)) ?? 0,
-    pmtudisc: value.u8(a.get(IFLA_GRE_PMTUDISC)) === 1,
-    ...(local === UNSPECIFIED_4 ? {} : { local }),
-    ...(keyed(IFLA_GRE_IFLAGS) ? { ikey: value.be32(a.get(IFLA_GRE_IKEY))! } : {}),
-    ...(keyed(IFLA_GRE_OFLAGS) ? { okey: value.be32(a.get(IFLA_GRE_OKEY))! } : {}),
-    ...(device === 0 ? {} : { device }),
-    ...decodeEncap(a),
-  };
-}
-
-function decodeEncap(a: Map<number, Uint8Array>): { encap?: TunnelEncap } {
-  const type = value.u16(a.get(IFLA_GRE_ENCAP_TYPE)) ?? 0;
-  if (type !== TUNNEL_ENCAP_FOU && type !== TUNNEL_ENCAP_GUE) return {};
-  const flags = value.u16(a.get(IFLA_GRE_ENCAP_FLAGS)) ?? 0;
-  return {
-    encap: {
-      type: type === TUNNEL_ENCAP_FOU ? "fou" : "gue",
-      sport: value.be16(a.get(IFLA_GRE_ENCAP_SPORT)) ?? 0,
-      dport: value.be16(a.get(IFLA_GRE_ENCAP_DPORT)) ?? 0,
-      csum: (flags & TUNNEL_ENCAP_FLAG_CSUM) !== 0,
-    },
-  };
 }
 
 /** The payload of an `RTM_NEWLINK` message. */
@@ -251,7 +156,7 @@ export function decodeLink(payload: Uint8Array): Link {
     ...(alias ? { alias } : {}),
     ...(kind ? { kind } : {}),
     ...(master ? { master } : {}),
-    ...(kind === "gre" && data ? { tunnel: decodeGreTunnel(data) } : {}),
+    ...(isTunnelKind(kind) && data ? { tunnel: decodeTunnel(kind, data) } : {}),
   };
 }
 

@@ -4,7 +4,14 @@ import { constants } from "node:os";
 import { parseCidr, parseIp } from "../../lib/addr.ts";
 import { concatBytes, fromHex, Reader, ShortInputError, toHex, Writer } from "../../lib/bytes.ts";
 import { GretunError } from "../../lib/errors.ts";
-import { Fou, type FouPort, NetlinkError, RtNetlink, SystemError } from "../../lib/netlink.ts";
+import {
+  Fou,
+  type FouPort,
+  NetlinkError,
+  RtNetlink,
+  SystemError,
+  type Tunnel,
+} from "../../lib/netlink.ts";
 import {
   attr,
   decodeAttrList,
@@ -14,7 +21,7 @@ import {
   NLA_F_NET_BYTEORDER,
   value,
 } from "../../lib/netlink/attr.ts";
-import { decodeLink, type GreTunnel, RTM_NEWLINK } from "../../lib/netlink/link.ts";
+import { decodeLink, RTM_NEWLINK } from "../../lib/netlink/link.ts";
 import {
   decodeMessages,
   encodeMessage,
@@ -379,7 +386,7 @@ Deno.test("decodeAttrs() takes a last attribute without padding, and refuses bro
 const openLinks = (refuse?: (request: NetlinkReply) => number) =>
   RtNetlink.open(new FakeTransport(linkKernel(refuse)));
 
-const GRE: GreTunnel = {
+const GRE: Tunnel = {
   local: parseIp("192.0.2.1"),
   remote: parseIp("192.0.2.2"),
   ikey: 0xdeadbeef,
@@ -392,7 +399,7 @@ const GRE: GreTunnel = {
 };
 
 Deno.test("RtNetlink reads back the links that it made", () => {
-  const gres: [string, GreTunnel][] = [
+  const gres: [string, Tunnel][] = [
     ["all settings", GRE],
     ["no encapsulation, no key, no local", {
       remote: parseIp("192.0.2.2"),
@@ -408,7 +415,7 @@ Deno.test("RtNetlink reads back the links that it made", () => {
   ];
   for (const [name, gre] of gres) {
     using rtnl = openLinks();
-    const ifindex = rtnl.createLink({ name: "t0", kind: "gre", gre, mtu: 1468, up: true });
+    const ifindex = rtnl.createLink({ name: "t0", kind: "gre", tunnel: gre, mtu: 1468, up: true });
     const link = rtnl.link(ifindex)!;
     deepStrictEqual(link.tunnel, gre, name);
     deepStrictEqual([link.name, link.kind, link.mtu, link.up], ["t0", "gre", 1468, true], name);
@@ -418,9 +425,9 @@ Deno.test("RtNetlink reads back the links that it made", () => {
 
 Deno.test("RtNetlink.changeLink() takes local address, keys and encapsulation away", () => {
   using rtnl = openLinks();
-  const ifindex = rtnl.createLink({ name: "t0", kind: "gre", gre: GRE });
-  const plain: GreTunnel = { remote: GRE.remote, ttl: 64, tos: 0, pmtudisc: true };
-  rtnl.changeLink(ifindex, { gre: plain });
+  const ifindex = rtnl.createLink({ name: "t0", kind: "gre", tunnel: GRE });
+  const plain: Tunnel = { remote: GRE.remote, ttl: 64, tos: 0, pmtudisc: true };
+  rtnl.changeLink(ifindex, { tunnel: { kind: "gre", ...plain } });
   deepStrictEqual(rtnl.link(ifindex)!.tunnel, plain);
 });
 

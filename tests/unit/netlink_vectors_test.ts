@@ -5,7 +5,7 @@
 import { deepStrictEqual } from "node:assert/strict";
 import { parseCidr, parseIp } from "../../lib/addr.ts";
 import { concatBytes, fromHex, toHex } from "../../lib/bytes.ts";
-import { Fou, type GreTunnel, RtNetlink } from "../../lib/netlink.ts";
+import { Fou, RtNetlink, type Tunnel, type TunnelKind } from "../../lib/netlink.ts";
 import { attr, decodeAttrList, decodeAttrs, encodeAttrs, value } from "../../lib/netlink/attr.ts";
 import { decodeMessages, type NetlinkReply, NLM_F_DUMP } from "../../lib/netlink/message.ts";
 import { ack, done, type FakeKernel, FakeTransport, reply } from "../fakes/kernel.ts";
@@ -21,7 +21,7 @@ const V0 = 2;
 const LO = 1;
 
 const ip = parseIp;
-const GRE: GreTunnel = {
+const GRE: Tunnel = {
   local: ip("192.0.2.1"),
   remote: ip("192.0.2.2"),
   ttl: 64,
@@ -34,7 +34,15 @@ const rtnl = (call: (rtnl: RtNetlink) => void) => (transport: FakeTransport) => 
   using open = RtNetlink.open(transport);
   call(open);
 };
-const gre = (gre: GreTunnel) => rtnl((r) => r.createLink({ name: "g0", kind: "gre", gre }));
+const GRE6: Tunnel = {
+  local: ip("2001:db8::1"),
+  remote: ip("2001:db8::2"),
+  ttl: 64,
+  pmtudisc: true,
+};
+const tunnel = (kind: TunnelKind, tunnel: Tunnel) =>
+  rtnl((r) => r.createLink({ name: "g0", kind, tunnel }));
+const gre = (settings: Tunnel) => tunnel("gre", settings);
 const fou = (call: (fou: Fou) => void) => (transport: FakeTransport) => {
   using open = Fou.open(transport);
   transport.requests.length = 0; // the look-up of the family
@@ -63,8 +71,39 @@ const CALLS: Record<string, (transport: FakeTransport) => void> = {
     encap: { type: "gue", sport: 7777, dport: 8888, csum: false },
   }),
   "gre, mtu, up": rtnl((r) =>
-    r.createLink({ name: "g0", kind: "gre", gre: GRE, mtu: 1468, up: true })
+    r.createLink({ name: "g0", kind: "gre", tunnel: GRE, mtu: 1468, up: true })
   ),
+  "gre, csum, seq": gre({ ...GRE, csum: "both", seq: "out" }),
+  "gretap, fou, checksum": tunnel("gretap", {
+    ...GRE,
+    encap: { type: "fou", sport: 1, dport: 2, csum: true },
+  }),
+  "ipip, gue": tunnel("ipip", {
+    ...GRE,
+    tos: 1,
+    encap: { type: "gue", sport: 0, dport: 2, csum: false },
+  }),
+  "sit, device": tunnel("sit", { ...GRE, ttl: 0, pmtudisc: false, device: LO }),
+  "ip6gre, keys, encapsulation limit": tunnel("ip6gre", {
+    ...GRE6,
+    ikey: 1,
+    okey: 2,
+    tos: 0x20,
+    flowLabel: 0x12345,
+    encapLimit: 4,
+  }),
+  "ip6gretap, fou, checksum": tunnel("ip6gretap", {
+    ...GRE6,
+    csum: "both",
+    encap: { type: "fou", sport: 0, dport: 2, csum: true },
+  }),
+  "ip6tnl, gue, device": tunnel("ip6tnl", {
+    ...GRE6,
+    payload: "ipv4",
+    tos: 1,
+    device: LO,
+    encap: { type: "gue", sport: 1, dport: 2, csum: false },
+  }),
   "veth": rtnl((r) => r.createLink({ name: "v0", kind: "veth", peerName: "v1" })),
   "bridge": rtnl((r) => r.createLink({ name: "v0", kind: "bridge" })),
   "dummy": rtnl((r) => r.createLink({ name: "v0", kind: "dummy" })),
@@ -231,6 +270,10 @@ function differences(ip: Fields, ours: Fields): Differences {
 
 /** ip names a firewall mark of 0, which is the default. */
 const FWMARK: Differences = { "18/2/20": ["00000000", undefined] };
+/** ip names a device of 0, which is none. */
+const DEVICE: Differences = { "18/2/1": ["00000000", undefined] };
+/** Of another kind, which has ip6gre's attributes. */
+const ERSPAN: Differences = { "18/2/22": ["01", undefined] };
 /** We want an ack behind every reply: it is where a request ends. */
 const ACK: Differences = { flags: ["0x1", "0x5"] };
 /** ip asks for links as AF_PACKET, which is what AF_UNSPEC gets too, with their virtual functions. */
@@ -250,6 +293,20 @@ const EXPECTED: Record<string, Differences> = {
   "gre, fou, source port per flow, checksum": FWMARK,
   "gre, gue, both ports, no checksum": FWMARK,
   "gre, mtu, up": FWMARK,
+  "gre, csum, seq": FWMARK,
+  "gretap, fou, checksum": FWMARK,
+  "ipip, gue": { ...FWMARK, ...DEVICE },
+  // ISATAP, off.
+  "sit, device": { ...FWMARK, "18/2/8": ["0000", undefined] },
+  "ip6gre, keys, encapsulation limit": {
+    ...FWMARK,
+    ...ERSPAN,
+    // ip names the checksum where there is no encapsulation, too.
+    "18/2/15": ["0200", "0000"],
+  },
+  // A limit that the flag beside it makes ignored.
+  "ip6gretap, fou, checksum": { ...FWMARK, ...ERSPAN, "18/2/11": ["04", "00"] },
+  "ip6tnl, gue, device": { ...FWMARK, "18/2/6": ["04", "00"] },
   "link by name": { ...ACK, ...LINK_FILTER },
   "links": LINK_FILTER,
   // ip deletes a route of any scope and type, we the one that we add: link scope, unicast.

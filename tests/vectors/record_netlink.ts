@@ -17,6 +17,7 @@ const FOU_FAMILY = 29;
 const V0 = ["ip link add v0 type bridge"];
 const V0_UP = [...V0, "ip link set v0 up", "ip addr add 10.0.0.1/24 dev v0"];
 const GRE = "ip link add g0 type gre local 192.0.2.1 remote 192.0.2.2 ttl 64";
+const GRE6 = "ip link add g0 type ip6gre local 2001:db8::1 remote 2001:db8::2 hoplimit 64";
 
 interface Recording {
   name: string;
@@ -45,6 +46,43 @@ const RECORDINGS: Recording[] = [
     command: `${GRE} encap gue encap-sport 7777 encap-dport 8888 noencap-csum`,
   },
   { name: "gre, mtu, up", type: RTM.NEWLINK, command: GRE.replace("add g0", "add g0 mtu 1468 up") },
+  { name: "gre, csum, seq", command: `${GRE} csum oseq`, type: RTM.NEWLINK },
+  {
+    name: "gretap, fou, checksum",
+    type: RTM.NEWLINK,
+    command: `${GRE.replace("type gre", "type gretap")} encap fou encap-sport 1 encap-dport 2 ` +
+      "encap-csum",
+  },
+  {
+    name: "ipip, gue",
+    type: RTM.NEWLINK,
+    command: `${GRE.replace("type gre", "type ipip mode ipip")} tos inherit encap gue ` +
+      "encap-sport auto encap-dport 2",
+  },
+  {
+    name: "sit, device",
+    type: RTM.NEWLINK,
+    command: `${
+      GRE.replace("type gre", "type sit mode ip6ip").replace("64", "0")
+    } nopmtudisc dev lo`,
+  },
+  {
+    name: "ip6gre, keys, encapsulation limit",
+    type: RTM.NEWLINK,
+    command: `${GRE6} ikey 1 okey 2 tclass 0x20 flowlabel 0x12345 encaplimit 4`,
+  },
+  {
+    name: "ip6gretap, fou, checksum",
+    type: RTM.NEWLINK,
+    command: `${GRE6.replace("type ip6gre", "type ip6gretap")} encaplimit none csum encap fou ` +
+      "encap-sport auto encap-dport 2 noencap-csum encap-udp6-csum",
+  },
+  {
+    name: "ip6tnl, gue, device",
+    type: RTM.NEWLINK,
+    command: `${GRE6.replace("type ip6gre", "type ip6tnl mode ipip6")} tclass inherit ` +
+      "encaplimit none dev lo encap gue encap-sport 1 encap-dport 2 noencap-csum noencap-udp6-csum",
+  },
   { name: "veth", command: "ip link add v0 type veth peer name v1", type: RTM.NEWLINK },
   { name: "bridge", command: "ip link add v0 type bridge", type: RTM.NEWLINK },
   { name: "dummy", command: "ip link add v0 type dummy", type: RTM.NEWLINK },
