@@ -160,7 +160,7 @@ export class OverlayNode {
     return await until(`${this.host.name} to be direct to ${count} peers`, async () => {
       const report = await this.#tryReport();
       const direct = report?.peers.filter(({ state }) => state === "direct") ?? [];
-      return direct.length === count && report!.peers.length === count && report;
+      return direct.length === count && report?.peers.length === count && report;
     }, () => this.log);
   }
 
