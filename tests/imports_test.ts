@@ -21,9 +21,10 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   tunnel: ["netlink"],
   health: ["netlink"],
   lab: ["netlink"],
+  portmap: ["netlink"],
   dataplane: ["netlink", "tunnel"],
-  daemon: ["disco", "stun", "dataplane", "coord"],
-  cli: ["netlink", "stun", "coord", "tunnel", "health", "lab", "dataplane", "daemon"],
+  daemon: ["disco", "stun", "portmap", "dataplane", "coord"],
+  cli: ["netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane", "daemon"],
   program: ["stun", "coord", "cli"],
 };
 
@@ -123,12 +124,15 @@ const EDGES = [
   ...["lib/coord/client.ts", "lib/coord/store.ts", "main.ts", "coord.ts"],
   "lib/stun/resolve.ts", // asks the system's resolver
   "lib/stun/server.ts", // owns a socket
+  "lib/portmap/net.ts", // the sockets and HTTP of port mapping
   "lib/http.ts", // gives a server that stops a time limit
 ];
 /** Pure, though the rest of their rooms is at the edge. */
 const PURE = [
   ...["lib/daemon/peer.ts", "lib/daemon/pending.ts", "lib/dataplane/gre.ts"],
-  ...["message", "attr", "link", "addr", "route", "fou"].map((name) => `lib/netlink/${name}.ts`),
+  ...["message", "attr", "link", "tunnel_link", "addr", "route", "fou"].map((name) =>
+    `lib/netlink/${name}.ts`
+  ),
 ];
 const WORLD =
   /\bDeno\.|\bfetch\(|\bset(?:Timeout|Interval)\(|\bDate\.now\(|\bMath\.random\(|\bconsole\.|\bperformance\.|\bgetRandomValues\(|["']node:(?!path)/;

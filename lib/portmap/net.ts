@@ -1,0 +1,43 @@
+/** The network as port mapping needs it; {@link systemNet} is the real one. */
+import { type Endpoint, type Ip, parseIp } from "../addr.ts";
+import type { Datagram } from "../edges.ts";
+
+export interface UdpSocket extends Disposable {
+  /** A datagram that cannot be sent is lost, like any other on the way. */
+  send(bytes: Uint8Array, to: Endpoint): void;
+  /** Undefined when the socket is closed, or cannot receive any more. */
+  receive(): Promise<Datagram | undefined>;
+}
+
+export interface PortMapNet {
+  /** A socket on a free port of this address, which multicast leaves by too. */
+  openUdp(local: Ip): UdpSocket;
+  /** One HTTP request, as `fetch` does it. */
+  request(url: URL, init: RequestInit): Promise<Response>;
+}
+
+export const systemNet: PortMapNet = {
+  openUdp(local) {
+    const socket = Deno.listenDatagram({ transport: "udp", hostname: local, port: 0 });
+    let isClosed = false;
+    return {
+      send(bytes, { ip: hostname, port }) {
+        socket.send(bytes, { transport: "udp", hostname, port }).catch(() => {});
+      },
+      async receive() {
+        try {
+          const [bytes, address] = await socket.receive();
+          const { hostname, port } = address as Deno.NetAddr;
+          return { bytes, from: { ip: parseIp(hostname), port } };
+        } catch {
+          return undefined;
+        }
+      },
+      [Symbol.dispose]() {
+        if (!isClosed) socket.close();
+        isClosed = true;
+      },
+    };
+  },
+  request: (url, init) => fetch(url, init),
+};
