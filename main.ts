@@ -8,6 +8,8 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   peers: () => import("./lib/cli/peers.ts"),
   demo: () => import("./lib/cli/demo.ts"),
   stun: () => import("./lib/cli/stun.ts"),
+  probe: () => import("./lib/cli/probe.ts"),
+  health: () => import("./lib/cli/health.ts"),
 };
 
 function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {

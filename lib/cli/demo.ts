@@ -204,31 +204,31 @@ class Demo {
   /** True when every ping was answered; throws when it is stopped meanwhile. */
   async pingBothWays(alice: Node, bob: Node): Promise<boolean> {
     await using poller = new Poller();
-    const options = { ...PINGS, clock: systemClock, random: systemRandom, poller };
-    const { ping } = await import("../health/mod.ts");
+    const { signal } = this.#io;
+    const options = { ...PINGS, clock: systemClock, random: systemRandom, signal };
+    const { icmpSockets, ping, statistics } = await import("../health/mod.ts");
     const rows = await Promise.all([[alice, bob], [bob, alice]].map(async ([from, to]) => {
-      const open = <T>(body: () => T) => from!.host.within(body);
-      const { sent, rttsMs } = await ping({ ip: to!.tunnel!.ip, open }, options);
-      const averageMs = rttsMs.reduce((sum, ms) => sum + ms, 0) / rttsMs.length;
-      return { from: from!, to: to!, sent, answered: rttsMs.length, averageMs };
+      const open = icmpSockets({ poller }, (body) => from!.host.within(body));
+      const results = await ping(to!.tunnel!.ip, { ...options, open });
+      return { from: from!, to: to!, ...statistics(results) };
     }));
-    this.#io.signal.throwIfAborted();
+    signal.throwIfAborted();
     const seconds = ((systemClock.nowMs() - this.#startMs) / 1000).toFixed(1);
     this.#io.stdout(`\nPings through the tunnel, ${seconds} s after the start:\n`);
     this.#io.stdout(formatTable(
       ["FROM", "TO", "TUNNEL IP", "BY WAY OF", "DATA PLANE", "SENT", "ANSWERED", "AVERAGE"],
-      rows.map(({ from, to, sent, answered, averageMs }) => [
+      rows.map(({ from, to, sent, received, rtt }) => [
         from.host.name,
         to.host.name,
         to.tunnel!.ip,
         from.endpoint ?? "-",
         from.plane ?? "-",
         String(sent),
-        String(answered),
-        answered > 0 ? `${averageMs.toFixed(1)}ms` : "-",
+        String(received),
+        rtt ? `${rtt.avgMs.toFixed(1)}ms` : "-",
       ]),
     ));
-    return rows.every(({ sent, answered }) => sent === answered);
+    return rows.every(({ sent, received }) => sent === received);
   }
 
   async keep(alice: Node, bob: Node): Promise<void> {

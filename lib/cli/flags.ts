@@ -22,8 +22,8 @@ export type FlagSpec =
     | { type: "list" }
     /** Decimal, 0x, 0o or 0b. */
     | { type: "integer"; min: number; max: number; default?: number }
-    /** "500ms", "2s", "1m30s"; the value is in ms. */
-    | { type: "duration"; default?: number }
+    /** "500ms", "2s", "1m30s"; the value is in ms, as are its limits. */
+    | { type: "duration"; min?: number; max?: number; default?: number }
     | { type: "choice"; choices: readonly string[]; default: string }
   );
 
@@ -47,7 +47,7 @@ export function parseFlags<const S extends FlagSpecs>(args: string[], specs: S):
     names.flatMap((name) => specs[name]!.short ? [[specs[name]!.short, name]] : []),
   );
   const valued = names.filter((name) => specs[name]!.type !== "boolean");
-  const parsed = parseArgs(args, {
+  const parsed = parseArgs(joinNegative(args, valued), {
     boolean: booleans,
     string: valued,
     collect: valued,
@@ -57,6 +57,16 @@ export function parseFlags<const S extends FlagSpecs>(args: string[], specs: S):
   const values: Record<string, unknown> = {};
   for (const name of names) values[name] = flagValue(name, specs[name]!, parsed[name]);
   return values as FlagValues<S>;
+}
+
+/** "--port -1" means the port, which then can be refused by name, and no flag "-1". */
+function joinNegative(args: readonly string[], valued: readonly string[]): string[] {
+  return args.flatMap((word, i) => {
+    const takes = (w: string | undefined) => w !== undefined && valued.includes(w.slice(2));
+    const isNegative = (w: string | undefined) => w !== undefined && /^-\d/.test(w);
+    if (takes(word) && isNegative(args[i + 1])) return [`${word}=${args[i + 1]}`];
+    return isNegative(word) && takes(args[i - 1]) ? [] : [word];
+  });
 }
 
 function refuseUnknown(word: string): never {
@@ -78,7 +88,7 @@ function flagValue(name: string, spec: FlagSpec, given: unknown): unknown {
     case "integer":
       return parseInteger(name, text, spec);
     case "duration":
-      return parseDuration(name, text);
+      return parseDuration(name, text, spec);
     case "choice":
       if (spec.choices.includes(text)) return text;
       throw new UsageError(
@@ -108,7 +118,11 @@ function parseInteger(name: string, text: string, { min, max }: { min: number; m
 
 const UNIT_MS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 
-function parseDuration(name: string, text: string): number {
+function parseDuration(
+  name: string,
+  text: string,
+  { min = 0, max = Infinity }: { min?: number; max?: number },
+): number {
   if (!/^(\d+(\.\d+)?(ms|s|m|h))+$/.test(text)) {
     throw new UsageError(
       `--${name} ${JSON.stringify(text)} is not a duration`,
@@ -119,7 +133,18 @@ function parseDuration(name: string, text: string): number {
   for (const [, number, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)) {
     ms += Number(number) * UNIT_MS[unit!]!;
   }
-  return ms;
+  if (ms >= min && ms <= max) return ms;
+  throw new UsageError(
+    `--${name} ${JSON.stringify(text)} is ${ms < min ? "too short" : "too long"}`,
+    `Give ${formatDuration(min)} to ${formatDuration(max)}`,
+  );
+}
+
+/** In the largest unit that makes it whole. */
+function formatDuration(ms: number): string {
+  if (ms === Infinity) return "any longer time";
+  const unit = Object.keys(UNIT_MS).findLast((u) => ms % UNIT_MS[u]! === 0 && ms > 0) ?? "ms";
+  return `${ms / UNIT_MS[unit]!}${unit}`;
 }
 
 /** One aligned line for each flag. */

@@ -7,6 +7,6 @@ export function formatTable(headings: readonly string[], rows: readonly string[]
 }
 
 /** Names come from other hosts: an escape sequence in one must not reach the terminal. */
-function printable(text: string): string {
+export function printable(text: string): string {
   return text.replace(/\p{C}/gu, "\uFFFD");
 }

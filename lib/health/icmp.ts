@@ -1,38 +1,43 @@
 /**
- * ICMP echo messages (RFC 792).
+ * ICMP and ICMPv6 echo messages (RFC 792; RFC 4443 section 4), which are laid out alike.
  *
- *     0    type: 8 echo, 0 echo reply
+ *     0    type: 8 echo, 0 echo reply; ICMPv6: 128, 129
  *     1    code: 0
- *     2-3  checksum over the whole message
+ *     2-3  checksum; over the whole message, in ICMPv6 over a pseudo-header too
  *     4-5  identifier
  *     6-7  sequence number
  *     8-   data, which the reply repeats
  */
+import type { Family } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
 import { onesComplementSum } from "../checksum.ts";
 
-const ECHO = 8;
-const ECHO_REPLY = 0;
+const ECHO = { 4: 8, 6: 128 } as const;
+const ECHO_REPLY = { 4: 0, 6: 129 } as const;
 const HEADER_LENGTH = 8;
 
 export interface Echo {
+  /** 16 bits, as is the sequence number. */
   identifier: number;
   sequence: number;
   data: Uint8Array;
 }
 
-export function encodeEcho({ identifier, sequence, data }: Echo): Uint8Array<ArrayBuffer> {
+/** The checksum of ICMPv6 is left to the kernel, which alone knows the source address. */
+export function encodeEcho(family: Family, echo: Echo): Uint8Array<ArrayBuffer> {
+  const { identifier, sequence, data } = echo;
   const message = (checksum: number) =>
     new Writer("network", HEADER_LENGTH + data.length)
-      .u8(ECHO).u8(0).u16(checksum).u16(identifier).u16(sequence).bytes(data).finish();
-  return message(~onesComplementSum(message(0)) & 0xffff);
+      .u8(ECHO[family]).u8(0).u16(checksum).u16(identifier).u16(sequence).bytes(data).finish();
+  return family === 6 ? message(0) : message(~onesComplementSum(message(0)) & 0xffff);
 }
 
-/** Undefined for what is not a whole echo reply. */
-export function decodeEchoReply(message: Uint8Array): Echo | undefined {
-  if (message.length < HEADER_LENGTH || onesComplementSum(message) !== 0xffff) return undefined;
+/** Undefined for what is not a whole echo reply. The kernel has checked the sum of ICMPv6. */
+export function decodeEchoReply(family: Family, message: Uint8Array): Echo | undefined {
+  if (message.length < HEADER_LENGTH) return undefined;
+  if (family === 4 && onesComplementSum(message) !== 0xffff) return undefined;
   const reader = new Reader(message, "network");
-  if (reader.u8() !== ECHO_REPLY || reader.u8() !== 0) return undefined;
+  if (reader.u8() !== ECHO_REPLY[family] || reader.u8() !== 0) return undefined;
   reader.skip(2);
   return { identifier: reader.u16(), sequence: reader.u16(), data: reader.bytes() };
 }

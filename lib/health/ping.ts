@@ -1,76 +1,115 @@
 /** Pings as `ping(8)` does them, without that program. */
-import type { Ip } from "../addr.ts";
+import { type Family, familyOf, type Ip } from "../addr.ts";
 import { equalBytes } from "../bytes.ts";
 import type { Clock, Random } from "../edges.ts";
-import { errorText } from "../errors.ts";
-import { IcmpSocket, type Poller, SystemError } from "../netlink.ts";
+import { type IcmpMessage, IcmpSocket, type IcmpSocketOptions, SystemError } from "../netlink.ts";
 import { decodeEchoReply, encodeEcho } from "./icmp.ts";
+import { type Answer, type ProbeOptions, type ProbeResult, runProbes } from "./probes.ts";
 
 const TOKEN_LENGTH = 8;
+const DEFAULT_SIZE_BYTES = 56;
 
-export interface PingOptions {
-  count: number;
-  intervalMs: number;
-  /** How long an answer may take. */
-  timeoutMs: number;
-  /** Of the echo's data, as `ping -s` counts it; at least 8. */
-  sizeBytes?: number;
-  clock: Clock;
+/** What carries echoes: an `IcmpSocket`, or a fake. */
+export interface EchoSocket extends Disposable {
+  /** Replies carry an identifier that the socket chose, and are those to this socket alone. */
+  readonly setsIdentifier: boolean;
+  /** Throws `SystemError`. */
+  send(message: Uint8Array<ArrayBuffer>, to: Ip): void;
+}
+
+export type OpenEchoSocket = (
+  family: Family,
+  onMessage: (message: IcmpMessage) => void,
+) => EchoSocket;
+
+/** `within` opens the socket, perhaps in another network namespace. */
+export function icmpSockets(
+  options: Omit<IcmpSocketOptions, "family">,
+  within: <T>(body: () => T) => T = (body) => body(),
+): OpenEchoSocket {
+  return (family, onMessage) => within(() => IcmpSocket.open({ ...options, family }, onMessage));
+}
+
+export interface PingOptions extends ProbeOptions {
+  open: OpenEchoSocket;
   random: Random;
-  poller: Poller;
+  /** Of the echo's data, as `ping -s` counts it: 8 to 65507, 56 unless told. */
+  sizeBytes?: number;
 }
 
-export interface PingResult {
-  sent: number;
-  /** Round-trip times in the order of their answers. */
-  rttsMs: number[];
-  /** Why the last echo that could not be sent could not. */
-  error?: string;
+/** Throws `GretunError` when there can be no socket; what else fails is in the results. */
+export async function ping(ip: Ip, options: PingOptions): Promise<ProbeResult[]> {
+  using pinger = new Pinger(ip, options);
+  return await runProbes((sequence, signal) => pinger.echo(sequence, signal), options);
 }
 
-export interface PingTarget {
-  /** Opens the socket, perhaps in another network namespace. */
-  open?: <T>(body: () => T) => T;
-  ip: Ip;
-}
+/** Sends echoes to one address and knows their replies: by source, identifier, sequence and data. */
+class Pinger implements Disposable {
+  readonly #ip: Ip;
+  readonly #identifier: number;
+  readonly #data: Uint8Array;
+  readonly #clock: Clock;
+  readonly #socket: EchoSocket;
+  /** By the sequence number on the wire. */
+  readonly #waiting = new Map<number, { sentMs: number; resolve: (answer: Answer) => void }>();
 
-/** Sends echoes and waits for their answers: matched by source, identifier, sequence and data. */
-export async function ping(target: PingTarget, options: PingOptions): Promise<PingResult> {
-  const { count, intervalMs, timeoutMs, sizeBytes = 56, clock, random, poller } = options;
-  const { ip, open = (body) => body() } = target;
-  const [high, low] = random(2);
-  const identifier = high! << 8 | low!;
-  const data = new Uint8Array(Math.max(sizeBytes, TOKEN_LENGTH));
-  data.set(random(TOKEN_LENGTH));
-  const sentMs = new Map<number, number>();
-  const result: PingResult = { sent: 0, rttsMs: [] };
-  const answered = new AbortController();
-
-  using socket = open(() =>
-    IcmpSocket.open(poller, ({ from, message }) => {
-      const reply = decodeEchoReply(message);
-      const atMs = sentMs.get(reply?.sequence ?? -1);
-      if (!reply || atMs === undefined || from !== ip || !equalBytes(reply.data, data)) return;
-      if (!socket.setsIdentifier && reply.identifier !== identifier) return;
-      sentMs.delete(reply.sequence);
-      const rttMs = clock.nowMs() - atMs;
-      if (rttMs <= timeoutMs) result.rttsMs.push(rttMs);
-      if (sentMs.size === 0 && result.sent === count) answered.abort();
-    })
-  );
-
-  for (let sequence = 1; sequence <= count; sequence++) {
-    if (sequence > 1) await clock.sleep(intervalMs);
-    sentMs.set(sequence, clock.nowMs());
-    result.sent++;
-    try {
-      socket.send(encodeEcho({ identifier, sequence, data }), ip);
-    } catch (error) {
-      if (!(error instanceof SystemError)) throw error;
-      sentMs.delete(sequence);
-      result.error = errorText(error);
-    }
+  constructor(ip: Ip, { open, clock, random, sizeBytes = DEFAULT_SIZE_BYTES }: PingOptions) {
+    const [high, low] = random(2);
+    this.#clock = clock;
+    this.#ip = ip;
+    this.#identifier = high! << 8 | low!;
+    this.#data = new Uint8Array(sizeBytes);
+    this.#data.set(random(TOKEN_LENGTH));
+    this.#socket = open(familyOf(ip), (message) => this.#handle(message));
   }
-  if (sentMs.size > 0) await clock.sleep(timeoutMs, answered.signal).catch(() => {});
-  return result;
+
+  [Symbol.dispose](): void {
+    this.#socket[Symbol.dispose]();
+  }
+
+  echo(number: number, signal: AbortSignal): Promise<Answer> {
+    const sequence = number & 0xffff;
+    const echo = { identifier: this.#identifier, sequence, data: this.#data };
+    const message = encodeEcho(familyOf(this.#ip), echo);
+    return new Promise<Answer>((resolve, reject) => {
+      const waiting = { sentMs: this.#clock.nowMs(), resolve };
+      this.#waiting.set(sequence, waiting);
+      const end = (reason: unknown) => {
+        if (this.#waiting.get(sequence) === waiting) this.#waiting.delete(sequence);
+        reject(reason);
+      };
+      signal.addEventListener("abort", () => end(signal.reason), { once: true });
+      try {
+        this.#socket.send(message, this.#ip);
+      } catch (error) {
+        end(sendFailure(error));
+      }
+    });
+  }
+
+  #handle({ from, waitedMs, message }: IcmpMessage): void {
+    const reply = decodeEchoReply(familyOf(this.#ip), message);
+    if (!reply || from !== this.#ip || !equalBytes(reply.data, this.#data)) return;
+    if (!this.#socket.setsIdentifier && reply.identifier !== this.#identifier) return;
+    const waiting = this.#waiting.get(reply.sequence);
+    if (!waiting) return;
+    this.#waiting.delete(reply.sequence);
+    const rttMs = Math.max(0, this.#clock.nowMs() - waiting.sentMs - waitedMs);
+    waiting.resolve({ rttMs });
+  }
 }
+
+/** In a user's words. */
+function sendFailure(error: unknown): unknown {
+  if (!(error instanceof SystemError)) return error;
+  const why = SEND_FAILURES[error.code];
+  return why ? new Error(why, { cause: error }) : error;
+}
+
+const SEND_FAILURES: Record<string, string> = {
+  ENETUNREACH: "this host has no route to it",
+  EHOSTUNREACH: "this host has no route to it",
+  EMSGSIZE: "the message is larger than the path takes",
+  EPERM: "a firewall of this host refuses to send it",
+  EACCES: "a route of this host prohibits it",
+};

@@ -1,59 +1,114 @@
-/** A socket for ICMP messages: the unprivileged ping socket, or a raw one where that is not allowed. */
-import { type Ip, ipBytes, ipFromBytes } from "../addr.ts";
+/**
+ * A socket for ICMP and ICMPv6 messages: the unprivileged ping socket, or a raw one where that is
+ * not allowed.
+ */
+import { type Family, familyOf, type Ip, ipBytes } from "../addr.ts";
+import { Reader } from "../bytes.ts";
+import { GretunError } from "../errors.ts";
 import {
   AF_INET,
+  AF_INET6,
   check,
   checkAgain,
+  cString,
   type Fd,
   libc,
   MSG_DONTWAIT,
   openSocket,
-  parseSockaddrIn,
+  parseSockaddr,
+  setOption,
   SOCK_DGRAM,
   SOCK_RAW,
   sockaddrIn,
+  sockaddrIn6,
+  SOL_SOCKET,
   SystemError,
 } from "./libc.ts";
 import type { Poller } from "./poll.ts";
 
-const IPPROTO_ICMP = 1;
+const SO_BINDTODEVICE = 25;
+/** Of the socket, and of what only a raw one needs: a filter of types (linux/icmp.h, icmpv6.h). */
+const PROTOCOLS = {
+  4: { domain: AF_INET, protocol: 1, filterLevel: 255, filterLengthBytes: 4, echoReply: 0 },
+  6: { domain: AF_INET6, protocol: 58, filterLevel: 58, filterLengthBytes: 32, echoReply: 129 },
+} as const;
+/** ICMP_FILTER and ICMPV6_FILTER: a set bit keeps that type out. */
+const FILTER = 1;
+const SOCKADDR_LENGTH = 28;
 const MAX_BATCH = 64;
+/** When the kernel got what was read last (asm-generic/sockios.h); asked once, it keeps track. */
+const SIOCGSTAMPNS = 0x8907n;
+const CLOCK_REALTIME = 0;
+/** `struct timespec`, 64-bit: seconds, nanoseconds. */
+const TIMESPEC_LENGTH = 16;
 
 export interface IcmpMessage {
   from: Ip;
+  /** How long it lay in the kernel until this process came to read it. */
+  waitedMs: number;
   /** From the ICMP header on. */
   message: Uint8Array;
+}
+
+export interface IcmpSocketOptions {
+  family: Family;
+  poller: Poller;
+  /** The interface that messages leave and arrive by; else routes decide. */
+  device?: string;
+}
+
+/** This process may open neither kind of socket. */
+export class IcmpNotAllowedError extends GretunError {
+  override name = "IcmpNotAllowedError";
+
+  constructor(cause: SystemError) {
+    super(
+      `cannot open a socket for ICMP: ${cause.code}`,
+      "Run as root, give the program CAP_NET_RAW with setcap, " +
+        "or put your group into the sysctl net.ipv4.ping_group_range",
+      { cause },
+    );
+  }
 }
 
 export class IcmpSocket implements Disposable {
   /** The kernel puts an identifier of its own into what a ping socket sends. */
   readonly setsIdentifier: boolean;
   readonly #socket: Fd;
+  readonly #hasIpHeader: boolean;
   readonly #watch: Disposable;
   readonly #onMessage: (message: IcmpMessage) => void;
   readonly #buffer = new Uint8Array(65_536);
 
-  /** IPv4. Throws `SystemError` when neither kind is allowed. */
-  static open(poller: Poller, onMessage: (message: IcmpMessage) => void): IcmpSocket {
+  /** Throws {@link IcmpNotAllowedError}, and `SystemError`: no such device, no IPv6. */
+  static open(options: IcmpSocketOptions, onMessage: (message: IcmpMessage) => void): IcmpSocket {
+    const { family, poller, device } = options;
+    const { socket, isRaw } = openEither(family);
     try {
-      // Allowed to the groups of net.ipv4.ping_group_range.
-      const socket = openSocket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
-      return new IcmpSocket(socket, true, poller, onMessage);
+      if (isRaw) setOption(socket.fd, PROTOCOLS[family].filterLevel, FILTER, echoReplies(family));
+      if (device !== undefined) {
+        setOption(socket.fd, SOL_SOCKET, SO_BINDTODEVICE, cString(device));
+      }
+      libc().ioctl(socket.fd, SIOCGSTAMPNS, new Uint8Array(TIMESPEC_LENGTH));
+      return new IcmpSocket(socket, { isRaw, family, poller, onMessage });
     } catch (error) {
-      if (!(error instanceof SystemError) || error.code !== "EACCES") throw error;
-      const socket = openSocket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
-      return new IcmpSocket(socket, false, poller, onMessage);
+      socket[Symbol.dispose]();
+      throw error;
     }
   }
 
   private constructor(
     socket: Fd,
-    setsIdentifier: boolean,
-    poller: Poller,
-    onMessage: (message: IcmpMessage) => void,
+    { isRaw, family, poller, onMessage }: {
+      isRaw: boolean;
+      family: Family;
+      poller: Poller;
+      onMessage: (message: IcmpMessage) => void;
+    },
   ) {
     this.#socket = socket;
-    this.setsIdentifier = setsIdentifier;
+    this.setsIdentifier = !isRaw;
+    this.#hasIpHeader = isRaw && family === 4;
     this.#onMessage = onMessage;
     this.#watch = poller.add(socket.fd, () => this.#drain());
   }
@@ -63,28 +118,76 @@ export class IcmpSocket implements Disposable {
     this.#socket[Symbol.dispose]();
   }
 
-  /** Throws `SystemError`: no route, not allowed, no buffer. */
+  /** Throws `SystemError`: no route, not allowed, too large, no buffer. */
   send(message: Uint8Array<ArrayBuffer>, to: Ip): void {
-    const address = sockaddrIn(ipBytes(to), 0);
+    const bytes = ipBytes(to);
+    const address = familyOf(to) === 4 ? sockaddrIn(bytes, 0) : sockaddrIn6(bytes, 0);
     const { fd } = this.#socket;
     const size = BigInt(message.length);
-    check(`ping ${to}`, libc().sendto(fd, message, size, MSG_DONTWAIT, address, 16));
+    check(`ping ${to}`, libc().sendto(fd, message, size, MSG_DONTWAIT, address, address.length));
   }
 
   #drain(): void {
     for (let i = 0; i < MAX_BATCH; i++) {
-      const address = new Uint8Array(16);
-      const addressLength = new Uint8Array(new Uint32Array([16]).buffer);
-      const { fd } = this.#socket;
-      const size = BigInt(this.#buffer.length);
-      const result = libc()
-        .recvfrom(fd, this.#buffer, size, MSG_DONTWAIT, address, addressLength);
-      const length = checkAgain("recvfrom", result);
-      if (length === undefined) return;
-      // A raw socket gives the IP header too.
-      const start = this.setsIdentifier ? 0 : (this.#buffer[0]! & 0xf) * 4;
-      const message = this.#buffer.slice(start, length);
-      this.#onMessage({ from: ipFromBytes(parseSockaddrIn(address).ip), message });
+      const received = this.#receive();
+      if (!received) return;
+      this.#onMessage(received);
     }
   }
+
+  #receive(): IcmpMessage | undefined {
+    const address = new Uint8Array(SOCKADDR_LENGTH);
+    const addressLength = new Uint8Array(new Uint32Array([SOCKADDR_LENGTH]).buffer);
+    const { fd } = this.#socket;
+    const size = BigInt(this.#buffer.length);
+    const result = libc().recvfrom(fd, this.#buffer, size, MSG_DONTWAIT, address, addressLength);
+    const length = checkAgain("receive an ICMP message", result);
+    if (length === undefined) return undefined;
+    const start = this.#hasIpHeader ? (this.#buffer[0]! & 0xf) * 4 : 0;
+    return {
+      from: parseSockaddr(address).ip,
+      waitedMs: sinceArrivalMs(fd),
+      message: this.#buffer.slice(start, length),
+    };
+  }
+}
+
+function openEither(family: Family): { socket: Fd; isRaw: boolean } {
+  const { domain, protocol } = PROTOCOLS[family];
+  try {
+    // Allowed to the groups of net.ipv4.ping_group_range.
+    return { socket: openSocket(domain, SOCK_DGRAM, protocol), isRaw: false };
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+  }
+  try {
+    return { socket: openSocket(domain, SOCK_RAW, protocol), isRaw: true };
+  } catch (error) {
+    throw isRefusal(error) ? new IcmpNotAllowedError(error) : error;
+  }
+}
+
+function isRefusal(error: unknown): error is SystemError {
+  return error instanceof SystemError && (error.code === "EACCES" || error.code === "EPERM");
+}
+
+/** Of what was read last; 0 when the kernel does not tell, or the clock was set meanwhile. */
+function sinceArrivalMs(fd: number): number {
+  const [arrival, now] = [new Uint8Array(TIMESPEC_LENGTH), new Uint8Array(TIMESPEC_LENGTH)];
+  if (libc().ioctl(fd, SIOCGSTAMPNS, arrival) === -1) return 0;
+  check("clock_gettime", libc().clock_gettime(CLOCK_REALTIME, now));
+  return Math.max(0, timespecMs(now) - timespecMs(arrival));
+}
+
+function timespecMs(timespec: Uint8Array): number {
+  const reader = new Reader(timespec, "host");
+  return Number(reader.u64() * 1_000_000_000n + reader.u64()) / 1e6;
+}
+
+/** A filter in host words that lets through echo replies alone. */
+function echoReplies(family: Family): Uint8Array {
+  const { filterLengthBytes, echoReply } = PROTOCOLS[family];
+  const words = new Uint32Array(filterLengthBytes / 4).fill(0xffffffff);
+  words[echoReply >> 5]! &= ~(1 << (echoReply & 31));
+  return new Uint8Array(words.buffer);
 }

@@ -2,6 +2,7 @@
  * libc through `Deno.dlopen`: the only place where gretun leaves JavaScript. One table of
  * symbols, opened on first use, and one gate that turns -1 into an error with its errno.
  */
+import { type Endpoint, ipFromBytes } from "../addr.ts";
 import { Reader } from "../bytes.ts";
 import { GretunError } from "../errors.ts";
 
@@ -30,6 +31,7 @@ const SYMBOLS = {
   readdir: { parameters: ["pointer"], result: "pointer" }, // directory
   closedir: { parameters: ["pointer"], result: "i32" }, // directory
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" }, // path, target, size
+  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" }, // clock, timespec
   capget: { parameters: ["buffer", "buffer"], result: "i32" }, // header, data
   __errno_location: { parameters: [], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
@@ -198,4 +200,22 @@ export function sockaddrIn(ip: Uint8Array, port: number): Uint8Array<ArrayBuffer
 export function parseSockaddrIn(bytes: Uint8Array): { ip: Uint8Array; port: number } {
   const reader = new Reader(bytes, "network").skip(2);
   return { port: reader.u16(), ip: reader.bytes(4) };
+}
+
+/** `struct sockaddr_in6`, linux/in6.h: family, port, flow, address, scope; 28 bytes. */
+export function sockaddrIn6(ip: Uint8Array, port: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(28);
+  bytes.set(new Uint8Array(new Uint16Array([AF_INET6]).buffer));
+  bytes.set([port >> 8, port & 0xff], 2);
+  bytes.set(ip, 8);
+  return bytes;
+}
+
+/** Address and port of a `struct sockaddr_in` or `struct sockaddr_in6`. */
+export function parseSockaddr(bytes: Uint8Array): Endpoint {
+  const family = new Reader(bytes, "host").u16();
+  const reader = new Reader(bytes, "network").skip(2);
+  const port = reader.u16();
+  const ip = family === AF_INET6 ? reader.skip(4).bytes(16) : reader.bytes(4);
+  return { ip: ipFromBytes(ip), port };
 }

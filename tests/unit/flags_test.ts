@@ -6,7 +6,7 @@ const SPECS = {
   name: { type: "string", help: "Name" },
   url: { type: "string", required: true, help: "Where", placeholder: "URL" },
   port: { type: "integer", min: 1, max: 65535, default: 7777, help: "Port" },
-  wait: { type: "duration", default: 2000, help: "Wait" },
+  wait: { type: "duration", min: 1, max: 90_000, default: 2000, help: "Wait" },
   server: { type: "list", help: "Servers" },
   plane: { type: "choice", choices: ["auto", "fou", "tun"], default: "auto", help: "Plane" },
   json: { type: "boolean", help: "JSON" },
@@ -53,9 +53,13 @@ Deno.test("parseFlags() names the flag and the value that it refuses", () => {
     ["port too large", ["--port", "65536"], /--port "65536"/],
     ["port with letters", ["--port", "12a"], /--port "12a"/],
     ["negative port", ["--port=-1"], /--port "-1"/],
+    ["negative port as a word of its own", ["--port", "-1"], /--port "-1"/],
     ["empty value", ["--name="], /--name/],
     ["no value", ["--name"], /--name/],
     ["duration without unit", ["--wait", "5"], /--wait "5"/],
+    ["negative duration", ["--wait", "-5s"], /--wait "-5s"/],
+    ["no duration at all", ["--wait", "0s"], /--wait "0s" is too short/],
+    ["duration too long", ["--wait", "2m"], /--wait "2m" is too long/],
     ["unknown choice", ["--plane", "x"], /--plane "x"/],
   ];
   for (const [name, args, pattern] of cases) {
@@ -67,6 +71,8 @@ Deno.test("parseFlags() names the flag and the value that it refuses", () => {
     });
   }
   throws(() => parseFlags([], SPECS), /--url is missing/);
+  const limits = (error: Error) => error instanceof UsageError && error.hint === "Give 1ms to 90s";
+  throws(() => parseFlags(["--url", "u", "--wait", "0s"], SPECS), limits);
 });
 
 Deno.test("flagsHelp() shows every flag on one line, aligned", () => {

@@ -1,0 +1,72 @@
+/** Hosts that a user names, by address or by name. */
+// Not Deno.resolveDns, which asks DNS alone: lookup is getaddrinfo, which knows /etc/hosts too. Not
+// node:dns/promises: importing that prints a deprecation warning of Deno's own.
+import { lookup as getAddrInfo } from "node:dns";
+import { type Family, familyOf, type Ip, isMulticast, isUnspecified, parseIp } from "../addr.ts";
+import { errorText, GretunError, UsageError } from "../errors.ts";
+
+/** An address, or a name that is still to be resolved. */
+export type HostName = { ip: Ip } | { name: string };
+
+/** Throws `UsageError` for what can be neither, and for addresses that are no host's. */
+export function parseHost(flag: string, text: string): HostName {
+  const refuse = (rule: string) => {
+    const hint = "Give a host name, or an address as in 10.0.0.2 or fd00::2";
+    return new UsageError(`--${flag} ${JSON.stringify(text)} ${rule}`, hint);
+  };
+  const ip = tryParseIp(text);
+  if (ip && isHostAddress(ip)) return { ip };
+  if (ip) throw refuse("is not the address of one host");
+  if (text.includes("%")) throw refuse("has a zone: link-local addresses cannot be probed");
+  // The system's resolver would take "10.1" for 10.0.0.1.
+  if (/^[\d.]+$/.test(text)) throw refuse("is not a whole IPv4 address");
+  if (text.length > 253 || !/^[\p{L}\p{N}_.-]+$/u.test(text)) throw refuse("is not a host name");
+  return { name: text };
+}
+
+export function tryParseIp(text: string): Ip | undefined {
+  try {
+    return parseIp(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether it can be one other host's, or this one's. */
+export function isHostAddress(ip: Ip): boolean {
+  return !isUnspecified(ip) && !isMulticast(ip) && ip !== "255.255.255.255";
+}
+
+/**
+ * The address that the system prefers for a host, of that family if one is given. Throws
+ * `GretunError`, or the signal's reason.
+ */
+export async function resolveHost(
+  host: HostName,
+  { family, signal }: { family?: Family; signal: AbortSignal },
+): Promise<Ip> {
+  if ("ip" in host) return host.ip;
+  const failure = (why: string, cause?: unknown) =>
+    new GretunError(
+      `cannot resolve ${host.name}: ${why}`,
+      "Check the name and the DNS of this host, or give the address",
+      { cause },
+    );
+  const ips = await lookup(host.name, signal).catch((error) => {
+    throw signal.aborted ? error : failure(errorText(error), error);
+  });
+  const ip = ips.find((ip) => family === undefined || familyOf(ip) === family);
+  if (!ip) throw failure(`it has no IPv${family ?? ""} address`);
+  return ip;
+}
+
+/** The system's look-up cannot be stopped; at the signal it is no longer waited for. */
+function lookup(name: string, signal: AbortSignal): Promise<Ip[]> {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    getAddrInfo(name, { all: true }, (error, addresses) => {
+      if (error) reject(error);
+      else resolve(addresses.map(({ address }) => parseIp(address)));
+    });
+  });
+}
