@@ -150,6 +150,26 @@ export function testOverlays(plane: "fou" | "tun"): void {
     strictEqual(await alice.ifindex("gretun0"), ifindex);
   });
 
+  Deno.test(`${plane}: a link that somebody removes comes back`, async () => {
+    await using overlay = await Overlay.start();
+    const [alice, bob] = await twoNodes(overlay, planes);
+    await alice.ping(bob);
+    for (let round = 0; round < 2; round++) {
+      const ifindex = await alice.ifindex("gretun0");
+      strictEqual((await alice.host.run("ip", ["link", "del", "gretun0"])).code, 0);
+      await until("the link to be back", async () => {
+        const now = await alice.ifindex("gretun0");
+        return !Number.isNaN(now) && now !== ifindex;
+      }, () => alice.log);
+      await alice.directTo(1);
+      await bob.ping(alice, { sizeBytes: 1464 - 28 });
+      deepStrictEqual(await alice.linkNames(), ["eth0", "gretun0"]);
+    }
+    strictEqual(alice.log.match(/link is gone, making it again/g)?.length, 2, alice.log);
+    strictEqual(await alice.stop("SIGTERM"), 0, alice.log);
+    deepStrictEqual(await alice.linkNames(), ["eth0"]);
+  });
+
   Deno.test(`${plane}: the four metrics are there from the first scrape`, async () => {
     await using overlay = await Overlay.start();
     const [alice] = await twoNodes(overlay, planes, ["--metrics-addr", "127.0.0.1:9100"]);

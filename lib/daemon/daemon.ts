@@ -77,7 +77,7 @@ export async function runDaemon(
     edges.log,
   ));
   const daemon = stack.use(new Daemon(options, edges, signal, { rtnl, plane }));
-  stack.use(LinkMonitor.open(poller, () => daemon.addressesChanged()));
+  stack.use(LinkMonitor.open(poller, () => daemon.networkChanged()));
   stack.use(await serveControl(options.stateDir, () => daemon.report()));
   await daemon.run();
 }
@@ -107,6 +107,10 @@ class Daemon implements AsyncDisposable {
   #coordinatorIsAway = false;
   /** Ends the pause between two looks at our endpoints. */
   #wake = new AbortController();
+  /** News of links and addresses that those looks have not taken in yet. */
+  #hasNews = false;
+  /** More such news may follow the first before our links are looked at. */
+  #isSettling = false;
 
   constructor(
     options: DaemonOptions,
@@ -276,9 +280,24 @@ class Daemon implements AsyncDisposable {
 
   // --- endpoints
 
-  /** An address or interface changed: look at our endpoints now. */
-  addressesChanged(): void {
+  /** Links or addresses of this host changed: looks at our endpoints and links soon. */
+  networkChanged(): void {
+    this.#hasNews = true;
     this.#wake.abort();
+    void this.#restoreLinks();
+  }
+
+  async #restoreLinks(): Promise<void> {
+    if (this.#isSettling) return;
+    this.#isSettling = true;
+    await this.#edges.clock.sleep(LINK_CHANGE_SETTLE_MS, this.#signal).catch(() => {});
+    this.#isSettling = false;
+    if (this.#signal.aborted) return;
+    try {
+      this.#peers?.restoreLinks();
+    } catch (error) {
+      this.#edges.log.warn("links not looked at", { error: errorText(error) });
+    }
   }
 
   /** Asks STUN at start, each 20 s and when an address changes; tells what is new. */
@@ -334,8 +353,9 @@ class Daemon implements AsyncDisposable {
     const { clock } = this.#edges;
     this.#wake = new AbortController();
     const either = AbortSignal.any([this.#wake.signal, this.#signal]);
-    await clock.sleep(STUN_INTERVAL_MS, either).catch(() => {});
-    if (!this.#wake.signal.aborted) return;
+    if (!this.#hasNews) await clock.sleep(STUN_INTERVAL_MS, either).catch(() => {});
+    if (!this.#hasNews) return;
     await clock.sleep(LINK_CHANGE_SETTLE_MS, this.#signal).catch(() => {});
+    this.#hasNews = false;
   }
 }

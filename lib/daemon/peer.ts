@@ -106,7 +106,9 @@ export type PeerEvent =
   /** Our own addresses changed: mappings may be new, the peer must hear of it. */
   | { kind: "moved"; nowMs: number }
   | { kind: "link-set"; nowMs: number; endpoint: Endpoint }
-  | { kind: "link-failed"; nowMs: number; endpoint: Endpoint };
+  | { kind: "link-failed"; nowMs: number; endpoint: Endpoint }
+  /** Somebody removed the link. */
+  | { kind: "link-gone"; nowMs: number };
 
 export type PeerEffect =
   | { kind: "send-ping"; to: Endpoint; nominating: boolean }
@@ -204,6 +206,9 @@ class Transition {
         return this.#linkSet(event.endpoint);
       case "link-failed":
         return this.#linkFailed(event.endpoint);
+      case "link-gone":
+        if (this.peer.link.kind === "set") this.#set({ link: { kind: "none" } });
+        return;
       default:
         event satisfies never;
     }

@@ -197,6 +197,20 @@ export class Peers {
     this.#arm();
   }
 
+  /** Links have changed: makes those again that somebody removed. */
+  restoreLinks(): void {
+    if (this.#closed) return;
+    const nowMs = this.#options.clock.nowMs();
+    for (const nodeKey of this.#options.plane.missingLinks()) {
+      const entry = this.#byNode.get(nodeKey);
+      if (entry?.peer.link.kind !== "set") continue;
+      const peer = shortKey(nodeKey);
+      this.#options.log.warn("link is gone, making it again", { peer, ifname: entry.ifname });
+      this.#dispatch(entry, { kind: "link-gone", nowMs });
+    }
+    this.#arm();
+  }
+
   report(): PeerReport[] {
     return [...this.#byNode.values()].map((entry) => this.#reportOne(entry));
   }

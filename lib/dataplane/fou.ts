@@ -20,6 +20,7 @@ import {
   freeName,
   hasSafeChecksums,
   linkMtu,
+  missing,
   ownerAlias,
   ownerOf,
   setPointToPoint,
@@ -88,6 +89,10 @@ export class FouPlane implements DataPlane {
     const link = this.#link(peer);
     this.#links.delete(peer);
     if (link) this.#rtnl.deleteLink(link.ifindex);
+  }
+
+  missingLinks(): NodeKey[] {
+    return missing(this.#rtnl, this.#links);
   }
 
   counters(peer: NodeKey): LinkCounters | undefined {

@@ -55,6 +55,12 @@ export function hasSafeChecksums(rtnl: RtNetlink, remote: Ip): boolean {
   return driver !== undefined && !PARAVIRTUAL_DRIVERS.includes(driver.split("/").at(-1)!);
 }
 
+/** Those whose link, by its ifindex, the kernel has no more. */
+export function missing(rtnl: RtNetlink, links: ReadonlyMap<NodeKey, number>): NodeKey[] {
+  const present = new Set(rtnl.links().map(({ ifindex }) => ifindex));
+  return [...links].filter(([, ifindex]) => !present.has(ifindex)).map(([peer]) => peer);
+}
+
 /** What is left for inner packets on the way to `remote`: the route's MTU less the overhead. */
 export function linkMtu(rtnl: RtNetlink, link: PeerLink): number {
   const route = rtnl.routeTo(link.remote.ip);

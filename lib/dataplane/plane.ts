@@ -40,6 +40,8 @@ export interface DataPlane extends AsyncDisposable {
   setLink(link: PeerLink): LinkState;
   /** Removes the peer's link, if there is one. */
   removeLink(peer: NodeKey): void;
+  /** Peers whose link was made and is there no more: somebody removed it. */
+  missingLinks(): NodeKey[];
   /** Undefined when there is no link. */
   counters(peer: NodeKey): LinkCounters | undefined;
   /** Removes links of an earlier run whose peers are not in `peers`. */

@@ -7,7 +7,7 @@ import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import { loadModule, type Poller, RtNetlink, SystemError, tryTun, TunDevice } from "../netlink.ts";
 import { decodeGre, encodeGre } from "./gre.ts";
-import { freeName, linkMtu, ownerAlias, setPointToPoint } from "./links.ts";
+import { freeName, linkMtu, missing, ownerAlias, setPointToPoint } from "./links.ts";
 import type { DataPlane, DataPlaneOptions, LinkCounters, LinkState, PeerLink } from "./plane.ts";
 
 /** Datagrams handed to the socket and not yet taken by the kernel; more are dropped. */
@@ -68,7 +68,7 @@ export class TunPlane implements DataPlane {
 
   setLink(link: PeerLink): LinkState {
     const mtu = linkMtu(this.#rtnl, link);
-    const known = this.#links.get(link.peer);
+    const known = this.#present(link.peer);
     const tun = known ?? this.#create(link);
     try {
       this.#rtnl.changeLink(tun.ifindex, { mtu, up: true });
@@ -91,6 +91,11 @@ export class TunPlane implements DataPlane {
     tun.device[Symbol.dispose]();
   }
 
+  missingLinks(): NodeKey[] {
+    const links = [...this.#links].map(([peer, { ifindex }]) => [peer, ifindex] as const);
+    return missing(this.#rtnl, new Map(links));
+  }
+
   counters(peer: NodeKey): LinkCounters | undefined {
     const tun = this.#links.get(peer);
     return tun && this.#rtnl.link(tun.ifindex)?.stats;
@@ -106,6 +111,14 @@ export class TunPlane implements DataPlane {
     this.#socket.close();
     await this.#receiving;
     this.#rtnl[Symbol.dispose]();
+  }
+
+  /** The peer's device; one that somebody removed is let go of. */
+  #present(peer: NodeKey): TunLink | undefined {
+    const tun = this.#links.get(peer);
+    if (!tun || this.#rtnl.link(tun.ifindex)) return tun;
+    this.removeLink(peer);
+    return undefined;
   }
 
   #create(link: PeerLink): TunLink {

@@ -1,5 +1,6 @@
 /** The netlink room against the real kernel, in namespaces that each test makes and removes. */
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
+import { cpuUsage } from "node:process";
 import { parseCidr, parseEndpoint, parseIp } from "../../lib/addr.ts";
 import { fromHex } from "../../lib/bytes.ts";
 import type { Datagram } from "../../lib/edges.ts";
@@ -235,6 +236,19 @@ Deno.test("TunDevice passes packets both ways", () =>
     const [bytes] = await inner.socket.receive();
     deepStrictEqual(bytes, fromHex("abcd"));
     strictEqual(rtnl.link(ifindex)!.stats.txPackets >= 1, true);
+  }));
+
+Deno.test("TunDevice that somebody deletes is not polled for ever", () =>
+  inNamespaces(1, async (netns) => {
+    using rtnl = openIn(netns);
+    await using poller = new Poller();
+    using device = withNetns(netns, () => TunDevice.open("tun7", poller, () => {}));
+    rtnl.deleteLink(rtnl.link("tun7")!.ifindex);
+    const before = cpuUsage();
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const { user, system } = cpuUsage(before);
+    ok(user + system < 200_000, `${user + system} us of 500 ms`);
+    strictEqual(device.write(new Uint8Array(20)), false);
   }));
 
 Deno.test("LinkMonitor hears of a new link", () =>

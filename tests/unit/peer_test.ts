@@ -109,6 +109,27 @@ Deno.test("step() becomes direct only after pong and link", () => {
   strictEqual(bench.count("set-link"), 2);
 });
 
+Deno.test("step() makes a link again that is gone, and tries on when that fails", () => {
+  const bench = directBench();
+  bench.give({ kind: "link-gone", nowMs: 1_000 });
+  strictEqual(bench.count("set-link"), 2);
+  deepStrictEqual(bench.peer.link, { kind: "set", endpoint: PUBLIC_B });
+  bench.linkWorks = false;
+  bench.give({ kind: "link-gone", nowMs: 2_000 });
+  bench.linkWorks = true;
+  bench.runUntil(8_000);
+  strictEqual(bench.count("set-link"), 4);
+  deepStrictEqual(bench.peer.link, { kind: "set", endpoint: PUBLIC_B });
+  strictEqual(bench.peer.state, "direct");
+});
+
+Deno.test("step() makes no link that is gone while there is no path", () => {
+  const bench = new Bench(true);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  bench.give({ kind: "link-gone", nowMs: 1_000 });
+  strictEqual(bench.count("set-link"), 0);
+});
+
 Deno.test("step() ignores a pong from an address that is no candidate", () => {
   const bench = new Bench(true);
   bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
