@@ -1,12 +1,7 @@
-/** The real coordinator program as a child process. */
+/** The coordinator program as compile.sh makes it, as a child process. */
 import { fileURLToPath } from "node:url";
 
-const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-
-/** As these tests were started: with the npm names of the dependencies, or without. */
-const IMPORT_MAP = import.meta.resolve("@std/cli/parse-args").startsWith("npm:")
-  ? [`--import-map=${ROOT}npm_imports.json`]
-  : [];
+const PROGRAM = fileURLToPath(new URL("../../gretun-coord", import.meta.url));
 
 export interface ProcessOptions {
   env?: Record<string, string>;
@@ -15,10 +10,9 @@ export interface ProcessOptions {
 }
 
 function command(args: string[], { env, maxFiles }: ProcessOptions): Deno.Command {
-  const run = ["run", "-A", "--no-check", "--quiet", ...IMPORT_MAP, `${ROOT}coord.ts`, ...args];
   const limit = maxFiles === undefined ? "" : `ulimit -n ${maxFiles}; `;
   return new Deno.Command("sh", {
-    args: ["-c", `${limit}exec "$0" "$@"`, Deno.execPath(), ...run],
+    args: ["-c", `${limit}exec "$0" "$@"`, PROGRAM, ...args],
     env: { NO_COLOR: "1", ...env },
     stdin: "null",
     stdout: "piped",

@@ -12,6 +12,8 @@ shift
 cache=${GRETUN_TEST_CACHE:-$HOME/.cache/gretun-tests}
 timeout_seconds=${GRETUN_VM_TIMEOUT:-600}
 mkdir -p "$cache"
+# Made by runs that were killed.
+find "$cache" -maxdepth 1 -name 'run.*' -mmin +120 -exec rm -rf {} +
 work=$(mktemp -d "$cache/run.XXXXXX")
 qemu_pid=
 cleanup() {
@@ -23,21 +25,29 @@ trap 'exit 130' INT TERM
 
 # --- kernel
 
+# unpack_package NAME DIRECTORY: the Debian package's files, without installing it.
+unpack_package() {
+  rm -rf "$2"
+  mkdir -p "$2/deb"
+  # the name is a regular expression to apt
+  (cd "$2/deb" && apt-get -qq download "^${1//+/\\+}\$" >/dev/null 2>&1) ||
+    { echo "Error: cannot download Debian's package $1: run apt-get update, or check the network" >&2; exit 1; }
+  dpkg -x "$2"/deb/*.deb "$2"
+  rm -r "$2/deb"
+}
+
 image=$(apt-cache depends "$package" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
 [ -n "$image" ] || { echo "Error: apt knows no $package: run apt-get update" >&2; exit 1; }
 release=${image#linux-image-}
 kernel=$cache/$image
 if [ ! -e "$kernel/done" ]; then
-  rm -rf "$kernel"
-  mkdir -p "$kernel/deb"
-  # the name is a regular expression to apt
-  (cd "$kernel/deb" && apt-get -qq download "^${image//+/\\+}\$" 2>/dev/null) ||
-    { echo "Error: cannot download $image" >&2; exit 1; }
-  dpkg -x "$kernel"/deb/*.deb "$kernel"
-  rm -r "$kernel/deb"
+  unpack_package "$image" "$kernel"
   depmod -b "$kernel" "$release"
   touch "$kernel/done"
 fi
+# A package of its own, because installing it would remove a machine's own busybox.
+busybox=$cache/busybox/bin/busybox
+[ -x "$busybox" ] || unpack_package busybox-static "$cache/busybox"
 
 # --- root disk: programs with their libraries, and the kernel's modules
 
@@ -73,7 +83,7 @@ if [ ! -e "$root" ]; then
   for program in $PROGRAMS; do copy_program "$program" "$tree"; done
   copy_libraries "$DENO" "$tree"
   ln -s kmod "$tree/bin/modprobe"
-  cp "$(command -v busybox)" "$tree/bin/busybox"
+  cp "$busybox" "$tree/bin/busybox"
   for applet in $APPLETS; do ln -s busybox "$tree/bin/$applet"; done
   ln -s bash "$tree/bin/sh"
   cp -r "$kernel/lib/modules/$release" "$tree/lib/modules/"
@@ -94,7 +104,7 @@ initrd=$cache/initrd-$release.cpio
 if [ ! -e "$initrd" ]; then
   tree=$work/initrd
   mkdir -p "$tree"/{bin,dev,mnt,modules}
-  cp "$(command -v busybox)" "$tree/bin/busybox"
+  cp "$busybox" "$tree/bin/busybox"
   { echo '#!/bin/busybox sh'
     for module in virtio_pci virtio_blk; do
       modprobe -d "$kernel" -S "$release" --show-depends "$module" | sed -n 's/^insmod //p'

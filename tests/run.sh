@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# Runs every check and test, as root: format, lint, types, unit tests, tests in network namespaces
+# (user-space plane, real NATs) and tests in virtual machines (kernel plane, stock Debian kernels).
+# Installs what is missing from Debian's packages. Tests make their own namespaces and machines and
+# remove them; nothing else of this host's network is touched.
+#   --no-vm      leaves the virtual machines out, and says so in the summary
+# With CI set in the environment a skipped test is a failure.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+. tools/deno.sh
+
+VM_KERNELS="linux-image-cloud-amd64 linux-image-6.12-cloud-amd64"
+# Program and the package it comes from.
+NEEDED="
+  ip iproute2
+  nft nftables
+  ping iputils-ping
+  iperf3 iperf3
+  turnserver coturn
+  strace strace
+  tcpdump tcpdump
+  setpriv util-linux
+  modprobe kmod
+  curl curl"
+NEEDED_FOR_VM="
+  qemu-system-x86_64 qemu-system-x86
+  cpio cpio
+  mke2fs e2fsprogs"
+
+with_vm=yes
+case "${1:-}" in
+  "") ;;
+  --no-vm) with_vm= ;;
+  -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  *) echo "Error: unknown argument $1. Run tests/run.sh --help to see what there is." >&2; exit 2 ;;
+esac
+[ "$(id -u)" = 0 ] || die "the tests make network namespaces: run tests/run.sh as root"
+export PATH=$PATH:/usr/sbin:/sbin NO_COLOR=1 DENO_DIR=$CACHE/deno_dir
+mkdir -p "$CACHE"
+log=$(mktemp "$CACHE/tests.XXXXXX")
+trap 'rm -f "$log"' EXIT
+trap 'exit 130' INT TERM
+
+# --- what the tests need
+
+missing_packages() { # NEEDED...: the packages of programs that are not here
+  while read -r program package; do
+    [ -z "$program" ] || command -v "$program" >/dev/null || echo "$package"
+  done <<<"$*"
+}
+
+install_packages() {
+  local packages policy=/usr/sbin/policy-rc.d
+  packages=$(missing_packages "$NEEDED${with_vm:+$NEEDED_FOR_VM}")
+  [ -n "$packages" ] || return 0
+  packages=$(tr '\n' ' ' <<<"$packages")
+  command -v apt-get >/dev/null || die "missing here: $packages(names of Debian's packages): install them"
+  echo "run.sh: installing $packages"
+  # Some of them are servers: they must not be started on this host.
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    trap 'rm -f "$log" '"$policy" EXIT
+  fi
+  apt-get -qq update >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $packages >"$log" 2>&1 ||
+    { tail -n 20 "$log" >&2; die "apt-get cannot install $packages"; }
+}
+
+# --- stages
+
+passed=0 failed=0 skipped=0
+
+# stage NAME COMMAND...: shows the output; counts by the test runner's last line, or as one check.
+stage() {
+  local name=$1 status summary
+  shift
+  echo "run.sh: $name"
+  "$@" 2>&1 | tee "$log"
+  status=${PIPESTATUS[0]}
+  summary=$(grep -aE '^(ok|FAILED) \| [0-9]+ passed' "$log" | tail -n 1)
+  if [ -n "$summary" ]; then
+    passed=$((passed + $(count passed "$summary")))
+    skipped=$((skipped + $(count ignored "$summary")))
+    local failures
+    failures=$(count failed "$summary")
+    if [ "$status" != 0 ] && [ "$failures" = 0 ]; then failures=1; fi
+    failed=$((failed + failures))
+  elif [ "$status" = 0 ]; then passed=$((passed + 1))
+  else failed=$((failed + 1))
+  fi
+  [ "$status" = 0 ] || echo "run.sh: FAILED: $name"
+}
+
+count() { sed -nE "s/.* ([0-9]+) $1.*/\1/p" <<<"$2" | grep . || echo 0; }
+
+skip() { # NAME REASON
+  echo "run.sh: skipped: $1: $2"
+  skipped=$((skipped + 1))
+}
+
+run_tests() { "$DENO" test --quiet -A --no-check "${DENO_FLAGS[@]}" "$@"; }
+
+# Everything is in the guest's copy of DENO_DIR; the lock file was obeyed when it was filled.
+run_vm() {
+  local flags="--quiet -A --no-check --cached-only"
+  case "${DENO_FLAGS[*]}" in *npm_imports.json*) flags="$flags --import-map=npm_imports.json" ;; esac
+  DENO=$DENO tests/vm/boot.sh "$1" "\$DENO test $flags tests/vm"
+}
+
+install_packages
+choose_packages
+echo "run.sh: $BUILD_WITH"
+stage "compile.sh" ./compile.sh
+stage "format" "$DENO" fmt --quiet --check
+stage "lint" "$DENO" lint --quiet
+stage "types" "$DENO" check --quiet "${DENO_FLAGS[@]}" main.ts coord.ts lib tests bench
+stage "rules of the source" run_tests tests/imports_test.ts
+stage "unit tests" run_tests tests/unit
+stage "tests in network namespaces" run_tests tests/netns
+for kernel in $VM_KERNELS; do
+  if [ -z "$with_vm" ]; then skip "tests in a virtual machine with $kernel" "--no-vm"
+  elif ! command -v apt-get >/dev/null; then
+    skip "tests in a virtual machine with $kernel" "no apt-get to fetch Debian's kernel with"
+  else stage "tests in a virtual machine with $kernel" run_vm "$kernel"
+  fi
+done
+
+echo "$passed passed, $failed failed, $skipped skipped"
+if [ -n "${CI:-}" ] && [ "$skipped" -gt 0 ]; then exit 1; fi
+[ "$failed" = 0 ]
