@@ -31,8 +31,7 @@ import {
 const DEFAULT_LIFETIME_SECONDS = 7200;
 /** A gateway may grant any time; a day is as long as one is believed (RFC 6887 section 15). */
 const MAX_LIFETIME_SECONDS = 86_400;
-/** How soon a gateway that was started again is noticed. */
-const CHECK_MS = 60_000;
+const DEFAULT_CHECK_MS = 60_000;
 /** Between two tries that fail: RFC 6887 section 11.2.1 has 4 s as the least. */
 const MIN_RETRY_MS = 4000;
 const MAX_RETRY_MS = 60_000;
@@ -50,6 +49,8 @@ export interface MapPortOptions {
   externalPort?: number;
   /** 7200 s unless told. */
   lifetimeSeconds?: number;
+  /** How often the gateway is asked whether it has lost the mapping; 60 s unless told. */
+  checkMs?: number;
   /** All unless told. */
   protocols?: readonly PortMapProtocol[];
   /**
@@ -103,6 +104,7 @@ export function isPublicEndpoint(endpoint: Endpoint): boolean {
 class Keeper implements PortMapping {
   readonly #access: GatewayAccess;
   readonly #protocols: readonly PortMapProtocol[];
+  readonly #checkMs: number;
   readonly #onChange: (external: Endpoint | undefined) => void;
   readonly #log: Log;
   readonly #stop = new AbortController();
@@ -122,6 +124,7 @@ class Keeper implements PortMapping {
     const { net = systemNet, clock = systemClock, random = systemRandom } = options;
     this.#access = { gateway, local, net, clock, random };
     this.#protocols = options.protocols ?? PROTOCOLS;
+    this.#checkMs = options.checkMs ?? DEFAULT_CHECK_MS;
     this.#onChange = options.onChange ?? (() => {});
     this.#log = options.log ?? silentLog;
     this.#signal = signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal;
@@ -184,7 +187,7 @@ class Keeper implements PortMapping {
   async #keep(): Promise<void> {
     while (!this.#signal.aborted) {
       try {
-        await this.#sleep(Math.min(CHECK_MS, this.#renewMs - this.#access.clock.nowMs()));
+        await this.#sleep(Math.min(this.#checkMs, this.#renewMs - this.#access.clock.nowMs()));
         if (this.#renewMs <= this.#access.clock.nowMs() || !await this.#isKept()) {
           await this.#renew();
         }

@@ -148,8 +148,10 @@ class UpnpMapper implements PortMapper {
   async askAddress(signal: AbortSignal): Promise<Ip> {
     const values = await this.#act("GetExternalIPAddress", [], signal);
     const text = values.get("NewExternalIPAddress") ?? "";
-    const ip = refusing(() => parseAddress(text));
-    if (isUnspecified(ip)) throw new PortMapRefusedError("the gateway has no external address");
+    const ip = text === "" ? undefined : refusing(() => parseAddress(text));
+    if (!ip || isUnspecified(ip)) {
+      throw new PortMapRefusedError("the gateway has no external address");
+    }
     return this.#externalIp = ip;
   }
 

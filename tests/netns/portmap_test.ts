@@ -1,0 +1,331 @@
+/**
+ * Port mappings of a real gateway, miniupnpd of Debian, which speaks all three protocols: in the
+ * namespace of a NAT of the lab, with chains of its own beside the NAT's.
+ *
+ *     alice --- home (NAT and miniupnpd) --- server
+ */
+import { deepStrictEqual, notStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import { type Endpoint, formatEndpoint, parseCidr, parseEndpoint } from "../../lib/addr.ts";
+import { parseIp } from "../../lib/addr.ts";
+import { type Host, Lab, type LabNode, type Nat } from "../../lib/lab/mod.ts";
+import { RtNetlink } from "../../lib/netlink.ts";
+import { PROTOCOLS } from "../../lib/portmap/mod.ts";
+
+// Opens libc outside of any test: it stays open, which a test would be blamed for.
+RtNetlink.open()[Symbol.dispose]();
+
+const PREFIX = `gretun-pm-${Deno.pid}-`;
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+const IMPORT_MAP = import.meta.resolve("@std/cli/parse-args").startsWith("npm:")
+  ? [`--import-map=${ROOT}npm_imports.json`]
+  : [];
+/** miniupnpd takes no address for real that is set aside, as the lab's are; this one is IANA's own. */
+const PUBLIC_IP = parseIp("192.0.1.1");
+const ALL = PROTOCOLS.join();
+const INTERNAL_PORT = 7777;
+const HTTP_PORT = 5000;
+const PATIENCE_MS = 10_000;
+
+const isThere = await new Deno.Command("sh", { args: ["-c", "command -v miniupnpd"] }).output()
+  .then(({ success }) => success);
+if (!isThere) console.log("portmap_test: no miniupnpd here (apt install miniupnpd-nftables)");
+const test = (name: string, fn: () => Promise<void>) => Deno.test({ name, ignore: !isThere, fn });
+
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+interface Home {
+  lab: Lab;
+  nat: Nat;
+  alice: Host;
+  server: Host;
+}
+
+function makeHome(lab: Lab): Home {
+  const server = lab.publicHost("server");
+  const nat = lab.nat("home");
+  const alice = lab.host("alice", { behind: nat });
+  using outside = nat.within(() => RtNetlink.open());
+  const out = outside.link("out")!.ifindex;
+  outside.addAddress({ ifindex: out, local: PUBLIC_IP, prefixLength: 32 });
+  using far = server.within(() => RtNetlink.open());
+  far.addRoute({ destination: parseCidr(`${PUBLIC_IP}/32`), gateway: nat.ip });
+  return { lab, nat, alice, server };
+}
+
+/** The chains that miniupnpd fills, and leave for what it has mapped to pass the NAT. */
+const CHAINS = `
+  table inet upnp
+  delete table inet upnp
+  table inet upnp {
+    chain forward { type filter hook forward priority 0; policy accept; jump miniupnpd; }
+    chain miniupnpd {}
+    chain pre { type nat hook prerouting priority dstnat; jump prerouting_miniupnpd; }
+    chain post { type nat hook postrouting priority srcnat; jump postrouting_miniupnpd; }
+    chain prerouting_miniupnpd {}
+    chain postrouting_miniupnpd {}
+  }
+  insert rule ip nat forward ct status dnat accept
+`;
+
+class Miniupnpd implements AsyncDisposable {
+  readonly #dir: string;
+  readonly #child: Deno.ChildProcess;
+
+  /** `options`: further lines of its configuration. */
+  static async start(
+    nat: Nat,
+    options: string[] = [`ext_ip=${PUBLIC_IP}`, "enable_natpmp=yes"],
+  ): Promise<Miniupnpd> {
+    const dir = await Deno.makeTempDir();
+    const config = [
+      "ext_ifname=out",
+      "listening_ip=in",
+      `http_port=${HTTP_PORT}`,
+      "ipv6_disable=yes",
+      "enable_upnp=yes",
+      "secure_mode=yes",
+      "min_lifetime=4",
+      "max_lifetime=7200",
+      "upnp_table_name=upnp",
+      "upnp_nat_table_name=upnp",
+      "upnp_forward_chain=miniupnpd",
+      "upnp_nat_chain=prerouting_miniupnpd",
+      "upnp_nat_postrouting_chain=postrouting_miniupnpd",
+      "uuid=00000000-0000-4000-8000-000000000001",
+      ...options,
+      "allow 1024-65535 10.0.0.0/8 1024-65535",
+      "deny 0-65535 0.0.0.0/0 0-65535",
+    ];
+    await Deno.writeTextFile(`${dir}/conf`, config.join("\n") + "\n");
+    const { code, stderr } = await nat.run("nft", [CHAINS]);
+    strictEqual(code, 0, stderr);
+    const args = ["-d", "-f", `${dir}/conf`, "-P", `${dir}/pid`];
+    return new Miniupnpd(
+      dir,
+      nat.spawn("miniupnpd", args, { stderr: Deno.env.has("MINIUPNPD_LOG") ? "inherit" : "null" }),
+    );
+  }
+
+  constructor(dir: string, child: Deno.ChildProcess) {
+    this.#dir = dir;
+    this.#child = child;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#child.kill("SIGKILL");
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error; // it has ended by itself
+    }
+    await this.#child.status;
+    await Deno.remove(this.#dir, { recursive: true });
+  }
+}
+
+// deno-lint-ignore no-explicit-any
+type Event = Record<string, any>;
+
+/** tests/fakes/portmap_process.ts on a host. */
+class Node implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+  readonly #events: Event[] = [];
+  readonly #read: Promise<void>;
+
+  constructor(host: Host, ...args: string[]) {
+    const program = `${ROOT}tests/fakes/portmap_process.ts`;
+    const run = ["run", "-A", "--no-check", "--quiet", "--unstable-net", ...IMPORT_MAP, program];
+    const env = { NO_COLOR: "1" };
+    const pipes = { stdin: "piped", stdout: "piped", stderr: "inherit" } as const;
+    this.#child = host.spawn(Deno.execPath(), [...run, ...args], { env, ...pipes });
+    this.#read = this.#readEvents();
+  }
+
+  /** Lets it delete its mapping. */
+  async end(): Promise<void> {
+    await this.#child.stdin.close();
+    deepStrictEqual(await this.next(), { event: "ended" });
+  }
+
+  /** The next event. */
+  async next(patienceMs = PATIENCE_MS): Promise<Event> {
+    for (let waitedMs = 0; waitedMs < patienceMs; waitedMs += 10) {
+      const event = this.#events.shift();
+      if (event) return event;
+      await sleep(10);
+    }
+    throw new Error("no event in time");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#child.stdin.close().catch(() => {});
+    await this.#child.status;
+    await this.#read;
+  }
+
+  async #readEvents(): Promise<void> {
+    let rest = "";
+    for await (const text of this.#child.stdout.pipeThrough(new TextDecoderStream())) {
+      const lines = (rest + text).split("\n");
+      rest = lines.pop()!;
+      this.#events.push(...lines.map((line) => JSON.parse(line)));
+    }
+  }
+}
+
+/** Of all datagrams. */
+let sent = 0;
+
+class Udp implements Disposable {
+  readonly #socket: Deno.DatagramConn;
+  readonly #received: string[] = [];
+
+  constructor(node: LabNode, port: number) {
+    const options = { transport: "udp", hostname: "0.0.0.0", port } as const;
+    this.#socket = node.within(() => Deno.listenDatagram(options));
+    this.#pump();
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.close();
+  }
+
+  /** Whether a datagram to `there` comes out at `other`. */
+  async reaches(other: Udp, { ip: hostname, port }: Endpoint): Promise<boolean> {
+    const text = `datagram ${sent++}`;
+    const bytes = new TextEncoder().encode(text);
+    await this.#socket.send(bytes, { transport: "udp", hostname, port });
+    for (let i = 0; i < 30; i++) {
+      if (other.#received.includes(text)) return true;
+      await sleep(10);
+    }
+    return false;
+  }
+
+  async #pump(): Promise<void> {
+    for await (const [bytes] of this.#socket) this.#received.push(new TextDecoder().decode(bytes));
+  }
+}
+
+for (const protocol of PROTOCOLS) {
+  test(`${protocol}: a mapping is made, used, renewed and deleted`, async () => {
+    await using lab = Lab.create({ prefix: PREFIX });
+    const { nat, alice, server } = makeHome(lab);
+    await using _gateway = await Miniupnpd.start(nat);
+    using inner = new Udp(alice, INTERNAL_PORT);
+    // Each time from another port: a flow that is known lives on without the mapping.
+    using before = new Udp(server, 6000);
+    using first = new Udp(server, 6001);
+    using second = new Udp(server, 6002);
+    using after = new Udp(server, 6003);
+    const there = { ip: PUBLIC_IP, port: INTERNAL_PORT };
+    ok(!await before.reaches(inner, there), "reached without a mapping");
+
+    await using node = new Node(alice, protocol, String(INTERNAL_PORT), "8");
+    deepStrictEqual(await node.next(), {
+      event: "mapped",
+      protocol,
+      external: formatEndpoint(there),
+      isPublic: true,
+      lifetimeSeconds: 8,
+    });
+    ok(await first.reaches(inner, there), "not reached through the mapping");
+    await sleep(12_000);
+    ok(await second.reaches(inner, there), "not reached after the first lifetime");
+
+    await node.end();
+    ok(!await after.reaches(inner, there), "reached after the mapping was deleted");
+  });
+}
+
+test("two hosts that want the same port: the second gets another one", async () => {
+  await using lab = Lab.create({ prefix: PREFIX });
+  const { nat, alice, server } = makeHome(lab);
+  const bob = lab.host("bob", { behind: nat });
+  await using _gateway = await Miniupnpd.start(nat);
+  await using _taken = new Node(alice, "pcp", String(INTERNAL_PORT), "600");
+  strictEqual((await _taken.next()).external, `${PUBLIC_IP}:${INTERNAL_PORT}`);
+  using inner = new Udp(bob, INTERNAL_PORT);
+  using outer = new Udp(server, 6000);
+  for (const protocol of PROTOCOLS) {
+    await using node = new Node(bob, protocol, String(INTERNAL_PORT), "600");
+    const { external } = await node.next();
+    const there = parseEndpoint(external);
+    strictEqual(there.ip, PUBLIC_IP);
+    notStrictEqual(there.port, INTERNAL_PORT, protocol);
+    ok(await outer.reaches(inner, there), protocol);
+    await node.end();
+  }
+});
+
+test("all protocols together: PCP is taken, and a probe finds all three", async () => {
+  await using lab = Lab.create({ prefix: PREFIX });
+  const { nat, alice } = makeHome(lab);
+  await using _gateway = await Miniupnpd.start(nat);
+  await using prober = new Node(alice, "probe");
+  deepStrictEqual(await prober.next(), {
+    event: "probed",
+    gateway: "10.0.1.1",
+    local: alice.ip,
+    pcp: { answers: true },
+    natpmp: { answers: true, externalIp: PUBLIC_IP },
+    upnp: { answers: true, externalIp: PUBLIC_IP },
+  });
+  await using node = new Node(alice, ALL, String(INTERNAL_PORT), "600");
+  strictEqual((await node.next()).protocol, "pcp");
+});
+
+test("without NAT-PMP and PCP, UPnP is taken", async () => {
+  await using lab = Lab.create({ prefix: PREFIX });
+  const { nat, alice } = makeHome(lab);
+  await using _gateway = await Miniupnpd.start(nat, [`ext_ip=${PUBLIC_IP}`]);
+  await using node = new Node(alice, ALL, String(INTERNAL_PORT), "600");
+  strictEqual((await node.next()).protocol, "upnp");
+});
+
+test("a gateway that is itself behind a NAT refuses, and says why", async () => {
+  await using lab = Lab.create({ prefix: PREFIX });
+  const { nat, alice } = makeHome(lab);
+  await using _gateway = await Miniupnpd.start(nat, ["enable_natpmp=yes"]); // the lab's address
+  await using node = new Node(alice, ALL, String(INTERNAL_PORT), "600");
+  const { event, reasons } = await node.next();
+  strictEqual(event, "none");
+  deepStrictEqual(reasons, {
+    pcp: "out of resources",
+    natpmp: "network failure: the gateway has no usable address itself",
+    upnp: "the gateway has no external address",
+  });
+});
+
+test("no server in the gateway: given up within 3 s", async () => {
+  await using lab = Lab.create({ prefix: PREFIX });
+  const { alice } = makeHome(lab);
+  await using node = new Node(alice, ALL, String(INTERNAL_PORT), "600");
+  const { elapsedMs, ...rest } = await node.next();
+  deepStrictEqual(rest, {
+    event: "none",
+    reasons: { pcp: "no answer", natpmp: "no answer", upnp: "no answer" },
+  });
+  ok(elapsedMs < 3000, `${elapsedMs} ms`);
+});
+
+for (const protocol of PROTOCOLS) {
+  test(`${protocol}: a gateway that was started again is asked again`, async () => {
+    await using lab = Lab.create({ prefix: PREFIX });
+    const { nat, alice, server } = makeHome(lab);
+    using inner = new Udp(alice, INTERNAL_PORT);
+    const before = await Miniupnpd.start(nat);
+    await using node = new Node(alice, protocol, String(INTERNAL_PORT), "600", "1000");
+    const there = parseEndpoint((await node.next()).external);
+    await sleep(4000); // a gateway's clock counts in seconds
+    await before[Symbol.asyncDispose]();
+    await using _after = await Miniupnpd.start(nat);
+    const restartedMs = Date.now();
+    let port = 6000;
+    while (true) {
+      using outer = new Udp(server, port++);
+      if (await outer.reaches(inner, there)) break;
+      ok(Date.now() - restartedMs < PATIENCE_MS, "not mapped again");
+    }
+  });
+}
