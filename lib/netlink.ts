@@ -28,6 +28,7 @@ export {
   type Capability,
   hasCapability,
   listKernelDirectory,
+  readKernelFile,
   readKernelLink,
   writeKernelFile,
 } from "./netlink/process.ts";
@@ -45,3 +46,4 @@ export {
   type TunnelEncap,
   type TunnelKind,
 } from "./netlink/tunnel_link.ts";
+export { udpPortOwner } from "./netlink/udp_owner.ts";

@@ -1,7 +1,7 @@
 /** Interface addresses over rtnetlink (linux/if_addr.h). */
 import { familyOf, type Ip, ipBytes, ipFromBytes } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
-import { attr, decodeAttrs, encodeAttrs } from "./attr.ts";
+import { attr, decodeAttrs, encodeAttrs, value } from "./attr.ts";
 import { AF_INET, AF_INET6 } from "./libc.ts";
 
 export const RTM_NEWADDR = 20;
@@ -10,6 +10,9 @@ export const RTM_GETADDR = 22;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_BROADCAST = 4;
+const IFA_PROTO = 11;
+/** linux/if_addr.h: link-local, made by the kernel when the link came up. */
+const IFAPROT_KERNEL_LL = 2;
 /** Skip duplicate address detection: a tunnel's address is nobody else's. */
 const IFA_F_NODAD = 0x02;
 
@@ -22,6 +25,8 @@ export interface InterfaceAddress {
   /** Of the peer where there is one, else of the local address. */
   prefixLength: number;
   broadcast?: Ip;
+  /** Made by the kernel itself; nobody asked for it. */
+  isAutomatic?: true;
 }
 
 /** `struct ifaddrmsg`: family, prefix length, flags, scope, ifindex; 8 bytes. Then attributes. */
@@ -55,5 +60,6 @@ export function decodeAddress(payload: Uint8Array): InterfaceAddress | undefined
     prefixLength,
     ...(peer === localIp ? {} : { peer }),
     ...(broadcast ? { broadcast: ipFromBytes(broadcast) } : {}),
+    ...(value.u8(a.get(IFA_PROTO)) === IFAPROT_KERNEL_LL ? { isAutomatic: true } : {}),
   };
 }

@@ -8,6 +8,7 @@ import {
   lastErrno,
   libc,
   O_CLOEXEC,
+  O_RDONLY,
   O_WRONLY,
   openSocket,
   SOCK_DGRAM,
@@ -43,6 +44,19 @@ export function writeKernelFile(path: string, text: string): void {
   using file = new Fd(check(`open ${path}`, libc().open(cString(path), O_WRONLY | O_CLOEXEC)));
   const bytes = new TextEncoder().encode(text);
   check(`write ${path}`, libc().write(file.fd, bytes, BigInt(bytes.length)));
+}
+
+/** The whole of a file of /proc or /sys; through libc, as above. Throws `SystemError`. */
+export function readKernelFile(path: string): string {
+  using file = new Fd(check(`open ${path}`, libc().open(cString(path), O_RDONLY | O_CLOEXEC)));
+  const decoder = new TextDecoder();
+  const buffer = new Uint8Array(16_384);
+  const size = BigInt(buffer.length);
+  let text = "";
+  for (let length; (length = check(`read ${path}`, libc().read(file.fd, buffer, size))) > 0;) {
+    text += decoder.decode(buffer.subarray(0, length), { stream: true });
+  }
+  return text + decoder.decode();
 }
 
 /** Offset of `d_name` in `struct dirent` (bits/dirent.h). */

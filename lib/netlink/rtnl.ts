@@ -66,9 +66,7 @@ export class RtNetlink implements Disposable {
 
   /** Undefined when there is none. */
   link(nameOrIndex: string | number): Link | undefined {
-    const payload = typeof nameOrIndex === "number"
-      ? encodeIfInfo(nameOrIndex)
-      : encodeLinkChange(0, { name: nameOrIndex });
+    const payload = encodeLinkName(nameOrIndex);
     const operation = `look at link ${nameOrIndex}`;
     try {
       const [reply] = this.#connection.request({ type: RTM_GETLINK, payload, operation });
@@ -88,16 +86,15 @@ export class RtNetlink implements Disposable {
       operation: `add link ${spec.name}`,
     });
     if (spec.netnsFd !== undefined) return 0;
-    const ifindex = this.link(spec.name)!.ifindex;
-    // The kernel takes an alias only for a link that exists.
-    if (alias === undefined) return ifindex;
     try {
-      this.changeLink(ifindex, { alias });
+      const { ifindex } = this.link(spec.name)!;
+      // The kernel takes an alias only for a link that exists.
+      if (alias !== undefined) this.changeLink(ifindex, { alias });
+      return ifindex;
     } catch (error) {
-      this.deleteLink(ifindex);
+      this.deleteLink(spec.name);
       throw error;
     }
-    return ifindex;
   }
 
   changeLink(ifindex: number, change: LinkChange): void {
@@ -105,9 +102,10 @@ export class RtNetlink implements Disposable {
     this.#connection.request({ type: RTM_NEWLINK, payload, operation: `change link ${ifindex}` });
   }
 
-  deleteLink(ifindex: number): void {
-    const payload = encodeIfInfo(ifindex);
-    this.#connection.request({ type: RTM_DELLINK, payload, operation: `delete link ${ifindex}` });
+  deleteLink(nameOrIndex: string | number): void {
+    const payload = encodeLinkName(nameOrIndex);
+    const operation = `delete link ${nameOrIndex}`;
+    this.#connection.request({ type: RTM_DELLINK, payload, operation });
   }
 
   addresses(): InterfaceAddress[] {
@@ -161,4 +159,10 @@ export class RtNetlink implements Disposable {
     const [reply] = this.#connection.request({ type: RTM_GETROUTE, payload, operation });
     return decodeRoute(reply!.payload);
   }
+}
+
+function encodeLinkName(nameOrIndex: string | number): Uint8Array<ArrayBuffer> {
+  return typeof nameOrIndex === "number"
+    ? encodeIfInfo(nameOrIndex)
+    : encodeLinkChange(0, { name: nameOrIndex });
 }

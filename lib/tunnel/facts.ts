@@ -1,0 +1,47 @@
+/** Facts of the host that plans are made from: a few dumps, whatever the number of tunnels. */
+import { NetlinkError } from "../netlink.ts";
+import type { TunnelHost } from "./host.ts";
+import { type HostFacts, type OuterPath, pathKey } from "./plan.ts";
+import type { TunnelSpec } from "./validate.ts";
+
+const ETHERNET_MTU = 1500;
+
+export function gatherFacts(host: TunnelHost, specs: readonly TunnelSpec[]): HostFacts {
+  const links = host.rtnl.links();
+  const mtus = new Map(links.map(({ name, ifindex, mtu }) => [ifindex, { name, mtu }]));
+  const paths = new Map<string, OuterPath>();
+  for (const spec of specs) {
+    const key = pathKey(spec);
+    if (!paths.has(key)) paths.set(key, pathOf(host, spec, mtus));
+  }
+  const needsFou = specs.some(({ encap }) => encap);
+  return {
+    links,
+    fouPorts: needsFou ? host.fou()?.ports() ?? [] : [],
+    modules: host.loadedModules(),
+    paths,
+  };
+}
+
+/** A route may know a smaller MTU than its device has: that of the path, by ICMP or by hand. */
+function pathOf(
+  host: TunnelHost,
+  { remote, device }: TunnelSpec,
+  mtus: ReadonlyMap<number, { name: string; mtu: number }>,
+): OuterPath {
+  if (device !== undefined) {
+    const known = [...mtus.values()].find(({ name }) => name === device);
+    return { mtu: known?.mtu ?? ETHERNET_MTU, source: "device" };
+  }
+  try {
+    const route = host.rtnl.routeTo(remote);
+    const mtu = route.mtu ?? mtus.get(route.device ?? 0)?.mtu;
+    return mtu === undefined ? { mtu: ETHERNET_MTU, source: "assumed" } : { mtu, source: "route" };
+  } catch (error) {
+    if (!(error instanceof NetlinkError) || !isNoRoute(error.code)) throw error;
+    return { mtu: ETHERNET_MTU, source: "assumed" };
+  }
+}
+
+const isNoRoute = (code: string) =>
+  ["ENETUNREACH", "EHOSTUNREACH", "EACCES", "EINVAL", "ENETDOWN"].includes(code);

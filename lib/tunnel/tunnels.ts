@@ -1,0 +1,81 @@
+/** What the commands do: create, delete, list and status, over one open host. */
+import { parseIp } from "../addr.ts";
+import { NetlinkError } from "../netlink.ts";
+import { applySteps } from "./apply.ts";
+import { describeTunnels, formatStats, type TunnelInfo, type TunnelStatus } from "./describe.ts";
+import { gatherFacts } from "./facts.ts";
+import type { TunnelHost } from "./host.ts";
+import { findTunnel, type Plan, planCreate, planDelete, tunnelsToDelete } from "./plan.ts";
+import type { Step } from "./steps.ts";
+import type { TunnelSpec } from "./validate.ts";
+
+/** Told of each step before it is done. */
+export type OnStep = (step: Step) => void;
+
+/** The plan for these tunnels on this host as it is now. Throws `GretunError`. */
+export function planTunnels(host: TunnelHost, specs: readonly TunnelSpec[]): Plan {
+  return planCreate(specs, gatherFacts(host, specs));
+}
+
+/** All of them or, after an error, none. Throws `GretunError`. */
+export function createTunnels(
+  host: TunnelHost,
+  specs: readonly TunnelSpec[],
+  onStep?: OnStep,
+): Plan {
+  const plan = planTunnels(host, specs);
+  applySteps(host, plan.steps, onStep);
+  return plan;
+}
+
+/** What would be deleted, and how. Throws `GretunError` for what is not there or no tunnel. */
+export function planRemoval(
+  host: TunnelHost,
+  names: readonly string[] | "all",
+): { names: string[]; steps: Step[] } {
+  const links = host.rtnl.links();
+  const tunnels = tunnelsToDelete(links, names);
+  const hasEncap = tunnels.some(({ tunnel }) => tunnel?.encap);
+  const fouPorts = hasEncap ? host.fou()?.ports() ?? [] : [];
+  const steps = planDelete({ links, fouPorts }, tunnels);
+  return { names: tunnels.map(({ name }) => name), steps };
+}
+
+/** Gives the names of what went. Throws `GretunError`. */
+export function deleteTunnels(
+  host: TunnelHost,
+  names: readonly string[] | "all",
+  onStep?: OnStep,
+): string[] {
+  const plan = planRemoval(host, names);
+  applySteps(host, plan.steps, onStep);
+  return plan.names;
+}
+
+export function listTunnels(host: TunnelHost): TunnelInfo[] {
+  return describeTunnels(host.rtnl.links(), host.rtnl.addresses());
+}
+
+/** Throws `GretunError` for what is not there or no tunnel. */
+export function tunnelStatus(host: TunnelHost, name: string): TunnelStatus {
+  const links = host.rtnl.links();
+  const link = findTunnel(links, name);
+  const info = describeTunnels(links, host.rtnl.addresses()).find((t) => t.name === name)!;
+  const pathMtu = info.remote_ip === undefined ? undefined : pathMtuTo(host, info.remote_ip);
+  return {
+    ...info,
+    stats: formatStats(link.stats),
+    ...(pathMtu === undefined ? {} : { path_mtu: pathMtu }),
+  };
+}
+
+/** Of the route, or else of the device that it leaves by. */
+function pathMtuTo({ rtnl }: TunnelHost, remote: string): number | undefined {
+  try {
+    const route = rtnl.routeTo(parseIp(remote));
+    return route.mtu ?? (route.device === undefined ? undefined : rtnl.link(route.device)?.mtu);
+  } catch (error) {
+    if (error instanceof NetlinkError) return undefined; // no way there now
+    throw error;
+  }
+}
