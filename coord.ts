@@ -1,8 +1,8 @@
 /** The coordinator program: flags, store, serve, stop on a signal. */
 import { type Cidr, familyOf, formatCidr, parseCidr } from "./lib/addr.ts";
 import { errorLine, EXIT_OK, exitCode } from "./lib/cli/command.ts";
-import { flagsHelp, parseFlags } from "./lib/cli/flags.ts";
-import { parseListen } from "./lib/cli/listen.ts";
+import { doubleDashed, flagsHelp, parseFlags } from "./lib/cli/flags.ts";
+import { type ListenAddress, openListen, parseListen } from "./lib/cli/listen.ts";
 import { Registry } from "./lib/coord/registry.ts";
 import { CoordServer } from "./lib/coord/server.ts";
 import { Store } from "./lib/coord/store.ts";
@@ -52,7 +52,8 @@ const RESTART_MS = 500;
 const write = (stream: { writeSync(bytes: Uint8Array): number }, text: string) =>
   void stream.writeSync(new TextEncoder().encode(text));
 
-async function main(args: string[]): Promise<number> {
+async function main(words: string[]): Promise<number> {
+  const args = doubleDashed(words, [...Object.keys(FLAGS), "help", "version"]);
   if (args.includes("--help") || args.includes("-h")) {
     write(Deno.stdout, `Usage: gretun-coord [flags]\n\n${flagsHelp(FLAGS)}\n`);
     return EXIT_OK;
@@ -87,7 +88,7 @@ async function serve(flags: ReturnType<typeof parseFlags<typeof FLAGS>>): Promis
   const stop = stopSignal();
   // A state without nodes has no earlier run whose signatures could be repeated.
   if (store.nodes().length > 0) await nextSecond();
-  for (const { hostname, port } of stunEndpoints) await startStun(hostname, port, stop, log);
+  for (const address of stunEndpoints) await startStun(address, stop, log);
   const advertised = flags["stun-advertise"].length > 0
     ? flags["stun-advertise"]
     : stunEndpoints.map(({ port }) => `:${port}`);
@@ -99,51 +100,66 @@ async function serve(flags: ReturnType<typeof parseFlags<typeof FLAGS>>): Promis
     stun: advertised,
     debug: flags.debug,
   });
-  const serving = serveHttp(() => listenHttp(listen, tls, coord, stop), stop, log, () => {
-    log.info("coordinator listening", {
-      addr: flags.listen,
-      pool: formatCidr(registry.pool),
-      tls: tls !== undefined,
-      stun: advertised.join(","),
-    });
+  const start = (address: ListenAddress) => listenHttp(address, tls, coord, stop);
+  const servers = await startHttp(listen, start, tls !== undefined);
+  log.info("coordinator listening", {
+    addr: flags.listen,
+    pool: formatCidr(registry.pool),
+    tls: tls !== undefined,
+    stun: advertised.join(","),
   });
+  const serving = Promise.all(servers.map((server) => keepServing(server, stop, log)));
   await Promise.race([coord.run(stop), serving]);
   log.info("coordinator shutting down");
   await Promise.race([serving, systemClock.sleep(SHUTDOWN_MS)]);
 }
 
-/** Throws when it cannot start; when it fails later, as when files run out, it starts again. */
-async function serveHttp(
-  start: () => Deno.HttpServer,
+interface HttpListener {
+  server: Deno.HttpServer;
+  start: () => Deno.HttpServer;
+}
+
+async function startHttp(
+  listen: ListenAddress,
+  start: (address: ListenAddress) => Deno.HttpServer,
+  hasTls: boolean,
+): Promise<HttpListener[]> {
+  try {
+    return await openListen(listen, (address) => ({
+      server: start(address),
+      start: () => start(address),
+    }));
+  } catch (cause) {
+    throw new GretunError(
+      `cannot listen on ${listen.hostname}:${listen.port}: ${errorText(cause)}`,
+      hasTls ? "Check --listen, --cert and --key" : "Choose another address with --listen",
+      { cause },
+    );
+  }
+}
+
+/** A server that fails, as when files run out, is started again. */
+async function keepServing(
+  { server: first, start }: HttpListener,
   stop: AbortSignal,
   log: Log,
-  onListening: () => void,
 ): Promise<void> {
-  for (let started = false; !stop.aborted;) {
+  for (let server: Deno.HttpServer | undefined = first; !stop.aborted; server = undefined) {
     try {
-      const server = start();
-      onListening();
-      started = true;
-      await server.finished;
+      await (server ?? start()).finished;
     } catch (error) {
-      if (!started) throw error;
       log.error("HTTP server failed, starting it again", { error: errorText(error) });
       await systemClock.sleep(RESTART_MS, stop).catch(() => {});
     }
   }
 }
 
-async function startStun(
-  hostname: string,
-  port: number,
-  signal: AbortSignal,
-  log: Log,
-): Promise<void> {
+async function startStun(address: ListenAddress, signal: AbortSignal, log: Log): Promise<void> {
   try {
-    await serveStun({ hostname, port }, signal, log);
+    await openListen(address, (each) => serveStun(each, signal, log));
   } catch (cause) {
     throw new GretunError(
-      `cannot serve STUN on ${hostname}:${port}: ${errorText(cause)}`,
+      `cannot serve STUN on ${address.hostname}:${address.port}: ${errorText(cause)}`,
       "Choose another address with --stun-listen, or turn it off with --stun-listen off",
       { cause },
     );
@@ -151,23 +167,15 @@ async function startStun(
 }
 
 function listenHttp(
-  { hostname, port }: { hostname: string; port: number },
+  address: ListenAddress,
   tls: { cert: string; key: string } | undefined,
   coord: CoordServer,
   signal: AbortSignal,
 ): Deno.HttpServer {
-  try {
-    return Deno.serve(
-      { hostname, port, ...tls, signal, onListen: () => {} },
-      (request, { remoteAddr }) => coord.handle(request, remoteAddr.hostname),
-    );
-  } catch (cause) {
-    throw new GretunError(
-      `cannot listen on ${hostname}:${port}: ${errorText(cause)}`,
-      tls ? "Check --listen, --cert and --key" : "Choose another address with --listen",
-      { cause },
-    );
-  }
+  return Deno.serve(
+    { ...address, ...tls, signal, onListen: () => {} },
+    (request, { remoteAddr }) => coord.handle(request, remoteAddr.hostname),
+  );
 }
 
 async function readTls(cert: string | undefined, key: string | undefined) {

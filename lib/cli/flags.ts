@@ -59,6 +59,14 @@ export function parseFlags<const S extends FlagSpecs>(args: string[], specs: S):
   return values as FlagValues<S>;
 }
 
+/** "-listen" made "--listen" for a program that takes its long flags with one dash too. */
+export function doubleDashed(args: readonly string[], names: readonly string[]): string[] {
+  return args.map((word) => {
+    const name = /^-([a-z][a-z-]+)(=|$)/.exec(word)?.[1];
+    return name !== undefined && names.includes(name) ? `-${word}` : word;
+  });
+}
+
 /** "--port -1" means the port, which then can be refused by name, and no flag "-1". */
 function joinNegative(args: readonly string[], valued: readonly string[]): string[] {
   return args.flatMap((word, i) => {

@@ -7,7 +7,7 @@ import { textLog } from "../log.ts";
 import { hasCapability } from "../netlink.ts";
 import { type Command, type CommandIo, EXIT_OK } from "./command.ts";
 import { flagsHelp, parseFlags } from "./flags.ts";
-import { parseListen } from "./listen.ts";
+import { type ListenAddress, openListen, parseListen } from "./listen.ts";
 
 /** Where the daemon keeps keys and control socket unless told otherwise. */
 export function defaultStateDir(): string {
@@ -113,7 +113,9 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
   const identity = await loadIdentity(stateDir, systemRandom);
   const metrics = new DaemonMetrics();
-  await using _metrics = metricsListen ? serveMetrics(metricsListen, metrics, log) : undefined;
+  await using _metrics = metricsListen
+    ? await serveMetrics(metricsListen, metrics, log)
+    : undefined;
   await runDaemon(
     {
       coordinator,
@@ -169,20 +171,25 @@ interface MetricsText {
 }
 
 /** A port that cannot be had is only a warning: the tunnels matter more. */
-function serveMetrics(
-  listen: { hostname: string; port: number },
+async function serveMetrics(
+  listen: ListenAddress,
   metrics: MetricsText,
   log: ReturnType<typeof textLog>,
-): AsyncDisposable | undefined {
+): Promise<AsyncDisposable | undefined> {
   const addr = `${listen.hostname}:${listen.port}`;
   const handler = async (request: Request) =>
     new URL(request.url).pathname === "/metrics"
       ? new Response(await metrics.text(), { headers: { "content-type": metrics.contentType } })
       : new Response("metrics are at /metrics\n", { status: 404 });
   try {
-    const server = Deno.serve({ ...listen, onListen: () => {} }, handler);
+    const serve = (each: ListenAddress) => Deno.serve({ ...each, onListen: () => {} }, handler);
+    const servers = await openListen(listen, serve);
     log.info("metrics listening", { addr });
-    return { [Symbol.asyncDispose]: () => endServer(server, SHUTDOWN_MS) };
+    return {
+      async [Symbol.asyncDispose]() {
+        await Promise.all(servers.map((server) => endServer(server, SHUTDOWN_MS)));
+      },
+    };
   } catch (error) {
     log.warn("metrics server failed", { addr, error: errorText(error) });
     return undefined;

@@ -23,15 +23,26 @@ const TIMEOUT_MS = 15_000;
 const POLL_TIMEOUT_MS = 40_000;
 const MAX_ANSWER_LENGTH = 16 * 1024 * 1024;
 const NONCE_LENGTH = 16;
+/** Longer than a coordinator has reason to send a node away for. */
+const MAX_RETRY_AFTER_MS = 10 * 60_000;
+
+export interface CoordErrorOptions {
+  status?: number;
+  retryAfterMs?: number;
+  cause?: unknown;
+}
 
 /** A call failed; `status` is absent where no answer came. */
 export class CoordError extends GretunError {
   override name = "CoordError";
   readonly status?: number;
+  /** For how long the coordinator asks not to be called again, where it says so. */
+  readonly retryAfterMs?: number;
 
-  constructor(message: string, hint: string, options: { status?: number; cause?: unknown } = {}) {
+  constructor(message: string, hint: string, options: CoordErrorOptions = {}) {
     super(message, hint, { cause: options.cause });
     if (options.status !== undefined) this.status = options.status;
+    if (options.retryAfterMs !== undefined) this.retryAfterMs = options.retryAfterMs;
   }
 
   /** Whether the same call may succeed later. */
@@ -157,7 +168,10 @@ export class CoordClient {
       callerSignal.throwIfAborted();
       throw unreachable(this.#base, cause);
     }
-    if (!response.ok) throw refused(this.#base, response.status, text);
+    if (!response.ok) {
+      const retryAfterMs = readRetryAfter(response, this.#options.clock.wallMs());
+      throw refused(this.#base, { status: response.status, text, retryAfterMs });
+    }
     try {
       return text === "" ? {} : JSON.parse(text);
     } catch {
@@ -189,10 +203,29 @@ function reachHint(reason: string): string {
   return "Check that gretun-coord runs and that its port can be reached";
 }
 
-function refused(base: string, status: number, text: string): CoordError {
+interface Refusal {
+  status: number;
+  text: string;
+  retryAfterMs: number | undefined;
+}
+
+function refused(base: string, { status, text, retryAfterMs }: Refusal): CoordError {
   const reason = text.replace(/[\p{C}\s]+/gu, " ").trim().slice(0, 200);
   const message = `coordinator ${base} refused: ${`${status} ${reason}`.trim()}`;
-  return new CoordError(message, refusedHint(status), { status });
+  return new CoordError(message, refusedHint(status), {
+    status,
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+  });
+}
+
+/** RFC 9110 section 10.2.3: seconds, or a date; it means something with 429 and 503. */
+function readRetryAfter({ status, headers }: Response, wallMs: number): number | undefined {
+  if (status !== 429 && status !== 503) return undefined;
+  const text = headers.get("retry-after") ?? "";
+  let waitMs = NaN;
+  if (/^\d{1,9}$/.test(text)) waitMs = Number(text) * 1000;
+  else if (/^[A-Z][a-z]+, .* GMT$/.test(text)) waitMs = Date.parse(text) - wallMs;
+  return waitMs >= 0 ? Math.min(waitMs, MAX_RETRY_AFTER_MS) : undefined;
 }
 
 function refusedHint(status: number): string {

@@ -188,6 +188,7 @@ class Daemon implements AsyncDisposable {
     const { log, clock } = this.#edges;
     let waitMs = RETRY_MIN_MS;
     while (!this.#signal.aborted) {
+      let askedMs = 0;
       try {
         const result = await call();
         if (this.#coordinatorIsAway) log.info("coordinator is back");
@@ -198,12 +199,15 @@ class Daemon implements AsyncDisposable {
         if (!(error instanceof CoordError)) throw error;
         if (error.status === 404 && what !== "register") await this.#register().catch(() => {});
         else if (!error.retryable) throw error;
+        askedMs = error.retryAfterMs ?? 0;
         const fields = { call: what, error: errorText(error) };
         if (this.#coordinatorIsAway) log.debug("coordinator still away", fields);
         else log.warn("coordinator does not answer, trying again", fields);
         this.#coordinatorIsAway = true;
       }
-      await clock.sleep(waitMs * (0.75 + 0.5 * Math.random()), this.#signal).catch(() => {});
+      // Nodes that fell out of the same coordinator do not come back to it in step.
+      const jitteredMs = Math.max(waitMs, askedMs * 4 / 3) * (0.75 + 0.5 * Math.random());
+      await clock.sleep(jitteredMs, this.#signal).catch(() => {});
       waitMs = Math.min(2 * waitMs, RETRY_MAX_MS);
     }
     return undefined;

@@ -323,3 +323,32 @@ Deno.test("a message for nobody is no error", async () => {
   await using _server = server;
   await clientA.sendSignal(randomDiscoKey(), Uint8Array.of(1), NEVER);
 });
+
+const RETRY_AFTER: [
+  what: string,
+  status: number,
+  header: string,
+  expectedMs: number | undefined,
+][] = [
+  ["seconds", 429, "2", 2_000],
+  ["seconds of a coordinator under repair", 503, "120", 120_000],
+  ["0", 429, "0", 0],
+  ["a date", 503, "Thu, 01 Jan 1970 00:00:30 GMT", 20_000],
+  ["a date in the past", 503, "Thu, 01 Jan 1970 00:00:01 GMT", undefined],
+  ["a year, cut", 429, "31536000", 600_000],
+  ["no number", 429, "soon", undefined],
+  ["a negative number", 429, "-5", undefined],
+  ["another status", 500, "2", undefined],
+];
+for (const [what, status, header, expectedMs] of RETRY_AFTER) {
+  Deno.test(`CoordError.retryAfterMs: ${what}`, async () => {
+    await using server = serve(() =>
+      new Response("no", { status, headers: { "retry-after": header } })
+    );
+    const node = await fakeNode("a");
+    const clock = { ...systemClock, wallMs: () => 10_000 };
+    const error = await clientOf(server.url, node, clock).takeSignals(NEVER).catch((e) => e);
+    ok(error instanceof CoordError);
+    strictEqual(error.retryAfterMs, expectedMs);
+  });
+}

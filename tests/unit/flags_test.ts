@@ -1,5 +1,5 @@
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
-import { flagsHelp, parseFlags } from "../../lib/cli/flags.ts";
+import { doubleDashed, flagsHelp, parseFlags } from "../../lib/cli/flags.ts";
 import { UsageError } from "../../lib/errors.ts";
 
 const SPECS = {
@@ -80,4 +80,15 @@ Deno.test("flagsHelp() shows every flag on one line, aligned", () => {
   strictEqual(lines.length, Object.keys(SPECS).length);
   ok(lines.some((line) => /^ {2}--port VALUE +Port \(default 7777\)$/.test(line)));
   ok(lines.some((line) => /^ {2}-v, --verbose +Log more$/.test(line)));
+});
+
+Deno.test("doubleDashed() takes known long flags with one dash", () => {
+  const cases: [string[], string[]][] = [
+    [["-name", "x", "-port=1"], ["--name", "x", "--port=1"]],
+    [["--name", "x", "-v", "-"], ["--name", "x", "-v", "-"]],
+    [["-unknown", "-1", "name"], ["-unknown", "-1", "name"]],
+  ];
+  for (const [args, expected] of cases) {
+    deepStrictEqual(doubleDashed(args, Object.keys(SPECS)), expected);
+  }
 });
