@@ -8,6 +8,10 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   peers: () => import("./lib/cli/peers.ts"),
   demo: () => import("./lib/cli/demo.ts"),
   stun: () => import("./lib/cli/stun.ts"),
+  create: () => import("./lib/cli/create.ts"),
+  list: () => import("./lib/cli/list.ts"),
+  status: () => import("./lib/cli/status.ts"),
+  delete: () => import("./lib/cli/delete.ts"),
   probe: () => import("./lib/cli/probe.ts"),
   health: () => import("./lib/cli/health.ts"),
 };

@@ -16,7 +16,8 @@ interface FlagBase {
 export type FlagSpec =
   & FlagBase
   & (
-    | { type: "boolean" }
+    /** On as --x, off as --x=false. */
+    | { type: "boolean"; default?: true }
     | { type: "string"; default?: string; required?: boolean }
     /** Repeated or comma separated. */
     | { type: "list" }
@@ -47,8 +48,10 @@ export function parseFlags<const S extends FlagSpecs>(args: string[], specs: S):
     names.flatMap((name) => specs[name]!.short ? [[specs[name]!.short, name]] : []),
   );
   const valued = names.filter((name) => specs[name]!.type !== "boolean");
+  checkBooleans(args, booleans);
   const parsed = parseArgs(joinNegative(args, valued), {
     boolean: booleans,
+    default: Object.fromEntries(booleans.map((name) => [name, isOnByDefault(specs[name]!)])),
     string: valued,
     collect: valued,
     alias,
@@ -75,6 +78,19 @@ function joinNegative(args: readonly string[], valued: readonly string[]): strin
     if (takes(word) && isNegative(args[i + 1])) return [`${word}=${args[i + 1]}`];
     return isNegative(word) && takes(args[i - 1]) ? [] : [word];
   });
+}
+
+const isOnByDefault = (spec: FlagSpec) => spec.type === "boolean" && spec.default === true;
+
+function checkBooleans(args: readonly string[], booleans: readonly string[]): void {
+  for (const word of args) {
+    const [, name, value] = /^--([^=]+)=(.*)$/s.exec(word) ?? [];
+    if (!booleans.includes(name!) || value === "true" || value === "false") continue;
+    throw new UsageError(
+      `--${name} ${JSON.stringify(value)} is neither true nor false`,
+      `Give it as --${name} or --${name}=false`,
+    );
+  }
 }
 
 function refuseUnknown(word: string): never {

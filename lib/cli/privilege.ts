@@ -1,0 +1,12 @@
+/** What a command needs to be allowed, found out before it asks the kernel for anything. */
+import { GretunError } from "../errors.ts";
+import { hasCapability } from "../netlink.ts";
+
+/** Throws {@link GretunError}. Holding the capability is enough: root is not needed. */
+export function requireNetAdmin(command: string): void {
+  if (hasCapability("CAP_NET_ADMIN")) return;
+  throw new GretunError(
+    `permission denied: gretun ${command} needs root or CAP_NET_ADMIN`,
+    "Run it with sudo, or once: sudo setcap cap_net_admin+ep gretun",
+  );
+}
