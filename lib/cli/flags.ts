@@ -184,5 +184,9 @@ export function flagsHelp(specs: FlagSpecs): string {
 
 function defaultText(spec: FlagSpec): string {
   if (!("default" in spec) || spec.default === undefined) return "";
-  return ` (default ${spec.type === "duration" ? `${spec.default}ms` : spec.default})`;
+  return ` (default ${spec.type === "duration" ? formatMs(spec.default) : spec.default})`;
+}
+
+function formatMs(ms: number): string {
+  return ms % 1000 === 0 ? `${ms / 1000}s` : `${ms}ms`;
 }

@@ -46,7 +46,8 @@ const PARAVIRTUAL_DRIVERS = ["virtio_net", "vif", "hv_netvsc", "vmxnet3"];
  * Whether packets to `remote` leave this machine's kernels with their checksums computed. Where they
  * do not (containers, virtual machines), the next kernel on the same machine still sees the inner
  * TCP checksum as one to fill in; if it translates the address, it then updates the outer UDP
- * checksum the wrong way round (Linux 6.12, inet_proto_csum_replace4), and the peer drops the packet.
+ * checksum the wrong way round (inet_proto_csum_replace4; seen on Linux 6.1): the peer drops the
+ * packet.
  */
 export function hasSafeChecksums(rtnl: RtNetlink, remote: Ip): boolean {
   const device = rtnl.link(rtnl.routeTo(remote).device ?? 0);
