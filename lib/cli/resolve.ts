@@ -63,6 +63,7 @@ export async function resolveHost(
 /** The system's look-up cannot be stopped; at the signal it is no longer waited for. */
 function lookup(name: string, signal: AbortSignal): Promise<Ip[]> {
   return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason);
     signal.addEventListener("abort", () => reject(signal.reason), { once: true });
     getAddrInfo(name, { all: true }, (error, addresses) => {
       if (error) reject(error);
