@@ -17,6 +17,7 @@ NEEDED="
   ping iputils-ping
   iperf3 iperf3
   turnserver coturn
+  miniupnpd miniupnpd-nftables
   strace strace
   tcpdump tcpdump
   setpriv util-linux
