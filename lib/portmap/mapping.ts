@@ -17,12 +17,14 @@ import {
   systemRandom,
 } from "../edges.ts";
 import { errorText } from "../errors.ts";
+import { PortMapRefusedError } from "./errors.ts";
 import { establish, type Established } from "./establish.ts";
 import { withDeadline } from "./exchange.ts";
 import { type PortMapNet, systemNet } from "./net.ts";
 import { NONCE_LENGTH } from "./pcp.ts";
 import {
   type GatewayAccess,
+  type LeaseState,
   type MapRequest,
   type PortMapProtocol,
   PROTOCOLS,
@@ -213,12 +215,22 @@ class Keeper implements PortMapping {
 
   async #isKept(): Promise<boolean> {
     if (this.#isLost) return false;
-    const state = await this.#held.mapper.check(this.#request, this.#held.lease, this.#signal);
+    const state = await this.#check();
     if (state === "lost") {
       this.#log.info("gateway has lost the port mapping", { protocol: this.protocol });
       this.#expiresMs = 0;
     }
     return state === "kept";
+  }
+
+  async #check(): Promise<LeaseState> {
+    const { mapper, lease } = this.#held;
+    try {
+      return await mapper.check(this.#request, lease, this.#signal);
+    } catch (error) {
+      if (error instanceof PortMapRefusedError) return "unknown"; // renewing will tell
+      throw error;
+    }
   }
 
   async #renew(): Promise<void> {

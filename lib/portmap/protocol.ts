@@ -49,7 +49,7 @@ export interface PortMapper {
   readonly externalIp: Ip | undefined;
   /** Makes a mapping, or renews one. Throws {@link PortMapRefusedError}. */
   map(request: MapRequest, signal: AbortSignal): Promise<Lease>;
-  /** Asks without changing anything. */
+  /** Asks without changing anything. Throws {@link PortMapRefusedError}. */
   check(request: MapRequest, lease: Lease, signal: AbortSignal): Promise<LeaseState>;
   /** Throws {@link PortMapRefusedError}. */
   unmap(request: MapRequest, lease: Lease, signal: AbortSignal): Promise<void>;

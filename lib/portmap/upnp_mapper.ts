@@ -124,7 +124,9 @@ export function gatewayUrl(text: string, base: URL | undefined, gateway: Ip): UR
     url?.protocol !== "http:" || url.hostname !== gateway || url.username !== "" ||
     url.password !== ""
   ) {
-    throw new PortMapRefusedError(`a URL that is not the gateway's own: ${JSON.stringify(text)}`);
+    throw new PortMapRefusedError(
+      `a URL that is not the gateway's own: ${JSON.stringify(text.slice(0, 100))}`,
+    );
   }
   return url;
 }
@@ -186,8 +188,8 @@ class UpnpMapper implements PortMapper {
         values.get("NewInternalPort") === String(internalPort);
       return isOurs && await this.askAddress(signal) === external.ip ? "kept" : "lost";
     } catch (error) {
-      if (!(error instanceof PortMapRefusedError)) throw error;
-      return error instanceof UpnpFault && error.code === FAULT.noSuchEntry ? "lost" : "unknown";
+      if (error instanceof UpnpFault && error.code === FAULT.noSuchEntry) return "lost";
+      throw error;
     }
   }
 
@@ -305,14 +307,18 @@ function parseAddress(text: string): Ip {
   try {
     return parseIp(text);
   } catch {
-    throw new PortMapFormatError(`an external address that is none: ${JSON.stringify(text)}`);
+    throw new PortMapFormatError(
+      `an external address that is none: ${JSON.stringify(text.slice(0, 100))}`,
+    );
   }
 }
 
 function parsePort(text: string): number {
   const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
   if (port > 0 && port <= 65535) return port;
-  throw new PortMapFormatError(`an external port that is none: ${JSON.stringify(text)}`);
+  throw new PortMapFormatError(
+    `an external port that is none: ${JSON.stringify(text.slice(0, 100))}`,
+  );
 }
 
 /** HTTP says who answered: what makes no sense there is a refusal, not noise. */
