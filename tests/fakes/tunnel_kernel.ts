@@ -1,0 +1,256 @@
+/**
+ * A kernel with links, addresses, routes and FOU ports, as rtnetlink and the fou family show them:
+ * a link takes its addresses and routes with it, a route needs a link that is up, a module has to
+ * be there. Any request can be made to fail.
+ */
+import { Reader, toHex, Writer } from "../../lib/bytes.ts";
+import { Fou, RtNetlink } from "../../lib/netlink.ts";
+import { attr, decodeAttrs, encodeAttrs, value } from "../../lib/netlink/attr.ts";
+import { RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK } from "../../lib/netlink/link.ts";
+import {
+  type NetlinkReply,
+  NLM_F_CREATE,
+  NLM_F_DUMP,
+  NLM_F_MULTI,
+} from "../../lib/netlink/message.ts";
+import type { TunnelHost } from "../../lib/tunnel/mod.ts";
+import { openFou } from "../../lib/tunnel/host.ts";
+import { ack, done, FakeTransport, reply } from "./kernel.ts";
+
+const RTM = { NEWADDR: 20, DELADDR: 21, GETADDR: 22, NEWROUTE: 24, DELROUTE: 25, GETROUTE: 26 };
+const IFLA_IFNAME = 3;
+const IFLA_LINKINFO = 18;
+const RTA_OIF = 4;
+const RTA_DST = 1;
+const IFF_UP = 1;
+const GENL_ID_CTRL = 16;
+const FOU_FAMILY = 29;
+const FOU_CMD = { ADD: 1, DEL: 2, GET: 3 };
+export const ERRNO = {
+  ENOENT: 2,
+  EEXIST: 17,
+  ENODEV: 19,
+  EINVAL: 22,
+  EOPNOTSUPP: 95,
+  EADDRINUSE: 98,
+  ENETDOWN: 100,
+  ENETUNREACH: 101,
+};
+/** The device of every route to other hosts. */
+const UPLINK = 2;
+const MODULES: Record<string, string> = {
+  ...{ gre: "ip_gre", gretap: "ip_gre", ipip: "ipip", sit: "sit" },
+  ...{ ip6gre: "ip6_gre", ip6gretap: "ip6_gre", ip6tnl: "ip6_tunnel" },
+};
+
+interface FakeLink {
+  flags: number;
+  attrs: Map<number, Uint8Array>;
+}
+
+type Answer = Uint8Array[];
+
+export class TunnelKernel {
+  /** By ifindex: loopback and the uplink are there. */
+  readonly links = new Map<number, FakeLink>();
+  addresses: Uint8Array[] = [];
+  routes: Uint8Array[] = [];
+  ports: Map<number, Uint8Array>[] = [];
+  readonly modules = new Set<string>();
+  /** What modprobe would find. */
+  loadable = new Set([...Object.values(MODULES), "fou", "fou6"]);
+  /** UDP ports of programs, by number. */
+  readonly programs = new Map<number, string>();
+  hasRoute = true;
+  requests = 0;
+  /** The number of the request that fails, from 1, and how. */
+  failAt: { request: number; errno: number } | undefined;
+  #nextIndex = 1;
+
+  constructor({ mtu = 1500 } = {}) {
+    this.#addDevice("lo", 65536);
+    this.#addDevice("eth0", mtu);
+  }
+
+  /** Everything that a user could see of it. */
+  snapshot(): unknown {
+    const attrs = (map: Map<number, Uint8Array>) => [...map].map(([k, v]) => `${k}=${toHex(v)}`);
+    return {
+      links: [...this.links].map(([i, link]) => [i, link.flags, ...attrs(link.attrs)]),
+      addresses: this.addresses.map(toHex),
+      routes: this.routes.map(toHex),
+      ports: this.ports.map(attrs),
+    };
+  }
+
+  open(): TunnelHost {
+    const rtnl = RtNetlink.open(new FakeTransport((r) => this.#answer(r, () => this.#route(r))));
+    return {
+      rtnl,
+      fou: () =>
+        openFou(() => Fou.open(new FakeTransport((r) => this.#answer(r, () => this.#generic(r))))),
+      loadedModules: () => this.modules,
+      loadModule: (name) => {
+        if (this.loadable.has(name)) this.modules.add(name);
+        return this.loadable.has(name);
+      },
+      udpPortOwner: (port) => this.programs.get(port),
+      [Symbol.dispose]: () => rtnl[Symbol.dispose](),
+    };
+  }
+
+  #addDevice(name: string, mtu: number): void {
+    const attrs = new Map(
+      [attr.string(IFLA_IFNAME, name), attr.u32(4, mtu)].map((a) => [a.type, a.value] as const),
+    );
+    this.links.set(this.#nextIndex++, { flags: IFF_UP, attrs });
+  }
+
+  #answer(request: NetlinkReply, act: () => Answer | number): Answer {
+    this.requests++;
+    if (this.failAt?.request === this.requests) {
+      return [ack(request, { errno: this.failAt.errno })];
+    }
+    const answer = act();
+    return typeof answer === "number" ? [ack(request, { errno: answer })] : answer;
+  }
+
+  #route(request: NetlinkReply): Answer | number {
+    const isDump = (request.flags & NLM_F_DUMP) === NLM_F_DUMP;
+    switch (request.type) {
+      case RTM_NEWLINK:
+      case RTM_DELLINK:
+      case RTM_GETLINK:
+        return isDump && request.type === RTM_GETLINK
+          ? this.#dumpLinks(request)
+          : this.#link(request);
+      case RTM.NEWADDR:
+        if (this.addresses.some((bytes) => toHex(bytes) === toHex(request.payload))) {
+          return ERRNO.EEXIST;
+        }
+        this.addresses.push(request.payload);
+        return [ack(request)];
+      case RTM.GETADDR:
+        return this.#dump(request, RTM.NEWADDR, this.addresses);
+      case RTM.NEWROUTE:
+        return this.#addRoute(request);
+      case RTM.GETROUTE:
+        return isDump ? this.#dump(request, RTM.NEWROUTE, this.routes) : this.#lookUp(request);
+      default:
+        return ERRNO.EOPNOTSUPP;
+    }
+  }
+
+  #dump(request: NetlinkReply, type: number, payloads: Uint8Array[]): Answer {
+    const parts = payloads.map((payload) => reply(request, { type, flags: NLM_F_MULTI, payload }));
+    return [...parts, done(request)];
+  }
+
+  #dumpLinks(request: NetlinkReply): Answer {
+    return this.#dump(
+      request,
+      RTM_NEWLINK,
+      [...this.links].map(([i, link]) => encodeLink(i, link)),
+    );
+  }
+
+  #link(request: NetlinkReply): Answer | number {
+    const reader = new Reader(request.payload, "host").skip(4);
+    const [index, flags, change] = [reader.i32(), reader.u32(), reader.u32()];
+    const attrs = decodeAttrs(reader.bytes());
+    const name = value.string(attrs.get(IFLA_IFNAME));
+    const found = [...this.links].find(([i, l]) =>
+      index ? i === index : value.string(l.attrs.get(IFLA_IFNAME)) === name
+    );
+    if (request.type === RTM_NEWLINK && request.flags & NLM_F_CREATE) {
+      if (found) return ERRNO.EEXIST;
+      const kind = value.string(decodeAttrs(attrs.get(IFLA_LINKINFO)!).get(1))!;
+      if (!this.modules.has(MODULES[kind] ?? "")) return ERRNO.EOPNOTSUPP;
+      this.links.set(this.#nextIndex++, { flags: flags & change, attrs });
+      return [ack(request)];
+    }
+    if (!found) return ERRNO.ENODEV;
+    const [ifindex, link] = found;
+    if (request.type === RTM_GETLINK) {
+      return [
+        reply(request, { type: RTM_NEWLINK, payload: encodeLink(ifindex, link) }),
+        ack(request),
+      ];
+    }
+    if (request.type === RTM_DELLINK) this.#deleteLink(ifindex);
+    else {
+      link.flags = (link.flags & ~change) | (flags & change);
+      for (const [type, bytes] of attrs) link.attrs.set(type, bytes);
+    }
+    return [ack(request)];
+  }
+
+  #deleteLink(ifindex: number): void {
+    this.links.delete(ifindex);
+    this.addresses = this.addresses.filter((bytes) => indexOfAddress(bytes) !== ifindex);
+    this.routes = this.routes.filter((bytes) => indexOfRoute(bytes) !== ifindex);
+  }
+
+  #addRoute(request: NetlinkReply): Answer | number {
+    const link = this.links.get(indexOfRoute(request.payload));
+    if (!link) return ERRNO.ENODEV;
+    if (!(link.flags & IFF_UP)) return ERRNO.ENETDOWN;
+    if (this.routes.some((bytes) => destinationOf(bytes) === destinationOf(request.payload))) {
+      return ERRNO.EEXIST;
+    }
+    this.routes.push(request.payload);
+    return [ack(request)];
+  }
+
+  #lookUp(request: NetlinkReply): Answer | number {
+    if (!this.hasRoute) return ERRNO.ENETUNREACH;
+    const attrs = encodeAttrs([attr.u32(RTA_OIF, UPLINK)]);
+    const payload = new Writer("host").bytes(request.payload.subarray(0, 12)).bytes(attrs).finish();
+    return [reply(request, { type: RTM.NEWROUTE, payload }), ack(request)];
+  }
+
+  #generic(request: NetlinkReply): Answer | number {
+    if (request.type === GENL_ID_CTRL) {
+      if (!this.modules.has("fou")) return ERRNO.ENOENT;
+      const payload = new Writer("host").zeros(4).bytes(encodeAttrs([attr.u16(1, FOU_FAMILY)]));
+      return [reply(request, { payload: payload.finish() }), ack(request)];
+    }
+    const command = request.payload[0];
+    const attrs = decodeAttrs(request.payload.subarray(4));
+    const index = this.ports.findIndex((p) => [1, 2].every((t) => same(p.get(t), attrs.get(t))));
+    if (command === FOU_CMD.GET) return this.#dumpPorts(request);
+    if (command === FOU_CMD.DEL) {
+      if (index < 0) return ERRNO.ENOENT;
+      this.ports.splice(index, 1);
+      return [ack(request)];
+    }
+    const port = value.be16(attrs.get(1))!;
+    if (index >= 0 || this.programs.has(port)) return ERRNO.EADDRINUSE;
+    this.ports.push(attrs);
+    return [ack(request)];
+  }
+
+  #dumpPorts(request: NetlinkReply): Answer {
+    const payloads = this.ports.map((port) =>
+      new Writer("host").zeros(4).bytes(encodeMap(port)).finish()
+    );
+    return this.#dump(request, FOU_FAMILY, payloads);
+  }
+}
+
+const hexOf = (bytes: Uint8Array | undefined) => bytes && toHex(bytes);
+const same = (a: Uint8Array | undefined, b: Uint8Array | undefined) => hexOf(a) === hexOf(b);
+
+const encodeMap = (attrs: Map<number, Uint8Array>) =>
+  encodeAttrs([...attrs].map(([type, value]) => ({ type, value })));
+
+function encodeLink(ifindex: number, { flags, attrs }: FakeLink): Uint8Array {
+  return new Writer("host").zeros(4).i32(ifindex).u32(flags).u32(0).bytes(encodeMap(attrs))
+    .finish();
+}
+
+const indexOfAddress = (payload: Uint8Array) => new Reader(payload, "host").skip(4).u32();
+const routeAttrs = (payload: Uint8Array) => decodeAttrs(payload.subarray(12));
+const indexOfRoute = (payload: Uint8Array) => value.u32(routeAttrs(payload).get(RTA_OIF)) ?? 0;
+const destinationOf = (payload: Uint8Array) =>
+  `${payload[1]} ${hexOf(routeAttrs(payload).get(RTA_DST))}`;
