@@ -90,7 +90,8 @@ export interface PortMapping extends AsyncDisposable {
 /**
  * Asks the gateway for a UDP port by all protocols at once, takes PCP before NAT-PMP before UPnP
  * by what answers within a second, and keeps the mapping. Throws {@link NoPortMappingError},
- * within 3 s where nobody answers, and the signal's reason.
+ * within 3 s where nobody answers, and the signal's reason; what was asked for just then ends with
+ * its lifetime.
  */
 export async function mapPort(options: MapPortOptions): Promise<PortMapping> {
   const keeper = new Keeper(options);

@@ -10,7 +10,7 @@ import { type Endpoint, formatEndpoint, parseCidr, parseEndpoint } from "../../l
 import { parseIp } from "../../lib/addr.ts";
 import { type Host, Lab, type LabNode, type Nat } from "../../lib/lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
-import { PROTOCOLS } from "../../lib/portmap/mod.ts";
+import { findGateway, PROTOCOLS } from "../../lib/portmap/mod.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();
@@ -147,6 +147,11 @@ class Node implements AsyncDisposable {
     deepStrictEqual(await this.next(), { event: "ended" });
   }
 
+  /** Lets it do nothing any more. */
+  kill(): void {
+    this.#child.kill("SIGKILL");
+  }
+
   /** The next event. */
   async next(patienceMs = PATIENCE_MS): Promise<Event> {
     for (let waitedMs = 0; waitedMs < patienceMs; waitedMs += 10) {
@@ -221,22 +226,37 @@ for (const protocol of PROTOCOLS) {
     const there = { ip: PUBLIC_IP, port: INTERNAL_PORT };
     ok(!await before.reaches(inner, there), "reached without a mapping");
 
-    await using node = new Node(alice, protocol, String(INTERNAL_PORT), "8");
+    await using node = new Node(alice, protocol, String(INTERNAL_PORT), "6");
     deepStrictEqual(await node.next(), {
       event: "mapped",
       protocol,
       external: formatEndpoint(there),
       isPublic: true,
-      lifetimeSeconds: 8,
+      lifetimeSeconds: 6,
     });
     ok(await first.reaches(inner, there), "not reached through the mapping");
-    await sleep(12_000);
+    await sleep(8000);
     ok(await second.reaches(inner, there), "not reached after the first lifetime");
 
     await node.end();
     ok(!await after.reaches(inner, there), "reached after the mapping was deleted");
   });
 }
+
+test("a host that dies: its mapping ends with the lifetime", async () => {
+  await using lab = Lab.create({ prefix: PREFIX });
+  const { nat, alice, server } = makeHome(lab);
+  await using _gateway = await Miniupnpd.start(nat);
+  using inner = new Udp(alice, INTERNAL_PORT);
+  using first = new Udp(server, 6000);
+  using second = new Udp(server, 6001);
+  await using node = new Node(alice, "pcp", String(INTERNAL_PORT), "6");
+  const there = parseEndpoint((await node.next()).external);
+  node.kill();
+  ok(await first.reaches(inner, there), "gone too early");
+  await sleep(8000);
+  ok(!await second.reaches(inner, there), "still there");
+});
 
 test("two hosts that want the same port: the second gets another one", async () => {
   await using lab = Lab.create({ prefix: PREFIX });
@@ -295,6 +315,22 @@ test("a gateway that is itself behind a NAT refuses, and says why", async () => 
     natpmp: "network failure: the gateway has no usable address itself",
     upnp: "the gateway has no external address",
   });
+});
+
+test("findGateway() finds the router of the default route, if there is one", async () => {
+  await using lab = Lab.create({ prefix: PREFIX });
+  const nat = lab.nat("home");
+  const alice = lab.host("alice", { behind: nat });
+  const cases: [string, LabNode, ReturnType<typeof findGateway>][] = [
+    ["behind a NAT", alice, { gateway: parseIp("10.0.1.1"), local: alice.ip }],
+    ["the NAT itself", nat, { gateway: parseIp("203.0.113.1"), local: nat.ip }],
+    ["a point-to-point link", lab.publicHost("far", { delayMs: 1 }), undefined],
+    ["no default route", lab.internet, undefined],
+  ];
+  for (const [name, node, expected] of cases) {
+    using rtnl = node.within(() => RtNetlink.open());
+    deepStrictEqual(findGateway(rtnl), expected, name);
+  }
 });
 
 test("no server in the gateway: given up within 3 s", async () => {

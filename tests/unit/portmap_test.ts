@@ -350,6 +350,21 @@ Deno.test("PCP: the same nonce takes a mapping over, another one is refused", as
   await end(world, crashed);
 });
 
+Deno.test("a host that has lost its address keeps trying", async () => {
+  const world = newWorld("pcp");
+  const mapping = await world.map({ lifetimeSeconds: 600 });
+  const { openUdp } = world.gateway;
+  world.gateway.openUdp = () => {
+    throw new Deno.errors.AddrNotAvailable("Cannot assign requested address");
+  };
+  await world.pass(15 * MINUTE_MS);
+  deepStrictEqual(world.changes, [undefined]);
+  world.gateway.openUdp = openUdp;
+  await world.pass(2 * MINUTE_MS);
+  deepStrictEqual(world.changes, [undefined, `${world.gateway.externalIp}:${PORT}`]);
+  await end(world, mapping);
+});
+
 Deno.test("PCP: a granted lifetime of seconds does not make a storm", async () => {
   const world = newWorld("pcp");
   const mapping = await world.map({ lifetimeSeconds: 1 });
