@@ -1,5 +1,12 @@
 /** The gretun program: pick a command, turn an error into one line and an exit code. */
-import { type Command, errorLine, EXIT_OK, EXIT_USAGE, exitCode } from "./lib/cli/command.ts";
+import {
+  type Command,
+  errorLine,
+  EXIT_FAILURE,
+  EXIT_OK,
+  EXIT_USAGE,
+  exitCode,
+} from "./lib/cli/command.ts";
 import denoJson from "./deno.json" with { type: "json" };
 
 /** A command's body is loaded when it is chosen, so that the others start fast. */
@@ -21,6 +28,17 @@ function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): 
   while (bytes.length > 0) bytes = bytes.subarray(stream.writeSync(bytes));
 }
 
+/** Whoever read the output has enough of it, as in "gretun list | head -1": no words for that. */
+class OutputClosedError extends Error {}
+
+function writeOutput(text: string): void {
+  try {
+    write(Deno.stdout, text);
+  } catch (error) {
+    throw error instanceof Deno.errors.BrokenPipe ? new OutputClosedError() : error;
+  }
+}
+
 async function overview(): Promise<string> {
   const lines = ["Usage: gretun COMMAND [flags]", "", "Commands:"];
   for (const [name, load] of Object.entries(COMMANDS)) {
@@ -40,7 +58,7 @@ function stopSignal(): AbortSignal {
 
 async function main(args: string[]): Promise<number> {
   const [name, ...rest] = args;
-  const stdout = (text: string) => write(Deno.stdout, text);
+  const stdout = writeOutput;
   const stderr = (text: string) => write(Deno.stderr, text);
   if (name === undefined || name === "help" || name === "--help" || name === "-h") {
     stdout(await overview());
@@ -63,6 +81,7 @@ async function main(args: string[]): Promise<number> {
   try {
     return await command.run(rest, { stdout, stderr, signal: stopSignal() });
   } catch (error) {
+    if (error instanceof OutputClosedError) return EXIT_FAILURE;
     stderr(errorLine(error) + "\n");
     return exitCode(error);
   }

@@ -42,23 +42,30 @@ export interface ProbeResult {
   error?: string;
 }
 
-/** The results in the order of the probes. */
+/** The results in the order of the probes. What `onResult` throws ends the run. */
 export async function runProbes(attempt: Attempt, options: ProbeOptions): Promise<ProbeResult[]> {
-  const { count, intervalMs, clock, signal, onResult } = options;
+  const { count, intervalMs, clock, onResult } = options;
+  const broken = new AbortController();
+  const signal = AbortSignal.any([broken.signal, ...(options.signal ? [options.signal] : [])]);
   const results: ProbeResult[] = [];
   const running = new Set<Promise<void>>();
   for (let sequence = 1; sequence <= count; sequence++) {
     if (sequence > 1) await clock.sleep(intervalMs, signal).catch(() => {});
-    if (signal?.aborted) break;
-    const probe = runProbe(attempt, sequence, options).then((result) => {
+    if (signal.aborted) break;
+    const probe = runProbe(attempt, sequence, { ...options, signal }).then((result) => {
       running.delete(probe);
       if (!result) return;
       results.push(result);
-      onResult?.(result);
+      try {
+        onResult?.(result);
+      } catch (error) {
+        broken.abort(error);
+      }
     });
     running.add(probe);
   }
   await Promise.all(running);
+  broken.signal.throwIfAborted();
   return results.sort((a, b) => a.sequence - b.sequence);
 }
 
@@ -66,11 +73,11 @@ export async function runProbes(attempt: Attempt, options: ProbeOptions): Promis
 async function runProbe(
   attempt: Attempt,
   sequence: number,
-  { timeoutMs, clock, signal }: ProbeOptions,
+  { timeoutMs, clock, signal }: ProbeOptions & { signal: AbortSignal },
 ): Promise<ProbeResult | undefined> {
   const begun = { sequence, wallMs: clock.wallMs() };
   const end = new AbortController();
-  const limit = AbortSignal.any(signal ? [end.signal, signal] : [end.signal]);
+  const limit = AbortSignal.any([end.signal, signal]);
   const late = clock.sleep(timeoutMs, limit).then((): Answer => ({ error: noAnswer(timeoutMs) }));
   const startMs = clock.nowMs();
   try {
@@ -80,7 +87,7 @@ async function runProbe(
     if (rttMs > timeoutMs) return { ...begun, error: noAnswer(timeoutMs) };
     return { ...begun, ...answer, rttMs };
   } catch (error) {
-    return signal?.aborted ? undefined : { ...begun, error: errorText(error) };
+    return signal.aborted ? undefined : { ...begun, error: errorText(error) };
   } finally {
     end.abort();
     late.catch(() => {});

@@ -1,5 +1,5 @@
 /** Runs of probes in virtual time, what they add up to, and the attempts of TCP and HTTP. */
-import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { parseEndpoint } from "../../lib/addr.ts";
 import { type Connection, httpAttempt, tcpAttempt } from "../../lib/health/application.ts";
 import { type Attempt, type ProbeResult, runProbes, statistics } from "../../lib/health/mod.ts";
@@ -80,6 +80,16 @@ Deno.test("runProbes() keeps what was found when it is stopped", async () => {
     deepStrictEqual(results.map(({ sequence }) => sequence), sequences, name);
     strictEqual(clock.nowMs(), stopMs, name);
   }
+});
+
+Deno.test("runProbes() ends with what its listener throws", async () => {
+  const clock = new VirtualClock();
+  const onResult = () => {
+    throw END;
+  };
+  const run = runProbes(after(clock, [10, undefined, 10]), { ...LIMITS, clock, onResult });
+  await rejects(clock.until(run), END);
+  strictEqual(clock.nowMs(), 10);
 });
 
 Deno.test("statistics() gives loss and the four numbers of ping(8)", () => {
