@@ -253,18 +253,20 @@ async function prepare(target: Target, flags: Flags, signal: AbortSignal): Promi
   };
 }
 
-function httpSubject({ href }: URL): Subject {
+function httpSubject(url: URL): Subject {
+  const shown = new URL(url);
+  [shown.username, shown.password] = ["", ""];
   return {
     method: "http",
-    target: href,
-    label: href,
+    target: shown.href,
+    label: shown.href,
     facts: {},
     async run(options) {
       ignoreProxies();
       // A new connection for each probe: otherwise all but the first would skip the handshakes.
       using client = Deno.createHttpClient({ poolMaxIdlePerHost: 0 });
       const get = (url: string, init: RequestInit) => fetch(url, { ...init, client });
-      return await runProbes(httpAttempt(href, get), options);
+      return await runProbes(httpAttempt(url.href, get), options);
     },
   };
 }

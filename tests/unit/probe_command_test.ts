@@ -172,20 +172,22 @@ Deno.test("gretun probe --tcp connects, and waits for the first byte if asked to
   strictEqual(report.healthy, false);
 });
 
-Deno.test("gretun probe --http tells the status, follows no redirect and ignores proxies", async () => {
+Deno.test("gretun probe --http tells the status, shows no password, follows no redirect, ignores proxies", async () => {
   const asked: string[] = [];
   const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
     const { pathname } = new URL(request.url);
     asked.push(pathname);
+    strictEqual(request.headers.get("authorization"), `Basic ${btoa("user:secret")}`);
     const status = Number(pathname.slice(1));
     return new Response("text", { status, headers: { location: "/200" } });
   });
-  const base = `http://127.0.0.1:${server.addr.port}`;
+  const base = `http://user:secret@127.0.0.1:${server.addr.port}`;
   Deno.env.set("http_proxy", "http://127.0.0.1:1");
   const options = ["--count", "1", "--json"];
   for (const [status, code] of [[200, 0], [301, 0], [404, 1], [503, 1]] as const) {
     const result = await run(["--http", `${base}/${status}`, ...options]);
     strictEqual(result.code, code, result.stdout);
+    ok(!`${result.stdout}${result.line}`.includes("secret"));
     const { results: [{ rtt_ms, ...first }], healthy } = JSON.parse(result.stdout);
     strictEqual(first.status, status);
     strictEqual(healthy, code === 0);
