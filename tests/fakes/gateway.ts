@@ -110,6 +110,7 @@ export class FakeGateway implements PortMapNet {
   async request(url: URL, init: RequestInit): Promise<Response> {
     await this.#clock.sleep(this.delayMs.upnp, init.signal!);
     if (!this.speaks.has("upnp")) throw new TypeError("connection refused");
+    if (init.redirect !== "manual") throw new TypeError("would be led elsewhere");
     if (init.method === "GET") return this.page();
     if (url.pathname !== "/ctl") return new Response("", { status: 404 });
     return this.#act(String(init.body));
@@ -145,6 +146,8 @@ export class FakeGateway implements PortMapNet {
     const internalPort = request.u16();
     const wanted = request.u16();
     const lifetime = request.u32();
+    // Section 3.4: who deletes must ask for port 0.
+    if (lifetime === 0 && wanted !== 0) return new Uint8Array();
     const port = this.#map(internalPort, wanted, lifetime, "natpmp");
     return answer.u16(internalPort).u16(port).u32(lifetime).finish();
   }

@@ -165,6 +165,29 @@ for (const protocol of PROTOCOLS) {
   });
 }
 
+Deno.test("another external address is told within a minute where one can ask for it", async () => {
+  for (const protocol of ["natpmp", "upnp"] as const) {
+    const world = newWorld(protocol);
+    const mapping = await world.map();
+    world.gateway.externalIp = parseIp("203.0.113.9");
+    await world.pass(MINUTE_MS + 1000);
+    deepStrictEqual(world.changes, [`203.0.113.9:${PORT}`], protocol);
+    await end(world, mapping);
+  }
+});
+
+Deno.test("what a gateway lost and does not grant again is lost at once", async () => {
+  const world = newWorld("pcp");
+  const mapping = await world.map();
+  world.gateway.restart();
+  world.gateway.result.pcp = 8;
+  await world.pass(2 * MINUTE_MS);
+  deepStrictEqual(world.changes, [undefined]);
+  const requests = count(world, "pcp map");
+  await end(world, mapping);
+  strictEqual(count(world, "pcp map"), requests, "deleted what was lost");
+});
+
 Deno.test("isPublicEndpoint(): what others can send to", () => {
   const cases: [string, number, boolean][] = [
     ["198.51.100.7", 7777, true],
@@ -389,7 +412,7 @@ const DISTORTED: [string, PortMapProtocol, (answer: Datagram) => Datagram[]][] =
   ["cut off answers before it", "pcp", (a) => [...prefixes(a, 24), a]],
   ["cut off answers before it", "natpmp", (a) => [...prefixes(a, 8), a]],
   ["cut off answers before it", "upnp", (a) => [...prefixes(a, 60), a]],
-  ["a wrong nonce", "pcp", (a) => a.bytes.length < 60 ? [a] : [changed(a, 24, 42, 1), a]],
+  ["a wrong nonce", "pcp", (a) => a.bytes.length < 60 ? [a] : [changed(a, 24, 42), a]],
   ["a wrong internal port", "pcp", (a) => a.bytes.length < 60 ? [a] : [changed(a, 40, 42), a]],
   ["a wrong protocol", "pcp", (a) => a.bytes.length < 60 ? [a] : [changed(a, 36), a]],
   ["a wrong internal port", "natpmp", (a) => a.bytes.length < 16 ? [a] : [changed(a, 8, 10), a]],
@@ -398,10 +421,13 @@ const DISTORTED: [string, PortMapProtocol, (answer: Datagram) => Datagram[]][] =
   ["the answer to something else", "natpmp", (a) => [changed(a, 1), a]],
 ];
 
-/** Another endpoint in each byte of what would be believed, from elsewhere. */
+/** From elsewhere, and leading there. */
 function forged({ bytes, from }: Datagram, place: Partial<Endpoint>): Datagram {
-  const wrong = bytes.slice();
-  wrong[wrong.length - 1]! ^= 0xff;
+  const text = new TextDecoder("latin1").decode(bytes);
+  const isText = text.startsWith("HTTP");
+  const wrong = isText
+    ? new TextEncoder().encode(text.replace(GATEWAY, elsewhere))
+    : bytes.map((byte, i) => i === bytes.length - 1 ? byte ^ 0xff : byte);
   return { bytes: wrong, from: { ...from, ...place } };
 }
 
@@ -425,6 +451,20 @@ for (const [name, protocol, distort] of DISTORTED) {
     deepStrictEqual(mapping.external, { ip: world.gateway.externalIp, port: PORT });
     await end(world, mapping);
     deepStrictEqual(world.gateway.ports, []);
+  });
+}
+
+/** Length of an answer with a mapping, and where the external port stands in it. */
+const EMPTY: [PortMapProtocol, number, number][] = [["pcp", 60, 42], ["natpmp", 16, 10]];
+
+for (const [protocol, length, offset] of EMPTY) {
+  Deno.test(`${protocol}: a mapping of port 0 is none`, async () => {
+    const world = newWorld(protocol);
+    world.gateway.distort = ({ bytes, from }) => {
+      const isPort = (i: number) => bytes.length === length && (i === offset || i === offset + 1);
+      return [{ bytes: bytes.map((byte, i) => isPort(i) ? 0 : byte), from }];
+    };
+    await rejects(world.map({ protocols: [protocol] }), /an empty mapping was granted/);
   });
 }
 
