@@ -28,6 +28,21 @@ export async function until<T>(
   throw new Error(`still waiting for: ${what}\n${explain()}`);
 }
 
+/** The answer to a request made inside of a host, headers and all. */
+export async function httpGet(host: Host, address: string, path: string): Promise<string> {
+  const { hostname, port } = new URL(`http://${address}`);
+  // An object, because a promise would be waited for inside.
+  const { connecting } = host.within(() => ({
+    connecting: Deno.connect({ hostname, port: Number(port) }),
+  }));
+  using connection = await connecting;
+  const request = `GET ${path} HTTP/1.1\r\nhost: ${address}\r\nconnection: close\r\n\r\n`;
+  await connection.write(new TextEncoder().encode(request));
+  let text = "";
+  for await (const chunk of connection.readable.pipeThrough(new TextDecoderStream())) text += chunk;
+  return text;
+}
+
 export interface OverlayOptions {
   /** One way, between the coordinator and everybody. */
   coordDelayMs?: number;
@@ -67,7 +82,7 @@ export class Overlay implements AsyncDisposable {
   /** Resolves once it answers. */
   async startCoordinator(): Promise<void> {
     const state = this.#keepState ? `${this.directory}/coord.db` : ":memory:";
-    const args = ["--listen", `${this.coord.ip}:8443`, "--state", state];
+    const args = ["--listen", `${this.coord.ip}:8443`, "--state", state, "--debug"];
     this.coordinator = this.coord.spawn(GRETUN_COORD, [
       ...args,
       ...["--stun-listen", `${this.coord.ip}:3478`],
@@ -81,6 +96,17 @@ export class Overlay implements AsyncDisposable {
         return false;
       }
     });
+  }
+
+  /** Name, address and endpoints of every node that it lists. */
+  async coordinatorKnows(): Promise<string> {
+    const answer = await httpGet(this.coord, `${this.coord.ip}:8443`, "/debug/peers");
+    const { peers } = JSON.parse(answer.slice(answer.indexOf("\r\n\r\n"))) as {
+      peers: { node_name: string; tunnel_ip: string; endpoints: { addr: string }[] | null }[];
+    };
+    return peers.map(({ node_name, tunnel_ip, endpoints }) =>
+      [node_name, tunnel_ip, ...(endpoints ?? []).map(({ addr }) => addr)].join(" ")
+    ).join("\n");
   }
 
   async killCoordinator(): Promise<void> {
@@ -170,6 +196,20 @@ export class OverlayNode {
       const found = (await this.#tryReport())?.peers.find(({ name }) => name === peer);
       return found?.state === "direct" && endpoint.test(found.endpoint ?? "");
     }, () => this.log);
+  }
+
+  /** Gives its host another address on the same network, as a new DHCP lease would. */
+  async moveTo(ip: string): Promise<void> {
+    const gateway = ip.replace(/\d+$/, "1");
+    const commands = [
+      ["addr", "flush", "dev", "eth0"],
+      ["addr", "add", `${ip}/24`, "dev", "eth0"],
+      ["route", "replace", "default", "via", gateway],
+    ];
+    for (const args of commands) {
+      const { code, stderr } = await this.host.run("ip", args);
+      ok(code === 0, stderr);
+    }
   }
 
   async ifindex(ifname: string): Promise<number> {

@@ -1,7 +1,7 @@
 /** The main job, on either data plane: hosts behind NATs find each other and data flows. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { RtNetlink } from "../lib/netlink.ts";
-import { Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
+import { httpGet, Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
 
@@ -127,15 +127,7 @@ export function testOverlays(plane: "fou" | "tun"): void {
     await using overlay = await Overlay.start();
     const [alice, bob] = await twoNodes(overlay, planes);
     const ifindex = await alice.ifindex("gretun0");
-    const commands = [
-      ["addr", "del", `${alice.host.ip}/24`, "dev", "eth0"],
-      ["addr", "add", "10.0.1.99/24", "dev", "eth0"],
-      ["route", "replace", "default", "via", "10.0.1.1"],
-    ];
-    for (const args of commands) {
-      const { code, stderr } = await alice.host.run("ip", args);
-      strictEqual(code, 0, stderr);
-    }
+    await alice.moveTo("10.0.1.99");
     await until(
       "the new address to be told",
       async () => (await alice.report()).endpoints!.includes("10.0.1.99:7777"),
@@ -148,6 +140,38 @@ export function testOverlays(plane: "fou" | "tun"): void {
     }, () => alice.log + bob.log);
     await bob.ping(alice);
     strictEqual(await alice.ifindex("gretun0"), ifindex);
+  });
+
+  Deno.test(`${plane}: addresses that change while the coordinator is away`, async () => {
+    await using overlay = await Overlay.start({ keepState: true });
+    const [alice, bob] = await twoNodes(overlay, planes);
+    await overlay.killCoordinator();
+    for (const ip of ["10.0.1.98", "10.0.1.99"]) {
+      await alice.moveTo(ip);
+      await until("the new address to be seen", async () => {
+        const { endpoints } = await alice.report();
+        return endpoints!.includes(`${ip}:7777`);
+      }, () => alice.log);
+    }
+    await overlay.startCoordinator();
+    await until("data to flow again", async () => {
+      const { code } = await alice.host.run("ping", ["-c", "1", "-W", "1", await bob.tunnelIp()]);
+      return code === 0;
+    }, () => alice.log + bob.log);
+    await overlay.allDirect();
+    await bob.ping(alice);
+  });
+
+  Deno.test(`${plane}: a coordinator that has lost its state is told all again`, async () => {
+    await using overlay = await Overlay.start();
+    await twoNodes(overlay, planes);
+    const known = await overlay.coordinatorKnows();
+    match(known, /203\.0\.113\..*203\.0\.113\./s);
+    await overlay.killCoordinator();
+    await overlay.startCoordinator();
+    await until("the coordinator to know as much as before", async () => {
+      return await overlay.coordinatorKnows() === known;
+    }, () => overlay.nodes.map(({ log }) => log).join("\n"));
   });
 
   Deno.test(`${plane}: a link that somebody removes comes back`, async () => {
@@ -173,16 +197,7 @@ export function testOverlays(plane: "fou" | "tun"): void {
   Deno.test(`${plane}: the four metrics are there from the first scrape`, async () => {
     await using overlay = await Overlay.start();
     const [alice] = await twoNodes(overlay, planes, ["--metrics-addr", "127.0.0.1:9100"]);
-    const { promise } = alice.host.within(() => ({
-      promise: Deno.connect({ hostname: "127.0.0.1", port: 9100 }),
-    }));
-    using connection = await promise;
-    const request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    await connection.write(new TextEncoder().encode(request));
-    let text = "";
-    for await (const chunk of connection.readable.pipeThrough(new TextDecoderStream())) {
-      text += chunk;
-    }
+    const text = await httpGet(alice.host, "127.0.0.1:9100", "/metrics");
     match(text, /^gretun_peers\{state="direct"\} 1$/m);
     match(text, /^gretun_peers\{state="punching"\} 0$/m);
     match(text, /^gretun_disco_pings_sent_total [1-9]\d*$/m);

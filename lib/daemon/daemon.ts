@@ -103,11 +103,13 @@ class Daemon implements AsyncDisposable {
   #peers: Peers | undefined;
   #tunnelIp: Cidr | undefined;
   #advertised: AdvertisedEndpoint[] = [];
+  /** Resolved when the coordinator does not know what is advertised. */
+  #postIsDue = Promise.withResolvers<void>();
   /** Set while the coordinator does not answer: all calls together warn once. */
   #coordinatorIsAway = false;
   /** Ends the pause between two looks at our endpoints. */
   #wake = new AbortController();
-  /** News of links and addresses that those looks have not taken in yet. */
+  /** Something changed that those looks have not taken in yet. */
   #hasNews = false;
   /** More such news may follow the first before our links are looked at. */
   #isSettling = false;
@@ -151,6 +153,7 @@ class Daemon implements AsyncDisposable {
     if (!registered) return;
     await Promise.all([
       this.#keepEndpointsFresh(registered.stun),
+      this.#postEndpoints(),
       this.#pollPeers(),
       this.#pullSignals(),
     ]);
@@ -191,8 +194,7 @@ class Daemon implements AsyncDisposable {
       let askedMs = 0;
       try {
         const result = await call();
-        if (this.#coordinatorIsAway) log.info("coordinator is back");
-        this.#coordinatorIsAway = false;
+        if (this.#coordinatorIsAway) this.#coordinatorIsBack();
         return result;
       } catch (error) {
         if (this.#signal.aborted) return undefined;
@@ -213,6 +215,12 @@ class Daemon implements AsyncDisposable {
     return undefined;
   }
 
+  #coordinatorIsBack(): void {
+    this.#coordinatorIsAway = false;
+    this.#edges.log.info("coordinator is back");
+    this.#lookAtEndpoints(); // its STUN server is back too, as a rule
+  }
+
   async #register() {
     const { identity, nodeName } = this.#options;
     const answer = await this.#coord.register({
@@ -228,7 +236,8 @@ class Daemon implements AsyncDisposable {
         "Start gretun up again on every node",
       );
     }
-    if (!this.#tunnelIp) this.#start(answer.tunnelIp);
+    if (this.#tunnelIp) this.#postIsDue.resolve(); // it did not know this node any more
+    else this.#start(answer.tunnelIp);
     return answer;
   }
 
@@ -286,9 +295,13 @@ class Daemon implements AsyncDisposable {
 
   /** Links or addresses of this host changed: looks at our endpoints and links soon. */
   networkChanged(): void {
+    this.#lookAtEndpoints();
+    void this.#restoreLinks();
+  }
+
+  #lookAtEndpoints(): void {
     this.#hasNews = true;
     this.#wake.abort();
-    void this.#restoreLinks();
   }
 
   async #restoreLinks(): Promise<void> {
@@ -310,15 +323,15 @@ class Daemon implements AsyncDisposable {
     const names = stunServers.length > 0 ? stunServers : advertisedStun;
     let local = localEndpoints(this.#rtnl, port, this.#tunnelIp!);
     let mapped: Endpoint[] = [];
-    let posted: AdvertisedEndpoint[] | undefined;
+    let told: AdvertisedEndpoint[] | undefined;
     while (!this.#signal.aborted) {
       mapped = await this.#askStun(names) ?? mapped;
       const endpoints = advertise(local, mapped);
-      if (!posted || !sameEndpoints(posted, endpoints)) {
-        await this.#post(endpoints);
+      if (!told || !sameEndpoints(told, endpoints)) {
+        this.#advertise(endpoints);
         // The first time all peers learn them from the coordinator anyway.
-        if (posted) this.#peers!.moved();
-        posted = endpoints;
+        if (told) this.#peers!.moved();
+        told = endpoints;
       }
       await this.#untilRefresh();
       const localNow = localEndpoints(this.#rtnl, port, this.#tunnelIp!);
@@ -328,12 +341,26 @@ class Daemon implements AsyncDisposable {
     }
   }
 
-  async #post(endpoints: AdvertisedEndpoint[]): Promise<void> {
+  #advertise(endpoints: AdvertisedEndpoint[]): void {
     this.#advertised = endpoints;
     const text = endpoints.map(({ endpoint }) => formatEndpoint(endpoint)).join(",");
     this.#edges.log.info("endpoints", { endpoints: text });
-    const post = () => this.#coord.postEndpoints(endpoints, this.#signal);
-    await this.#withCoordinator("endpoints", post);
+    this.#postIsDue.resolve();
+  }
+
+  /** Apart from looking at them: that goes on while the coordinator is away. */
+  async #postEndpoints(): Promise<void> {
+    const stopped = new Promise<void>((resolve) => {
+      this.#signal.addEventListener("abort", () => resolve(), { once: true });
+    });
+    while (!this.#signal.aborted) {
+      await Promise.race([this.#postIsDue.promise, stopped]);
+      if (this.#signal.aborted) return;
+      this.#postIsDue = Promise.withResolvers();
+      // Each try posts what is known by then.
+      const post = () => this.#coord.postEndpoints(this.#advertised, this.#signal);
+      await this.#withCoordinator("endpoints", post);
+    }
   }
 
   /** Undefined when no server answered: then what was known stands. */
