@@ -29,10 +29,11 @@ async function run(netns: Fd, command: string, args: string[]) {
 }
 
 async function ip(netns: Fd, ...lines: string[]): Promise<void> {
-  for (const line of lines) {
-    const { code, stderr } = await run(netns, "ip", line.split(/\s+/));
-    strictEqual(code, 0, `ip ${line}: ${stderr}`);
-  }
+  const script = Deno.makeTempFileSync();
+  Deno.writeTextFileSync(script, lines.join("\n") + "\n");
+  const { code, stderr } = await run(netns, "ip", ["-batch", script]);
+  Deno.removeSync(script);
+  strictEqual(code, 0, stderr);
 }
 
 const health = (netns: Fd, ...args: string[]) =>
