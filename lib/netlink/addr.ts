@@ -1,7 +1,7 @@
 /** Interface addresses over rtnetlink (linux/if_addr.h). */
-import { familyOf, type Ip, ipBytes, ipFromBytes } from "../addr.ts";
+import { familyOf, type Ip, ipBytes, ipFromBytes, isLinkLocal } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
-import { attr, decodeAttrs, encodeAttrs, value } from "./attr.ts";
+import { attr, decodeAttrs, encodeAttrs } from "./attr.ts";
 import { AF_INET, AF_INET6 } from "./libc.ts";
 
 export const RTM_NEWADDR = 20;
@@ -10,9 +10,6 @@ export const RTM_GETADDR = 22;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_BROADCAST = 4;
-const IFA_PROTO = 11;
-/** linux/if_addr.h: link-local, made by the kernel when the link came up. */
-const IFAPROT_KERNEL_LL = 2;
 /** Skip duplicate address detection: a tunnel's address is nobody else's. */
 const IFA_F_NODAD = 0x02;
 
@@ -25,7 +22,7 @@ export interface InterfaceAddress {
   /** Of the peer where there is one, else of the local address. */
   prefixLength: number;
   broadcast?: Ip;
-  /** Made by the kernel itself; nobody asked for it. */
+  /** Link-local of IPv6, made by the kernel when the link came up: nobody asked for it. */
   isAutomatic?: true;
 }
 
@@ -46,7 +43,8 @@ export function encodeAddress(address: InterfaceAddress): Uint8Array<ArrayBuffer
 export function decodeAddress(payload: Uint8Array): InterfaceAddress | undefined {
   const reader = new Reader(payload, "host").skip(1);
   const prefixLength = reader.u8();
-  reader.skip(2);
+  const flags = reader.u8();
+  reader.skip(1);
   const ifindex = reader.u32();
   const a = decodeAttrs(reader.bytes());
   const address = a.get(IFA_ADDRESS);
@@ -60,6 +58,11 @@ export function decodeAddress(payload: Uint8Array): InterfaceAddress | undefined
     prefixLength,
     ...(peer === localIp ? {} : { peer }),
     ...(broadcast ? { broadcast: ipFromBytes(broadcast) } : {}),
-    ...(value.u8(a.get(IFA_PROTO)) === IFAPROT_KERNEL_LL ? { isAutomatic: true } : {}),
+    ...(isAutomatic(localIp, flags) ? { isAutomatic: true } : {}),
   };
+}
+
+/** Not every kernel says who made an address (IFA_PROTO); what we add skips the detection. */
+function isAutomatic(ip: Ip, flags: number): boolean {
+  return familyOf(ip) === 6 && isLinkLocal(ip) && (flags & IFA_F_NODAD) === 0;
 }

@@ -1,5 +1,5 @@
 /** A tunnel as `list` and `status` show it: the JSON object is an interface, see the README. */
-import { formatCidr, ipBytes, ipFromBytes, isUnspecified } from "../addr.ts";
+import { formatCidr, isUnspecified } from "../addr.ts";
 import {
   type Direction,
   type InterfaceAddress,
@@ -82,7 +82,7 @@ function describeTunnel(
   const { name, kind, tunnel, up, mtu } = link;
   if (!isTunnelKind(kind) || !tunnel) throw new TypeError(`Link is no tunnel: ${name}`);
   const { local, remote, ttl, tos, pmtudisc, csum, seq, device, payload } = tunnel;
-  const ips = addresses.filter((address) => !isAutomatic(address, link))
+  const ips = addresses.filter(({ isAutomatic }) => !isAutomatic)
     .map(({ local, prefixLength }) => formatCidr({ ip: local, prefixLength }));
   return {
     name,
@@ -105,15 +105,6 @@ function describeTunnel(
     ...(tunnel.flowLabel === undefined ? {} : { flow_label: tunnel.flowLabel }),
     ...(mtu ? { mtu } : {}),
   };
-}
-
-const LINK_LOCAL = [0xfe, 0x80, ...Array<number>(10).fill(0)];
-
-/** SIT makes one of its own, by its IPv4 address, and says nothing of where it comes from. */
-function isAutomatic({ local, isAutomatic }: InterfaceAddress, { kind, tunnel }: Link): boolean {
-  if (isAutomatic) return true;
-  if (kind !== "sit" || !tunnel?.local) return false;
-  return local === ipFromBytes(Uint8Array.of(...LINK_LOCAL, ...ipBytes(tunnel.local)));
 }
 
 function keysOf({ ikey = 0, okey = 0 }: { ikey?: number; okey?: number }) {
