@@ -17,6 +17,7 @@ import {
   systemRandom,
 } from "../edges.ts";
 import { errorText } from "../errors.ts";
+import { hearAnnouncements } from "./announcements.ts";
 import { PortMapRefusedError } from "./errors.ts";
 import { establish, type Established } from "./establish.ts";
 import { withDeadline } from "./exchange.ts";
@@ -119,6 +120,8 @@ class Keeper implements PortMapping {
   #expiresMs = 0;
   #renewMs = 0;
   #wake = new AbortController();
+  /** When the renewing has ended. */
+  readonly #quit = new AbortController();
   #running: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
 
@@ -141,7 +144,9 @@ class Keeper implements PortMapping {
 
   async start(): Promise<void> {
     this.#hold(await this.#establish());
-    this.#running = this.#keep();
+    const { signal } = this.#quit;
+    const hearing = hearAnnouncements(this.#access, () => this.refresh(), signal);
+    this.#running = this.#keep().finally(() => this.#quit.abort()).then(() => hearing);
   }
 
   get protocol(): PortMapProtocol {

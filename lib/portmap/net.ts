@@ -12,32 +12,45 @@ export interface UdpSocket extends Disposable {
 export interface PortMapNet {
   /** A socket on a free port of this address, which multicast leaves by too. */
   openUdp(local: Ip): UdpSocket;
+  /** A socket for what is sent to a multicast group; undefined where there can be none. */
+  openMulticast(group: Endpoint): UdpSocket | undefined;
   /** One HTTP request, as `fetch` does it. */
   request(url: URL, init: RequestInit): Promise<Response>;
 }
 
 export const systemNet: PortMapNet = {
-  openUdp(local) {
-    const socket = Deno.listenDatagram({ transport: "udp", hostname: local, port: 0 });
-    let isClosed = false;
-    return {
-      send(bytes, { ip: hostname, port }) {
-        socket.send(bytes, { transport: "udp", hostname, port }).catch(() => {});
-      },
-      async receive() {
-        try {
-          const [bytes, address] = await socket.receive();
-          const { hostname, port } = address as Deno.NetAddr;
-          return { bytes, from: { ip: parseIp(hostname), port } };
-        } catch {
-          return undefined;
-        }
-      },
-      [Symbol.dispose]() {
-        if (!isClosed) socket.close();
-        isClosed = true;
-      },
-    };
+  openUdp: (local) => open({ ip: local, port: 0 }, false),
+  openMulticast(group) {
+    try {
+      return open(group, true);
+    } catch {
+      return undefined;
+    }
   },
   request: (url, init) => fetch(url, init),
 };
+
+/** `isShared`: other programs may have the same port. */
+function open({ ip: hostname, port }: Endpoint, isShared: boolean): UdpSocket {
+  const options = { transport: "udp", hostname, port, reuseAddress: isShared } as const;
+  const socket = Deno.listenDatagram(options);
+  let isClosed = false;
+  return {
+    send(bytes, { ip: hostname, port }) {
+      socket.send(bytes, { transport: "udp", hostname, port }).catch(() => {});
+    },
+    async receive() {
+      try {
+        const [bytes, address] = await socket.receive();
+        const { hostname, port } = address as Deno.NetAddr;
+        return { bytes, from: { ip: parseIp(hostname), port } };
+      } catch {
+        return undefined;
+      }
+    },
+    [Symbol.dispose]() {
+      if (!isClosed) socket.close();
+      isClosed = true;
+    },
+  };
+}

@@ -46,6 +46,8 @@ export class FakeGateway implements PortMapNet {
   /** What came, in order: "pcp map", "natpmp address", "upnp AddPortMapping" and the like. */
   readonly log: string[] = [];
   openSockets = 0;
+  hasMulticast = true;
+  readonly #groups = new Map<string, (datagram: Datagram) => void>();
   readonly #clock: VirtualClock;
   #startMs: number;
 
@@ -70,6 +72,23 @@ export class FakeGateway implements PortMapNet {
   }
 
   openUdp(): UdpSocket {
+    return this.#open().socket;
+  }
+
+  /** None where the port is another program's alone. */
+  openMulticast({ ip, port }: Endpoint): UdpSocket | undefined {
+    if (!this.hasMulticast) return undefined;
+    const { socket, deliver } = this.#open();
+    this.#groups.set(`${ip}:${port}`, deliver);
+    return socket;
+  }
+
+  /** To all hosts; from its own port unless told. */
+  announce(bytes: Uint8Array, from: Endpoint = { ip: GATEWAY, port: 5351 }): void {
+    this.#clock.after(1, () => this.#groups.get("224.0.0.1:5350")?.({ bytes, from }));
+  }
+
+  #open(): { socket: UdpSocket; deliver: (datagram: Datagram) => void } {
     const queue: Datagram[] = [];
     let waiting: ((datagram: Datagram | undefined) => void) | undefined;
     let isClosed = false;
@@ -80,7 +99,7 @@ export class FakeGateway implements PortMapNet {
       else queue.push(datagram);
       waiting = undefined;
     };
-    return {
+    const socket: UdpSocket = {
       send: (bytes, to) => {
         if (this.losses-- > 0) return;
         this.losses = 0;
@@ -105,6 +124,7 @@ export class FakeGateway implements PortMapNet {
         waiting?.(undefined);
       },
     };
+    return { socket, deliver };
   }
 
   async request(url: URL, init: RequestInit): Promise<Response> {

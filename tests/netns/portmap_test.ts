@@ -10,7 +10,7 @@ import { type Endpoint, formatEndpoint, parseCidr, parseEndpoint } from "../../l
 import { parseIp } from "../../lib/addr.ts";
 import { type Host, Lab, type LabNode, type Nat } from "../../lib/lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
-import { findGateway, PROTOCOLS } from "../../lib/portmap/mod.ts";
+import { findGateway, type PortMapProtocol, PROTOCOLS } from "../../lib/portmap/mod.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();
@@ -345,13 +345,22 @@ test("no server in the gateway: given up within 3 s", async () => {
   ok(elapsedMs < 3000, `${elapsedMs} ms`);
 });
 
-for (const protocol of PROTOCOLS) {
-  test(`${protocol}: a gateway that was started again is asked again`, async () => {
+/** How the host hears of it, and how often it asks. */
+const RESTARTS: [string, PortMapProtocol, string[]][] = [
+  ["by its announcement", "pcp", []],
+  ["by its announcement", "natpmp", []],
+  ["by being asked", "pcp", ["1000"]],
+  ["by being asked", "natpmp", ["1000"]],
+  ["by being asked", "upnp", ["1000"]],
+];
+
+for (const [how, protocol, checkMs] of RESTARTS) {
+  test(`${protocol}: a gateway that was started again is noticed ${how}`, async () => {
     await using lab = Lab.create({ prefix: PREFIX });
     const { nat, alice, server } = makeHome(lab);
     using inner = new Udp(alice, INTERNAL_PORT);
     const before = await Miniupnpd.start(nat);
-    await using node = new Node(alice, protocol, String(INTERNAL_PORT), "600", "1000");
+    await using node = new Node(alice, protocol, String(INTERNAL_PORT), "600", ...checkMs);
     const there = parseEndpoint((await node.next()).external);
     await sleep(4000); // a gateway's clock counts in seconds
     await before[Symbol.asyncDispose]();

@@ -8,6 +8,7 @@ import {
   strictEqual,
 } from "node:assert/strict";
 import { type Endpoint, formatEndpoint, parseIp } from "../../lib/addr.ts";
+import { fromHex } from "../../lib/bytes.ts";
 import type { Datagram, Random } from "../../lib/edges.ts";
 import { type Attempt, type Attempts, choose } from "../../lib/portmap/establish.ts";
 import {
@@ -255,7 +256,7 @@ for (const [name, speaks, delayMs, expected, withinMs] of PREFERRED) {
     const mapping = await world.map();
     strictEqual(mapping.protocol, expected);
     ok(world.clock.nowMs() <= withinMs, `${world.clock.nowMs()} ms`);
-    strictEqual(world.gateway.openSockets, 0);
+    strictEqual(world.gateway.openSockets, 1); // the one that hears announcements
     await end(world, mapping);
   });
 }
@@ -364,13 +365,12 @@ Deno.test("what is asked for: port, lifetime, the port of before", async () => {
 Deno.test("PCP: the same nonce takes a mapping over, another one is refused", async () => {
   const world = newWorld("pcp");
   const nonce = new Uint8Array(12).fill(7);
-  await world.map({ nonce, signal: AbortSignal.abort() }).catch(() => {});
   const crashed = await world.map({ nonce });
   const again = await world.map({ nonce });
   deepStrictEqual(again.external, crashed.external);
   await rejects(world.map(), /PCP: not authorized/);
+  await world.clock.until(Promise.resolve(crashed[Symbol.asyncDispose]()));
   await end(world, again);
-  await end(world, crashed);
 });
 
 Deno.test("a host that has lost its address keeps trying", async () => {
@@ -393,6 +393,52 @@ Deno.test("PCP: a granted lifetime of seconds does not make a storm", async () =
   const mapping = await world.map({ lifetimeSeconds: 1 });
   await world.pass(MINUTE_MS);
   ok(count(world, "pcp map") <= 16, `${count(world, "pcp map")} requests`);
+  await end(world, mapping);
+});
+
+// --- announcements
+
+const PCP_ANNOUNCEMENT = fromHex(`02 80 00 00 00000000 00000001 ${"00".repeat(12)}`);
+const NATPMP_ANNOUNCEMENT = fromHex("00 80 0000 00000001 c6336407");
+
+Deno.test("a gateway that announces its start is asked at once", async () => {
+  for (const announcement of [PCP_ANNOUNCEMENT, NATPMP_ANNOUNCEMENT]) {
+    const world = newWorld("pcp");
+    const mapping = await world.map();
+    world.gateway.restart();
+    for (let i = 0; i < 10; i++) world.gateway.announce(announcement);
+    await world.pass(100);
+    deepStrictEqual(world.gateway.ports, [PORT]);
+    strictEqual(count(world, "pcp map"), 2);
+    await world.pass(MINUTE_MS);
+    world.gateway.announce(announcement);
+    await world.pass(100);
+    strictEqual(count(world, "pcp map"), 3);
+    await end(world, mapping);
+  }
+});
+
+Deno.test("what is no announcement of the gateway does nothing", async () => {
+  const world = newWorld("pcp");
+  const mapping = await world.map();
+  for (const bytes of [PCP_ANNOUNCEMENT, NATPMP_ANNOUNCEMENT]) {
+    world.gateway.announce(bytes, { ip: parseIp("192.168.1.66"), port: 5351 });
+    world.gateway.announce(bytes, { ip: GATEWAY, port: 5350 });
+    world.gateway.announce(bytes.subarray(0, 7));
+    world.gateway.announce(bytes.map((byte, i) => i === 1 ? 0x81 : byte));
+  }
+  world.gateway.announce(new Uint8Array());
+  await world.pass(1000);
+  strictEqual(count(world, "pcp map"), 1);
+  await end(world, mapping);
+});
+
+Deno.test("announcements that cannot be heard are done without", async () => {
+  const world = newWorld("pcp");
+  world.gateway.hasMulticast = false;
+  const mapping = await world.map();
+  await world.pass(2 * HOUR_MS);
+  deepStrictEqual(world.gateway.ports, [PORT]);
   await end(world, mapping);
 });
 
