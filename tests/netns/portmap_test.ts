@@ -3,6 +3,8 @@
  * namespace of a NAT of the lab, with chains of its own beside the NAT's.
  *
  *     alice --- home (NAT and miniupnpd) --- server
+ *
+ * With MINIUPNPD_LOG set, what the gateway says is shown.
  */
 import { deepStrictEqual, notStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { fileURLToPath } from "node:url";
