@@ -68,6 +68,12 @@ export function parseCoordinatorUrl(text: string): URL {
   return url;
 }
 
+interface CallOptions {
+  body?: unknown;
+  query?: string;
+  signal: AbortSignal;
+}
+
 export interface CoordClientOptions {
   url: string;
   identity: { nodeKey: NodeKey; sign: Sign };
@@ -75,13 +81,40 @@ export interface CoordClientOptions {
   random: Random;
 }
 
-export class CoordClient {
+/** What calls share until this host's addresses change. */
+interface Connections {
+  /** Absent: those that all of the process shares. */
+  client?: Deno.HttpClient;
+  abandoned: AbortController;
+}
+
+export class CoordClient implements Disposable {
   readonly #options: CoordClientOptions;
   readonly #base: string;
+  #connections: Connections = { abandoned: new AbortController() };
 
   constructor(options: CoordClientOptions) {
     this.#options = options;
     this.#base = options.url.replace(/\/+$/, "");
+  }
+
+  /**
+   * This host's addresses changed: answers to the old ones do not arrive, and nobody says so. Calls
+   * under way begin anew on new connections.
+   */
+  reconnect(): void {
+    const old = this.#connections;
+    this.#connections = {
+      client: Deno.createHttpClient({}),
+      abandoned: new AbortController(),
+    };
+    old.abandoned.abort();
+    old.client?.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.#connections.client?.close();
+    this.#connections = { abandoned: new AbortController() };
   }
 
   async register(
@@ -129,10 +162,22 @@ export class CoordClient {
     await this.#call("DELETE", "/v1/register", { signal });
   }
 
-  async #call(
+  async #call(method: string, path: string, options: CallOptions): Promise<unknown> {
+    while (true) {
+      const connections = this.#connections;
+      try {
+        return await this.#callOver(connections, method, path, options);
+      } catch (error) {
+        if (connections === this.#connections || options.signal.aborted) throw error;
+      }
+    }
+  }
+
+  async #callOver(
+    { client, abandoned }: Connections,
     method: string,
     path: string,
-    options: { body?: unknown; query?: string; signal: AbortSignal },
+    options: CallOptions,
   ): Promise<unknown> {
     const { identity, clock, random } = this.#options;
     const body = options.body === undefined ? "" : JSON.stringify(options.body);
@@ -149,7 +194,8 @@ export class CoordClient {
     const init = {
       method,
       headers: { ...headers, "content-type": "application/json" },
-      signal: AbortSignal.any([timeout, options.signal]),
+      signal: AbortSignal.any([timeout, abandoned.signal, options.signal]),
+      ...(client ? { client } : {}),
       redirect: "error" as const,
       ...(body === "" ? {} : { body }),
     };

@@ -139,6 +139,7 @@ class Daemon implements AsyncDisposable {
   /** Tells the coordinator, if it answers in time; links and ports go with the data plane. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#peers?.close();
+    using _coord = this.#coord;
     if (!this.#tunnelIp) return;
     const leave = this.#coord.leave(AbortSignal.timeout(LEAVE_TIMEOUT_MS));
     await leave.catch((error) => {
@@ -336,7 +337,10 @@ class Daemon implements AsyncDisposable {
       await this.#untilRefresh();
       const localNow = localEndpoints(this.#rtnl, port, this.#tunnelIp!);
       // Peers hear from the new address at once, before STUN has answered.
-      if (!sameEndpoints(advertise(localNow, []), advertise(local, []))) this.#peers!.moved();
+      if (!sameEndpoints(advertise(localNow, []), advertise(local, []))) {
+        this.#coord.reconnect();
+        this.#peers!.moved();
+      }
       local = localNow;
     }
   }

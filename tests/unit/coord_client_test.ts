@@ -352,3 +352,43 @@ for (const [what, status, header, expectedMs] of RETRY_AFTER) {
     strictEqual(error.retryAfterMs, expectedMs);
   });
 }
+
+/** The answer that never arrives. */
+async function untilGivenUp(request: Request): Promise<Response> {
+  await request.text();
+  await new Promise((resolve) => request.signal.addEventListener("abort", resolve));
+  return new Response();
+}
+
+Deno.test("reconnect() begins calls under way anew, on new connections", async () => {
+  const coord = new FakeCoordinator();
+  const sources: number[] = [];
+  const firstArrived = Promise.withResolvers<void>();
+  await using server = serve(async (request, { remoteAddr }) => {
+    sources.push(remoteAddr.port);
+    if (sources.length > 1) return await coord.server.handle(request, remoteAddr.hostname);
+    firstArrived.resolve();
+    return await untilGivenUp(request);
+  });
+  const node = await fakeNode("a");
+  using client = clientOf(server.url, node, coord.clock);
+  const registering = register(client, node);
+  await firstArrived.promise;
+  client.reconnect();
+  strictEqual((await registering).tunnelIp.ip, "100.64.0.1");
+  await client.postEndpoints(ENDPOINTS, NEVER);
+  client.reconnect();
+  await client.postEndpoints([], NEVER);
+  strictEqual(sources.length, 4);
+  strictEqual(new Set(sources).size, 3, "the second and third call share a connection");
+});
+
+Deno.test("reconnect() does not revive a call that its caller gave up", async () => {
+  await using server = serve(untilGivenUp);
+  using client = clientOf(server.url, await fakeNode("a"));
+  const controller = new AbortController();
+  const taking = client.takeSignals(controller.signal);
+  client.reconnect();
+  controller.abort(new Error("enough"));
+  await rejects(taking, /enough/);
+});
