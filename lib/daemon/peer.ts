@@ -1,11 +1,13 @@
 /**
  * Hole-punch policy of one peer, as a pure function from state and event to state and effects:
- * no clock, no socket, no randomness. The loop in `node.ts` feeds it and performs the effects.
+ * no clock, no socket, no randomness. The loop in `peers.ts` feeds it and performs the effects.
  *
  * A life in short: the coordinator lists endpoints (or the peer invites us, or pings us), every
  * candidate is pinged in a quick burst, the first answered ping makes a path, the path becomes a
  * link, the link makes the peer `direct`. A ping every 25 s keeps the NAT mapping; when pings on
- * the path stay unanswered the bursts begin again, for ever, ever further apart.
+ * the path stay unanswered the bursts begin again, for ever, ever further apart. Where no burst is
+ * answered within a second, a relay is asked for: its address is a candidate like any other, of the
+ * lowest rank, and the search for a better one goes on.
  *
  * Which path: a kernel GRE link takes packets from one remote address only, so both ends must use
  * the same path. The node with the smaller node key is the controlling one (RFC 8445 section 2.3
@@ -14,7 +16,6 @@
 import { type Endpoint, equalEndpoints, familyOf, formatEndpoint, isPrivate } from "../addr.ts";
 
 export const PEER_STATES = ["unknown", "have_endpoints", "punching", "direct", "relay"] as const;
-/** `relay` is reserved for paths through a relay; no event leads there yet. */
 export type PeerState = typeof PEER_STATES[number];
 
 /** Pings to one candidate, in ms since its burst began; fast at first because a lost one hurts. */
@@ -37,9 +38,18 @@ const TRIGGER_GAP_MS = 40;
 const INVITE_GAP_MS = 1_000;
 /** A link that could not be set is tried again after this. */
 const LINK_RETRY_MS = 5_000;
+/** A search without answer for this long asks for a relay. */
+export const RELAY_AFTER_MS = 1_000;
+/** Pauses between tries to get one. */
+export const RELAY_RETRY_MS = 15_000;
+/** A relay that is not needed is kept for as long, in case the direct path does not last. */
+export const RELAY_KEPT_MS = 60_000;
 
-/** Where a candidate came from: coordinator, call-me-maybe, or the source of an authenticated ping. */
-export type CandidateSource = "listed" | "invited" | "reflexive";
+/**
+ * Where a candidate came from: coordinator, call-me-maybe, the source of an authenticated ping, or
+ * the relay that was allocated for this peer.
+ */
+export type CandidateSource = "listed" | "invited" | "reflexive" | "relay";
 
 export interface Candidate {
   readonly endpoint: Endpoint;
@@ -73,6 +83,12 @@ export type Link =
   | { readonly kind: "set"; readonly endpoint: Endpoint }
   | { readonly kind: "failed"; readonly retryMs: number };
 
+/** An allocation at a relay: its address stands for the peer. */
+export type Relay =
+  | { readonly kind: "none"; readonly askMs: number }
+  | { readonly kind: "asked" }
+  | { readonly kind: "open"; readonly endpoint: Endpoint };
+
 export interface Peer {
   /** Whether this node picks the path of the pair. */
   readonly controlling: boolean;
@@ -84,12 +100,15 @@ export interface Peer {
   /** The path that the controlling side nominated, when that is not us. */
   readonly nominated?: Endpoint;
   readonly link: Link;
+  readonly relay: Relay;
   /** When all candidates are tried again, and how many such rounds stayed without answer. */
   readonly nextBurstMs: number;
   readonly rounds: number;
   readonly invitedMs: number;
   /** When the search under way began, for the hole-punch histogram. */
   readonly punchingSinceMs: number;
+  /** When the path last became a direct one. */
+  readonly directSinceMs: number;
 }
 
 export type PeerEvent =
@@ -105,6 +124,10 @@ export type PeerEvent =
   | { kind: "pong"; nowMs: number; from: Endpoint; rttMs: number }
   /** Our own addresses changed: mappings may be new, the peer must hear of it. */
   | { kind: "moved"; nowMs: number }
+  /** A relay was allocated, and forwards between this endpoint and the peer. */
+  | { kind: "relay-open"; nowMs: number; endpoint: Endpoint }
+  /** There is none, or the one there was is lost. */
+  | { kind: "relay-closed"; nowMs: number }
   | { kind: "link-set"; nowMs: number; endpoint: Endpoint }
   | { kind: "link-failed"; nowMs: number; endpoint: Endpoint }
   /** Somebody removed the link. */
@@ -116,6 +139,10 @@ export type PeerEffect =
   | { kind: "send-call-me-maybe" }
   /** Make the link, or change it in place; comes back as link-set or link-failed. */
   | { kind: "set-link"; endpoint: Endpoint }
+  /** Allocate a relay; comes back as relay-open or relay-closed. */
+  | { kind: "open-relay" }
+  /** Comes back as relay-closed. */
+  | { kind: "close-relay" }
   | { kind: "state-changed"; from: PeerState; to: PeerState; punchMs?: number }
   | { kind: "path-lost"; endpoint: Endpoint }
   | { kind: "no-path-yet"; rounds: number }
@@ -129,10 +156,12 @@ export function newPeer(options: { controlling: boolean; nowMs: number }): Peer 
     listed: true,
     candidates: new Map(),
     link: { kind: "none" },
+    relay: { kind: "none", askMs: options.nowMs },
     nextBurstMs: options.nowMs,
     rounds: 0,
     invitedMs: -Infinity,
     punchingSinceMs: options.nowMs,
+    directSinceMs: options.nowMs,
   };
 }
 
@@ -146,18 +175,30 @@ export function step(peer: Peer, event: PeerEvent): [Peer, PeerEffect[]] {
 
 /** When this peer wants its next tick, in monotonic ms; Infinity when nothing is due. */
 export function nextTickMs(peer: Peer): number {
-  let due = Infinity;
-  if (peer.state === "punching" || peer.state === "unknown") due = peer.nextBurstMs;
+  let due = isSearching(peer) ? peer.nextBurstMs : Infinity;
   for (const candidate of peer.candidates.values()) due = Math.min(due, nextPingMs(candidate));
   if (peer.path && !peer.path.dead) due = Math.min(due, nextVerifyMs(peer.path));
   if (peer.link.kind === "failed") due = Math.min(due, peer.link.retryMs);
-  return due;
+  return Math.min(due, nextRelayMs(peer));
 }
 
-/** How far through a path goes; a higher one replaces a lower one once confirmed. */
-export function rank({ ip }: Endpoint): number {
-  if (isPrivate(ip)) return 3;
-  return familyOf(ip) === 6 ? 2 : 1;
+/** How good a path is; a higher one replaces a lower one once confirmed. */
+export function rank({ relay }: Pick<Peer, "relay">, endpoint: Endpoint): number {
+  if (relay.kind === "open" && equalEndpoints(relay.endpoint, endpoint)) return 0;
+  if (isPrivate(endpoint.ip)) return 3;
+  return familyOf(endpoint.ip) === 6 ? 2 : 1;
+}
+
+function isSearching({ state }: Peer): boolean {
+  return state === "punching" || state === "unknown" || state === "relay";
+}
+
+/** When a relay is to be asked for or given back. */
+function nextRelayMs({ relay, state, punchingSinceMs, directSinceMs }: Peer): number {
+  if (relay.kind === "none" && state === "punching") {
+    return Math.max(relay.askMs, punchingSinceMs + RELAY_AFTER_MS);
+  }
+  return relay.kind === "open" && state === "direct" ? directSinceMs + RELAY_KEPT_MS : Infinity;
 }
 
 function nextPingMs({ burstMs, sent }: Candidate): number {
@@ -202,6 +243,10 @@ class Transition {
       case "moved":
         this.#verifyPath();
         return this.#startRound({ invite: true });
+      case "relay-open":
+        return this.#relayOpen(event.endpoint);
+      case "relay-closed":
+        return this.#relayClosed();
       case "link-set":
         return this.#linkSet(event.endpoint);
       case "link-failed":
@@ -219,6 +264,7 @@ class Transition {
     this.#pruneReflexive();
     this.#roundIfDue();
     this.#verifyIfDue();
+    this.#relayIfDue();
     this.#pingIfDue();
     this.#setLinkIfDue();
     if (!this.peer.listed && (!this.peer.path || this.peer.path.dead)) {
@@ -234,7 +280,11 @@ class Transition {
     const from = this.peer.state;
     if (from === to) return;
     const punchMs = to === "direct" ? { punchMs: this.#nowMs - this.peer.punchingSinceMs } : {};
-    this.#set({ state: to, ...(to === "punching" ? { punchingSinceMs: this.#nowMs } : {}) });
+    this.#set({
+      state: to,
+      ...(to === "punching" ? { punchingSinceMs: this.#nowMs } : {}),
+      ...(to === "direct" ? { directSinceMs: this.#nowMs } : {}),
+    });
     this.effects.push({ kind: "state-changed", from, to, ...punchMs });
   }
 
@@ -317,8 +367,7 @@ class Transition {
   }
 
   #roundIfDue(): void {
-    const searching = this.peer.state === "punching" || this.peer.state === "unknown";
-    if (!searching || this.#nowMs < this.peer.nextBurstMs) return;
+    if (!isSearching(this.peer) || this.#nowMs < this.peer.nextBurstMs) return;
     const rounds = this.peer.rounds + 1;
     this.#set({ rounds });
     this.#startRound({ invite: true });
@@ -395,7 +444,7 @@ class Transition {
     const { path, controlling, nominated } = this.peer;
     if (!path || path.dead || this.#isSuspect(path)) return true;
     if (!controlling) return nominated !== undefined && equalEndpoints(nominated, endpoint);
-    return rank(endpoint) > rank(path.endpoint);
+    return rank(this.peer, endpoint) > rank(this.peer, path.endpoint);
   }
 
   #isSuspect({ verify }: Path): boolean {
@@ -448,6 +497,32 @@ class Transition {
     this.#startRound({ invite: this.peer.listed });
   }
 
+  // --- the relay
+
+  #relayIfDue(): void {
+    if (this.#nowMs < nextRelayMs(this.peer)) return;
+    const isOpen = this.peer.relay.kind === "open";
+    if (!isOpen) this.#set({ relay: { kind: "asked" } });
+    this.effects.push({ kind: isOpen ? "close-relay" : "open-relay" });
+    if (isOpen) this.#relayClosed();
+  }
+
+  #relayOpen(endpoint: Endpoint): void {
+    this.#relayClosed();
+    this.#set({ relay: { kind: "open", endpoint } });
+    this.#candidates.delete(formatEndpoint(endpoint));
+    this.#add(endpoint, "relay");
+  }
+
+  #relayClosed(): void {
+    const { relay, path } = this.peer;
+    const pauseMs = relay.kind === "asked" ? RELAY_RETRY_MS : 0;
+    this.#set({ relay: { kind: "none", askMs: this.#nowMs + pauseMs } });
+    if (relay.kind !== "open") return;
+    this.#candidates.delete(formatEndpoint(relay.endpoint));
+    if (path && !path.dead && this.#isPath(relay.endpoint)) this.#pathDied(path);
+  }
+
   // --- the link
 
   #setLinkIfDue(): void {
@@ -471,10 +546,11 @@ class Transition {
     this.#set({ link: { kind: "failed", retryMs: this.#nowMs + LINK_RETRY_MS } });
   }
 
-  /** `direct` means that data can flow: the path answers and the link points there. */
+  /** `direct` and `relay` mean that data can flow: the path answers and the link points there. */
   #linkedOrNot(): void {
     const { path, link } = this.peer;
     if (!path || path.dead || link.kind !== "set") return;
-    if (equalEndpoints(link.endpoint, path.endpoint)) this.#changeState("direct");
+    if (!equalEndpoints(link.endpoint, path.endpoint)) return;
+    this.#changeState(rank(this.peer, path.endpoint) === 0 ? "relay" : "direct");
   }
 }

@@ -301,6 +301,9 @@ export class Peers {
       case "no-path-yet":
         if (effect.rounds === 1) log.warn("no direct path yet, searching on", { peer });
         return;
+      case "open-relay":
+      case "close-relay":
+        return;
       case "forget":
         return this.#forget(entry);
       default:

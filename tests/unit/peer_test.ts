@@ -11,11 +11,15 @@ import {
   type Peer,
   type PeerEffect,
   type PeerEvent,
+  RELAY_AFTER_MS,
+  RELAY_KEPT_MS,
+  RELAY_RETRY_MS,
   step,
 } from "../../lib/daemon/peer.ts";
 
 const PUBLIC_A = parseEndpoint("198.51.100.1:7777");
 const PUBLIC_B = parseEndpoint("198.51.100.2:7777");
+const RELAY = parseEndpoint("203.0.113.9:50001");
 const LAN_B = parseEndpoint("10.0.0.2:7777");
 const TX = new Uint8Array(12);
 
@@ -49,6 +53,10 @@ class Bench {
       this.give({ kind: "tick", nowMs: Math.max(due, this.nowMs) });
     }
     this.nowMs = endMs;
+  }
+
+  times(kind: PeerEffect["kind"]): number[] {
+    return this.log.filter(({ effect }) => effect.kind === kind).map(({ atMs }) => atMs);
   }
 
   pings(to: Endpoint): number[] {
@@ -233,6 +241,101 @@ Deno.test("step() forgets an unlisted peer once its path is dead, not before", (
   bench.give({ kind: "unlisted", nowMs: 20_000 });
   bench.runUntil(20_000 + PATH_DEAD_MS);
   ok(bench.count("forget") > 0);
+});
+
+/** Nothing answers directly, but the relay does. */
+function relayedBench(controlling = true): Bench {
+  const bench = new Bench(controlling);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  bench.runUntil(RELAY_AFTER_MS);
+  bench.give({ kind: "relay-open", nowMs: RELAY_AFTER_MS + 50, endpoint: RELAY });
+  bench.give({ kind: "pong", nowMs: RELAY_AFTER_MS + 90, from: RELAY, rttMs: 40 });
+  strictEqual(bench.peer.state, "relay");
+  return bench;
+}
+
+Deno.test("step() asks for a relay once a search is unanswered for a second, not before", () => {
+  const bench = new Bench(true);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  bench.runUntil(60_000);
+  deepStrictEqual(bench.times("open-relay"), [RELAY_AFTER_MS]);
+  const answered = directBench();
+  answered.runUntil(20_000);
+  strictEqual(answered.count("open-relay"), 0);
+});
+
+Deno.test("step() asks again for a relay that it did not get, for ever", () => {
+  const bench = new Bench(true);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  for (let i = 1; i <= 20; i++) {
+    bench.runUntil(bench.nowMs + 2 * RELAY_RETRY_MS);
+    strictEqual(bench.count("open-relay"), i);
+    bench.give({ kind: "relay-closed", nowMs: bench.nowMs });
+  }
+});
+
+Deno.test("step() takes a relay as a path, and a direct one as soon as it answers", () => {
+  for (const controlling of [true, false]) {
+    const bench = relayedBench(controlling);
+    deepStrictEqual(bench.peer.link, { kind: "set", endpoint: RELAY });
+    bench.give({ kind: "ping", nowMs: 5_000, from: PUBLIC_B, txId: TX, nominating: false });
+    bench.give({ kind: "pong", nowMs: 5_020, from: PUBLIC_B, rttMs: 20 });
+    if (!controlling) {
+      strictEqual(bench.peer.state, "relay", "the other side chooses");
+      bench.give({ kind: "ping", nowMs: 5_030, from: PUBLIC_B, txId: TX, nominating: true });
+    }
+    strictEqual(bench.peer.state, "direct");
+    deepStrictEqual(bench.peer.link, { kind: "set", endpoint: PUBLIC_B });
+  }
+});
+
+Deno.test("step() never leaves a direct path for a relay while it answers", () => {
+  const bench = directBench();
+  bench.give({ kind: "relay-open", nowMs: 1_000, endpoint: RELAY });
+  bench.give({ kind: "pong", nowMs: 1_040, from: RELAY, rttMs: 1 });
+  strictEqual(bench.peer.state, "direct");
+  deepStrictEqual(bench.peer.path!.endpoint, PUBLIC_B);
+});
+
+Deno.test("step() searches on while it is relayed, with pauses up to a minute", () => {
+  const bench = relayedBench();
+  for (let nowMs = 10_000; nowMs < 3_600_000; nowMs += 10_000) {
+    bench.runUntil(nowMs);
+    bench.give({ kind: "pong", nowMs, from: RELAY, rttMs: 40 });
+  }
+  strictEqual(bench.peer.state, "relay");
+  const gaps = bench.pings(PUBLIC_B).map((at, i, all) => at - (all[i - 1] ?? 0));
+  ok(Math.max(...gaps) <= 60_000, `largest gap ${Math.max(...gaps)}`);
+  strictEqual(bench.count("close-relay"), 0);
+});
+
+Deno.test("step() gives a relay back when a direct path has lasted", () => {
+  const bench = relayedBench();
+  bench.give({ kind: "pong", nowMs: 5_000, from: PUBLIC_B, rttMs: 20 });
+  for (let nowMs = 15_000; nowMs <= 5_000 + RELAY_KEPT_MS; nowMs += 10_000) {
+    bench.give({ kind: "pong", nowMs, from: PUBLIC_B, rttMs: 20 });
+    strictEqual(bench.count("close-relay"), nowMs < 5_000 + RELAY_KEPT_MS ? 0 : 1);
+  }
+  ok(!bench.peer.candidates.has(formatEndpoint(RELAY)));
+});
+
+Deno.test("step() falls back to the relay it still has when the direct path dies", () => {
+  const bench = relayedBench();
+  bench.give({ kind: "pong", nowMs: 5_000, from: PUBLIC_B, rttMs: 20 });
+  bench.runUntil(5_000 + KEEPALIVE_MS);
+  bench.runUntil(5_000 + KEEPALIVE_MS + PATH_DEAD_MS);
+  strictEqual(bench.peer.state, "punching");
+  bench.give({ kind: "pong", nowMs: bench.nowMs + 40, from: RELAY, rttMs: 40 });
+  strictEqual(bench.peer.state, "relay");
+  strictEqual(bench.count("open-relay"), 1);
+});
+
+Deno.test("step() asks for another relay at once when the one in use is lost", () => {
+  const bench = relayedBench();
+  bench.give({ kind: "relay-closed", nowMs: 10_000 });
+  strictEqual(bench.peer.state, "punching");
+  bench.runUntil(10_000 + RELAY_AFTER_MS);
+  strictEqual(bench.count("open-relay"), 2);
 });
 
 /** Two peers behind port-restricted NATs: a packet passes once its receiver has sent to its sender. */
