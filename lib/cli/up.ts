@@ -1,4 +1,5 @@
 /** `gretun up`: the daemon in the foreground. */
+import { type Endpoint, isUsableEndpoint, parseEndpoint } from "../addr.ts";
 import { MAX_NAME_LENGTH } from "../coord/api.ts";
 import { systemClock, systemRandom } from "../edges.ts";
 import { errorText, GretunError, UsageError } from "../errors.ts";
@@ -49,6 +50,18 @@ const FLAGS = {
     type: "list",
     placeholder: "HOST:PORT",
     help: "ask these instead of the coordinator's STUN servers; repeatable",
+  },
+  endpoint: {
+    type: "list",
+    placeholder: "IP:PORT",
+    help: "where this host is reached besides, as by a forwarded port; repeatable",
+  },
+  "port-mapping": {
+    type: "choice",
+    choices: ["on", "off"],
+    default: "on",
+    placeholder: "on|off",
+    help: "ask the router for a port (PCP, NAT-PMP, UPnP)",
   },
   "data-plane": {
     type: "choice",
@@ -105,6 +118,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const coordinator = parseCoordinatorUrl(flags.coordinator);
   checkPattern(flags.iface);
   flags["stun-server"].forEach(parseServerName);
+  const endpoints = flags.endpoint.map(parseOwnEndpoint);
   const nodeName = checkName(flags["node-name"] ?? Deno.hostname());
   const metricsAddr = flags["metrics-addr"];
   const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
@@ -128,6 +142,8 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       encapCsum: flags["encap-csum"],
       greKeys: flags["gre-key"] === "on",
       stunServers: flags["stun-server"],
+      endpoints,
+      portMapping: flags["port-mapping"] === "on",
       metrics,
     },
     { clock: systemClock, random: systemRandom, log, sign: await signer(identity.nodeSeed) },
@@ -143,6 +159,19 @@ function checkPattern(pattern: string): void {
   throw new UsageError(
     `--iface ${JSON.stringify(pattern)} gives no interface name`,
     "Use up to 15 letters, digits, - and _, with one %d",
+  );
+}
+
+function parseOwnEndpoint(text: string): Endpoint {
+  try {
+    const endpoint = parseEndpoint(text);
+    if (isUsableEndpoint(endpoint)) return endpoint;
+  } catch {
+    // told below
+  }
+  throw new UsageError(
+    `--endpoint ${JSON.stringify(text)} is no address that others can send to`,
+    "Give IP address and port, as in --endpoint 203.0.113.7:7777",
   );
 }
 

@@ -31,7 +31,8 @@ export const MAX_ENDPOINTS = 32;
 export const MAX_SEALED_LENGTH = 2048;
 export const MAX_BODY_LENGTH = 16 * 1024;
 
-export const ENDPOINT_SOURCES = ["local", "stun"] as const;
+/** An original node has the first two; a router's port mapping and the user tell of others. */
+export const ENDPOINT_SOURCES = ["local", "stun", "portmap", "given"] as const;
 export type EndpointSource = typeof ENDPOINT_SOURCES[number];
 
 export interface AdvertisedEndpoint {
@@ -146,7 +147,7 @@ function endpoints(value: unknown): AdvertisedEndpoint[] {
     return {
       endpoint: parsed("addr", () => parseEndpoint(string(addr, "addr"))),
       // Unknown words come from newer nodes; what matters is the address.
-      source: source === "stun" ? "stun" : "local",
+      source: ENDPOINT_SOURCES.find((word) => word === source) ?? "local",
     };
   });
 }

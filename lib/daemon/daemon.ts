@@ -3,7 +3,6 @@
  * feeds peers with what arrives. Each concern is one loop that ends with the daemon's signal.
  */
 import { type Cidr, type Endpoint, formatCidr, formatEndpoint } from "../addr.ts";
-import type { AdvertisedEndpoint } from "../coord/api.ts";
 import type { Sign } from "../coord/auth.ts";
 import { CoordClient, CoordError } from "../coord/client.ts";
 import {
@@ -16,21 +15,17 @@ import { isDisco } from "../disco/mod.ts";
 import type { Clock, Datagram, Log, Random } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { bindAbstractLock, LinkMonitor, Poller, RtNetlink } from "../netlink.ts";
-import { resolveServers, StunClient } from "../stun/mod.ts";
+import { StunClient } from "../stun/mod.ts";
 import { type DaemonReport, serveControl } from "./control.ts";
-import { advertise, localEndpoints, sameEndpoints } from "./endpoints.ts";
 import type { Identity } from "./identity.ts";
 import type { DaemonMetrics } from "./metrics.ts";
+import { OwnEndpoints, SETTLE_MS } from "./own_endpoints.ts";
 import { Peers } from "./peers.ts";
+import { PortMapper } from "./port_mapper.ts";
 
 /** Waits between tries of the coordinator, doubling. */
 const RETRY_MIN_MS = 500;
 const RETRY_MAX_MS = 30_000;
-/** Well under the 30 s after which many NATs forget a mapping (RFC 4787 section 4.3). */
-const STUN_INTERVAL_MS = 20_000;
-const STUN_TIMEOUT_MS = 3_000;
-/** Several addresses change at once when an interface comes up. */
-const LINK_CHANGE_SETTLE_MS = 200;
 const LEAVE_TIMEOUT_MS = 2_000;
 
 export interface DaemonOptions {
@@ -45,6 +40,10 @@ export interface DaemonOptions {
   greKeys: boolean;
   /** Replaces the servers that the coordinator names. */
   stunServers: string[];
+  /** Endpoints that the user knows of, besides those that are found. */
+  endpoints: Endpoint[];
+  /** Whether a router may be asked for a port. */
+  portMapping: boolean;
   metrics: DaemonMetrics;
 }
 
@@ -102,15 +101,12 @@ class Daemon implements AsyncDisposable {
   readonly #stun: StunClient;
   #peers: Peers | undefined;
   #tunnelIp: Cidr | undefined;
-  #advertised: AdvertisedEndpoint[] = [];
+  #own: OwnEndpoints | undefined;
+  readonly #portMapper: PortMapper | undefined;
   /** Resolved when the coordinator does not know what is advertised. */
   #postIsDue = Promise.withResolvers<void>();
   /** Set while the coordinator does not answer: all calls together warn once. */
   #coordinatorIsAway = false;
-  /** Ends the pause between two looks at our endpoints. */
-  #wake = new AbortController();
-  /** Something changed that those looks have not taken in yet. */
-  #hasNews = false;
   /** More such news may follow the first before our links are looked at. */
   #isSettling = false;
 
@@ -134,6 +130,15 @@ class Daemon implements AsyncDisposable {
       random,
     });
     this.#stun = new StunClient({ send: plane.send, clock, random });
+    if (options.portMapping) {
+      this.#portMapper = new PortMapper({
+        rtnl,
+        port: options.port,
+        secret: identity.discoPrivate,
+        ...edges,
+        onChange: () => this.#own?.look(),
+      });
+    }
   }
 
   /** Tells the coordinator, if it answers in time; links and ports go with the data plane. */
@@ -150,10 +155,10 @@ class Daemon implements AsyncDisposable {
   async run(): Promise<void> {
     const { log } = this.#edges;
     log.info("listening", { port: this.#options.port, plane: this.#plane.kind });
-    const registered = await this.#withCoordinator("register", () => this.#register());
-    if (!registered) return;
+    if (!await this.#withCoordinator("register", () => this.#register())) return;
     await Promise.all([
-      this.#keepEndpointsFresh(registered.stun),
+      this.#own!.run(this.#signal),
+      this.#portMapper?.run(this.#signal),
       this.#postEndpoints(),
       this.#pollPeers(),
       this.#pullSignals(),
@@ -170,7 +175,7 @@ class Daemon implements AsyncDisposable {
       ...(this.#tunnelIp ? { tunnel_ip: formatCidr(this.#tunnelIp) } : {}),
       data_plane: this.#plane.kind,
       port,
-      endpoints: this.#advertised.map(({ endpoint }) => formatEndpoint(endpoint)),
+      endpoints: this.#own?.list.map(({ endpoint }) => formatEndpoint(endpoint)) ?? [],
       peers: this.#peers?.report() ?? [],
     };
   }
@@ -219,7 +224,7 @@ class Daemon implements AsyncDisposable {
   #coordinatorIsBack(): void {
     this.#coordinatorIsAway = false;
     this.#edges.log.info("coordinator is back");
-    this.#lookAtEndpoints(); // its STUN server is back too, as a rule
+    this.#own?.look(); // its STUN server is back too, as a rule
   }
 
   async #register() {
@@ -238,16 +243,16 @@ class Daemon implements AsyncDisposable {
       );
     }
     if (this.#tunnelIp) this.#postIsDue.resolve(); // it did not know this node any more
-    else this.#start(answer.tunnelIp);
+    else this.#start(answer.tunnelIp, answer.stun);
     return answer;
   }
 
-  #start(tunnelIp: Cidr): void {
+  #start(tunnelIp: Cidr, stunServers: string[]): void {
     const { log, clock, random } = this.#edges;
     const { identity, greKeys, metrics, coordinator } = this.#options;
     this.#tunnelIp = tunnelIp;
-    this.#advertised = advertise(localEndpoints(this.#rtnl, this.#options.port, tunnelIp), []);
     log.info("registered", { coord: coordinator.href, tunnel_cidr: formatCidr(tunnelIp) });
+    this.#own = this.#watchEndpoints(tunnelIp, stunServers);
     this.#peers = new Peers({
       identity,
       tunnelIp,
@@ -263,7 +268,32 @@ class Daemon implements AsyncDisposable {
           log.debug("call-me-maybe not sent", { error: errorText(error) });
         });
       },
-      ownEndpoints: (): Endpoint[] => this.#advertised.map(({ endpoint }) => endpoint),
+      ownEndpoints: () => this.#own!.list.map(({ endpoint }) => endpoint),
+    });
+  }
+
+  #watchEndpoints(overlay: Cidr, advertisedStun: string[]): OwnEndpoints {
+    const { log, clock } = this.#edges;
+    const { port, stunServers, endpoints } = this.#options;
+    return new OwnEndpoints({
+      rtnl: this.#rtnl,
+      port,
+      overlay,
+      stun: this.#stun,
+      stunServers: stunServers.length > 0 ? stunServers : advertisedStun,
+      given: endpoints,
+      portMapped: () => this.#portMapper?.external,
+      clock,
+      log,
+      onChange: (list) => {
+        const text = list.map(({ endpoint }) => formatEndpoint(endpoint)).join(",");
+        log.info("endpoints", { endpoints: text });
+        this.#postIsDue.resolve();
+      },
+      onMoved: (what) => {
+        if (what === "address") this.#coord.reconnect();
+        this.#peers!.moved();
+      },
     });
   }
 
@@ -296,19 +326,15 @@ class Daemon implements AsyncDisposable {
 
   /** Links or addresses of this host changed: looks at our endpoints and links soon. */
   networkChanged(): void {
-    this.#lookAtEndpoints();
+    this.#own?.look();
+    this.#portMapper?.networkChanged();
     void this.#restoreLinks();
-  }
-
-  #lookAtEndpoints(): void {
-    this.#hasNews = true;
-    this.#wake.abort();
   }
 
   async #restoreLinks(): Promise<void> {
     if (this.#isSettling) return;
     this.#isSettling = true;
-    await this.#edges.clock.sleep(LINK_CHANGE_SETTLE_MS, this.#signal).catch(() => {});
+    await this.#edges.clock.sleep(SETTLE_MS, this.#signal).catch(() => {});
     this.#isSettling = false;
     if (this.#signal.aborted) return;
     try {
@@ -316,40 +342,6 @@ class Daemon implements AsyncDisposable {
     } catch (error) {
       this.#edges.log.warn("links not looked at", { error: errorText(error) });
     }
-  }
-
-  /** Asks STUN at start, each 20 s and when an address changes; tells what is new. */
-  async #keepEndpointsFresh(advertisedStun: string[]): Promise<void> {
-    const { stunServers, port } = this.#options;
-    const names = stunServers.length > 0 ? stunServers : advertisedStun;
-    let local = localEndpoints(this.#rtnl, port, this.#tunnelIp!);
-    let mapped: Endpoint[] = [];
-    let told: AdvertisedEndpoint[] | undefined;
-    while (!this.#signal.aborted) {
-      mapped = await this.#askStun(names) ?? mapped;
-      const endpoints = advertise(local, mapped);
-      if (!told || !sameEndpoints(told, endpoints)) {
-        this.#advertise(endpoints);
-        // The first time all peers learn them from the coordinator anyway.
-        if (told) this.#peers!.moved();
-        told = endpoints;
-      }
-      await this.#untilRefresh();
-      const localNow = localEndpoints(this.#rtnl, port, this.#tunnelIp!);
-      // Peers hear from the new address at once, before STUN has answered.
-      if (!sameEndpoints(advertise(localNow, []), advertise(local, []))) {
-        this.#coord.reconnect();
-        this.#peers!.moved();
-      }
-      local = localNow;
-    }
-  }
-
-  #advertise(endpoints: AdvertisedEndpoint[]): void {
-    this.#advertised = endpoints;
-    const text = endpoints.map(({ endpoint }) => formatEndpoint(endpoint)).join(",");
-    this.#edges.log.info("endpoints", { endpoints: text });
-    this.#postIsDue.resolve();
   }
 
   /** Apart from looking at them: that goes on while the coordinator is away. */
@@ -362,35 +354,8 @@ class Daemon implements AsyncDisposable {
       if (this.#signal.aborted) return;
       this.#postIsDue = Promise.withResolvers();
       // Each try posts what is known by then.
-      const post = () => this.#coord.postEndpoints(this.#advertised, this.#signal);
+      const post = () => this.#coord.postEndpoints([...this.#own!.list], this.#signal);
       await this.#withCoordinator("endpoints", post);
     }
-  }
-
-  /** Undefined when no server answered: then what was known stands. */
-  async #askStun(names: string[]): Promise<Endpoint[] | undefined> {
-    if (names.length === 0) return [];
-    const signal = this.#signal;
-    try {
-      const servers = await resolveServers(names);
-      const options = { timeoutMs: STUN_TIMEOUT_MS, signal, firstOnly: true };
-      const answers = await this.#stun.query(servers, options);
-      if (answers.length > 0) return answers.map(({ mapped }) => mapped);
-      this.#edges.log.warn("endpoint collection incomplete", { error: "no STUN server answers" });
-    } catch (error) {
-      if (signal.aborted) return undefined;
-      this.#edges.log.warn("endpoint collection incomplete", { error: errorText(error) });
-    }
-    return undefined;
-  }
-
-  async #untilRefresh(): Promise<void> {
-    const { clock } = this.#edges;
-    this.#wake = new AbortController();
-    const either = AbortSignal.any([this.#wake.signal, this.#signal]);
-    if (!this.#hasNews) await clock.sleep(STUN_INTERVAL_MS, either).catch(() => {});
-    if (!this.#hasNews) return;
-    await clock.sleep(LINK_CHANGE_SETTLE_MS, this.#signal).catch(() => {});
-    this.#hasNews = false;
   }
 }

@@ -1,4 +1,4 @@
-/** Where this node can be reached: its own addresses, and what STUN servers see. */
+/** Lists of endpoints: where this node can be reached. */
 import {
   type Cidr,
   cidrContains,
@@ -7,7 +7,7 @@ import {
   formatEndpoint,
   isUsableEndpoint,
 } from "../addr.ts";
-import type { AdvertisedEndpoint } from "../coord/api.ts";
+import type { AdvertisedEndpoint, EndpointSource } from "../coord/api.ts";
 import type { RtNetlink } from "../netlink.ts";
 
 /** As many endpoints as a coordinator takes from one node. */
@@ -22,19 +22,25 @@ export function localEndpoints(rtnl: RtNetlink, port: number, overlay: Cidr): En
     .filter((endpoint) => isUsableEndpoint(endpoint) && !cidrContains(overlay, endpoint.ip));
 }
 
-/** Local endpoints first, then what STUN saw and is not a local one, each once. */
-export function advertise(local: Endpoint[], mapped: Endpoint[]): AdvertisedEndpoint[] {
+/** Each endpoint once, by the first source that has it, those first that the user gave. */
+export function advertise(
+  found: Readonly<Record<EndpointSource, readonly Endpoint[]>>,
+): AdvertisedEndpoint[] {
   const all = new Map<string, AdvertisedEndpoint>();
-  for (const endpoint of local) all.set(formatEndpoint(endpoint), { endpoint, source: "local" });
-  for (const endpoint of mapped) {
-    const key = formatEndpoint(endpoint);
-    if (!all.has(key)) all.set(key, { endpoint, source: "stun" });
+  for (const source of ["given", "local", "portmap", "stun"] as const) {
+    for (const endpoint of found[source]) {
+      const key = formatEndpoint(endpoint);
+      if (!all.has(key)) all.set(key, { endpoint, source });
+    }
   }
   return [...all.values()].slice(0, MAX_ENDPOINTS);
 }
 
-export function sameEndpoints(a: AdvertisedEndpoint[], b: AdvertisedEndpoint[]): boolean {
-  const text = (list: AdvertisedEndpoint[]) =>
+export function sameEndpoints(
+  a: readonly AdvertisedEndpoint[],
+  b: readonly AdvertisedEndpoint[],
+): boolean {
+  const text = (list: readonly AdvertisedEndpoint[]) =>
     list.map(({ endpoint }) => formatEndpoint(endpoint)).sort().join();
   return text(a) === text(b);
 }
