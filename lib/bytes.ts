@@ -6,7 +6,7 @@
 /** "network" is big endian; "host" is this machine's order, which netlink uses. */
 export type ByteOrder = "network" | "host" | "little";
 
-const HOST_IS_LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+export const HOST_IS_LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
 function isLittleEndian(order: ByteOrder): boolean {
   return order === "little" || (order === "host" && HOST_IS_LITTLE_ENDIAN);

@@ -15,7 +15,7 @@ import {
   validateTunnel,
 } from "../tunnel/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "./command.ts";
-import { flagsHelp, type FlagSpecs, parseFlags } from "./flags.ts";
+import { flagsHelp, type FlagSpecs, flagValues, parseFlags } from "./flags.ts";
 import { requireNetAdmin } from "./privilege.ts";
 
 const TUNNEL_FLAGS = {
@@ -196,25 +196,42 @@ export function parseLines(text: string): TunnelSpec[] {
 
 function parseLine(line: string, number: number): TunnelSpec {
   try {
-    return validateTunnel(parseFlags(flagsOf(line), TUNNEL_FLAGS));
+    return validateTunnel(flagValues(givenBy(line), TUNNEL_FLAGS));
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     throw new UsageError(`line ${number}: ${error.message}`, error.hint, { cause: error });
   }
 }
 
-/** A line's members as flags, so that one way of reading them serves both. */
-function flagsOf(line: string): string[] {
-  return Object.entries(parseObject(line)).flatMap(([key, value]) => {
+/** A line's members as flags of the same names, with _ or - in them. */
+function givenBy(line: string): Record<string, unknown> {
+  const given: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(parseObject(line))) {
     const name = key.replaceAll("_", "-");
-    const values = Array.isArray(value) ? value : [value];
-    return values.map((v) => {
-      if (["string", "number", "boolean"].includes(typeof v)) return `--${name}=${v}`;
-      throw new UsageError(
-        `--${name} ${JSON.stringify(v)} is no value of a flag`,
-        "Give a string, a number, true, false, or an array of strings",
-      );
-    });
+    if (!Object.hasOwn(TUNNEL_FLAGS, name)) {
+      throw new UsageError(`unknown flag --${name}`, "Use the flags of gretun create --help");
+    }
+    const { type } = TUNNEL_FLAGS[name as keyof typeof TUNNEL_FLAGS];
+    given[name] = type === "boolean" ? booleanOf(name, value) : textsOf(name, value);
+  }
+  return given;
+}
+
+function booleanOf(name: string, value: unknown): boolean {
+  if (typeof value === "boolean") return value;
+  throw new UsageError(
+    `--${name} ${JSON.stringify(value)} is neither true nor false`,
+    "Write true or false, without quotes",
+  );
+}
+
+function textsOf(name: string, value: unknown): string[] {
+  return (Array.isArray(value) ? value : [value]).map((v) => {
+    if (typeof v === "string" || typeof v === "number") return String(v);
+    throw new UsageError(
+      `--${name} ${JSON.stringify(v)} is no value of a flag`,
+      "Give a string, a number, or an array of them",
+    );
   });
 }
 

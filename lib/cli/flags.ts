@@ -57,8 +57,18 @@ export function parseFlags<const S extends FlagSpecs>(args: string[], specs: S):
     alias,
     unknown: (word: string) => refuseUnknown(word),
   }) as Record<string, unknown>;
+  return flagValues(parsed, specs);
+}
+
+/** From what was given by name: a boolean, or all texts of a flag. Throws `UsageError`. */
+export function flagValues<const S extends FlagSpecs>(
+  given: Readonly<Record<string, unknown>>,
+  specs: S,
+): FlagValues<S> {
   const values: Record<string, unknown> = {};
-  for (const name of names) values[name] = flagValue(name, specs[name]!, parsed[name]);
+  for (const name of Object.keys(specs)) {
+    values[name] = flagValue(name, specs[name]!, given[name]);
+  }
   return values as FlagValues<S>;
 }
 
@@ -100,7 +110,7 @@ function refuseUnknown(word: string): never {
 }
 
 function flagValue(name: string, spec: FlagSpec, given: unknown): unknown {
-  if (spec.type === "boolean") return given === true;
+  if (spec.type === "boolean") return (given ?? isOnByDefault(spec)) === true;
   const texts = Array.isArray(given) ? given.map(String) : [];
   if (spec.type === "list") return texts.flatMap((text) => text.split(",")).filter((t) => t !== "");
   const text = texts.at(-1);

@@ -2,7 +2,7 @@
  * Netlink attributes (linux/netlink.h, `struct nlattr`): u16 length with header, u16 type with
  * two flag bits, value, padding to 4. Headers are in host order; values as each attribute says.
  */
-import { Reader, ShortInputError, Writer } from "../bytes.ts";
+import { HOST_IS_LITTLE_ENDIAN, Reader, ShortInputError } from "../bytes.ts";
 
 export const NLA_F_NESTED = 0x8000;
 export const NLA_F_NET_BYTEORDER = 0x4000;
@@ -15,13 +15,21 @@ export interface Attr {
   value: Uint8Array;
 }
 
+const aligned = (length: number) => (length + NLA_ALIGNTO - 1) & -NLA_ALIGNTO;
+
 /** Attributes one after the other, each padded. */
 export function encodeAttrs(attrs: readonly Attr[]): Uint8Array<ArrayBuffer> {
-  const writer = new Writer("host");
+  const length = attrs.reduce((sum, { value }) => sum + aligned(NLA_HDRLEN + value.length), 0);
+  const bytes = new Uint8Array(length);
+  const view = new DataView(bytes.buffer);
+  let at = 0;
   for (const { type, value } of attrs) {
-    writer.u16(NLA_HDRLEN + value.length).u16(type).bytes(value).align(NLA_ALIGNTO);
+    view.setUint16(at, NLA_HDRLEN + value.length, HOST_IS_LITTLE_ENDIAN);
+    view.setUint16(at + 2, type, HOST_IS_LITTLE_ENDIAN);
+    bytes.set(value, at + NLA_HDRLEN);
+    at += aligned(NLA_HDRLEN + value.length);
   }
-  return writer.finish();
+  return bytes;
 }
 
 /** Values by type without flag bits; a repeated type keeps its last. Throws `ShortInputError`. */
@@ -43,18 +51,25 @@ export function decodeAttrList(bytes: Uint8Array): Attr[] {
   return attrs;
 }
 
-const build = (fill: (writer: Writer) => Writer, order: "host" | "network" = "host") =>
-  fill(new Writer(order, 8)).finish();
+/** A typed array's bytes are in host order. */
+const hostBytes = ({ buffer }: Uint16Array<ArrayBuffer> | Uint32Array<ArrayBuffer>) =>
+  new Uint8Array(buffer);
 
 export const attr = {
   flag: (type: number): Attr => ({ type, value: new Uint8Array(0) }),
-  u8: (type: number, n: number): Attr => ({ type, value: build((w) => w.u8(n)) }),
-  u16: (type: number, n: number): Attr => ({ type, value: build((w) => w.u16(n)) }),
-  u32: (type: number, n: number): Attr => ({ type, value: build((w) => w.u32(n)) }),
+  u8: (type: number, n: number): Attr => ({ type, value: Uint8Array.of(n) }),
+  u16: (type: number, n: number): Attr => ({ type, value: hostBytes(Uint16Array.of(n)) }),
+  u32: (type: number, n: number): Attr => ({ type, value: hostBytes(Uint32Array.of(n)) }),
   /** Ports and GRE keys: network order. */
-  be16: (type: number, n: number): Attr => ({ type, value: build((w) => w.u16(n), "network") }),
-  be32: (type: number, n: number): Attr => ({ type, value: build((w) => w.u32(n), "network") }),
-  be64: (type: number, n: bigint): Attr => ({ type, value: build((w) => w.u64(n), "network") }),
+  be16: (type: number, n: number): Attr => ({ type, value: Uint8Array.of(n >>> 8, n) }),
+  be32: (type: number, n: number): Attr => ({
+    type,
+    value: Uint8Array.of(n >>> 24, n >>> 16, n >>> 8, n),
+  }),
+  be64: (type: number, n: bigint): Attr => ({
+    type,
+    value: Uint8Array.from({ length: 8 }, (_, i) => Number(n >> BigInt(56 - 8 * i) & 0xffn)),
+  }),
   bytes: (type: number, value: Uint8Array): Attr => ({ type, value }),
   /** NUL-terminated. */
   string: (type: number, text: string): Attr => ({

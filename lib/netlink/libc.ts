@@ -12,7 +12,6 @@ const SYMBOLS = {
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, sockaddr, length
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" }, // fd, sockaddr, *length
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" }, // fd, level, name, value, length
-  sendmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" }, // fd, msghdr, flags
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" }, // fd, msghdr, flags
   recvfrom: { parameters: ["i32", "buffer", "usize", "i32", "buffer", "buffer"], result: "isize" }, // fd, bytes, length, flags, sockaddr, *length
   sendto: { parameters: ["i32", "buffer", "usize", "i32", "buffer", "u32"], result: "isize" }, // fd, bytes, length, flags, sockaddr, length

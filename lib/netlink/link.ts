@@ -21,10 +21,16 @@ const IFLA_MASTER = 10;
 const IFLA_LINKINFO = 18;
 const IFLA_IFALIAS = 20;
 const IFLA_STATS64 = 23;
+const IFLA_GROUP = 27;
 const IFLA_NET_NS_FD = 28;
+const IFLA_EXT_MASK = 29;
+const RTEXT_FILTER_SKIP_STATS = 0x8;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const VETH_INFO_PEER = 1;
+
+/** Behind the rest of a request for links: leaves counters out of the replies. */
+export const SKIP_STATS = encodeAttrs([attr.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)]);
 
 export interface LinkStats {
   rxPackets: number;
@@ -60,6 +66,8 @@ export interface LinkSettings {
   up?: boolean;
   /** ifindex of the bridge; 0 takes it out of its bridge. */
   master?: number;
+  /** A number by which links can be named together; 0 is no group. */
+  group?: number;
   /** Moves the link into the namespace of that descriptor. */
   netnsFd?: number;
 }
@@ -104,11 +112,12 @@ function encodeLink(
   settings: LinkSettings,
   info: Attr[],
 ): Uint8Array<ArrayBuffer> {
-  const { name, alias, mtu, up, master, netnsFd } = settings;
+  const { name, alias, mtu, up, master, group, netnsFd } = settings;
   const attrs: Attr[] = [];
   if (name !== undefined) attrs.push(attr.string(IFLA_IFNAME, name));
   if (mtu !== undefined) attrs.push(attr.u32(IFLA_MTU, mtu));
   if (master !== undefined) attrs.push(attr.u32(IFLA_MASTER, master));
+  if (group !== undefined) attrs.push(attr.u32(IFLA_GROUP, group));
   if (netnsFd !== undefined) attrs.push(attr.u32(IFLA_NET_NS_FD, netnsFd));
   if (alias !== undefined) {
     attrs.push(attr.bytes(IFLA_IFALIAS, new TextEncoder().encode(alias)));
@@ -132,6 +141,11 @@ function infoData(spec: LinkKind): Attr[] {
     default:
       return encodeTunnel(spec.kind, spec.tunnel);
   }
+}
+
+/** Of the payload of an `RTM_NEWLINK` message. */
+export function decodeIfindex(payload: Uint8Array): number {
+  return new Reader(payload, "host").skip(4).i32();
 }
 
 /** The payload of an `RTM_NEWLINK` message. */

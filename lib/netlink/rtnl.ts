@@ -1,5 +1,6 @@
 /** rtnetlink as values: links, addresses and routes of one network namespace. */
 import { formatCidr, type Ip } from "../addr.ts";
+import { concatBytes } from "../bytes.ts";
 import {
   decodeAddress,
   encodeAddress,
@@ -9,6 +10,7 @@ import {
   RTM_NEWADDR,
 } from "./addr.ts";
 import {
+  decodeIfindex,
   decodeLink,
   encodeIfInfo,
   encodeLinkChange,
@@ -19,6 +21,7 @@ import {
   RTM_DELLINK,
   RTM_GETLINK,
   RTM_NEWLINK,
+  SKIP_STATS,
 } from "./link.ts";
 import {
   NetlinkConnection,
@@ -40,7 +43,7 @@ import {
 import { NETLINK_ROUTE, openNetlink } from "./transport.ts";
 
 /**
- * Requests are synchronous: the kernel answers inside sendmsg. Every method throws
+ * Requests are synchronous: the kernel answers inside the sending call. Every method throws
  * {@link NetlinkError} with the kernel's reason.
  */
 export class RtNetlink implements Disposable {
@@ -59,8 +62,10 @@ export class RtNetlink implements Disposable {
     this.#connection[Symbol.dispose]();
   }
 
-  links(): Link[] {
-    const dump = { type: RTM_GETLINK, payload: encodeIfInfo(0), operation: "list links" };
+  /** `skipStats` is faster, and leaves all counters at 0. */
+  links(options: { skipStats?: boolean } = {}): Link[] {
+    const payload = encodeLinkName(0, options);
+    const dump = { type: RTM_GETLINK, payload, operation: "list links" };
     return this.#connection.dump(dump).map(({ payload }) => decodeLink(payload));
   }
 
@@ -87,7 +92,7 @@ export class RtNetlink implements Disposable {
     });
     if (spec.netnsFd !== undefined) return 0;
     try {
-      const { ifindex } = this.link(spec.name)!;
+      const ifindex = this.#ifindexOf(spec.name);
       // The kernel takes an alias only for a link that exists.
       if (alias !== undefined) this.changeLink(ifindex, { alias });
       return ifindex;
@@ -95,6 +100,14 @@ export class RtNetlink implements Disposable {
       this.deleteLink(spec.name);
       throw error;
     }
+  }
+
+  /** Without a look at the rest, as links are made by the thousand. */
+  #ifindexOf(name: string): number {
+    const payload = encodeLinkName(name, { skipStats: true });
+    const operation = `look at link ${name}`;
+    const [reply] = this.#connection.request({ type: RTM_GETLINK, payload, operation });
+    return decodeIfindex(reply!.payload);
   }
 
   changeLink(ifindex: number, change: LinkChange): void {
@@ -106,6 +119,17 @@ export class RtNetlink implements Disposable {
     const payload = encodeLinkName(nameOrIndex);
     const operation = `delete link ${nameOrIndex}`;
     this.#connection.request({ type: RTM_DELLINK, payload, operation });
+  }
+
+  /**
+   * All at once, as a group of a random number: the kernel waits for its other processors once and
+   * not for each link. When it fails, all links are there, some of them in that group.
+   */
+  deleteLinks(ifindexes: readonly number[]): void {
+    const group = crypto.getRandomValues(new Int32Array(1))[0]! >>> 1 | 0x40000000;
+    for (const ifindex of ifindexes) this.changeLink(ifindex, { group });
+    const payload = encodeLinkChange(0, { group });
+    this.#connection.request({ type: RTM_DELLINK, payload, operation: "delete links" });
   }
 
   addresses(): InterfaceAddress[] {
@@ -161,8 +185,12 @@ export class RtNetlink implements Disposable {
   }
 }
 
-function encodeLinkName(nameOrIndex: string | number): Uint8Array<ArrayBuffer> {
-  return typeof nameOrIndex === "number"
+function encodeLinkName(
+  nameOrIndex: string | number,
+  options: { skipStats?: boolean } = {},
+): Uint8Array<ArrayBuffer> {
+  const request = typeof nameOrIndex === "number"
     ? encodeIfInfo(nameOrIndex)
     : encodeLinkChange(0, { name: nameOrIndex });
+  return options.skipStats ? concatBytes(request, SKIP_STATS) : request;
 }

@@ -1,4 +1,4 @@
-/** The kernel's end of netlink: a socket, requests by sendmsg, replies by recvmsg. */
+/** The kernel's end of netlink: a socket, requests by sendto, replies by recvmsg. */
 import { Reader, Writer } from "../bytes.ts";
 import {
   AF_NETLINK,
@@ -26,7 +26,7 @@ const SO_RCVTIMEO = 20;
 const RECEIVE_BUFFER = 4 * 1024 * 1024;
 /** The kernel fills at most 32 kB of a dump into one datagram; acks can quote more. */
 const DATAGRAM_SIZE = 256 * 1024;
-/** Replies are there when sendmsg returns: a wait means that we count wrongly, not that it is slow. */
+/** Replies are there when sendto returns: a wait means that we count wrongly, not that it is slow. */
 const REPLY_TIMEOUT_SECONDS = 10n;
 
 /** Opens a netlink socket in the network namespace of the calling thread. */
@@ -87,8 +87,9 @@ class KernelTransport implements NetlinkTransport {
   }
 
   send(bytes: Uint8Array): void {
-    const header = msghdr(bytes.slice() as Uint8Array<ArrayBuffer>);
-    check("sendmsg", libc().sendmsg(this.#socket.fd, header, 0));
+    const { fd } = this.#socket;
+    const length = BigInt(bytes.length);
+    check("send", libc().sendto(fd, bytes as Uint8Array<ArrayBuffer>, length, 0, null, 0));
   }
 
   receive(): Uint8Array {

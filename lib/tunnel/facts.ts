@@ -7,7 +7,7 @@ import type { TunnelSpec } from "./validate.ts";
 const ETHERNET_MTU = 1500;
 
 export function gatherFacts(host: TunnelHost, specs: readonly TunnelSpec[]): HostFacts {
-  const links = host.rtnl.links();
+  const links = host.rtnl.links({ skipStats: true });
   const mtus = new Map(links.map(({ name, ifindex, mtu }) => [ifindex, { name, mtu }]));
   const paths = new Map<string, OuterPath>();
   for (const spec of specs) {

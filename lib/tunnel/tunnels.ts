@@ -33,7 +33,7 @@ export function planRemoval(
   host: TunnelHost,
   names: readonly string[] | "all",
 ): { names: string[]; steps: Step[] } {
-  const links = host.rtnl.links();
+  const links = host.rtnl.links({ skipStats: true });
   const tunnels = tunnelsToDelete(links, names);
   const hasEncap = tunnels.some(({ tunnel }) => tunnel?.encap);
   const fouPorts = hasEncap ? host.fou()?.ports() ?? [] : [];
@@ -53,7 +53,7 @@ export function deleteTunnels(
 }
 
 export function listTunnels(host: TunnelHost): TunnelInfo[] {
-  return describeTunnels(host.rtnl.links(), host.rtnl.addresses());
+  return describeTunnels(host.rtnl.links({ skipStats: true }), host.rtnl.addresses());
 }
 
 /** Throws `GretunError` for what is not there or no tunnel. */

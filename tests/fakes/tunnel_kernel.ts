@@ -20,6 +20,7 @@ import { ack, done, FakeTransport, reply } from "./kernel.ts";
 const RTM = { NEWADDR: 20, DELADDR: 21, GETADDR: 22, NEWROUTE: 24, DELROUTE: 25, GETROUTE: 26 };
 const IFLA_IFNAME = 3;
 const IFLA_LINKINFO = 18;
+const IFLA_GROUP = 27;
 const RTA_OIF = 4;
 const RTA_DST = 1;
 const IFF_UP = 1;
@@ -159,6 +160,12 @@ export class TunnelKernel {
     const [index, flags, change] = [reader.i32(), reader.u32(), reader.u32()];
     const attrs = decodeAttrs(reader.bytes());
     const name = value.string(attrs.get(IFLA_IFNAME));
+    const group = attrs.get(IFLA_GROUP);
+    if (request.type === RTM_DELLINK && index === 0 && group) {
+      const inGroup = [...this.links].filter(([, l]) => same(l.attrs.get(IFLA_GROUP), group));
+      for (const [ifindex] of inGroup) this.#deleteLink(ifindex);
+      return inGroup.length > 0 ? [ack(request)] : ERRNO.ENODEV;
+    }
     const found = [...this.links].find(([i, l]) =>
       index ? i === index : value.string(l.attrs.get(IFLA_IFNAME)) === name
     );

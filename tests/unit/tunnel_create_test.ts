@@ -7,6 +7,7 @@ import { RtNetlink } from "../../lib/netlink.ts";
 import { explain } from "../../lib/tunnel/explain.ts";
 import { formatMark, markOf, usesFouPort } from "../../lib/tunnel/mark.ts";
 import {
+  applySteps,
   createTunnels,
   deleteTunnels,
   formatStep,
@@ -386,6 +387,24 @@ Deno.test("deleteTunnels() takes addresses and routes along, and refuses what is
   deepStrictEqual(kernel.snapshot(), made);
   deepStrictEqual(deleteTunnels(host, ["t0"]), ["t0"]);
   deepStrictEqual(kernel.snapshot(), before);
+});
+
+Deno.test("deleteTunnels() of several goes on one by one where the kernel takes no group", () => {
+  const many = [1, 2, 3].map((n) => peer(n));
+  for (let n = 1; n < 12; n++) {
+    const kernel = new TunnelKernel();
+    using host = kernel.open();
+    const before = kernel.snapshot();
+    createTunnels(host, many);
+    const { steps } = planRemoval(host, "all");
+    kernel.failAt = { request: kernel.requests + n, errno: ERRNO.EOPNOTSUPP };
+    try {
+      applySteps(host, steps);
+      deepStrictEqual(kernel.snapshot(), before);
+    } catch {
+      ok(n > 4, `request ${n}`); // that of the port
+    }
+  }
 });
 
 Deno.test("the kernel's fallback devices are not listed and not deleted", () => {
