@@ -22,11 +22,19 @@ export type PeerState = typeof PEER_STATES[number];
 export const BURST_MS = [0, 50, 150, 350, 750, 1750, 2750, 3750, 4750] as const;
 /** Pauses between bursts while nothing answers. */
 export const BURST_PAUSE_MS = [5_000, 10_000, 20_000, 40_000, 60_000] as const;
-/** Pings that verify a path that should work; unanswered after {@link PATH_DEAD_MS} it is dead. */
-export const VERIFY_MS = [0, 250, 750, 1500, 2500, 3500] as const;
-export const PATH_DEAD_MS = 4_500;
-/** A verification unanswered for this long lets another confirmed path take over. */
-export const PATH_SUSPECT_MS = 700;
+/** Pings that verify a path that should work. */
+export const VERIFY_MS = [0, 150, 350, 600, 900, 1300, 1700, 2500, 3500] as const;
+/** A path is dead when its verification stays unanswered so long; longer while data arrives on it. */
+export const PATH_DEAD_MS = 2_000;
+export const BUSY_PATH_DEAD_MS = 4_500;
+/**
+ * A verification unanswered for three round trips, within these bounds, lets another confirmed
+ * path take over.
+ */
+const PATH_SUSPECT_MIN_MS = 150;
+const PATH_SUSPECT_MAX_MS = 700;
+/** Data sent for so long without any back, and without a pong, is reason to verify the path. */
+export const SILENCE_MS = 500;
 export const KEEPALIVE_MS = 25_000;
 /** How long an answered ping counts as proof that a candidate works. */
 export const CONFIRMED_FOR_MS = 10_000;
@@ -107,6 +115,8 @@ export interface Peer {
   readonly invitedMs: number;
   /** When the search under way began, for the hole-punch histogram. */
   readonly punchingSinceMs: number;
+  /** When data last came through the link. */
+  readonly receivedMs: number;
   /** When the path last became a direct one. */
   readonly directSinceMs: number;
 }
@@ -124,6 +134,8 @@ export type PeerEvent =
   | { kind: "pong"; nowMs: number; from: Endpoint; rttMs: number }
   /** Our own addresses changed: mappings may be new, the peer must hear of it. */
   | { kind: "moved"; nowMs: number }
+  /** What went through the link since the last such event. */
+  | { kind: "traffic"; nowMs: number; sent: boolean; received: boolean }
   /** A relay was allocated, and forwards between this endpoint and the peer. */
   | { kind: "relay-open"; nowMs: number; endpoint: Endpoint }
   /** There is none, or the one there was is lost. */
@@ -161,6 +173,7 @@ export function newPeer(options: { controlling: boolean; nowMs: number }): Peer 
     rounds: 0,
     invitedMs: -Infinity,
     punchingSinceMs: options.nowMs,
+    receivedMs: -Infinity,
     directSinceMs: options.nowMs,
   };
 }
@@ -177,7 +190,7 @@ export function step(peer: Peer, event: PeerEvent): [Peer, PeerEffect[]] {
 export function nextTickMs(peer: Peer): number {
   let due = isSearching(peer) ? peer.nextBurstMs : Infinity;
   for (const candidate of peer.candidates.values()) due = Math.min(due, nextPingMs(candidate));
-  if (peer.path && !peer.path.dead) due = Math.min(due, nextVerifyMs(peer.path));
+  if (peer.path && !peer.path.dead) due = Math.min(due, nextVerifyMs(peer, peer.path));
   if (peer.link.kind === "failed") due = Math.min(due, peer.link.retryMs);
   return Math.min(due, nextRelayMs(peer));
 }
@@ -206,10 +219,15 @@ function nextPingMs({ burstMs, sent }: Candidate): number {
   return offset === undefined ? Infinity : burstMs + offset;
 }
 
-function nextVerifyMs({ pongMs, verify }: Path): number {
+function nextVerifyMs(peer: Peer, { pongMs, verify }: Path): number {
   if (!verify) return pongMs + KEEPALIVE_MS;
-  const offset = VERIFY_MS[verify.sent];
-  return verify.sinceMs + Math.min(offset ?? PATH_DEAD_MS, PATH_DEAD_MS);
+  const deadMs = deadAfterMs(peer, verify.sinceMs);
+  return verify.sinceMs + Math.min(VERIFY_MS[verify.sent] ?? deadMs, deadMs);
+}
+
+/** A line that is full of data answers late: see whether that data comes. */
+function deadAfterMs({ receivedMs }: Peer, verifyingSinceMs: number): number {
+  return receivedMs > verifyingSinceMs ? BUSY_PATH_DEAD_MS : PATH_DEAD_MS;
 }
 
 /** The one mutable thing: a copy of the peer being changed by one event. */
@@ -243,6 +261,8 @@ class Transition {
       case "moved":
         this.#verifyPath();
         return this.#startRound({ invite: true });
+      case "traffic":
+        return this.#traffic(event);
       case "relay-open":
         return this.#relayOpen(event.endpoint);
       case "relay-closed":
@@ -447,8 +467,9 @@ class Transition {
     return rank(this.peer, endpoint) > rank(this.peer, path.endpoint);
   }
 
-  #isSuspect({ verify }: Path): boolean {
-    return verify !== undefined && this.#nowMs - verify.sinceMs >= PATH_SUSPECT_MS;
+  #isSuspect({ verify, rttMs }: Path): boolean {
+    const limitMs = Math.max(PATH_SUSPECT_MIN_MS, Math.min(3 * rttMs, PATH_SUSPECT_MAX_MS));
+    return verify !== undefined && this.#nowMs - verify.sinceMs >= limitMs;
   }
 
   #choosePath({ endpoint, pongMs, rttMs }: Candidate): void {
@@ -464,11 +485,19 @@ class Transition {
     this.#set({ path: { ...path, verify: { sinceMs: this.#nowMs, sent: 0 } } });
   }
 
+  #traffic({ sent, received }: { sent: boolean; received: boolean }): void {
+    if (received) return this.#set({ receivedMs: this.#nowMs });
+    const { path, receivedMs } = this.peer;
+    const heardMs = Math.max(receivedMs, path?.pongMs ?? -Infinity);
+    if (sent && this.#nowMs - heardMs >= SILENCE_MS) this.#verifyPath();
+  }
+
   #verifyIfDue(): void {
     const { path } = this.peer;
-    if (!path || path.dead || nextVerifyMs(path) > this.#nowMs) return;
+    if (!path || path.dead || nextVerifyMs(this.peer, path) > this.#nowMs) return;
     const verify = path.verify ?? { sinceMs: this.#nowMs, sent: 0 };
-    if (this.#nowMs - verify.sinceMs >= PATH_DEAD_MS) return this.#pathDied(path);
+    const deadMs = deadAfterMs(this.peer, verify.sinceMs);
+    if (this.#nowMs - verify.sinceMs >= deadMs) return this.#pathDied(path);
     const sent = VERIFY_MS.filter((offset) => verify.sinceMs + offset <= this.#nowMs).length;
     this.#set({ path: { ...path, verify: { ...verify, sent } } });
     this.effects.push({

@@ -12,7 +12,7 @@ import {
   isUsableEndpoint,
 } from "../addr.ts";
 import type { PeerRecord } from "../coord/api.ts";
-import type { DataPlane } from "../dataplane/mod.ts";
+import type { DataPlane, LinkCounters } from "../dataplane/mod.ts";
 import * as disco from "../disco/mod.ts";
 import type { Clock, Datagram, Log, Random } from "../edges.ts";
 import { errorText } from "../errors.ts";
@@ -29,6 +29,7 @@ import { PendingPings } from "./pending.ts";
  */
 const NOMINATING_PADDING = 4;
 const TX_ID_LENGTH = 12;
+const TRAFFIC_INTERVAL_MS = 500;
 
 export interface PeersOptions {
   identity: Identity;
@@ -66,6 +67,9 @@ interface Entry {
   boxKey: Uint8Array<ArrayBuffer>;
   keys: Promise<{ ikey: number; okey: number }> | undefined;
   lastPingTx: string;
+  /** Of the link, at the last look. */
+  rxPackets: number;
+  txPackets: number;
   ifname?: string;
   mtu?: number;
 }
@@ -76,10 +80,12 @@ export class Peers {
   readonly #byDisco = new Map<DiscoKey, Entry>();
   readonly #pending = new PendingPings();
   #timer: number | undefined;
+  readonly #trafficTimer: number;
   #closed = false;
 
   constructor(options: PeersOptions) {
     this.#options = options;
+    this.#trafficTimer = setInterval(() => this.#lookAtTraffic(), TRAFFIC_INTERVAL_MS);
   }
 
   /** The coordinator's whole list, without us. */
@@ -127,6 +133,8 @@ export class Peers {
       boxKey,
       keys: this.#options.greKeys ? this.#deriveKeys(boxKey, record.discoKey) : undefined,
       lastPingTx: "",
+      rxPackets: 0,
+      txPackets: 0,
     };
     this.#byNode.set(record.nodeKey, entry);
     this.#byDisco.set(record.discoKey, entry);
@@ -212,11 +220,13 @@ export class Peers {
   }
 
   report(): PeerReport[] {
-    return [...this.#byNode.values()].map((entry) => this.#reportOne(entry));
+    const counters = this.#options.plane.counters();
+    return [...this.#byNode.values()].map((entry) =>
+      this.#reportOne(entry, counters.get(entry.record.nodeKey))
+    );
   }
 
-  #reportOne({ record, peer, ifname, mtu }: Entry): PeerReport {
-    const counters = this.#options.plane.counters(record.nodeKey);
+  #reportOne({ record, peer, ifname, mtu }: Entry, counters?: LinkCounters): PeerReport {
     return {
       name: record.name,
       node_key: record.nodeKey,
@@ -237,6 +247,22 @@ export class Peers {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
+    clearInterval(this.#trafficTimer);
+  }
+
+  /** The kernel moves the data: only its counters tell that nothing comes back any more. */
+  #lookAtTraffic(): void {
+    if (this.#byNode.size === 0) return;
+    const nowMs = this.#options.clock.nowMs();
+    for (const [nodeKey, { rxPackets, txPackets }] of this.#options.plane.counters()) {
+      const entry = this.#byNode.get(nodeKey);
+      if (!entry) continue;
+      const received = rxPackets !== entry.rxPackets;
+      const sent = txPackets !== entry.txPackets;
+      Object.assign(entry, { rxPackets, txPackets });
+      if (sent || received) this.#dispatch(entry, { kind: "traffic", nowMs, sent, received });
+    }
+    this.#arm();
   }
 
   // --- the loop

@@ -17,6 +17,7 @@ import {
   type Tunnel,
 } from "../netlink.ts";
 import {
+  countersOf,
   freeName,
   hasSafeChecksums,
   linkMtu,
@@ -95,8 +96,8 @@ export class FouPlane implements DataPlane {
     return missing(this.#rtnl, this.#links);
   }
 
-  counters(peer: NodeKey): LinkCounters | undefined {
-    return this.#link(peer)?.stats;
+  counters(): Map<NodeKey, LinkCounters> {
+    return countersOf(this.#rtnl, this.#links);
   }
 
   removeStrangers(peers: ReadonlySet<NodeKey>): void {

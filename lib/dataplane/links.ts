@@ -3,7 +3,7 @@ import { familyOf, type Ip } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import { KEY_LENGTH, type NodeKey } from "../keys.ts";
 import { type Link, readKernelLink, type RtNetlink } from "../netlink.ts";
-import type { PeerLink } from "./plane.ts";
+import type { LinkCounters, PeerLink } from "./plane.ts";
 import { overheadBytes } from "./gre.ts";
 
 /** No link is made smaller than what IPv4 asks every host to take (RFC 791 section 3.1). */
@@ -60,6 +60,20 @@ export function hasSafeChecksums(rtnl: RtNetlink, remote: Ip): boolean {
 export function missing(rtnl: RtNetlink, links: ReadonlyMap<NodeKey, number>): NodeKey[] {
   const present = new Set(rtnl.links().map(({ ifindex }) => ifindex));
   return [...links].filter(([, ifindex]) => !present.has(ifindex)).map(([peer]) => peer);
+}
+
+/** `links`: each peer's ifindex. */
+export function countersOf(
+  rtnl: RtNetlink,
+  links: Iterable<readonly [NodeKey, number]>,
+): Map<NodeKey, LinkCounters> {
+  const stats = rtnl.linkStats();
+  const counters = new Map<NodeKey, LinkCounters>();
+  for (const [peer, ifindex] of links) {
+    const found = stats.get(ifindex);
+    if (found) counters.set(peer, found);
+  }
+  return counters;
 }
 
 /** What is left for inner packets on the way to `remote`: the route's MTU less the overhead. */

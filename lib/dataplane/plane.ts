@@ -42,8 +42,8 @@ export interface DataPlane extends AsyncDisposable {
   removeLink(peer: NodeKey): void;
   /** Peers whose link was made and is there no more: somebody removed it. */
   missingLinks(): NodeKey[];
-  /** Undefined when there is no link. */
-  counters(peer: NodeKey): LinkCounters | undefined;
+  /** Of every peer that has a link. */
+  counters(): Map<NodeKey, LinkCounters>;
   /** Removes links of an earlier run whose peers are not in `peers`. */
   removeStrangers(peers: ReadonlySet<NodeKey>): void;
 }

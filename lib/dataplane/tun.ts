@@ -7,7 +7,7 @@ import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import { loadModule, type Poller, RtNetlink, SystemError, tryTun, TunDevice } from "../netlink.ts";
 import { decodeGre, encodeGre } from "./gre.ts";
-import { freeName, linkMtu, missing, ownerAlias, setPointToPoint } from "./links.ts";
+import { countersOf, freeName, linkMtu, missing, ownerAlias, setPointToPoint } from "./links.ts";
 import type { DataPlane, DataPlaneOptions, LinkCounters, LinkState, PeerLink } from "./plane.ts";
 
 /** Datagrams handed to the socket and not yet taken by the kernel; more are dropped. */
@@ -96,9 +96,9 @@ export class TunPlane implements DataPlane {
     return missing(this.#rtnl, new Map(links));
   }
 
-  counters(peer: NodeKey): LinkCounters | undefined {
-    const tun = this.#links.get(peer);
-    return tun && this.#rtnl.link(tun.ifindex)?.stats;
+  counters(): Map<NodeKey, LinkCounters> {
+    const links = [...this.#links].map(([peer, { ifindex }]) => [peer, ifindex] as const);
+    return countersOf(this.#rtnl, links);
   }
 
   /** TUN devices end with the process that made them: there is nothing left of an earlier run. */

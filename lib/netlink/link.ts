@@ -175,7 +175,7 @@ export function decodeLink(payload: Uint8Array): Link {
 }
 
 /** `struct rtnl_link_stats64`, linux/if_link.h. */
-function decodeStats(bytes: Uint8Array = new Uint8Array(64)): LinkStats {
+export function decodeStats(bytes: Uint8Array = new Uint8Array(64)): LinkStats {
   const reader = new Reader(bytes, "host");
   const next = () => Number(reader.u64());
   const [rxPackets, txPackets, rxBytes, txBytes] = [next(), next(), next(), next()];

@@ -18,6 +18,7 @@ import {
   type Link,
   type LinkChange,
   type LinkSpec,
+  type LinkStats,
   RTM_DELLINK,
   RTM_GETLINK,
   RTM_NEWLINK,
@@ -40,6 +41,7 @@ import {
   RTM_GETROUTE,
   RTM_NEWROUTE,
 } from "./route.ts";
+import { decodeStatsMessage, encodeStatsRequest, RTM_GETSTATS } from "./stats.ts";
 import { NETLINK_ROUTE, openNetlink } from "./transport.ts";
 
 /**
@@ -67,6 +69,18 @@ export class RtNetlink implements Disposable {
     const payload = encodeLinkName(0, options);
     const dump = { type: RTM_GETLINK, payload, operation: "list links" };
     return this.#connection.dump(dump).map(({ payload }) => decodeLink(payload));
+  }
+
+  /** By ifindex; much cheaper than {@link links}. */
+  linkStats(): Map<number, LinkStats> {
+    const payload = encodeStatsRequest();
+    const dump = { type: RTM_GETSTATS, payload, operation: "list link counters" };
+    return new Map(
+      this.#connection.dump(dump).map((message) => {
+        const { ifindex, stats } = decodeStatsMessage(message.payload);
+        return [ifindex, stats];
+      }),
+    );
   }
 
   /** Undefined when there is none. */

@@ -3,6 +3,7 @@ import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { type Endpoint, formatEndpoint, parseEndpoint } from "../../lib/addr.ts";
 import {
   BURST_MS,
+  BUSY_PATH_DEAD_MS,
   KEEPALIVE_MS,
   MAX_REFLEXIVE,
   newPeer,
@@ -14,6 +15,7 @@ import {
   RELAY_AFTER_MS,
   RELAY_KEPT_MS,
   RELAY_RETRY_MS,
+  SILENCE_MS,
   step,
 } from "../../lib/daemon/peer.ts";
 
@@ -189,6 +191,55 @@ Deno.test("step() finds a path dead, searches again and keeps the link", () => {
   strictEqual(bench.count("forget"), 0);
   bench.give({ kind: "pong", nowMs: bench.nowMs + 50, from: PUBLIC_B, rttMs: 5 });
   strictEqual(bench.peer.state, "direct");
+});
+
+/** Looks at the link's counters every half second, as the daemon does. */
+function traffic(bench: Bench, fromMs: number, toMs: number, sent: boolean, received: boolean) {
+  for (let nowMs = fromMs; nowMs <= toMs; nowMs += 500) {
+    bench.runUntil(nowMs);
+    bench.give({ kind: "traffic", nowMs, sent, received });
+  }
+}
+
+Deno.test("step() finds a path dead within 3 s when data is sent and none comes back", () => {
+  const bench = directBench();
+  traffic(bench, 5_000, 10_000, true, true);
+  traffic(bench, 10_500, 13_000, true, false);
+  strictEqual(bench.peer.state, "punching");
+  ok(bench.times("path-lost")[0]! <= 13_000);
+});
+
+Deno.test("step() sends no pings but keepalives while data goes both ways, or none does", () => {
+  for (const flows of [true, false]) {
+    const bench = directBench();
+    bench.runUntil(1_000);
+    const before = bench.count("send-ping");
+    traffic(bench, 1_000, 1_000 + KEEPALIVE_MS - 2_000, flows, flows);
+    strictEqual(bench.count("send-ping"), before, `flows ${flows}`);
+  }
+});
+
+Deno.test("step() keeps a path that answers while data goes one way only", () => {
+  const bench = directBench();
+  for (let nowMs = 5_000; nowMs < 60_000; nowMs += 500) {
+    traffic(bench, nowMs, nowMs, true, false);
+    bench.runUntil(nowMs + 20);
+    if (bench.peer.path!.verify) {
+      bench.give({ kind: "pong", nowMs: nowMs + 20, from: PUBLIC_B, rttMs: 20 });
+    }
+  }
+  strictEqual(bench.count("path-lost"), 0);
+  ok(bench.count("send-ping") < 2 * 60_000 / SILENCE_MS, `${bench.count("send-ping")} pings`);
+});
+
+Deno.test("step() waits longer for the pong of a path on which data arrives", () => {
+  const bench = directBench();
+  const sinceMs = 20 + KEEPALIVE_MS;
+  bench.runUntil(sinceMs);
+  traffic(bench, sinceMs + 100, sinceMs + 4_100, true, true);
+  strictEqual(bench.count("path-lost"), 0);
+  bench.runUntil(sinceMs + BUSY_PATH_DEAD_MS);
+  strictEqual(bench.count("path-lost"), 1);
 });
 
 Deno.test("step() follows a peer whose mapping moved, within a second", () => {
