@@ -23,8 +23,12 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   lab: ["netlink"],
   portmap: ["netlink"],
   dataplane: ["netlink", "tunnel"],
+  hub: ["netlink", "tunnel", "dataplane"],
   daemon: ["disco", "stun", "portmap", "dataplane", "coord", "netlink"],
-  cli: ["netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane", "daemon"],
+  cli: [
+    ...["netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane", "daemon"],
+    "hub",
+  ],
   program: ["stun", "coord", "cli"],
 };
 
@@ -110,7 +114,8 @@ const isException = ({ from, to }: Import) =>
 
 /** Rooms and files that meet clock, timers, randomness, files, sockets and the like. */
 const EDGES = [
-  ...["lib/cli/", "lib/lab/", "lib/dataplane/", "lib/daemon/", "lib/netlink/", "lib/edges.ts"],
+  ...["lib/cli/", "lib/lab/", "lib/dataplane/", "lib/daemon/", "lib/hub/", "lib/netlink/"],
+  "lib/edges.ts",
   ...["lib/coord/client.ts", "lib/coord/store.ts", "main.ts", "coord.ts"],
   "lib/stun/resolve.ts", // asks the system's resolver
   "lib/stun/server.ts", // owns a socket
@@ -120,6 +125,9 @@ const EDGES = [
 /** Pure, though the rest of their rooms is at the edge. */
 const PURE = [
   ...["lib/daemon/peer.ts", "lib/daemon/pending.ts", "lib/dataplane/gre.ts"],
+  ...["wire", "crypto", "auth", "seal", "replay", "limits", "ipipou", "jtunnel", "inner", "config"]
+    .map((name) => `lib/hub/${name}.ts`),
+  ...["clients", "hub_policy", "spoke_policy"].map((name) => `lib/hub/${name}.ts`),
   ...["message", "attr", "link", "tunnel_link", "addr", "route", "fou"].map((name) =>
     `lib/netlink/${name}.ts`
   ),

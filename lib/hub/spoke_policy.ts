@@ -1,0 +1,148 @@
+/**
+ * When a spoke says hello, sends keepalives, and gives a session up: pure, time is an argument.
+ * A session, and with it the link, stays while a new one is asked for.
+ */
+
+/** Between tries that are not answered, doubling. */
+const RETRY_MIN_MS = 400;
+const RETRY_MAX_MS = 15_000;
+/** An unanswered keepalive is repeated so fast, so often, before the hub counts as lost. */
+const KEEPALIVE_RETRY_MS = 700;
+const MAX_LOST_KEEPALIVES = 3;
+/** Several changes of addresses, and news of them, come together. */
+const MIN_HELLO_GAP_MS = 100;
+
+export interface Spoke {
+  /** "lost": there was a session that the hub does not know, or does not answer in. */
+  state: "connecting" | "up" | "lost";
+  /** What the hub was asked for and has not answered. */
+  waiting: "nothing" | "challenge" | "welcome";
+  hasSession: boolean;
+  keepaliveMs: number;
+  reauthMs: number;
+  tries: number;
+  lostKeepalives: number;
+  sentHelloMs: number;
+  authenticatedMs: number;
+  nextMs: number;
+  /** 0.75..1.25, so that the spokes of a hub do not come in step. */
+  jitter: number;
+}
+
+export type SpokeEvent =
+  | { kind: "start"; nowMs: number }
+  | { kind: "challenge"; nowMs: number }
+  | { kind: "welcome"; nowMs: number; keepaliveMs: number; reauthMs: number }
+  /** The hub answered, and not with a session. */
+  | { kind: "refused"; nowMs: number }
+  | { kind: "alive"; nowMs: number; moved: boolean }
+  | { kind: "reset"; nowMs: number }
+  /** Addresses or routes of this host changed. */
+  | { kind: "moved"; nowMs: number }
+  /** SIGUSR1 or --reauth-only. */
+  | { kind: "reauth"; nowMs: number }
+  | { kind: "tick"; nowMs: number };
+
+export type SpokeEffect =
+  /** `tries`: before this one, without an answer. */
+  | { kind: "send-hello"; tries: number }
+  | { kind: "send-auth" }
+  | { kind: "send-keepalive" }
+  | { kind: "state-changed"; from: Spoke["state"]; to: Spoke["state"] };
+
+export function newSpoke(jitter: number): Spoke {
+  return {
+    ...{ state: "connecting", waiting: "nothing", hasSession: false },
+    ...{ keepaliveMs: 0, reauthMs: 0, tries: 0, lostKeepalives: 0 },
+    ...{ sentHelloMs: -Infinity, authenticatedMs: 0, nextMs: Infinity, jitter },
+  };
+}
+
+export function nextSpokeTickMs(spoke: Spoke): number {
+  return spoke.nextMs;
+}
+
+export function stepSpoke(spoke: Spoke, event: SpokeEvent): [Spoke, SpokeEffect[]] {
+  const [next, effects] = react(spoke, event);
+  if (next.state === spoke.state) return [next, effects];
+  return [next, [...effects, { kind: "state-changed", from: spoke.state, to: next.state }]];
+}
+
+function react(spoke: Spoke, event: SpokeEvent): [Spoke, SpokeEffect[]] {
+  const { nowMs } = event;
+  switch (event.kind) {
+    case "start":
+      return hello({ ...spoke, tries: 0 }, nowMs);
+    case "challenge":
+      if (spoke.waiting !== "challenge") return [spoke, []];
+      return [{ ...spoke, waiting: "welcome" }, [{ kind: "send-auth" }]];
+    case "welcome":
+      return welcome(spoke, event);
+    case "refused":
+      return [{ ...spoke, waiting: "nothing", nextMs: nowMs + RETRY_MAX_MS * spoke.jitter }, []];
+    case "alive":
+      return alive(spoke, event);
+    case "reset":
+      if (!spoke.hasSession) return [spoke, []];
+      return soonHello({ ...spoke, state: "lost", hasSession: false, tries: 0 }, nowMs);
+    case "moved":
+    case "reauth":
+      return soonHello({ ...spoke, tries: 0 }, nowMs);
+    case "tick":
+      return nowMs < spoke.nextMs ? [spoke, []] : tick(spoke, nowMs);
+    default:
+      return event satisfies never;
+  }
+}
+
+function welcome(
+  spoke: Spoke,
+  { nowMs, keepaliveMs, reauthMs }: SpokeEvent & { kind: "welcome" },
+): [Spoke, SpokeEffect[]] {
+  return [{
+    ...spoke,
+    ...{ state: "up", waiting: "nothing", hasSession: true, keepaliveMs, reauthMs },
+    ...{ tries: 0, lostKeepalives: 0, authenticatedMs: nowMs },
+    nextMs: nowMs + Math.min(keepaliveMs || reauthMs, reauthMs),
+  }, []];
+}
+
+function alive(
+  spoke: Spoke,
+  { nowMs, moved }: SpokeEvent & { kind: "alive" },
+): [Spoke, SpokeEffect[]] {
+  if (!spoke.hasSession) return [spoke, []];
+  const heard = { ...spoke, state: "up" as const, lostKeepalives: 0 };
+  if (moved) return soonHello({ ...heard, tries: 0 }, nowMs);
+  if (spoke.waiting !== "nothing") return [heard, []];
+  return [{ ...heard, nextMs: nowMs + (spoke.keepaliveMs || spoke.reauthMs) }, []];
+}
+
+function tick(spoke: Spoke, nowMs: number): [Spoke, SpokeEffect[]] {
+  if (spoke.waiting !== "nothing" || !spoke.hasSession) return hello(spoke, nowMs);
+  if (nowMs >= spoke.authenticatedMs + spoke.reauthMs) return hello({ ...spoke, tries: 0 }, nowMs);
+  if (spoke.lostKeepalives >= MAX_LOST_KEEPALIVES) {
+    return hello({ ...spoke, state: "lost", tries: 0 }, nowMs);
+  }
+  const lostKeepalives = spoke.lostKeepalives + 1;
+  const next = { ...spoke, lostKeepalives, nextMs: nowMs + KEEPALIVE_RETRY_MS };
+  return [next, [{ kind: "send-keepalive" }]];
+}
+
+function soonHello(spoke: Spoke, nowMs: number): [Spoke, SpokeEffect[]] {
+  const earliestMs = spoke.sentHelloMs + MIN_HELLO_GAP_MS;
+  if (nowMs >= earliestMs) return hello(spoke, nowMs);
+  return [{ ...spoke, waiting: "challenge", nextMs: earliestMs }, []];
+}
+
+function hello(spoke: Spoke, nowMs: number): [Spoke, SpokeEffect[]] {
+  const waitMs = Math.min(RETRY_MIN_MS * 2 ** spoke.tries, RETRY_MAX_MS) * spoke.jitter;
+  const next: Spoke = {
+    ...spoke,
+    waiting: "challenge",
+    tries: spoke.tries + 1,
+    sentHelloMs: nowMs,
+    nextMs: nowMs + waitMs,
+  };
+  return [next, [{ kind: "send-hello", tries: spoke.tries }]];
+}
