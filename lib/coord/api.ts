@@ -24,12 +24,18 @@ import {
   type NodeKey,
   nodeKeyFromBytes,
 } from "../keys.ts";
+import type { RelayLatencies, RelayOffer, RelayPlace } from "../relay/mod.ts";
 
 export const MAX_NAME_LENGTH = 64;
 export const MAX_ENDPOINTS = 32;
 /** A call-me-maybe with as many endpoints is 656 bytes. */
 export const MAX_SEALED_LENGTH = 2048;
 export const MAX_BODY_LENGTH = 16 * 1024;
+
+export const MAX_RELAYS = 64;
+/** Longer than any round trip that is of use. */
+const MAX_LATENCY_MS = 60_000;
+const MAX_ADDRESS_LENGTH = 300;
 
 /** An original node has the first two; a router's port mapping and the user tell of others. */
 export const ENDPOINT_SOURCES = ["local", "stun", "portmap", "given"] as const;
@@ -69,6 +75,16 @@ export interface RegisterResponse {
 export interface Envelope {
   from?: DiscoKey;
   sealed: Uint8Array;
+}
+
+/** What a relay of a role of its own tells the coordinator. */
+export interface RelayRegistration {
+  /** "host:port"; an empty host is the one that the call comes from. */
+  udp: string;
+  /** "host:port" of its HTTP server, in the same way. */
+  http: string;
+  /** Whether HTTPS is served there. */
+  tls: boolean;
 }
 
 /** JSON that is not what the API says: 400. */
@@ -280,4 +296,112 @@ export function parseEnvelopes(value: unknown): Envelope[] {
       throw error;
     }
   });
+}
+
+// --- relays
+
+function latencies(value: unknown): Map<NodeKey, number> {
+  const entries = Object.entries(object(value ?? {}, "latencies"));
+  if (entries.length > MAX_RELAYS) throw new ApiError("latencies has too many entries");
+  return new Map(entries.map(([key, ms]) => {
+    if (typeof ms !== "number" || !(ms >= 0 && ms <= MAX_LATENCY_MS)) {
+      throw new ApiError("latencies: not milliseconds");
+    }
+    return [nodeKey(key, "latencies"), ms];
+  }));
+}
+
+function latenciesJson(latencies: RelayLatencies): Json {
+  return Object.fromEntries([...latencies].map(([key, ms]) => [keyBase64(key), ms]));
+}
+
+function address(value: unknown, field: string): string {
+  const text = string(value, field);
+  if (text.length > MAX_ADDRESS_LENGTH) throw new ApiError(`${field} is too long`);
+  if (/[^!-~]/.test(text)) throw new ApiError(`${field} has characters that no address has`);
+  return text;
+}
+
+/** "host:port", where the host may be empty. */
+function hostPort(value: unknown, field: string): string {
+  const text = address(value, field);
+  const port = Number(/^(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):(\d{1,5})$/.exec(text)?.[1]);
+  if (port >= 1 && port <= 65535) return text;
+  throw new ApiError(`${field} is not HOST:PORT`);
+}
+
+export function relaysRequestJson(measured: RelayLatencies): Json {
+  return { latencies: latenciesJson(measured) };
+}
+
+export function parseRelaysRequest(value: unknown): Map<NodeKey, number> {
+  return latencies(object(value, "body").latencies);
+}
+
+export function relaysJson(grantKey: NodeKey, relays: readonly RelayPlace[]): Json {
+  return { grant_pubkey: keyBase64(grantKey), relays: relays.map(placeJson) };
+}
+
+export function parseRelays(value: unknown): RelayPlace[] {
+  return list(object(value, "body").relays, "relays", MAX_RELAYS)
+    .map((item) => parsePlace(object(item, "relay")));
+}
+
+function placeJson({ relayKey, udp, ws }: RelayPlace): Json {
+  return { relay_id: keyBase64(relayKey), udp, ws };
+}
+
+function parsePlace({ relay_id, udp, ws }: Json): RelayPlace {
+  return {
+    relayKey: nodeKey(relay_id, "relay_id"),
+    udp: hostPort(udp, "udp"),
+    ws: address(ws, "ws"),
+  };
+}
+
+export function relayRequestJson(peer: NodeKey, measured: RelayLatencies): Json {
+  return { peer: keyBase64(peer), latencies: latenciesJson(measured) };
+}
+
+export function parseRelayRequest(
+  value: unknown,
+): { peer: NodeKey; latencies: Map<NodeKey, number> } {
+  const body = object(value, "body");
+  return { peer: nodeKey(body.peer, "peer"), latencies: latencies(body.latencies) };
+}
+
+export function relayOfferJson(offer: RelayOffer): Json {
+  return { ...placeJson(offer), grant: toBase64(offer.grant), expires_at: offer.expiresAt };
+}
+
+export function parseRelayOffer(value: unknown): RelayOffer {
+  const body = object(value, "body");
+  const grant = string(body.grant, "grant");
+  return {
+    ...parsePlace(body),
+    grant: parsed("grant", () => fromBase64(grant)),
+    expiresAt: string(body.expires_at, "expires_at"),
+  };
+}
+
+export function relayRegistrationJson({ udp, http, tls }: RelayRegistration): Json {
+  return { udp, http, tls };
+}
+
+export function parseRelayRegistration(value: unknown): RelayRegistration {
+  const { udp, http, tls } = object(value, "body");
+  return { udp: hostPort(udp, "udp"), http: hostPort(http, "http"), tls: tls === true };
+}
+
+export function relayRegisteredJson(grantKey: NodeKey, leaseSeconds: number): Json {
+  return { grant_pubkey: keyBase64(grantKey), lease_seconds: leaseSeconds };
+}
+
+export function parseRelayRegistered(
+  value: unknown,
+): { grantKey: NodeKey; leaseSeconds: number } {
+  const body = object(value, "body");
+  const lease = body.lease_seconds;
+  if (typeof lease !== "number" || !(lease >= 1)) throw new ApiError("lease_seconds is no time");
+  return { grantKey: nodeKey(body.grant_pubkey, "grant_pubkey"), leaseSeconds: lease };
 }

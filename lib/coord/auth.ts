@@ -4,7 +4,7 @@
  * timestamp LF method LF path LF SHA-256 of the body, then, with a nonce, LF and the nonce's text.
  */
 import { concatBytes, fromBase64, toBase64 } from "../bytes.ts";
-import { keyBase64, keyBytes, type NodeKey, nodeKeyFromBytes } from "../keys.ts";
+import { keyBase64, type NodeKey, nodeKeyFromBytes, type Sign, verifySignature } from "../keys.ts";
 
 export const WINDOW_SECONDS = 60;
 const NONCE_PATTERN = /^[A-Za-z0-9+/=]{16,64}$/;
@@ -14,13 +14,24 @@ const PKCS8_PREFIX = Uint8Array.from([
   ...[0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20],
 ]);
 
-export type Sign = (bytes: Uint8Array<ArrayBuffer>) => Promise<Uint8Array>;
+export type { Sign };
 
 /** Signs with the Ed25519 key of that 32-byte seed. */
 export async function signer(seed: Uint8Array): Promise<Sign> {
-  const pkcs8 = concatBytes(PKCS8_PREFIX, seed);
-  const key = await crypto.subtle.importKey("pkcs8", pkcs8, "Ed25519", false, ["sign"]);
+  const key = await importSeed(seed, false);
   return async (bytes) => new Uint8Array(await crypto.subtle.sign("Ed25519", key, bytes));
+}
+
+/** The public key of that 32-byte seed. */
+export async function publicKeyOf(seed: Uint8Array): Promise<NodeKey> {
+  const { x } = await crypto.subtle.exportKey("jwk", await importSeed(seed, true));
+  const base64 = x!.replaceAll("-", "+").replaceAll("_", "/");
+  return nodeKeyFromBytes(fromBase64(base64 + "="));
+}
+
+function importSeed(seed: Uint8Array, extractable: boolean): Promise<CryptoKey> {
+  const pkcs8 = concatBytes(PKCS8_PREFIX, seed);
+  return crypto.subtle.importKey("pkcs8", pkcs8, "Ed25519", extractable, ["sign"]);
 }
 
 interface SignedParts {
@@ -113,13 +124,7 @@ export async function verifyClaim(
     body: request.body,
     ...(nonce === null ? {} : { nonce }),
   });
-  try {
-    const raw = keyBytes(claim.nodeKey);
-    const key = await crypto.subtle.importKey("raw", raw, "Ed25519", false, ["verify"]);
-    return await crypto.subtle.verify("Ed25519", key, fromBase64(claim.signature), bytes);
-  } catch {
-    return false; // 32 bytes that are no point on the curve
-  }
+  return await verifySignature(claim.nodeKey, fromBase64(claim.signature), bytes);
 }
 
 function decoded(text: string, what: string): Uint8Array {

@@ -4,6 +4,7 @@ import { toBase64 } from "../bytes.ts";
 import type { Clock, Random } from "../edges.ts";
 import { errorText, GretunError, UsageError } from "../errors.ts";
 import type { DiscoKey, NodeKey } from "../keys.ts";
+import type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from "../relay/mod.ts";
 import {
   type AdvertisedEndpoint,
   ApiError,
@@ -12,8 +13,15 @@ import {
   parseEnvelopes,
   parsePeers,
   parseRegisterResponse,
+  parseRelayOffer,
+  parseRelayRegistered,
+  parseRelays,
   type PeerRecord,
   registerRequestJson,
+  type RelayRegistration,
+  relayRegistrationJson,
+  relayRequestJson,
+  relaysRequestJson,
   signalJson,
 } from "./api.ts";
 import { type Sign, signRequest } from "./auth.ts";
@@ -88,7 +96,7 @@ interface Connections {
   abandoned: AbortController;
 }
 
-export class CoordClient implements Disposable {
+export class CoordClient implements RelayCoordinator, Disposable {
   readonly #options: CoordClientOptions;
   readonly #base: string;
   #connections: Connections = { abandoned: new AbortController() };
@@ -155,6 +163,42 @@ export class CoordClient implements Disposable {
   async takeSignals(signal: AbortSignal): Promise<Envelope[]> {
     const answer = await this.#call("GET", "/v1/signal", { signal });
     return parsedAnswer(() => parseEnvelopes(answer));
+  }
+
+  /** The relays there are; what this node measured replaces what it told before. */
+  async relays(measured: RelayLatencies, signal: AbortSignal): Promise<RelayPlace[]> {
+    const body = relaysRequestJson(measured);
+    const answer = await this.#call("POST", "/v1/relays", { body, signal });
+    return parsedAnswer(() => parseRelays(answer)).map((place) => this.#filledIn(place));
+  }
+
+  /** A relay to go through to the peer, and leave to do so. */
+  async relay(
+    peer: NodeKey,
+    measured: RelayLatencies,
+    signal: AbortSignal,
+  ): Promise<RelayOffer> {
+    const body = relayRequestJson(peer, measured);
+    const answer = await this.#call("POST", "/v1/relay", { body, signal });
+    return this.#filledIn(parsedAnswer(() => parseRelayOffer(answer)));
+  }
+
+  /** The coordinator's own relay is where the coordinator is. */
+  #filledIn<T extends RelayPlace>(place: T): T {
+    const { hostname } = new URL(this.#base);
+    const udp = place.udp.startsWith(":") ? hostname + place.udp : place.udp;
+    const ws = place.ws || `${this.#base.replace(/^http/, "ws")}/v1/relay/ws`;
+    return { ...place, udp, ws };
+  }
+
+  /** As a relay: from now on nodes are told of this one, for the time of the lease. */
+  async registerRelay(
+    registration: RelayRegistration,
+    signal: AbortSignal,
+  ): Promise<{ grantKey: NodeKey; leaseSeconds: number }> {
+    const body = relayRegistrationJson(registration);
+    const answer = await this.#call("POST", "/v1/relay/register", { body, signal });
+    return parsedAnswer(() => parseRelayRegistered(answer));
   }
 
   /** This node is not listed any more; it keeps its address. */

@@ -1,19 +1,27 @@
 /** The coordinator as a function from Request to Response; no port is opened here. */
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
-import type { DiscoKey, NodeKey } from "../keys.ts";
+import type { DiscoKey, NodeKey, Sign } from "../keys.ts";
+import { encodeGrant } from "../relay/mod.ts";
 import {
   ApiError,
   envelopesJson,
   MAX_BODY_LENGTH,
   parseEndpointsRequest,
   parseRegisterRequest,
+  parseRelayRegistration,
+  parseRelayRequest,
+  parseRelaysRequest,
   parseSignal,
   peersJson,
   registerResponseJson,
+  relayOfferJson,
+  relayRegisteredJson,
+  relaysJson,
 } from "./api.ts";
 import { AuthError, type Claim, readClaim, verifyClaim, WINDOW_SECONDS } from "./auth.ts";
 import { NewcomerLimit } from "./newcomers.ts";
+import { RELAY_LEASE_MS, type RelayDirectory } from "./relays.ts";
 import { LEASE_MS, type NodeRecord, type Registry, RegistryError } from "./registry.ts";
 import type { Store } from "./store.ts";
 
@@ -32,6 +40,17 @@ export interface CoordServerOptions {
   stun: string[];
   /** Whether /debug/peers is served. */
   debug: boolean;
+  /** Absent: this coordinator knows of no relays. */
+  relays?: RelayOptions;
+}
+
+export interface RelayOptions {
+  directory: RelayDirectory;
+  /** Grants are signed with it. */
+  grantKey: NodeKey;
+  sign: Sign;
+  /** Takes nodes without UDP at this coordinator's own relay. */
+  acceptWebSocket?: (request: Request, source: string) => Response;
 }
 
 /** So many new nodes may come from one source at once, and as many again in the time of a lease. */
@@ -46,11 +65,20 @@ interface Call {
 
 const MAX_ERROR_LENGTH = 200;
 
+const RELAY_REGISTER_PATH = "/v1/relay/register";
+const RELAY_WS_PATH = "/v1/relay/ws";
+/** For a coordinator without a relay: one may be started. */
+const NO_RELAY_RETRY_MS = 30_000;
+
 const ROUTES: Record<string, readonly string[]> = {
   "/v1/register": ["POST", "DELETE"],
   "/v1/endpoints": ["POST"],
   "/v1/peers": ["GET"],
   "/v1/signal": ["POST", "GET"],
+  "/v1/relays": ["POST", "GET"],
+  "/v1/relay": ["POST"],
+  [RELAY_REGISTER_PATH]: ["POST"],
+  [RELAY_WS_PATH]: ["GET"],
   "/healthz": ["GET"],
   "/debug/peers": ["GET"],
 };
@@ -91,9 +119,10 @@ export class CoordServer {
   }
 
   #sweep(): void {
-    const { clock, registry } = this.#options;
+    const { clock, registry, relays } = this.#options;
     const nowMs = this.#nowMs();
     registry.sweep(nowMs, clock.wallMs());
+    relays?.directory.sweep(nowMs, (node) => registry.node(node) !== undefined);
     const ended = registry.expire(nowMs);
     if (ended.length > 0) this.#listChanged(...ended);
     else if (this.#unsaved.size > 0) this.#save();
@@ -132,6 +161,8 @@ export class CoordServer {
     if (path === "/v1/register" && request.method === "POST") {
       return await this.#register(request, source);
     }
+    if (path === RELAY_WS_PATH) return this.#relayWebSocket(request, source);
+    if (path === RELAY_REGISTER_PATH) return await this.#registerRelay(request, source);
     // Cheap checks come before the body is read, and the body before the signature's cost.
     const claim = this.#claim(request);
     this.#member(claim.nodeKey);
@@ -155,6 +186,13 @@ export class CoordServer {
         return Response.json({ ok: true });
       case "GET /v1/peers":
         return await this.#peers(call.request, node);
+      case "GET /v1/relays":
+        return this.#listRelays();
+      case "POST /v1/relays":
+        this.#relays().directory.report(node.nodeKey, parseRelaysRequest(json(call.body)));
+        return this.#listRelays();
+      case "POST /v1/relay":
+        return await this.#offerRelay(call, node);
       case "POST /v1/signal":
         return this.#signal(call, node);
       default:
@@ -278,6 +316,55 @@ export class CoordServer {
       ...envelope,
       enqueued: new Date(enqueuedMs).toISOString(),
     }))));
+  }
+
+  // --- relays
+
+  #relays(): RelayOptions {
+    const { relays } = this.#options;
+    if (relays) return relays;
+    throw new RegistryError(503, "this coordinator has no relay", NO_RELAY_RETRY_MS);
+  }
+
+  #listRelays(): Response {
+    const { directory, grantKey } = this.#relays();
+    return Response.json(relaysJson(grantKey, directory.list(this.#nowMs())));
+  }
+
+  async #offerRelay({ body }: Call, { nodeKey }: NodeRecord): Promise<Response> {
+    const { directory, sign } = this.#relays();
+    const { peer, latencies } = parseRelayRequest(json(body));
+    if (peer === nodeKey) throw new ApiError("peer is this node itself");
+    if (!this.#options.registry.node(peer)) throw new RegistryError(404, "no such peer");
+    if (latencies.size > 0) directory.report(nodeKey, latencies);
+    const place = directory.choose(nodeKey, peer, this.#nowMs());
+    if (!place) throw new RegistryError(503, "no relay is there now", NO_RELAY_RETRY_MS);
+    const wallMs = this.#options.clock.wallMs();
+    const grant = directory.grant(nodeKey, peer, place.relayKey, wallMs);
+    const expiresAt = new Date(grant.endsSeconds * 1000).toISOString();
+    const offer = { ...place, grant: await encodeGrant(grant, sign), expiresAt };
+    return Response.json(relayOfferJson(offer));
+  }
+
+  /** A relay is no node: it signs with its own key, which the operator has named. */
+  async #registerRelay(request: Request, source: string): Promise<Response> {
+    const { directory, grantKey } = this.#relays();
+    const claim = this.#claim(request);
+    if (!directory.isAllowed(claim.nodeKey)) {
+      throw new RegistryError(403, "unknown relay: start the coordinator with its --relay-key");
+    }
+    const body = await readBody(request, this.#options.clock);
+    await this.#verify(claim, { request, path: RELAY_REGISTER_PATH, body });
+    const wanted = parseRelayRegistration(json(body));
+    if (directory.register(claim.nodeKey, wanted, source, this.#nowMs())) {
+      this.#options.log.info("relay registered", { relay: claim.nodeKey, endpoint: wanted.udp });
+    }
+    return Response.json(relayRegisteredJson(grantKey, RELAY_LEASE_MS / 1000));
+  }
+
+  #relayWebSocket(request: Request, source: string): Response {
+    const accept = this.#options.relays?.acceptWebSocket;
+    return accept ? accept(request, source) : plain(404, "no relay is served here");
   }
 
   // --- holding

@@ -42,6 +42,7 @@ export class Store implements Disposable {
         tunnel_ip TEXT NOT NULL, endpoints TEXT NOT NULL, updated_ms INTEGER NOT NULL,
         lease_ends_ms INTEGER NOT NULL, listed INTEGER NOT NULL) STRICT;
       CREATE TABLE IF NOT EXISTS version (id INTEGER PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+      CREATE TABLE IF NOT EXISTS seeds (name TEXT PRIMARY KEY, seed BLOB NOT NULL) STRICT;
       PRAGMA user_version = ${SCHEMA_VERSION};`);
   }
 
@@ -60,6 +61,13 @@ export class Store implements Disposable {
   version(): number {
     const row = this.#db.prepare("SELECT value FROM version WHERE id = 1").get();
     return Number(row?.value ?? 0);
+  }
+
+  /** The secret of that name, which is the same ever after; the first time it is `fresh`. */
+  seed(name: string, fresh: Uint8Array): Uint8Array {
+    this.#db.prepare("INSERT OR IGNORE INTO seeds VALUES (?, ?)").run(name, fresh);
+    const row = this.#db.prepare("SELECT seed FROM seeds WHERE name = ?").get(name);
+    return row!.seed as Uint8Array;
   }
 
   /** All or nothing. A node that had one of these addresses before is gone with that. */

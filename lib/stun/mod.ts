@@ -5,9 +5,19 @@
  * const client = new StunClient({ send, clock: systemClock, random: systemRandom });
  * const answers = await client.query(await resolveServers(names), { timeoutMs: 3000 });
  */
+export { ATTRIBUTE, errorCode } from "./attributes.ts";
 export { answerBinding } from "./binding.ts";
 export { type QueryOptions, type StunAnswer, StunClient, type StunServer } from "./exchange.ts";
-export { isStun, StunFormatError } from "./message.ts";
+export {
+  decodeStun,
+  encodeStun,
+  HEADER_LENGTH,
+  isStun,
+  type StunAttribute,
+  StunFormatError,
+  type StunMessage,
+  TX_ID_LENGTH,
+} from "./message.ts";
 export { type MappingBehaviour, mappingBehaviour } from "./nat.ts";
 export { DEFAULT_STUN_PORT, type Lookup, parseServerName, resolveServers } from "./resolve.ts";
-export { serveStun, type StunListen } from "./server.ts";
+export { serveStun, SourceLimit, type StunListen } from "./server.ts";

@@ -1,0 +1,328 @@
+/**
+ * A node's way through relays: gets a grant from the coordinator, an allocation from the relay, by
+ * UDP or else by WebSocket, and keeps it until it is closed or lost.
+ */
+import { type Endpoint, formatEndpoint } from "../addr.ts";
+import type { Clock, Log, Random, SendDatagram } from "../edges.ts";
+import { errorText } from "../errors.ts";
+import { type NodeKey, type Sign } from "../keys.ts";
+import { resolveServers, StunClient } from "../stun/mod.ts";
+import { RelayError, RelayExchange, type RelayLine } from "./exchange.ts";
+import type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from "./places.ts";
+import { StandIn, type StandInOptions } from "./stand_in.ts";
+
+/** Well under the 30 s after which many NATs forget a mapping (RFC 4787 section 4.3). */
+const REFRESH_MS = 15_000;
+const MEASURE_TIMEOUT_MS = 2_000;
+
+export type RelayPathKind = "relay-udp" | "relay-tcp";
+
+/** A way to one peer through a relay, kept alive until it is closed or lost. */
+export interface RelayPath extends AsyncDisposable {
+  readonly peer: NodeKey;
+  readonly relayKey: NodeKey;
+  /** To send to, and what comes from the peer comes from there. */
+  readonly endpoint: Endpoint;
+  readonly kind: RelayPathKind;
+}
+
+export interface RelayClientOptions {
+  nodeKey: NodeKey;
+  sign: Sign;
+  coordinator: RelayCoordinator;
+  /** From the node's own port. */
+  send: SendDatagram;
+  /** That port. */
+  nodePort: number;
+  clock: Clock;
+  random: Random;
+  log: Log;
+  /** The relay has forgotten the path or is away: it carries nothing any more. */
+  onLost: (path: RelayPath, reason: string) => void;
+  /** "host:port" to an address that can be sent to; the system's resolver unless told. */
+  resolve?: (name: string) => Promise<Endpoint>;
+  /** A WebSocket and its loopback socket unless told. */
+  openStandIn?: (options: StandInOptions, signal: AbortSignal) => Promise<StandInLine>;
+}
+
+export interface StandInLine extends RelayLine, Disposable {
+  readonly endpoint: Endpoint;
+}
+
+/** What a path was made with. */
+interface Bound {
+  line: RelayLine & Partial<Disposable>;
+  endpoint: Endpoint;
+  kind: RelayPathKind;
+  /** That the line leads to; 0 for a connection. */
+  port: number;
+  nonce: Uint8Array;
+}
+
+export class RelayClient implements AsyncDisposable {
+  readonly #options: RelayClientOptions;
+  readonly #exchange: RelayExchange;
+  readonly #stun: StunClient;
+  readonly #paths = new Map<NodeKey, Promise<KeptPath>>();
+  readonly #closed = new AbortController();
+  #latencies: RelayLatencies = new Map();
+  #udpWorks: boolean | undefined;
+
+  constructor(options: RelayClientOptions) {
+    this.#options = options;
+    this.#exchange = new RelayExchange(options);
+    this.#stun = new StunClient(options);
+  }
+
+  /** Whether the last measurement had an answer by UDP; undefined before the first. */
+  get udpWorks(): boolean | undefined {
+    return this.#udpWorks;
+  }
+
+  /**
+   * To be given every STUN datagram; true if it answered a message of ours. Others are left to
+   * whom they concern.
+   */
+  handle(bytes: Uint8Array, from: Endpoint): boolean {
+    return this.#exchange.handle(bytes, formatEndpoint(from)) || this.#stun.handle(bytes, from);
+  }
+
+  /**
+   * Measures the round trip to every relay and tells the coordinator, which picks by that. Throws
+   * what its calls throw.
+   */
+  async measure(signal: AbortSignal): Promise<RelayLatencies> {
+    const { coordinator } = this.#options;
+    const either = AbortSignal.any([signal, this.#closed.signal]);
+    const places = await coordinator.relays(this.#latencies, either);
+    const servers = await this.#resolved(places);
+    const timeoutMs = MEASURE_TIMEOUT_MS;
+    const answers = await this.#stun.query(servers, { timeoutMs, signal: either });
+    const rttOf = new Map(answers.map(({ server, rttMs }) => [server.name, rttMs]));
+    this.#latencies = new Map(places.flatMap(({ relayKey, udp }) => {
+      const rttMs = rttOf.get(udp);
+      return rttMs === undefined ? [] : [[relayKey, rttMs] as const];
+    }));
+    if (places.length > 0) this.#udpWorks = answers.length > 0;
+    if (this.#latencies.size > 0) await coordinator.relays(this.#latencies, either);
+    return this.#latencies;
+  }
+
+  async #resolved(places: readonly RelayPlace[]) {
+    const resolved = await Promise.allSettled(places.map(async ({ udp }) => ({
+      name: udp,
+      endpoint: await this.#resolve(udp),
+    })));
+    return resolved.flatMap((r) => r.status === "fulfilled" ? [r.value] : []);
+  }
+
+  async #resolve(name: string): Promise<Endpoint> {
+    const { resolve } = this.#options;
+    if (resolve) return await resolve(name);
+    const [server] = await resolveServers([name]);
+    return server!.endpoint;
+  }
+
+  /**
+   * The path to that peer, the one there is or a new one, once data can go by it. The peer has to
+   * do the same. Throws {@link RelayError}, what the coordinator's calls throw, or the signal's
+   * reason.
+   */
+  allocate(peer: NodeKey, signal: AbortSignal): Promise<RelayPath> {
+    const existing = this.#paths.get(peer);
+    if (existing) return existing;
+    const made = this.#make(peer, AbortSignal.any([signal, this.#closed.signal]));
+    this.#paths.set(peer, made);
+    made.catch(() => this.#paths.delete(peer));
+    return made;
+  }
+
+  async #make(peer: NodeKey, signal: AbortSignal): Promise<KeptPath> {
+    const { coordinator, log } = this.#options;
+    const offer = await coordinator.relay(peer, this.#latencies, signal);
+    const path: KeptPath = new KeptPath({
+      peer,
+      offer,
+      bound: await this.#bind(offer, signal, (reason) => path.lose(reason)),
+      exchange: this.#exchange,
+      clock: this.#options.clock,
+      log,
+      renewGrant: (signal) => coordinator.relay(peer, this.#latencies, signal),
+      onEnd: (reason) => {
+        this.#paths.delete(peer);
+        if (reason !== undefined) this.#options.onLost(path, reason);
+      },
+    });
+    return path;
+  }
+
+  async #bind(
+    offer: RelayOffer,
+    signal: AbortSignal,
+    onClosed: (reason: string) => void,
+  ): Promise<Bound> {
+    if (this.#udpWorks === false) return await this.#bindByWebSocket(offer, signal, onClosed);
+    try {
+      return await this.#bindByUdp(offer, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      // A relay that answers by UDP would say the same by WebSocket.
+      if (error instanceof RelayError && error.code !== undefined) throw error;
+      this.#options.log.debug("relay not reached by UDP", { error: errorText(error) });
+      return await this.#bindByWebSocket(offer, signal, onClosed);
+    }
+  }
+
+  /** Allocates at the main port, then binds at the relayed one, where a NAT may map differently. */
+  async #bindByUdp({ udp, grant }: RelayOffer, signal: AbortSignal): Promise<Bound> {
+    const main = await this.#resolve(udp);
+    const allocated = await this.#exchange.ask(
+      this.#udpLine(main),
+      { grant, port: 0 },
+      undefined,
+      signal,
+    );
+    const endpoint = { ip: main.ip, port: allocated.port };
+    const line = this.#udpLine(endpoint);
+    const { port } = endpoint;
+    // Good there too, unless the NAT maps by destination.
+    const bound = await this.#exchange.ask(line, { grant, port }, allocated.nonce, signal);
+    return { line, endpoint, kind: "relay-udp", port, nonce: bound.nonce };
+  }
+
+  #udpLine(to: Endpoint): RelayLine {
+    return { key: formatEndpoint(to), send: (bytes) => this.#options.send(bytes, to) };
+  }
+
+  async #bindByWebSocket(
+    { ws: url, grant }: RelayOffer,
+    signal: AbortSignal,
+    onClosed: (reason: string) => void,
+  ): Promise<Bound> {
+    const { nodePort, clock, random, openStandIn = StandIn.open } = this.#options;
+    let isBound = false;
+    const standIn: StandInLine = await openStandIn({
+      url,
+      nodePort,
+      clock,
+      random,
+      onMessage: (bytes) => this.#exchange.handle(bytes, standIn.key),
+      onClosed: (reason) => isBound && onClosed(reason),
+    }, signal);
+    try {
+      const ask = { grant, port: 0 };
+      const { nonce } = await this.#exchange.ask(standIn, ask, undefined, signal);
+      isBound = true;
+      return { line: standIn, endpoint: standIn.endpoint, kind: "relay-tcp", port: 0, nonce };
+    } catch (error) {
+      standIn[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Closes all paths. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed.abort(new RelayError("the relay client was closed"));
+    const paths = await Promise.allSettled(this.#paths.values());
+    for (const path of paths) {
+      if (path.status === "fulfilled") await path.value[Symbol.asyncDispose]();
+    }
+  }
+}
+
+interface KeptPathOptions {
+  peer: NodeKey;
+  offer: RelayOffer;
+  bound: Bound;
+  exchange: RelayExchange;
+  clock: Clock;
+  log: Log;
+  renewGrant: (signal: AbortSignal) => Promise<RelayOffer>;
+  /** Called once; without a reason it was closed on purpose. */
+  onEnd: (reason?: string) => void;
+}
+
+class KeptPath implements RelayPath {
+  readonly peer: NodeKey;
+  readonly relayKey: NodeKey;
+  readonly endpoint: Endpoint;
+  readonly kind: RelayPathKind;
+  readonly #options: KeptPathOptions;
+  readonly #ended = new AbortController();
+  readonly #refreshing: Promise<void>;
+  #grant: Uint8Array;
+  #renewAtMs: number;
+
+  constructor(options: KeptPathOptions) {
+    const { peer, offer, bound } = options;
+    this.#options = options;
+    this.peer = peer;
+    this.relayKey = offer.relayKey;
+    this.endpoint = bound.endpoint;
+    this.kind = bound.kind;
+    this.#grant = offer.grant;
+    this.#renewAtMs = this.#halfwayTo(offer);
+    this.#refreshing = this.#refreshUntilEnded();
+  }
+
+  lose(reason: string): void {
+    if (this.#ended.signal.aborted) return;
+    this.#end();
+    this.#options.onEnd(reason);
+  }
+
+  /** The relay forgets it after its lifetime. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#ended.signal.aborted) {
+      this.#end();
+      this.#options.onEnd();
+    }
+    await this.#refreshing;
+  }
+
+  #end(): void {
+    this.#ended.abort();
+    this.#options.bound.line[Symbol.dispose]?.();
+  }
+
+  async #refreshUntilEnded(): Promise<void> {
+    const { clock } = this.#options;
+    const { signal } = this.#ended;
+    try {
+      while (true) {
+        await clock.sleep(REFRESH_MS, signal);
+        await this.#refresh(signal);
+      }
+    } catch (error) {
+      this.lose(errorText(error)); // unless it was closed
+    }
+  }
+
+  async #refresh(signal: AbortSignal): Promise<void> {
+    const { bound, exchange } = this.#options;
+    await this.#renewGrant(signal);
+    const ask = { grant: this.#grant, port: bound.port };
+    const { nonce } = await exchange.ask(bound.line, ask, bound.nonce, signal);
+    bound.nonce = nonce;
+  }
+
+  /** A coordinator that is away is asked again with the next refresh, until the grant ends. */
+  async #renewGrant(signal: AbortSignal): Promise<void> {
+    const { clock, renewGrant, log } = this.#options;
+    if (clock.wallMs() < this.#renewAtMs) return;
+    try {
+      const offer = await renewGrant(signal);
+      if (offer.relayKey !== this.relayKey) return this.lose("the coordinator names another relay");
+      this.#grant = offer.grant;
+      this.#renewAtMs = this.#halfwayTo(offer);
+    } catch (error) {
+      signal.throwIfAborted();
+      log.warn("relay grant not renewed", { peer: this.peer, error: errorText(error) });
+    }
+  }
+
+  #halfwayTo({ expiresAt }: RelayOffer): number {
+    const nowMs = this.#options.clock.wallMs();
+    return nowMs + Math.max(0, Date.parse(expiresAt) - nowMs) / 2;
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * Asks a relay: hello for a nonce, then the signed request, each repeated until it is answered. It
+ * owns no socket: messages go out by the line that is asked over and come in by `handle`.
+ */
+import { toHex } from "../bytes.ts";
+import type { Clock, Random } from "../edges.ts";
+import { GretunError } from "../errors.ts";
+import type { NodeKey, Sign } from "../keys.ts";
+import { StunFormatError, TX_ID_LENGTH } from "../stun/mod.ts";
+import { decodeRelayMessage, encodeHello, encodeRequest, RELAY_ERROR_CODE } from "./messages.ts";
+
+/** Pauses after each message that stays without answer: 20 % loss each way defeats 1 in 1300. */
+const PAUSES_MS = [200, 300, 500, 800, 1200, 1500, 1500] as const;
+/** A relay that knows only to send new nonces is none. */
+const MAX_NONCES = 3;
+
+/** A way to a relay: a UDP port of it, or a connection. */
+export interface RelayLine {
+  /** Answers come from there. */
+  readonly key: string;
+  send(bytes: Uint8Array): void;
+}
+
+export interface RelayAsk {
+  grant: Uint8Array;
+  /** The relayed port that is asked, or 0: see `RelayRequest`. */
+  port: number;
+}
+
+/** The relay did not answer, or said no; `code` is absent where no answer came. */
+export class RelayError extends GretunError {
+  override name = "RelayError";
+  readonly code?: number;
+
+  constructor(message: string, code?: number) {
+    super(message, hintFor(code));
+    if (code !== undefined) this.code = code;
+  }
+}
+
+function hintFor(code: number | undefined): string {
+  switch (code) {
+    case undefined:
+      return "Check that the relay runs and that its UDP port or its HTTP port can be reached";
+    case RELAY_ERROR_CODE.FORBIDDEN:
+      return "Check the clocks of the relay and of the coordinator, and that it is the relay's own";
+    case RELAY_ERROR_CODE.QUOTA:
+    case RELAY_ERROR_CODE.FULL:
+      return "Start another relay, or give this one more ports with --relay-ports";
+    default:
+      return "Look into the relay's log";
+  }
+}
+
+type Answer = ReturnType<typeof decodeRelayMessage> & { kind: "success" | "error" };
+
+interface Waiting {
+  line: string;
+  take: (answer: Answer) => void;
+}
+
+export class RelayExchange {
+  readonly #options: { nodeKey: NodeKey; sign: Sign; clock: Clock; random: Random };
+  /** By transaction id. */
+  readonly #waiting = new Map<string, Waiting>();
+  #lastTimestampMs = 0;
+
+  constructor(options: { nodeKey: NodeKey; sign: Sign; clock: Clock; random: Random }) {
+    this.#options = options;
+  }
+
+  /** True if it answers a message of ours that went out by that line. */
+  handle(bytes: Uint8Array, line: string): boolean {
+    const answer = tryDecode(bytes);
+    if (!answer) return false;
+    const waiting = this.#waiting.get(toHex(answer.txId));
+    if (waiting?.line !== line) return false;
+    waiting.take(answer);
+    return true;
+  }
+
+  /**
+   * The relayed port and the nonce to begin with next time. Throws {@link RelayError}, or the
+   * signal's reason.
+   */
+  async ask(
+    line: RelayLine,
+    ask: RelayAsk,
+    nonce: Uint8Array | undefined,
+    signal: AbortSignal,
+  ): Promise<{ port: number; lifetimeSeconds: number; nonce: Uint8Array }> {
+    let nonces = 0;
+    for (let tries = 0; tries < PAUSES_MS.length;) {
+      const answer = await this.#once(line, ask, nonce, PAUSES_MS[tries]!, signal);
+      if (!answer) {
+        tries++;
+      } else if (answer.kind === "success") {
+        // Only a request with a nonce has success.
+        if (nonce) return { ...answer, nonce };
+      } else if (answer.code === RELAY_ERROR_CODE.UNAUTHENTICATED && answer.nonce) {
+        if (++nonces > MAX_NONCES) throw new RelayError("the relay takes no nonce", answer.code);
+        nonce = answer.nonce.slice();
+      } else {
+        throw new RelayError(`the relay refused: ${answer.code}`, answer.code);
+      }
+    }
+    throw new RelayError(`the relay does not answer at ${line.key}`);
+  }
+
+  /** One message and its answer; undefined when none came in time. */
+  async #once(
+    line: RelayLine,
+    ask: RelayAsk,
+    nonce: Uint8Array | undefined,
+    pauseMs: number,
+    signal: AbortSignal,
+  ): Promise<Answer | undefined> {
+    signal.throwIfAborted();
+    const { nodeKey, sign, clock, random } = this.#options;
+    const txId = random(TX_ID_LENGTH);
+    const bytes = nonce
+      ? await encodeRequest(
+        { ...ask, txId, nonce, node: nodeKey, timestampMs: this.#timestamp() },
+        sign,
+      )
+      : encodeHello(txId);
+    const id = toHex(txId);
+    const answered = new AbortController();
+    let answer: Answer | undefined;
+    this.#waiting.set(id, {
+      line: line.key,
+      take: (taken) => {
+        answer = taken;
+        answered.abort();
+      },
+    });
+    try {
+      line.send(bytes);
+      await clock.sleep(pauseMs, AbortSignal.any([answered.signal, signal]));
+    } catch {
+      signal.throwIfAborted();
+    } finally {
+      this.#waiting.delete(id);
+    }
+    return answer;
+  }
+
+  /** Later than any before, also when the clock stands still or is set back. */
+  #timestamp(): number {
+    this.#lastTimestampMs = Math.max(this.#lastTimestampMs + 1, this.#options.clock.wallMs());
+    return this.#lastTimestampMs;
+  }
+}
+
+function tryDecode(bytes: Uint8Array): Answer | undefined {
+  try {
+    const message = decodeRelayMessage(bytes);
+    return message.kind === "success" || message.kind === "error" ? message : undefined;
+  } catch (error) {
+    if (error instanceof StunFormatError) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,94 @@
+/** A relay's metrics, by prom-client; every one is there from the first scrape. */
+import client from "prom-client";
+import { DESK_RESULTS, type DeskResult } from "./desk.ts";
+
+export const RELAY_TRANSPORTS = ["udp", "ws"] as const;
+export type RelayTransport = typeof RELAY_TRANSPORTS[number];
+
+export const RELAY_DROPS = [
+  "unknown-source",
+  "unbound-peer",
+  "rate",
+  "too-long",
+  "buffer-full",
+  "send-failed",
+] as const;
+export type RelayDrop = typeof RELAY_DROPS[number];
+
+export class RelayMetrics {
+  readonly #registry = new client.Registry();
+  readonly #packets = new client.Counter({
+    name: "gretun_relay_packets_total",
+    help: "Datagrams forwarded, by what they went out by",
+    labelNames: ["transport"],
+    registers: [this.#registry],
+  });
+  readonly #bytes = new client.Counter({
+    name: "gretun_relay_bytes_total",
+    help: "Payload bytes of datagrams forwarded, by what they went out by",
+    labelNames: ["transport"],
+    registers: [this.#registry],
+  });
+  readonly #drops = new client.Counter({
+    name: "gretun_relay_drops_total",
+    help: "Datagrams not forwarded, by reason",
+    labelNames: ["reason"],
+    registers: [this.#registry],
+  });
+  readonly #requests = new client.Counter({
+    name: "gretun_relay_requests_total",
+    help: "Messages to the relay itself, by result",
+    labelNames: ["result"],
+    registers: [this.#registry],
+  });
+  // Counted here and not by the counters: those cost more than forwarding does.
+  readonly #forwarded = { udp: { packets: 0, bytes: 0 }, ws: { packets: 0, bytes: 0 } };
+
+  /** `table` is asked when somebody looks. */
+  constructor(table: () => { allocations: number; ports: number; connections: number }) {
+    for (const result of DESK_RESULTS) this.#requests.inc({ result }, 0);
+    for (const reason of RELAY_DROPS) this.#drops.inc({ reason }, 0);
+    const gauge = (name: string, help: string, look: () => number) =>
+      new client.Gauge({
+        name,
+        help,
+        registers: [this.#registry],
+        collect() {
+          this.set(look());
+        },
+      });
+    gauge("gretun_relay_allocations", "Allocations that live", () => table().allocations);
+    gauge("gretun_relay_ports", "Relayed UDP ports that are open", () => table().ports);
+    gauge("gretun_relay_connections", "WebSockets that are open", () => table().connections);
+  }
+
+  forwarded(transport: RelayTransport, bytes: number): void {
+    const count = this.#forwarded[transport];
+    count.packets++;
+    count.bytes += bytes;
+  }
+
+  dropped(reason: RelayDrop): void {
+    this.#drops.inc({ reason });
+  }
+
+  requested(result: DeskResult): void {
+    this.#requests.inc({ result });
+  }
+
+  /** Prometheus text format 0.0.4. */
+  async text(): Promise<string> {
+    this.#packets.reset();
+    this.#bytes.reset();
+    for (const transport of RELAY_TRANSPORTS) {
+      const { packets, bytes } = this.#forwarded[transport];
+      this.#packets.inc({ transport }, packets);
+      this.#bytes.inc({ transport }, bytes);
+    }
+    return await this.#registry.metrics();
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+}

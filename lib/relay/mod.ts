@@ -1,0 +1,27 @@
+/**
+ * Relays: a server that forwards UDP between the two nodes of a pair, and the client that a node
+ * goes through one with.
+ *
+ * @example
+ * const relays = new RelayClient({ nodeKey, sign, coordinator, send, clock, random, log, nodePort });
+ * const path = await relays.allocate(peer, signal);
+ * setLink(path.endpoint); // the peer, as far as the kernel knows
+ */
+export {
+  RelayClient,
+  type RelayClientOptions,
+  type RelayPath,
+  type RelayPathKind,
+} from "./client.ts";
+export { RelayError } from "./exchange.ts";
+export {
+  decodeGrant,
+  encodeGrant,
+  type Grant,
+  GRANT_LENGTH,
+  type NodePair,
+  nodePair,
+  verifyGrant,
+} from "./grants.ts";
+export type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from "./places.ts";
+export { RelayServer, type RelayServerOptions } from "./server.ts";

@@ -1,0 +1,302 @@
+/**
+ * A relay: a main UDP port where nodes measure latency (STUN binding) and ask for allocations, a
+ * relayed port for each of them, and WebSockets for nodes that have no UDP.
+ *
+ * The path of a datagram: it arrives at a relayed port; what is a relay message goes to the desk;
+ * anything else goes, untouched and unread, to where the other side of the allocation is bound.
+ */
+import { type Endpoint, formatEndpoint, parseIp } from "../addr.ts";
+import { type Clock, type Log, type Random } from "../edges.ts";
+import { errorText } from "../errors.ts";
+import type { NodeKey } from "../keys.ts";
+import { answerBinding, SourceLimit } from "../stun/mod.ts";
+import { Allocations, type PortOpening, type Side, type Via } from "./allocations.ts";
+import { Desk } from "./desk.ts";
+import { isRelayMessage } from "./messages.ts";
+import { type RelayDrop, RelayMetrics, type RelayTransport } from "./metrics.ts";
+import { type WebSocketConnection, WebSocketConnections } from "./web_socket.ts";
+
+const SWEEP_MS = 5_000;
+/** Longer than any datagram that a network carries; one that fills it is dropped. */
+const MAX_DATAGRAM = 16 * 1024;
+const BINDING_ANSWERS_PER_SECOND = 50;
+/** After a failed receive, so that an error that stays does not take the whole CPU. */
+const PAUSE_AFTER_ERROR_MS = 100;
+
+export interface RelayServerOptions {
+  /** Address to bind all ports of the relay on; empty: all of both families. */
+  hostname: string;
+  /** The main port; 0 takes a free one. */
+  port: number;
+  /** Relayed ports, both included. */
+  ports: { from: number; to: number };
+  /** Of one allocation, both directions together; 0: no limit. */
+  bytesPerSecond: number;
+  relayKey: NodeKey;
+  /** The coordinator's key, undefined as long as it is not known. */
+  grantKey: () => NodeKey | undefined;
+  clock: Clock;
+  random: Random;
+  log: Log;
+}
+
+/** Where a side is bound. */
+interface RelayVia extends Via {
+  readonly transport: RelayTransport;
+  /** Undefined when it went out. `bytes` may be used again when the promise has resolved. */
+  send(bytes: Uint8Array): Promise<RelayDrop | undefined> | RelayDrop | undefined;
+}
+
+export class RelayServer implements Disposable {
+  readonly metrics: RelayMetrics;
+  readonly #options: RelayServerOptions;
+  readonly #closed = new AbortController();
+  readonly #allocations: Allocations<RelayVia>;
+  readonly #desk: Desk<RelayVia>;
+  readonly #bindings = new SourceLimit(BINDING_ANSWERS_PER_SECOND);
+  readonly #mainSockets: Deno.DatagramConn[];
+  readonly #sockets = new Map<number, Deno.DatagramConn[]>();
+  readonly #webSockets: WebSocketConnections;
+  readonly #sideOf = new WeakMap<WebSocketConnection, Side<RelayVia>>();
+
+  /** Throws Deno's error when the main port cannot be had. */
+  constructor(options: RelayServerOptions) {
+    this.#options = options;
+    const { ports, bytesPerSecond, relayKey, grantKey, random } = options;
+    this.metrics = new RelayMetrics(() => ({
+      allocations: this.#allocations.size,
+      ports: this.#allocations.openPorts,
+      connections: this.#webSockets.size,
+    }));
+    this.#allocations = new Allocations({
+      ports: {
+        ...ports,
+        open: (port) => this.#open(port),
+        close: (port) => this.#close(port),
+      },
+      bytesPerSecond,
+    });
+    this.#desk = new Desk({
+      allocations: this.#allocations,
+      relayKey,
+      grantKey,
+      random,
+      onResult: (result) => this.metrics.requested(result),
+    });
+    this.#webSockets = new WebSocketConnections({
+      onMessage: (connection, bytes) => this.#fromWebSocket(connection, bytes),
+      onClosed: (connection) => this.#unbind(connection),
+      isBound: (connection) => this.#sideOf.get(connection)?.via === connection,
+    });
+    this.#mainSockets = listen(options.hostname, options.port);
+    for (const socket of this.#mainSockets) {
+      void this.#receive(socket, (bytes, from) => this.#atMainPort(socket, bytes, from));
+    }
+    void this.#sweepUntilClosed();
+  }
+
+  /** The main port's addresses. */
+  get endpoints(): Endpoint[] {
+    return this.#mainSockets.map(({ addr }) => endpointOf(addr as Deno.NetAddr));
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#closed.signal.aborted) return;
+    this.#closed.abort();
+    const sockets = [...this.#sockets.values()].flat();
+    for (const socket of [...this.#mainSockets, ...sockets]) socket.close();
+    this.#webSockets.close();
+  }
+
+  async #sweepUntilClosed(): Promise<void> {
+    const { clock, log } = this.#options;
+    const { signal } = this.#closed;
+    while (!signal.aborted) {
+      await clock.sleep(SWEEP_MS, signal).catch(() => {});
+      this.#webSockets.sweep(clock.nowMs());
+      for (const { nodes } of this.#allocations.sweep(clock.nowMs())) {
+        log.debug("relay allocation ended", { node: nodes[0], peer: nodes[1] });
+      }
+    }
+  }
+
+  // --- UDP
+
+  #open(port: number): PortOpening {
+    try {
+      const sockets = listen(this.#options.hostname, port);
+      this.#sockets.set(port, sockets);
+      for (const socket of sockets) {
+        void this.#receive(socket, (bytes, from) => this.#atRelayedPort(socket, port, bytes, from));
+      }
+      return "open";
+    } catch (error) {
+      if (error instanceof Deno.errors.AddrInUse) return "taken";
+      this.#options.log.warn("relayed port cannot be opened", { port, error: errorText(error) });
+      return "failed";
+    }
+  }
+
+  #close(port: number): void {
+    for (const socket of this.#sockets.get(port) ?? []) socket.close();
+    this.#sockets.delete(port);
+  }
+
+  /** Until the socket is closed. One at a time: the next one waits until this one has left. */
+  async #receive(
+    socket: Deno.DatagramConn,
+    onDatagram: (bytes: Uint8Array, from: Deno.NetAddr) => Promise<void> | void,
+  ): Promise<void> {
+    const { clock, log } = this.#options;
+    const buffer = new Uint8Array(MAX_DATAGRAM);
+    while (true) {
+      try {
+        const [bytes, from] = await socket.receive(buffer);
+        if (bytes.length === MAX_DATAGRAM) this.metrics.dropped("too-long");
+        else await onDatagram(bytes, from as Deno.NetAddr);
+      } catch (error) {
+        // What a socket says whose port was closed.
+        if (error instanceof Deno.errors.BadResource || error instanceof Deno.errors.Interrupted) {
+          return;
+        }
+        log.debug("relay receive failed", { error: errorText(error) });
+        await clock.sleep(PAUSE_AFTER_ERROR_MS, this.#closed.signal).catch(() => {});
+        if (this.#closed.signal.aborted) return;
+      }
+    }
+  }
+
+  #atMainPort(socket: Deno.DatagramConn, bytes: Uint8Array, from: Deno.NetAddr): void {
+    if (isRelayMessage(bytes)) return this.#answer(bytes, socket, from, 0);
+    const source = endpointOf(from);
+    if (!this.#bindings.allow(source.ip, this.#options.clock.nowMs())) return;
+    const answer = answerBinding(bytes, source);
+    if (answer) void socket.send(answer, from).catch(() => {});
+  }
+
+  #atRelayedPort(
+    socket: Deno.DatagramConn,
+    port: number,
+    bytes: Uint8Array,
+    from: Deno.NetAddr,
+  ): Promise<void> | void {
+    if (isRelayMessage(bytes)) return this.#answer(bytes, socket, from, port);
+    const side = this.#allocations.boundTo(port, formatEndpoint(endpointOf(from)));
+    if (!side) return this.metrics.dropped("unknown-source");
+    return this.#forward(side, bytes);
+  }
+
+  /** Not waited for: data goes on while signatures are looked at. */
+  #answer(
+    bytes: Uint8Array,
+    socket: Deno.DatagramConn,
+    from: Deno.NetAddr,
+    port: number,
+  ): void {
+    const endpoint = endpointOf(from);
+    const source = formatEndpoint(endpoint);
+    const arrival = {
+      source,
+      ip: endpoint.ip,
+      port,
+      ...(port === 0 ? {} : { via: udpVia(source, socket, from) }),
+    };
+    this.#atDesk(bytes, arrival).then(async ({ answer }) => {
+      if (answer) await socket.send(answer, from);
+    }).catch((error) => {
+      this.#options.log.debug("relay answer failed", { error: errorText(error) });
+    });
+  }
+
+  /** The receive buffer is used again before the desk has looked at everything. */
+  #atDesk(bytes: Uint8Array, arrival: Parameters<Desk<RelayVia>["answer"]>[1]) {
+    const { clock } = this.#options;
+    const time = { nowMs: clock.nowMs(), wallMs: clock.wallMs() };
+    return this.#desk.answer(bytes.slice(), arrival, time);
+  }
+
+  async #forward(from: Side<RelayVia>, bytes: Uint8Array): Promise<void> {
+    const to = this.#allocations.forward(from, bytes.length, this.#options.clock.nowMs());
+    if (typeof to === "string") return this.metrics.dropped(to);
+    const drop = await to.via.send(bytes);
+    if (drop) this.metrics.dropped(drop);
+    else this.metrics.forwarded(to.via.transport, bytes.length);
+  }
+
+  // --- WebSocket
+
+  /** The answer to an HTTP request that asks for one; `ip` is where it came from. */
+  acceptWebSocket(request: Request, ip: string): Response {
+    return this.#webSockets.accept(request, ip, this.#options.clock.nowMs());
+  }
+
+  #fromWebSocket(connection: WebSocketConnection, bytes: Uint8Array<ArrayBuffer>): void {
+    if (isRelayMessage(bytes)) {
+      this.#answerWebSocket(connection, bytes).catch((error) => {
+        this.#options.log.debug("relay answer failed", { error: errorText(error) });
+      });
+      return;
+    }
+    const side = this.#sideOf.get(connection);
+    if (side?.via === connection) void this.#forward(side, bytes);
+    else this.metrics.dropped("unknown-source");
+  }
+
+  async #answerWebSocket(connection: WebSocketConnection, bytes: Uint8Array): Promise<void> {
+    const { key: source, ip } = connection;
+    const arrival = { source, ip, port: 0, via: connection };
+    const { answer, bound } = await this.#atDesk(bytes, arrival);
+    if (bound && bound !== this.#sideOf.get(connection)) {
+      this.#unbind(connection);
+      this.#sideOf.set(connection, bound);
+    }
+    if (answer) connection.send(answer);
+  }
+
+  #unbind(connection: WebSocketConnection): void {
+    const side = this.#sideOf.get(connection);
+    if (side) this.#allocations.unbind(connection, side);
+  }
+}
+
+function udpVia(key: string, socket: Deno.DatagramConn, to: Deno.NetAddr): RelayVia {
+  return {
+    key,
+    transport: "udp",
+    send: async (bytes) => {
+      try {
+        await socket.send(bytes, to);
+        return undefined;
+      } catch {
+        return "send-failed";
+      }
+    },
+  };
+}
+
+/** All or none. Without a hostname: as `openListen` of the programs does it. */
+function listen(hostname: string, port: number): Deno.DatagramConn[] {
+  const open = (hostname: string, port: number) =>
+    Deno.listenDatagram({ transport: "udp", hostname, port });
+  if (hostname !== "") return [open(hostname, port)];
+  const sockets: Deno.DatagramConn[] = [];
+  try {
+    sockets.push(open("::", port));
+    port = (sockets[0]!.addr as Deno.NetAddr).port;
+  } catch (error) {
+    if (error instanceof Deno.errors.AddrInUse) throw error;
+  }
+  try {
+    sockets.push(open("0.0.0.0", port));
+  } catch (error) {
+    const isTakenByFirst = sockets.length > 0 && error instanceof Deno.errors.AddrInUse;
+    if (isTakenByFirst) return sockets;
+    for (const socket of sockets) socket.close();
+    throw error;
+  }
+  return sockets;
+}
+
+function endpointOf({ hostname, port }: Deno.NetAddr): Endpoint {
+  return { ip: parseIp(hostname), port };
+}

@@ -1,0 +1,156 @@
+/**
+ * The relay over WebSocket, its node's end. A UDP socket of loopback stands in for the peer: what
+ * the node sends there goes through the connection, and what comes by it is sent to the node's port
+ * from there. So the kernel's link has a remote address and port like any other.
+ */
+import { type Endpoint, formatEndpoint, parseIp } from "../addr.ts";
+import type { Clock, Random } from "../edges.ts";
+import { isRelayMessage } from "./messages.ts";
+import { RelayError, type RelayLine } from "./exchange.ts";
+
+const OPEN_TIMEOUT_MS = 8_000;
+const MAX_DATAGRAM = 16 * 1024;
+/** What waits for a slow network; more is dropped, as a queue of a router would. */
+const MAX_BUFFERED = 256 * 1024;
+const NODE_IP = "127.0.0.1";
+/** An address that something else has is as likely as not to be hit once in a million. */
+const ADDRESS_TRIES = 4;
+
+export interface StandInOptions {
+  /** ws: or wss: */
+  url: string;
+  /** The node's UDP port, on 127.0.0.1. */
+  nodePort: number;
+  clock: Clock;
+  random: Random;
+  /** A relay message came by the connection. */
+  onMessage: (bytes: Uint8Array) => void;
+  /** The connection has ended by itself; called once. */
+  onClosed: (reason: string) => void;
+}
+
+export class StandIn implements RelayLine, Disposable {
+  readonly key: string;
+  /** Where the node sends what is for the peer, and what comes from the peer comes from. */
+  readonly endpoint: Endpoint;
+  readonly #socket: Deno.DatagramConn;
+  readonly #web: WebSocket;
+  readonly #node: Deno.NetAddr;
+  readonly #options: StandInOptions;
+  #isClosed = false;
+
+  /** Resolves when the connection is open. Throws {@link RelayError} or the signal's reason. */
+  static async open(options: StandInOptions, signal: AbortSignal): Promise<StandIn> {
+    signal.throwIfAborted();
+    const web = new WebSocket(options.url);
+    web.binaryType = "arraybuffer";
+    try {
+      await opened(web, options, signal);
+      return new StandIn(web, options);
+    } catch (error) {
+      web.onerror = (event) => event.preventDefault();
+      web.close();
+      signal.throwIfAborted();
+      throw error;
+    }
+  }
+
+  private constructor(web: WebSocket, options: StandInOptions) {
+    this.#options = options;
+    this.#web = web;
+    this.#node = { transport: "udp", hostname: NODE_IP, port: options.nodePort };
+    this.#socket = listenSomewhere(options.random);
+    const { hostname, port } = this.#socket.addr as Deno.NetAddr;
+    this.endpoint = { ip: parseIp(hostname), port };
+    this.key = `${options.url} ${formatEndpoint(this.endpoint)}`;
+    web.onmessage = ({ data }) => {
+      if (data instanceof ArrayBuffer) this.#fromRelay(new Uint8Array(data));
+    };
+    web.onerror = (event) => event.preventDefault();
+    web.onclose = ({ code, reason }) => this.#end(reason || `closed with ${code}`);
+    void this.#receive();
+  }
+
+  /** To the relay itself, or to the peer. Dropped while too much waits. */
+  send(bytes: Uint8Array): void {
+    if (this.#web.readyState !== WebSocket.OPEN || this.#web.bufferedAmount > MAX_BUFFERED) return;
+    this.#web.send(bytes.slice());
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#socket.close();
+    if (this.#web.readyState <= WebSocket.OPEN) this.#web.close();
+  }
+
+  #fromRelay(bytes: Uint8Array): void {
+    if (isRelayMessage(bytes)) this.#options.onMessage(bytes);
+    else if (!this.#isClosed) void this.#socket.send(bytes, this.#node).catch(() => {});
+  }
+
+  #end(reason: string): void {
+    if (this.#isClosed) return;
+    this[Symbol.dispose]();
+    this.#options.onClosed(reason);
+  }
+
+  /** Other programs of this host are not the node, and could forge what goes to the peer. */
+  async #receive(): Promise<void> {
+    const buffer = new Uint8Array(MAX_DATAGRAM);
+    while (!this.#isClosed) {
+      try {
+        const [bytes, from] = await this.#socket.receive(buffer);
+        const { hostname, port } = from as Deno.NetAddr;
+        const isNode = hostname === NODE_IP && port === this.#node.port;
+        if (isNode && bytes.length < MAX_DATAGRAM) this.send(bytes);
+      } catch (error) {
+        if (this.#isClosed) return;
+        // Nobody listens at the node's port: ECONNREFUSED of an earlier send.
+        if (!(error instanceof Deno.errors.ConnectionRefused)) return this.#end(String(error));
+      }
+    }
+  }
+}
+
+async function opened(
+  web: WebSocket,
+  { url, clock }: StandInOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const done = new AbortController();
+  const isOpen = new Promise<void>((resolve, reject) => {
+    web.onopen = () => resolve();
+    web.onerror = (event) => {
+      event.preventDefault();
+      const reason = event instanceof ErrorEvent ? `: ${event.message}` : "";
+      reject(new RelayError(`the relay does not answer at ${url}${reason}`));
+    };
+    web.onclose = () => reject(new RelayError(`the relay at ${url} closed the connection`));
+  });
+  const tooLate = clock.sleep(OPEN_TIMEOUT_MS, AbortSignal.any([done.signal, signal]))
+    .then(() => Promise.reject(new RelayError(`the relay does not answer at ${url}`)));
+  try {
+    await Promise.race([isOpen, tooLate]);
+  } finally {
+    done.abort();
+    isOpen.catch(() => {});
+    tooLate.catch(() => {});
+  }
+}
+
+/**
+ * 127.64.0.0/10, another address for each peer: a kernel tunnel without a key is told from others
+ * by its remote address alone.
+ */
+function listenSomewhere(random: Random): Deno.DatagramConn {
+  for (let tries = 1;; tries++) {
+    const [a, b, c] = random(3);
+    const hostname = `127.${64 + (a! & 63)}.${b!}.${c!}`;
+    try {
+      return Deno.listenDatagram({ transport: "udp", hostname, port: 0 });
+    } catch (error) {
+      if (tries === ADDRESS_TRIES) throw error;
+    }
+  }
+}
