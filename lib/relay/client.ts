@@ -140,10 +140,16 @@ export class RelayClient implements AsyncDisposable {
   async #make(peer: NodeKey, signal: AbortSignal): Promise<KeptPath> {
     const { coordinator, log } = this.#options;
     const offer = await coordinator.relay(peer, this.#latencies, signal);
-    const path: KeptPath = new KeptPath({
+    let onClosed: (reason: string) => void = (reason) => {
+      closedEarly = reason;
+    };
+    let closedEarly: string | undefined;
+    const bound = await this.#bind(offer, signal, (reason) => onClosed(reason));
+    if (closedEarly !== undefined) throw new RelayError(`the relay is gone: ${closedEarly}`);
+    const path = new KeptPath({
       peer,
       offer,
-      bound: await this.#bind(offer, signal, (reason) => path.lose(reason)),
+      bound,
       exchange: this.#exchange,
       clock: this.#options.clock,
       log,
@@ -153,6 +159,7 @@ export class RelayClient implements AsyncDisposable {
         if (reason !== undefined) this.#options.onLost(path, reason);
       },
     });
+    onClosed = (reason) => path.lose(reason);
     return path;
   }
 
