@@ -3,11 +3,18 @@ import { type Cidr, familyOf, formatCidr, parseCidr } from "./lib/addr.ts";
 import { errorLine, EXIT_OK, exitCode } from "./lib/cli/command.ts";
 import { doubleDashed, flagsHelp, parseFlags } from "./lib/cli/flags.ts";
 import { type ListenAddress, openListen, parseListen } from "./lib/cli/listen.ts";
+import { serveMetrics } from "./lib/cli/metrics_server.ts";
+import { openRelay, RELAY_FLAGS, relayKeys, relaySettings } from "./lib/cli/relay.ts";
+import { publicKeyOf, type Sign, signer } from "./lib/coord/auth.ts";
+import { CoordClient, parseCoordinatorUrl } from "./lib/coord/client.ts";
 import { Registry } from "./lib/coord/registry.ts";
+import { RelayRole } from "./lib/coord/relay_role.ts";
+import { RelayDirectory } from "./lib/coord/relays.ts";
 import { CoordServer } from "./lib/coord/server.ts";
 import { Store } from "./lib/coord/store.ts";
-import { type Log, systemClock } from "./lib/edges.ts";
+import { type Log, systemClock, systemRandom } from "./lib/edges.ts";
 import { errorText, GretunError, UsageError } from "./lib/errors.ts";
+import { KEY_LENGTH, keyBase64, type NodeKey } from "./lib/keys.ts";
 import { textLog } from "./lib/log.ts";
 import { serveStun } from "./lib/stun/mod.ts";
 import denoJson from "./deno.json" with { type: "json" };
@@ -42,10 +49,19 @@ const FLAGS = {
     placeholder: "HOST:PORT",
     help: "STUN servers that nodes are told of (default: this one)",
   },
+  ...RELAY_FLAGS,
+  "metrics-addr": {
+    type: "string",
+    placeholder: "HOST:PORT",
+    help: "serve the relay's Prometheus metrics at /metrics (default off)",
+  },
   debug: { type: "boolean", help: "serve /debug/peers to everybody" },
   verbose: { type: "boolean", short: "v", help: "log more" },
 } as const;
 
+type Handle = (request: Request, source: string) => Response | Promise<Response>;
+
+const EDGES = { clock: systemClock, random: systemRandom };
 const SHUTDOWN_MS = 3_000;
 const RESTART_MS = 500;
 
@@ -71,19 +87,30 @@ async function main(words: string[]): Promise<number> {
   }
 }
 
-async function serve(flags: ReturnType<typeof parseFlags<typeof FLAGS>>): Promise<void> {
+type Flags = ReturnType<typeof parseFlags<typeof FLAGS>>;
+
+async function serve(flags: Flags): Promise<void> {
   const log = textLog(
     (line) => write(Deno.stderr, line),
     flags.verbose ? "debug" : "info",
     systemClock,
   );
+  if (flags["relay-only"]) return await serveRelay(flags, log);
+  if (flags.coordinator !== undefined) {
+    throw new UsageError("--coordinator is given without --relay-only", "Give both, or none");
+  }
   const listen = parseListen("listen", flags.listen);
   const stunListen = flags["stun-listen"].length > 0 ? flags["stun-listen"] : [":3478"];
   const stunEndpoints = stunListen[0] === "off"
     ? []
     : stunListen.map((text) => parseListen("stun-listen", text));
+  const relayed = relaySettings(flags);
+  const allowed = relayKeys(flags["relay-key"]);
+  const metricsAddr = flags["metrics-addr"];
+  const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
   const tls = await readTls(flags.cert, flags.key);
   using store = openStore(flags.state ?? defaultState());
+  const { publicKey: grantKey, sign } = await ownKey(store);
   const registry = openRegistry(parsePool(flags.pool), store);
   const stop = stopSignal();
   // A state without nodes has no earlier run whose signatures could be repeated.
@@ -92,6 +119,12 @@ async function serve(flags: ReturnType<typeof parseFlags<typeof FLAGS>>): Promis
   const advertised = flags["stun-advertise"].length > 0
     ? flags["stun-advertise"]
     : stunEndpoints.map(({ port }) => `:${port}`);
+  using relay = relayed &&
+    openRelay(relayed, { relayKey: grantKey, grantKey: () => grantKey }, { ...EDGES, log });
+  await using _metrics = metricsListen && relay
+    ? await serveMetrics(metricsListen, relay.metrics, log)
+    : undefined;
+  const own = relayed && { relayKey: grantKey, udp: relayed.advertise, ws: "" };
   const coord = new CoordServer({
     registry,
     store,
@@ -99,19 +132,90 @@ async function serve(flags: ReturnType<typeof parseFlags<typeof FLAGS>>): Promis
     log,
     stun: advertised,
     debug: flags.debug,
+    relays: {
+      directory: new RelayDirectory({ allowed, ...(own ? { own } : {}) }),
+      grantKey,
+      sign,
+      ...(relay
+        ? { acceptWebSocket: (request, source) => relay.acceptWebSocket(request, source) }
+        : {}),
+    },
   });
-  const start = (address: ListenAddress) => listenHttp(address, tls, coord, stop);
+  const handle: Handle = (request, source) => coord.handle(request, source);
+  const start = (address: ListenAddress) => listenHttp(address, tls, handle, stop);
   const servers = await startHttp(listen, start, tls !== undefined);
   log.info("coordinator listening", {
     addr: flags.listen,
     pool: formatCidr(registry.pool),
     tls: tls !== undefined,
     stun: advertised.join(","),
+    relay: relayed?.advertise,
   });
   const serving = Promise.all(servers.map((server) => keepServing(server, stop, log)));
   await Promise.race([coord.run(stop), serving]);
   log.info("coordinator shutting down");
   await Promise.race([serving, systemClock.sleep(SHUTDOWN_MS)]);
+}
+
+/** A relay of another coordinator, which tells nodes of it. */
+async function serveRelay(flags: Flags, log: Log): Promise<void> {
+  const settings = relaySettings(flags);
+  if (!settings || flags.coordinator === undefined) {
+    throw new UsageError(
+      settings ? "--relay-only without --coordinator" : "--relay-only with --relay-listen off",
+      "Give the URL of the coordinator whose relay to be, and a port to listen on",
+    );
+  }
+  const coordinator = parseCoordinatorUrl(flags.coordinator);
+  const listen = parseListen("listen", flags.listen);
+  const metricsAddr = flags["metrics-addr"];
+  const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
+  const tls = await readTls(flags.cert, flags.key);
+  using store = openStore(flags.state ?? defaultState());
+  const { publicKey: relayKey, sign } = await ownKey(store);
+  const stop = stopSignal();
+  const host = settings.advertise.replace(/:\d+$/, "");
+  using client = new CoordClient({
+    url: coordinator.href,
+    identity: { nodeKey: relayKey, sign },
+    ...EDGES,
+  });
+  const role = new RelayRole({
+    coordinator: client,
+    registration: {
+      udp: settings.advertise,
+      http: `${host}:${listen.port}`,
+      tls: tls !== undefined,
+    },
+    relayKey,
+    clock: systemClock,
+    log,
+  });
+  const keys = { relayKey, grantKey: () => role.grantKey };
+  using relay = openRelay(settings, keys, { ...EDGES, log });
+  await using _metrics = metricsListen
+    ? await serveMetrics(metricsListen, relay.metrics, log)
+    : undefined;
+  const handle: Handle = (request, source) => {
+    const { pathname } = new URL(request.url);
+    if (pathname === "/v1/relay/ws") return relay.acceptWebSocket(request, source);
+    if (pathname === "/healthz") return new Response("ok\n");
+    return new Response("not found\n", { status: 404 });
+  };
+  const start = (address: ListenAddress) => listenHttp(address, tls, handle, stop);
+  const servers = await startHttp(listen, start, tls !== undefined);
+  const key = keyBase64(relayKey);
+  log.info("relay listening", { addr: flags["relay-listen"], http: flags.listen, key });
+  const serving = Promise.all(servers.map((server) => keepServing(server, stop, log)));
+  await Promise.race([role.run(stop), serving]);
+  log.info("relay shutting down");
+  await Promise.race([serving, systemClock.sleep(SHUTDOWN_MS)]);
+}
+
+/** Of the coordinator, or of a relay of its own: made once, kept in the state. */
+async function ownKey(store: Store): Promise<{ publicKey: NodeKey; sign: Sign }> {
+  const seed = store.seed("relay", systemRandom(KEY_LENGTH));
+  return { publicKey: await publicKeyOf(seed), sign: await signer(seed) };
 }
 
 interface HttpListener {
@@ -169,12 +273,12 @@ async function startStun(address: ListenAddress, signal: AbortSignal, log: Log):
 function listenHttp(
   address: ListenAddress,
   tls: { cert: string; key: string } | undefined,
-  coord: CoordServer,
+  handle: Handle,
   signal: AbortSignal,
 ): Deno.HttpServer {
   return Deno.serve(
     { ...address, ...tls, signal, onListen: () => {} },
-    (request, { remoteAddr }) => coord.handle(request, remoteAddr.hostname),
+    (request, { remoteAddr }) => handle(request, remoteAddr.hostname),
   );
 }
 

@@ -2,13 +2,13 @@
 import { type Endpoint, isUsableEndpoint, parseEndpoint } from "../addr.ts";
 import { MAX_NAME_LENGTH } from "../coord/api.ts";
 import { systemClock, systemRandom } from "../edges.ts";
-import { errorText, GretunError, UsageError } from "../errors.ts";
-import { endServer } from "../http.ts";
+import { GretunError, UsageError } from "../errors.ts";
 import { textLog } from "../log.ts";
 import { hasCapability } from "../netlink.ts";
 import { type Command, type CommandIo, EXIT_OK } from "./command.ts";
 import { flagsHelp, parseFlags } from "./flags.ts";
-import { type ListenAddress, openListen, parseListen } from "./listen.ts";
+import { parseListen } from "./listen.ts";
+import { serveMetrics } from "./metrics_server.ts";
 
 /** Where the daemon keeps keys and control socket unless told otherwise. */
 export function defaultStateDir(): string {
@@ -17,7 +17,6 @@ export function defaultStateDir(): string {
 }
 
 const IFNAMSIZ = 16;
-const SHUTDOWN_MS = 300;
 
 const FLAGS = {
   coordinator: {
@@ -191,36 +190,5 @@ function requireCapability(): void {
       `gretun up needs ${capability}`,
       "Run it as root, or: setcap cap_net_admin,cap_net_raw+ep gretun",
     );
-  }
-}
-
-interface MetricsText {
-  text(): Promise<string>;
-  readonly contentType: string;
-}
-
-/** A port that cannot be had is only a warning: the tunnels matter more. */
-async function serveMetrics(
-  listen: ListenAddress,
-  metrics: MetricsText,
-  log: ReturnType<typeof textLog>,
-): Promise<AsyncDisposable | undefined> {
-  const addr = `${listen.hostname}:${listen.port}`;
-  const handler = async (request: Request) =>
-    new URL(request.url).pathname === "/metrics"
-      ? new Response(await metrics.text(), { headers: { "content-type": metrics.contentType } })
-      : new Response("metrics are at /metrics\n", { status: 404 });
-  try {
-    const serve = (each: ListenAddress) => Deno.serve({ ...each, onListen: () => {} }, handler);
-    const servers = await openListen(listen, serve);
-    log.info("metrics listening", { addr });
-    return {
-      async [Symbol.asyncDispose]() {
-        await Promise.all(servers.map((server) => endServer(server, SHUTDOWN_MS)));
-      },
-    };
-  } catch (error) {
-    log.warn("metrics server failed", { addr, error: errorText(error) });
-    return undefined;
   }
 }

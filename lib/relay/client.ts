@@ -13,6 +13,8 @@ import { StandIn, type StandInOptions } from "./stand_in.ts";
 
 /** Well under the 30 s after which many NATs forget a mapping (RFC 4787 section 4.3). */
 const REFRESH_MS = 15_000;
+/** Messages to a relay's main port, 3 s of them, until a connection is tried instead. */
+const FIRST_TRIES = 5;
 const MEASURE_TIMEOUT_MS = 2_000;
 
 export type RelayPathKind = "relay-udp" | "relay-tcp";
@@ -183,18 +185,13 @@ export class RelayClient implements AsyncDisposable {
   /** Allocates at the main port, then binds at the relayed one, where a NAT may map differently. */
   async #bindByUdp({ udp, grant }: RelayOffer, signal: AbortSignal): Promise<Bound> {
     const main = await this.#resolve(udp);
-    const allocated = await this.#exchange.ask(
-      this.#udpLine(main),
-      { grant, port: 0 },
-      undefined,
-      signal,
-    );
+    const ask = { grant, port: 0, tries: FIRST_TRIES };
+    const allocated = await this.#exchange.ask(this.#udpLine(main), ask, signal);
     const endpoint = { ip: main.ip, port: allocated.port };
     const line = this.#udpLine(endpoint);
-    const { port } = endpoint;
     // Good there too, unless the NAT maps by destination.
-    const bound = await this.#exchange.ask(line, { grant, port }, allocated.nonce, signal);
-    return { line, endpoint, kind: "relay-udp", port, nonce: bound.nonce };
+    const { nonce } = await this.#exchange.ask(line, { ...allocated, grant }, signal);
+    return { line, endpoint, kind: "relay-udp", port: endpoint.port, nonce };
   }
 
   #udpLine(to: Endpoint): RelayLine {
@@ -217,8 +214,7 @@ export class RelayClient implements AsyncDisposable {
       onClosed: (reason) => isBound && onClosed(reason),
     }, signal);
     try {
-      const ask = { grant, port: 0 };
-      const { nonce } = await this.#exchange.ask(standIn, ask, undefined, signal);
+      const { nonce } = await this.#exchange.ask(standIn, { grant, port: 0 }, signal);
       isBound = true;
       return { line: standIn, endpoint: standIn.endpoint, kind: "relay-tcp", port: 0, nonce };
     } catch (error) {
@@ -308,8 +304,8 @@ class KeptPath implements RelayPath {
   async #refresh(signal: AbortSignal): Promise<void> {
     const { bound, exchange } = this.#options;
     await this.#renewGrant(signal);
-    const ask = { grant: this.#grant, port: bound.port };
-    const { nonce } = await exchange.ask(bound.line, ask, bound.nonce, signal);
+    const ask = { grant: this.#grant, port: bound.port, nonce: bound.nonce };
+    const { nonce } = await exchange.ask(bound.line, ask, signal);
     bound.nonce = nonce;
   }
 

@@ -6,7 +6,7 @@ import { toHex } from "../bytes.ts";
 import type { Clock, Random } from "../edges.ts";
 import { GretunError } from "../errors.ts";
 import type { NodeKey, Sign } from "../keys.ts";
-import { StunFormatError, TX_ID_LENGTH } from "../stun/mod.ts";
+import { HEADER_LENGTH, StunFormatError, TX_ID_LENGTH } from "../stun/mod.ts";
 import { decodeRelayMessage, encodeHello, encodeRequest, RELAY_ERROR_CODE } from "./messages.ts";
 
 /** Pauses after each message that stays without answer: 20 % loss each way defeats 1 in 1300. */
@@ -25,6 +25,10 @@ export interface RelayAsk {
   grant: Uint8Array;
   /** The relayed port that is asked, or 0: see `RelayRequest`. */
   port: number;
+  /** To begin with, if there is one. */
+  nonce?: Uint8Array;
+  /** How many messages may stay without answer, 7 at most and unless told. */
+  tries?: number;
 }
 
 /** The relay did not answer, or said no; `code` is absent where no answer came. */
@@ -85,15 +89,15 @@ export class RelayExchange {
    */
   async ask(
     line: RelayLine,
-    ask: RelayAsk,
-    nonce: Uint8Array | undefined,
+    { grant, port, nonce, tries = PAUSES_MS.length }: RelayAsk,
     signal: AbortSignal,
   ): Promise<{ port: number; lifetimeSeconds: number; nonce: Uint8Array }> {
     let nonces = 0;
-    for (let tries = 0; tries < PAUSES_MS.length;) {
-      const answer = await this.#once(line, ask, nonce, PAUSES_MS[tries]!, signal);
+    for (let tried = 0; tried < tries;) {
+      const bytes = await this.#message(grant, port, nonce);
+      const answer = await this.#once(line, bytes, PAUSES_MS[tried]!, signal);
       if (!answer) {
-        tries++;
+        tried++;
       } else if (answer.kind === "success") {
         // Only a request with a nonce has success.
         if (nonce) return { ...answer, nonce };
@@ -107,24 +111,28 @@ export class RelayExchange {
     throw new RelayError(`the relay does not answer at ${line.key}`);
   }
 
-  /** One message and its answer; undefined when none came in time. */
+  /** Each with an id of its own, a repeated one as well. */
+  async #message(
+    grant: Uint8Array,
+    port: number,
+    nonce: Uint8Array | undefined,
+  ): Promise<Uint8Array> {
+    const { nodeKey: node, sign, random } = this.#options;
+    const txId = random(TX_ID_LENGTH);
+    if (!nonce) return encodeHello(txId);
+    const timestampMs = this.#timestamp();
+    return await encodeRequest({ txId, nonce, grant, node, timestampMs, port }, sign);
+  }
+
+  /** Sends it; undefined when no answer came in time. */
   async #once(
     line: RelayLine,
-    ask: RelayAsk,
-    nonce: Uint8Array | undefined,
+    bytes: Uint8Array,
     pauseMs: number,
     signal: AbortSignal,
   ): Promise<Answer | undefined> {
     signal.throwIfAborted();
-    const { nodeKey, sign, clock, random } = this.#options;
-    const txId = random(TX_ID_LENGTH);
-    const bytes = nonce
-      ? await encodeRequest(
-        { ...ask, txId, nonce, node: nodeKey, timestampMs: this.#timestamp() },
-        sign,
-      )
-      : encodeHello(txId);
-    const id = toHex(txId);
+    const id = toHex(txIdOf(bytes));
     const answered = new AbortController();
     let answer: Answer | undefined;
     this.#waiting.set(id, {
@@ -136,7 +144,7 @@ export class RelayExchange {
     });
     try {
       line.send(bytes);
-      await clock.sleep(pauseMs, AbortSignal.any([answered.signal, signal]));
+      await this.#options.clock.sleep(pauseMs, AbortSignal.any([answered.signal, signal]));
     } catch {
       signal.throwIfAborted();
     } finally {
@@ -150,6 +158,11 @@ export class RelayExchange {
     this.#lastTimestampMs = Math.max(this.#lastTimestampMs + 1, this.#options.clock.wallMs());
     return this.#lastTimestampMs;
   }
+}
+
+/** Of a message of our own. */
+function txIdOf(bytes: Uint8Array): Uint8Array {
+  return bytes.subarray(HEADER_LENGTH - TX_ID_LENGTH, HEADER_LENGTH);
 }
 
 function tryDecode(bytes: Uint8Array): Answer | undefined {

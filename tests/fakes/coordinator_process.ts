@@ -41,7 +41,14 @@ export class CoordinatorProcess implements AsyncDisposable {
   /** Resolves when it listens, on a free port of loopback; throws what it said instead. */
   static async start(args: string[], options: ProcessOptions = {}) {
     const port = freePort();
-    const listen = ["--listen", `127.0.0.1:${port}`, "--stun-listen", "off"];
+    const listen = [
+      "--listen",
+      `127.0.0.1:${port}`,
+      "--stun-listen",
+      "off",
+      "--relay-listen",
+      "off",
+    ];
     const child = command([...listen, ...args], options).spawn();
     let said = "";
     const listening = Promise.withResolvers<void>();

@@ -217,7 +217,13 @@ Deno.test("a second coordinator on the same state says so and ends with 1", asyn
   using dir = tempDir();
   const state = ["--state", `${dir.path}/coord.db`];
   await using _process = await CoordinatorProcess.start(state);
-  const { code, stderr } = await runCoordinator([...state, "--stun-listen", "off"]);
+  const { code, stderr } = await runCoordinator([
+    ...state,
+    "--stun-listen",
+    "off",
+    "--relay-listen",
+    "off",
+  ]);
   strictEqual(code, 1);
   ok(/^Error: cannot open \S+coord\.db: database is locked\. .*--state.*\n$/.test(stderr), stderr);
 });
@@ -247,7 +253,7 @@ for (const [name, make, line] of UNUSABLE) {
   Deno.test(`a state file ${name} is told on one line, with exit code 1`, async () => {
     using dir = tempDir();
     const { code, stderr, stdout } = await runCoordinator([
-      ...["--listen", "127.0.0.1:1", "--stun-listen", "off"],
+      ...["--listen", "127.0.0.1:1", "--stun-listen", "off", "--relay-listen", "off"],
       ...["--state", make(dir.path)],
     ]);
     deepStrictEqual([code, stdout], [1, ""]);
@@ -270,7 +276,16 @@ Deno.test("a pool that does not hold the stored addresses is told, with exit cod
 Deno.test("a port that is taken is told on one line, with exit code 1", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr;
-  const listen = ["--listen", `127.0.0.1:${port}`, "--stun-listen", "off", "--state", ":memory:"];
+  const listen = [
+    "--listen",
+    `127.0.0.1:${port}`,
+    "--stun-listen",
+    "off",
+    "--relay-listen",
+    "off",
+    "--state",
+    ":memory:",
+  ];
   const { code, stderr } = await runCoordinator(listen);
   strictEqual(code, 1);
   ok(/^Error: cannot listen on 127\.0\.0\.1:\d+: .*in use.*--listen\.\n$/.test(stderr), stderr);

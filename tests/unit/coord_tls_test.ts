@@ -62,7 +62,16 @@ Deno.test("a certificate that is missing or none is told on one line, with exit 
   await Deno.writeTextFile(file, "hello");
   for (const path of [`${dir}/missing.pem`, file]) {
     const { code, stderr } = await runCoordinator([
-      ...["--state", ":memory:", "--listen", "127.0.0.1:8443", "--stun-listen", "off"],
+      ...[
+        "--state",
+        ":memory:",
+        "--listen",
+        "127.0.0.1:8443",
+        "--stun-listen",
+        "off",
+        "--relay-listen",
+        "off",
+      ],
       ...["--cert", path, "--key", path],
     ]);
     strictEqual(code, 1);

@@ -1,0 +1,67 @@
+/** A relay of a role of its own: keeps itself registered with its coordinator. */
+import type { Clock, Log } from "../edges.ts";
+import { errorText } from "../errors.ts";
+import { keyBase64, type NodeKey } from "../keys.ts";
+import type { RelayRegistration } from "./api.ts";
+import { type CoordClient, CoordError } from "./client.ts";
+
+/** Waits between tries of the coordinator, doubling. */
+const RETRY_MIN_MS = 500;
+const RETRY_MAX_MS = 30_000;
+const FORBIDDEN = 403;
+
+export interface RelayRoleOptions {
+  coordinator: Pick<CoordClient, "registerRelay">;
+  registration: RelayRegistration;
+  relayKey: NodeKey;
+  clock: Clock;
+  log: Log;
+}
+
+export class RelayRole {
+  readonly #options: RelayRoleOptions;
+  #grantKey: NodeKey | undefined;
+
+  constructor(options: RelayRoleOptions) {
+    this.#options = options;
+  }
+
+  /** The key that grants are signed with, as the coordinator last told it. */
+  get grantKey(): NodeKey | undefined {
+    return this.#grantKey;
+  }
+
+  /**
+   * Registers, and again after a third of each lease, until the signal; a coordinator that is away
+   * is tried for ever, and meanwhile what goes through the relay goes on.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    const { coordinator, registration, clock, log } = this.#options;
+    let retryMs = RETRY_MIN_MS;
+    while (!signal.aborted) {
+      let pauseMs;
+      try {
+        const registered = await coordinator.registerRelay(registration, signal);
+        if (!this.#grantKey || retryMs > RETRY_MIN_MS) log.info("registered with the coordinator");
+        this.#grantKey = registered.grantKey;
+        pauseMs = registered.leaseSeconds * 1000 / 3;
+        retryMs = RETRY_MIN_MS;
+      } catch (error) {
+        if (signal.aborted) return;
+        if (retryMs === RETRY_MIN_MS) this.#warn(error);
+        pauseMs = retryMs;
+        retryMs = Math.min(2 * retryMs, RETRY_MAX_MS);
+      }
+      await clock.sleep(pauseMs, signal).catch(() => {});
+    }
+  }
+
+  #warn(error: unknown): void {
+    const { log, relayKey } = this.#options;
+    const isUnknown = error instanceof CoordError && error.status === FORBIDDEN;
+    log.warn("not registered with the coordinator, trying again", {
+      error: errorText(error),
+      ...(isUnknown ? { hint: `start it with --relay-key ${keyBase64(relayKey)}` } : {}),
+    });
+  }
+}
