@@ -21,8 +21,11 @@ export interface Datagram {
   from: Endpoint;
 }
 
-/** Sends one datagram; a datagram that cannot be sent is lost, like any other on the way. */
-export type SendDatagram = (bytes: Uint8Array, to: Endpoint) => void;
+/**
+ * Sends one datagram; a datagram that cannot be sent is lost, like any other on the way. `ttl` is the
+ * IP header's, where it is not to be the system's.
+ */
+export type SendDatagram = (bytes: Uint8Array, to: Endpoint, ttl?: number) => void;
 
 export type LogFields = Record<string, string | number | boolean | undefined>;
 

@@ -32,7 +32,7 @@ export {
   readKernelLink,
   writeKernelFile,
 } from "./netlink/process.ts";
-export { RawUdpSocket } from "./netlink/raw_udp.ts";
+export { RawUdpSender, RawUdpSocket } from "./netlink/raw_udp.ts";
 export type { Route } from "./netlink/route.ts";
 export { RtNetlink } from "./netlink/rtnl.ts";
 export { tryTun, TunDevice } from "./netlink/tun.ts";

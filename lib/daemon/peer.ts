@@ -20,6 +20,18 @@ export type PeerState = typeof PEER_STATES[number];
 
 /** Pings to one candidate, in ms since its burst began; fast at first because a lost one hurts. */
 export const BURST_MS = [0, 50, 150, 350, 750, 1750, 2750, 3750, 4750] as const;
+/**
+ * A burst to a public address begins with an opener, which makes our own NAT's mapping and dies on the
+ * way, and waits so long for a sign that the peer has done the same. A ping that reaches the peer's
+ * router before the peer has sent to us is taken by some routers as their own, and moves the
+ * mapping that the peer gets towards us to another port.
+ */
+export const OPENER_HOLD_MS = 250;
+/**
+ * A peer without endpoints posts them as a rule in a moment. Only then is it invited all the same:
+ * it takes an invitation as a sign that we have sent to it.
+ */
+export const FIRST_INVITE_MS = 1_000;
 /** Pauses between bursts while nothing answers. */
 export const BURST_PAUSE_MS = [5_000, 10_000, 20_000, 40_000, 60_000] as const;
 /** Pings that verify a path that should work. */
@@ -147,6 +159,8 @@ export type PeerEvent =
 
 export type PeerEffect =
   | { kind: "send-ping"; to: Endpoint; nominating: boolean }
+  /** A ping that gets past our own NAT and not to the peer's. */
+  | { kind: "send-opener"; to: Endpoint }
   | { kind: "send-pong"; to: Endpoint; txId: Uint8Array }
   | { kind: "send-call-me-maybe" }
   /** Make the link, or change it in place; comes back as link-set or link-failed. */
@@ -169,7 +183,7 @@ export function newPeer(options: { controlling: boolean; nowMs: number }): Peer 
     candidates: new Map(),
     link: { kind: "none" },
     relay: { kind: "none", askMs: options.nowMs },
-    nextBurstMs: options.nowMs,
+    nextBurstMs: options.nowMs + FIRST_INVITE_MS,
     rounds: 0,
     invitedMs: -Infinity,
     punchingSinceMs: options.nowMs,
@@ -195,11 +209,13 @@ export function nextTickMs(peer: Peer): number {
   return Math.min(due, nextRelayMs(peer));
 }
 
+const PUBLIC_IPV4 = 1;
+
 /** How good a path is; a higher one replaces a lower one once confirmed. */
 export function rank({ relay }: Pick<Peer, "relay">, endpoint: Endpoint): number {
   if (relay.kind === "open" && equalEndpoints(relay.endpoint, endpoint)) return 0;
   if (isPrivate(endpoint.ip)) return 3;
-  return familyOf(endpoint.ip) === 6 ? 2 : 1;
+  return familyOf(endpoint.ip) === 6 ? 2 : PUBLIC_IPV4;
 }
 
 function isSearching({ state }: Peer): boolean {
@@ -364,6 +380,14 @@ class Transition {
     this.#update({ ...candidate, burstMs: this.#nowMs, sent: 0 });
   }
 
+  #openThenBurst(candidate: Candidate): void {
+    const { endpoint } = candidate;
+    const isHeard = this.#nowMs - (candidate.heardMs ?? -Infinity) < CONFIRMED_FOR_MS;
+    if (isHeard || rank(this.peer, endpoint) !== PUBLIC_IPV4) return this.#startBurst(candidate);
+    this.effects.push({ kind: "send-opener", to: endpoint });
+    this.#update({ ...candidate, burstMs: this.#nowMs + OPENER_HOLD_MS, sent: 0 });
+  }
+
   #update(candidate: Candidate): void {
     this.#candidates.set(formatEndpoint(candidate.endpoint), candidate);
   }
@@ -380,7 +404,7 @@ class Transition {
 
   /** Pings every candidate anew, and asks the peer to do the same. */
   #startRound({ invite }: { invite: boolean }): void {
-    for (const candidate of this.#candidates.values()) this.#startBurst(candidate);
+    for (const candidate of this.#candidates.values()) this.#openThenBurst(candidate);
     if (invite) this.effects.push({ kind: "send-call-me-maybe" });
     const pause = BURST_PAUSE_MS[Math.min(this.peer.rounds, BURST_PAUSE_MS.length - 1)]!;
     this.#set({ nextBurstMs: this.#nowMs + pause });

@@ -30,6 +30,8 @@ import { PendingPings } from "./pending.ts";
 const NOMINATING_PADDING = 4;
 const TX_ID_LENGTH = 12;
 const TRAFFIC_INTERVAL_MS = 500;
+/** Past one or two NATs of our own, and hardly ever as far as a NAT of the peer's. */
+const OPENER_TTLS = [2, 3, 4] as const;
 
 export interface PeersOptions {
   identity: Identity;
@@ -306,6 +308,8 @@ export class Peers {
     switch (effect.kind) {
       case "send-ping":
         return this.#sendPing(entry, effect.to, effect.nominating);
+      case "send-opener":
+        return this.#sendOpener(entry, effect.to);
       case "send-pong":
         return this.#send(entry, effect.to, {
           type: "pong",
@@ -337,17 +341,22 @@ export class Peers {
     }
   }
 
-  #sendPing(entry: Entry, to: Endpoint, nominating: boolean): void {
+  #sendOpener(entry: Entry, to: Endpoint): void {
+    for (const ttl of OPENER_TTLS) this.#sendPing(entry, to, false, ttl);
+  }
+
+  #sendPing(entry: Entry, to: Endpoint, nominating: boolean, ttl?: number): void {
     const { identity, clock, random, metrics } = this.#options;
     const txId = random(TX_ID_LENGTH);
     this.#pending.add(txId, { peer: entry.record.nodeKey, to, sentMs: clock.nowMs() });
     metrics.pingSent();
     const padding = nominating ? NOMINATING_PADDING : 0;
-    this.#send(entry, to, { type: "ping", txId, nodeKey: keyBytes(identity.nodeKey), padding });
+    const nodeKey = keyBytes(identity.nodeKey);
+    this.#send(entry, to, { type: "ping", txId, nodeKey, padding }, ttl);
   }
 
-  #send(entry: Entry, to: Endpoint, message: disco.DiscoMessage): void {
-    this.#options.plane.send(this.#seal(entry, message), to);
+  #send(entry: Entry, to: Endpoint, message: disco.DiscoMessage, ttl?: number): void {
+    this.#options.plane.send(this.#seal(entry, message), to, ttl);
   }
 
   #seal(entry: Entry, message: disco.DiscoMessage): Uint8Array {

@@ -71,7 +71,7 @@ export class FouPlane implements DataPlane {
     }
   }
 
-  readonly send: DataPlane["send"] = (bytes, to) => this.#socket.send(bytes, to);
+  readonly send: DataPlane["send"] = (bytes, to, ttl) => this.#socket.send(bytes, to, ttl);
 
   setLink(link: PeerLink): LinkState {
     const mtu = linkMtu(this.#rtnl, link);

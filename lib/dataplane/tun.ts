@@ -5,7 +5,15 @@
 import { familyOf, parseIp } from "../addr.ts";
 import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
-import { loadModule, type Poller, RtNetlink, SystemError, tryTun, TunDevice } from "../netlink.ts";
+import {
+  loadModule,
+  type Poller,
+  RawUdpSender,
+  RtNetlink,
+  SystemError,
+  tryTun,
+  TunDevice,
+} from "../netlink.ts";
 import { decodeGre, encodeGre } from "./gre.ts";
 import { countersOf, freeName, linkMtu, missing, ownerAlias, setPointToPoint } from "./links.ts";
 import type { DataPlane, DataPlaneOptions, LinkCounters, LinkState, PeerLink } from "./plane.ts";
@@ -28,6 +36,8 @@ export class TunPlane implements DataPlane {
   readonly #poller: Poller;
   readonly #rtnl: RtNetlink;
   readonly #socket: Deno.DatagramConn;
+  /** For what needs a TTL of its own, which Deno's socket cannot give it. */
+  readonly #sender: RawUdpSender;
   readonly #links = new Map<NodeKey, TunLink>();
   /** By what an arriving packet shows: its key, or its source where there is no key. */
   readonly #receivers = new Map<string, TunLink>();
@@ -39,27 +49,29 @@ export class TunPlane implements DataPlane {
     ensureTun();
     using stack = new DisposableStack();
     const rtnl = stack.use(RtNetlink.open());
+    const sender = stack.use(RawUdpSender.open(options.port));
     const socket = openSocket(options.port);
     stack.move();
-    return new TunPlane(options, poller, rtnl, socket);
+    return new TunPlane(options, poller, { rtnl, sender, socket });
   }
 
   private constructor(
     options: DataPlaneOptions,
     poller: Poller,
-    rtnl: RtNetlink,
-    socket: Deno.DatagramConn,
+    sockets: { rtnl: RtNetlink; sender: RawUdpSender; socket: Deno.DatagramConn },
   ) {
     this.#options = options;
     this.#poller = poller;
-    this.#rtnl = rtnl;
-    this.#socket = socket;
+    this.#rtnl = sockets.rtnl;
+    this.#sender = sockets.sender;
+    this.#socket = sockets.socket;
     this.#receiving = this.#receive();
   }
 
-  readonly send: DataPlane["send"] = (bytes, to) => {
+  readonly send: DataPlane["send"] = (bytes, to, ttl) => {
     // The overlay's outer addresses are IPv4 for now; the socket is.
     if (this.#closed || familyOf(to.ip) !== 4 || this.#sending >= MAX_SENDING) return;
+    if (ttl !== undefined) return this.#sender.send(bytes, to, ttl);
     this.#sending++;
     this.#socket.send(bytes, { transport: "udp", hostname: to.ip, port: to.port })
       .catch(() => {}) // as lost as a datagram that is lost on the way
@@ -110,6 +122,7 @@ export class TunPlane implements DataPlane {
     for (const peer of [...this.#links.keys()]) this.removeLink(peer);
     this.#socket.close();
     await this.#receiving;
+    this.#sender[Symbol.dispose]();
     this.#rtnl[Symbol.dispose]();
   }
 

@@ -26,6 +26,10 @@ import type { Poller } from "./poll.ts";
 const IPPROTO_UDP = 17;
 const SO_RCVBUF = 8;
 const SO_ATTACH_FILTER = 26;
+const IPPROTO_IP = 0;
+const IP_TTL = 2;
+/** As an option: back to the system's. */
+const DEFAULT_TTL = -1;
 const RECEIVE_BUFFER = 1024 * 1024;
 const UDP_HEADER = 8;
 /** So that a flood on this socket does not starve the rest of the process. */
@@ -61,6 +65,11 @@ function filterProgram(port: number): Uint8Array<ArrayBuffer> {
   return writer.finish();
 }
 
+/** Nothing passes: for a socket that only sends. */
+function deafProgram(): Uint8Array<ArrayBuffer> {
+  return new Writer("host").u16(RET).u8(0).u8(0).u32(0).finish();
+}
+
 function attachFilter(fd: number, program: Uint8Array<ArrayBuffer>): void {
   const address = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(program)));
   // struct sock_fprog: u16 length, padding, pointer
@@ -68,11 +77,74 @@ function attachFilter(fd: number, program: Uint8Array<ArrayBuffer>): void {
   setOption(fd, SOL_SOCKET, SO_ATTACH_FILTER, fprog);
 }
 
-export class RawUdpSocket implements Disposable {
+/** Sends UDP datagrams from a port that another socket, or the kernel, has. */
+export class RawUdpSender implements Disposable {
   readonly #port: number;
   readonly #socket: Fd;
   /** Told nothing and asked for the source address that a destination would get. */
   readonly #sources = openSocket(AF_INET, SOCK_DGRAM, 0);
+
+  /** Needs CAP_NET_RAW; throws `SystemError`. */
+  static open(port: number): RawUdpSender {
+    const socket = openRawSocket(deafProgram());
+    return new RawUdpSender(port, socket);
+  }
+
+  constructor(port: number, socket: Fd) {
+    this.#port = port;
+    this.#socket = socket;
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket[Symbol.dispose]();
+    this.#sources[Symbol.dispose]();
+  }
+
+  /** A datagram that cannot be sent (no route, no buffer) is lost. IPv4 only. */
+  send(payload: Uint8Array, to: Endpoint, ttl?: number): void {
+    if (familyOf(to.ip) !== 4) return;
+    const destination = ipBytes(to.ip);
+    const source = this.#sourceFor(destination);
+    if (!source) return;
+    const packet = encodeUdp(payload, { ip: source, port: this.#port }, {
+      ip: destination,
+      port: to.port,
+    });
+    // For a raw socket the port in the address is the protocol's, which is 0.
+    const address = sockaddrIn(destination, 0);
+    const { fd } = this.#socket;
+    if (ttl !== undefined) setIntOption(fd, IPPROTO_IP, IP_TTL, ttl);
+    libc().sendto(fd, packet, BigInt(packet.length), MSG_DONTWAIT, address, 16);
+    if (ttl !== undefined) setIntOption(fd, IPPROTO_IP, IP_TTL, DEFAULT_TTL);
+  }
+
+  /** The address that the kernel would send from, by connecting a socket that sends nothing. */
+  #sourceFor(destination: Uint8Array): Uint8Array | undefined {
+    const fd = this.#sources.fd;
+    // Connecting to AF_UNSPEC undoes the last one; a connected socket would keep its source.
+    libc().connect(fd, new Uint8Array(16), 16);
+    if (libc().connect(fd, sockaddrIn(destination, 9), 16) === -1) return undefined;
+    const name = new Uint8Array(16);
+    const length = new Writer("host").u32(name.length).finish();
+    if (libc().getsockname(fd, name, length) === -1) return undefined;
+    return parseSockaddrIn(name).ip;
+  }
+}
+
+function openRawSocket(filter: Uint8Array<ArrayBuffer>): Fd {
+  const socket = openSocket(AF_INET, SOCK_RAW, IPPROTO_UDP);
+  try {
+    attachFilter(socket.fd, filter);
+    return socket;
+  } catch (error) {
+    socket[Symbol.dispose]();
+    throw error;
+  }
+}
+
+export class RawUdpSocket implements Disposable {
+  readonly #socket: Fd;
+  readonly #sender: RawUdpSender;
   readonly #buffer = new Uint8Array(65_536);
   readonly #onDatagram: (datagram: Datagram) => void;
   readonly #watch: Disposable;
@@ -83,10 +155,9 @@ export class RawUdpSocket implements Disposable {
     poller: Poller,
     onDatagram: (datagram: Datagram) => void,
   ): RawUdpSocket {
-    const socket = openSocket(AF_INET, SOCK_RAW, IPPROTO_UDP);
+    const socket = openRawSocket(filterProgram(port));
     try {
       setIntOption(socket.fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER);
-      attachFilter(socket.fd, filterProgram(port));
       return new RawUdpSocket(port, socket, poller, onDatagram);
     } catch (error) {
       socket[Symbol.dispose]();
@@ -100,43 +171,20 @@ export class RawUdpSocket implements Disposable {
     poller: Poller,
     onDatagram: (datagram: Datagram) => void,
   ) {
-    this.#port = port;
     this.#socket = socket;
+    this.#sender = new RawUdpSender(port, socket);
     this.#onDatagram = onDatagram;
     this.#watch = poller.add(socket.fd, () => this.#drain());
   }
 
   [Symbol.dispose](): void {
     this.#watch[Symbol.dispose]();
-    this.#socket[Symbol.dispose]();
-    this.#sources[Symbol.dispose]();
+    this.#sender[Symbol.dispose]();
   }
 
-  /** A datagram that cannot be sent (no route, no buffer) is lost. IPv4 only. */
-  send(payload: Uint8Array, to: Endpoint): void {
-    if (familyOf(to.ip) !== 4) return;
-    const destination = ipBytes(to.ip);
-    const source = this.#sourceFor(destination);
-    if (!source) return;
-    const packet = encodeUdp(payload, { ip: source, port: this.#port }, {
-      ip: destination,
-      port: to.port,
-    });
-    // For a raw socket the port in the address is the protocol's, which is 0.
-    const address = sockaddrIn(destination, 0);
-    libc().sendto(this.#socket.fd, packet, BigInt(packet.length), MSG_DONTWAIT, address, 16);
-  }
-
-  /** The address that the kernel would send from, by connecting a socket that sends nothing. */
-  #sourceFor(destination: Uint8Array): Uint8Array | undefined {
-    const fd = this.#sources.fd;
-    // Connecting to AF_UNSPEC undoes the last one; a connected socket would keep its source.
-    libc().connect(fd, new Uint8Array(16), 16);
-    if (libc().connect(fd, sockaddrIn(destination, 9), 16) === -1) return undefined;
-    const name = new Uint8Array(16);
-    const length = new Writer("host").u32(name.length).finish();
-    if (libc().getsockname(fd, name, length) === -1) return undefined;
-    return parseSockaddrIn(name).ip;
+  /** As {@link RawUdpSender.send}. */
+  send(payload: Uint8Array, to: Endpoint, ttl?: number): void {
+    this.#sender.send(payload, to, ttl);
   }
 
   #drain(): void {
