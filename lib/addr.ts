@@ -154,11 +154,13 @@ export function formatCidr({ ip, prefixLength }: Cidr): string {
 
 /** Whether `ip` lies in `cidr`; addresses of the other family never do. */
 export function cidrContains(cidr: Cidr, ip: Ip): boolean {
-  const net = ipBytes(cidr.ip);
-  const bytes = ipBytes(ip);
+  return startsAlike(ipBytes(cidr.ip), ipBytes(ip), cidr.prefixLength);
+}
+
+function startsAlike(net: Uint8Array, bytes: Uint8Array, bits: number): boolean {
   if (net.length !== bytes.length) return false;
-  for (let bit = 0; bit < cidr.prefixLength; bit += 8) {
-    const mask = (0xff00 >> Math.min(8, cidr.prefixLength - bit)) & 0xff;
+  for (let bit = 0; bit < bits; bit += 8) {
+    const mask = (0xff00 >> Math.min(8, bits - bit)) & 0xff;
     if ((net[bit >> 3]! & mask) !== (bytes[bit >> 3]! & mask)) return false;
   }
   return true;
@@ -171,7 +173,13 @@ const MULTICAST = cidrs("224.0.0.0/4", "ff00::/8");
 /** RFC 1918, RFC 6598 (shared address space of carrier NATs), RFC 4193. */
 const PRIVATE = cidrs("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7");
 
-const within = (ranges: Cidr[]) => (ip: Ip) => ranges.some((range) => cidrContains(range, ip));
+function within(ranges: Cidr[]): (ip: Ip) => boolean {
+  const nets = ranges.map(({ ip, prefixLength }) => ({ bytes: ipBytes(ip), prefixLength }));
+  return (ip) => {
+    const bytes = ipBytes(ip);
+    return nets.some((net) => startsAlike(net.bytes, bytes, net.prefixLength));
+  };
+}
 export const isLoopback = within(LOOPBACK);
 export const isLinkLocal = within(LINK_LOCAL);
 export const isMulticast = within(MULTICAST);
