@@ -17,6 +17,7 @@ import {
 import { type Command, type CommandIo, EXIT_OK } from "./command.ts";
 import { flagsHelp, type FlagSpecs, flagValues, parseFlags } from "./flags.ts";
 import { requireNetAdmin } from "./privilege.ts";
+import { lockTunnels, tryLockTunnels } from "./tunnel_lock.ts";
 
 const TUNNEL_FLAGS = {
   name: { type: "string", required: true, placeholder: "NAME", help: "interface name" },
@@ -124,6 +125,7 @@ export const command: Command = {
 async function run(args: string[], io: CommandIo): Promise<number> {
   const { specs, flags } = isBatch(args) ? await parseBatch(args) : parseOne(args);
   requireNetAdmin("create");
+  using _lock = tryLockTunnels() ?? await lockTunnels(io.signal);
   using host = openHost();
   if (flags["dry-run"]) {
     const plan = planTunnels(host, specs);

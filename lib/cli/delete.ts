@@ -11,6 +11,7 @@ import {
 import { type Command, type CommandIo, EXIT_OK } from "./command.ts";
 import { flagsHelp, parseFlags } from "./flags.ts";
 import { requireNetAdmin } from "./privilege.ts";
+import { lockTunnels, tryLockTunnels } from "./tunnel_lock.ts";
 
 const FLAGS = {
   name: { type: "list", placeholder: "NAME", help: "the tunnel; repeatable" },
@@ -34,6 +35,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const names = flags.all ? "all" : flags.name;
   checkNames(flags.all, flags.name);
   requireNetAdmin("delete");
+  using _lock = tryLockTunnels() ?? await lockTunnels(io.signal);
   using host = openHost();
   const plan = planRemoval(host, names);
   if (flags["dry-run"]) {

@@ -2,12 +2,13 @@
  * Wrong calls of create, list, status and delete, on a real kernel in a namespace of its own: exit
  * code, one line on standard error that names flag, value and rule, and nothing changed.
  */
-import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { errorLine, exitCode } from "../../lib/cli/command.ts";
 import { command as create } from "../../lib/cli/create.ts";
 import { command as remove } from "../../lib/cli/delete.ts";
 import { command as list } from "../../lib/cli/list.ts";
 import { command as status } from "../../lib/cli/status.ts";
+import { tryLockTunnels } from "../../lib/cli/tunnel_lock.ts";
 import {
   createNamedNetns,
   deleteNamedNetns,
@@ -15,12 +16,12 @@ import {
   RtNetlink,
   withNetns,
 } from "../../lib/netlink.ts";
+import { GRETUN } from "../overlay.ts";
 
 RtNetlink.open()[Symbol.dispose]();
 
 const COMMANDS = { create, delete: remove, list, status };
 const NAME = "gretun-wrong";
-const ROOT = new URL("../..", import.meta.url).pathname;
 
 interface Outcome {
   code: number;
@@ -296,15 +297,28 @@ Deno.test("a dry run prints commands, or JSON with the steps, and changes nothin
   deepStrictEqual(space.snapshot(), before);
 });
 
-/** The whole program, as a user of another id. */
+Deno.test("create waits for another gretun that changes tunnels here", async () => {
+  using space = namespace();
+  const lock = withNetns(space.netns, tryLockTunnels)!;
+  try {
+    const controller = new AbortController();
+    const io = { stdout() {}, stderr() {}, signal: controller.signal };
+    const waiting = withNetns(space.netns, () => create.run(CREATE.split(" ").slice(1), io));
+    controller.abort();
+    await rejects(waiting, /another gretun is changing tunnels/);
+    strictEqual(withNetns(space.netns, tryLockTunnels), undefined);
+  } finally {
+    lock[Symbol.dispose]();
+  }
+});
+
+/** The whole program: as root without the capability, or as another user with it. */
 async function program(uid: number, ...args: string[]): Promise<Outcome> {
+  const capabilities = uid === 0
+    ? ["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]
+    : ["--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"];
   const { code, stdout, stderr } = await new Deno.Command("setpriv", {
-    args: [
-      ...["--reuid", String(uid), "--clear-groups"],
-      ...(uid === 0 ? ["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"] : []),
-      ...[Deno.execPath(), "run", "-A", "--no-check", "--cached-only"],
-      ...[`--import-map=${ROOT}npm_imports.json`, `${ROOT}main.ts`, ...args],
-    ],
+    args: ["--reuid", String(uid), "--clear-groups", ...capabilities, GRETUN, ...args],
   }).output();
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
   return { code, stdout: text(stdout), stderr: text(stderr) };
@@ -323,4 +337,10 @@ Deno.test("without CAP_NET_ADMIN root is refused too, after wrong usage, before 
     ok(outcome.stderr.includes(text), outcome.stderr);
     if (code === 1) ok(/sudo.*setcap cap_net_admin/.test(outcome.stderr), outcome.stderr);
   }
+});
+
+Deno.test("with CAP_NET_ADMIN another user than root may, too", async () => {
+  const { code, stdout, stderr } = await program(65534, "list", "--json");
+  deepStrictEqual([code, stderr], [0, ""]);
+  ok(Array.isArray(JSON.parse(stdout)), stdout);
 });

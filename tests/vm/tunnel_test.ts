@@ -3,8 +3,12 @@
  * ends, pinged through with packets of its full MTU, read back by us and by `ip`, made again by
  * the commands of a dry run, and deleted. Needs FOU, GRE, IPIP and SIT: see boot.sh.
  */
-import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
-import { parseCidr, parseIp } from "../../lib/addr.ts";
+import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/strict";
+import { formatCidr, parseCidr, parseIp } from "../../lib/addr.ts";
+import type { Command } from "../../lib/cli/command.ts";
+import { command as remove } from "../../lib/cli/delete.ts";
+import { command as list } from "../../lib/cli/list.ts";
+import { command as status } from "../../lib/cli/status.ts";
 import {
   createNamedNetns,
   deleteNamedNetns,
@@ -211,29 +215,41 @@ async function outerBytes(a: Computer, variant: Variant, mtu: number): Promise<n
   return -1;
 }
 
-async function tryVariant(a: Computer, b: Computer, variant: Variant): Promise<string[]> {
+/** What one tunnel carries: both IP versions, but for FOU with ip6tnl, whose port has one. */
+const GROUPS = [
+  ...Map.groupBy(
+    VARIANTS,
+    ({ kind, encap, inner }) =>
+      kind === "ip6tnl" && encap === "fou" ? `${kind} ${encap} ${inner}` : `${kind} ${encap}`,
+  ).values(),
+];
+
+/** Rows of the table. */
+async function tryGroup(a: Computer, b: Computer, group: Variant[]): Promise<string[][]> {
+  const { kind, encap } = group[0]!;
   const before = [a.snapshot(), b.snapshot()];
-  const [specA, specB] = [variantSpec(variant, 1), variantSpec(variant, 2)];
-  a.create(specA);
-  b.create(specB);
+  const specOf = (host: 1 | 2) => {
+    const addresses = group.map((variant) => variantSpec(variant, host).addresses[0]!);
+    return variantSpec(group[0]!, host, { "tunnel-ip": addresses.map(formatCidr) });
+  };
+  a.create(specOf(1));
+  b.create(specOf(2));
   const [info] = a.list();
-  const mtu = PATH_MTU - overheadBytes({
-    kind: variant.kind,
-    ...(variant.encap === "none" ? {} : { encap: variant.encap }),
-  });
+  const mtu = PATH_MTU - overheadBytes({ kind, ...(encap === "none" ? {} : { encap }) });
   strictEqual(info!.mtu, mtu);
-  strictEqual(await outerBytes(a, variant, mtu), PATH_MTU, `${variant.name}: outer packet`);
+  for (const variant of group) {
+    strictEqual(await outerBytes(a, variant, mtu), PATH_MTU, `${variant.name}: outer packet`);
+  }
   const ours = await ipLink(a, "t0");
   checkFields(ours, a, "t0");
   a.delete("t0");
   deepStrictEqual(a.snapshot(), before[0]);
-  const byIp = await makeByIp(a, specA);
-  deepStrictEqual(comparable(byIp), comparable(ours));
+  deepStrictEqual(comparable(await makeByIp(a, specOf(1))), comparable(ours));
   deepStrictEqual(a.list(), [info]);
   a.delete("t0");
   b.delete("t0");
   deepStrictEqual([a.snapshot(), b.snapshot()], before);
-  return [variant.name, String(mtu), "yes", "yes", "yes", "yes"];
+  return group.map(({ name }) => [name, String(mtu), "yes", "yes", "yes", "yes"]);
 }
 
 /** Runs the commands of the dry run, as few processes as can be. */
@@ -252,7 +268,7 @@ Deno.test("every kind x encapsulation x inner IP version: made, pinged through, 
   const { a, b } = computers;
   // modules' fallback devices come with the first tunnel
   const rows: string[][] = [];
-  for (const variant of VARIANTS) rows.push(await tryVariant(a, b, variant));
+  for (const group of GROUPS) rows.push(...await tryGroup(a, b, group));
   const heading = ["tunnel", "MTU", "created", "pinged, full MTU, DF", "listed, as ip", "deleted"];
   const line = (row: string[]) => row.map((cell, i) => cell.padEnd([34, 6, 9, 22, 15, 7][i]!));
   console.log([heading, ...rows].map((row) => line(row).join("")).join("\n"));
@@ -377,6 +393,57 @@ Deno.test("FOU ports on this kernel: shared, counted, those of others kept", asy
   deepStrictEqual(a.ports(), [7777]);
   throws(() => a.create(spec({ ...FOU, encap: "gue" })), /is a FOU port already/);
   deepStrictEqual(a.ports(), [7777]);
+});
+
+// --- what is printed
+
+/** In this process, as all of these commands is done before they first wait. */
+async function printed(a: Computer, command: Command, line: string): Promise<string> {
+  let text = "";
+  const write = (more: string) => void (text += more);
+  const io = { stdout: write, stderr: write, signal: new AbortController().signal };
+  await a.within(() => command.run(line.split(" ").filter((word) => word), io));
+  return text;
+}
+
+Deno.test("list, status and delete --all as text", async () => {
+  using computers = twoComputers();
+  const { a } = computers;
+  a.create(spec({ ...FOU, key: 7, "tunnel-ip": ["10.0.0.1/30"] }));
+  a.create(spec({ name: "t22", remote: "192.0.2.22", type: "ipip" }));
+  strictEqual(
+    await printed(a, list, ""),
+    "NAME  LOCAL      REMOTE      KEY  TUNNEL IP    STATUS  TYPE  ENCAP\n" +
+      "t0    192.0.2.1  192.0.2.2   7    10.0.0.1/30  up      gre   fou:7777\n" +
+      "t22   192.0.2.1  192.0.2.22  -    -            up      ipip  -\n",
+  );
+  strictEqual(
+    (await printed(a, status, "--name t0")).replace(/\d+ packets.*/g, "..."),
+    `Tunnel t0
+  Status:    up
+  Type:      gre
+  Local:     192.0.2.1
+  Remote:    192.0.2.2
+  Key:       7
+  TTL:       64
+  Tunnel IP: 10.0.0.1/30
+  Encap:     fou, ports auto -> 7777, receive port 7777, checksum on
+  MTU:       1464
+  Path MTU:  1500
+  Received:  ...
+  Sent:      ...
+`,
+  );
+  await rejects(
+    printed(a, remove, "--all"),
+    /--all would delete 2 tunnels, and standard input is no terminal/,
+  );
+  strictEqual(a.list().length, 2);
+  strictEqual(
+    await printed(a, remove, "--all --yes"),
+    "deleted tunnel t0\ndeleted tunnel t22\nclosed FOU port 7777\n",
+  );
+  deepStrictEqual([a.list(), a.ports()], [[], []]);
 });
 
 // --- the program itself
