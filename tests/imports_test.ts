@@ -25,7 +25,7 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   portmap: ["netlink"],
   dataplane: ["netlink", "tunnel"],
   hub: ["netlink", "tunnel", "dataplane"],
-  daemon: ["disco", "stun", "portmap", "dataplane", "coord", "netlink", "relay"],
+  daemon: ["disco", "stun", "portmap", "relay", "dataplane", "coord", "netlink", "relay"],
   cli: [
     ...["netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane", "daemon"],
     ...["hub", "relay"],

@@ -20,7 +20,18 @@ export const command: Command = {
   run,
 };
 
-const HEADINGS = ["NAME", "TUNNEL IP", "STATE", "ENDPOINT", "RTT", "LINK", "MTU", "RX", "TX"];
+const HEADINGS = [
+  "NAME",
+  "TUNNEL IP",
+  "STATE",
+  "PATH",
+  "ENDPOINT",
+  "RTT",
+  "LINK",
+  "MTU",
+  "RX",
+  "TX",
+];
 
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(args, FLAGS);
@@ -37,6 +48,7 @@ function row(peer: PeerReport): string[] {
     peer.name,
     peer.tunnel_ip,
     peer.state,
+    text(peer.path),
     text(peer.endpoint),
     peer.rtt_ms === undefined ? "-" : `${peer.rtt_ms}ms`,
     text(peer.ifname),

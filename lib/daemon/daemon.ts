@@ -15,6 +15,7 @@ import { isDisco } from "../disco/mod.ts";
 import type { Clock, Datagram, Log, Random } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { bindAbstractLock, LinkMonitor, Poller, RtNetlink } from "../netlink.ts";
+import { RelayClient } from "../relay/mod.ts";
 import { StunClient } from "../stun/mod.ts";
 import { type DaemonReport, serveControl } from "./control.ts";
 import type { Identity } from "./identity.ts";
@@ -27,6 +28,7 @@ import { PortMapper } from "./port_mapper.ts";
 const RETRY_MIN_MS = 500;
 const RETRY_MAX_MS = 30_000;
 const LEAVE_TIMEOUT_MS = 2_000;
+const RELAY_MEASURE_MS = 300_000;
 
 export interface DaemonOptions {
   coordinator: URL;
@@ -99,6 +101,7 @@ class Daemon implements AsyncDisposable {
   readonly #rtnl: RtNetlink;
   readonly #plane: DataPlane;
   readonly #stun: StunClient;
+  readonly #relays: RelayClient;
   #peers: Peers | undefined;
   #tunnelIp: Cidr | undefined;
   #own: OwnEndpoints | undefined;
@@ -130,6 +133,14 @@ class Daemon implements AsyncDisposable {
       random,
     });
     this.#stun = new StunClient({ send: plane.send, clock, random });
+    this.#relays = new RelayClient({
+      nodeKey: identity.nodeKey,
+      coordinator: this.#coord,
+      send: plane.send,
+      nodePort: options.port,
+      onLost: (path, reason) => this.#peers?.relayLost(path, reason),
+      ...edges,
+    });
     if (options.portMapping) {
       this.#portMapper = new PortMapper({
         rtnl,
@@ -145,6 +156,7 @@ class Daemon implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#peers?.close();
     using _coord = this.#coord;
+    await this.#relays[Symbol.asyncDispose]();
     if (!this.#tunnelIp) return;
     const leave = this.#coord.leave(AbortSignal.timeout(LEAVE_TIMEOUT_MS));
     await leave.catch((error) => {
@@ -159,6 +171,7 @@ class Daemon implements AsyncDisposable {
     await Promise.all([
       this.#own!.run(this.#signal),
       this.#portMapper?.run(this.#signal),
+      this.#measureRelays(),
       this.#postEndpoints(),
       this.#pollPeers(),
       this.#pullSignals(),
@@ -184,7 +197,9 @@ class Daemon implements AsyncDisposable {
 
   datagram(datagram: Datagram): void {
     if (isDisco(datagram.bytes)) this.#peers?.datagram(datagram);
-    else this.#stun.handle(datagram.bytes, datagram.from);
+    else if (!this.#relays.handle(datagram.bytes, datagram.from)) {
+      this.#stun.handle(datagram.bytes, datagram.from);
+    }
   }
 
   // --- the coordinator
@@ -268,6 +283,7 @@ class Daemon implements AsyncDisposable {
           log.debug("call-me-maybe not sent", { error: errorText(error) });
         });
       },
+      allocateRelay: (peer, signal) => this.#relays.allocate(peer, signal),
       ownEndpoints: () => this.#own!.list.map(({ endpoint }) => endpoint),
     });
   }
@@ -319,6 +335,19 @@ class Daemon implements AsyncDisposable {
         () => this.#coord.takeSignals(this.#signal),
       );
       for (const { sealed } of envelopes ?? []) this.#peers!.signal(sealed);
+    }
+  }
+
+  /** The coordinator picks relays by what both nodes of a pair have measured. */
+  async #measureRelays(): Promise<void> {
+    const { clock, log } = this.#edges;
+    while (!this.#signal.aborted) {
+      try {
+        await this.#relays.measure(this.#signal);
+      } catch (error) {
+        if (!this.#signal.aborted) log.debug("relays not measured", { error: errorText(error) });
+      }
+      await clock.sleep(RELAY_MEASURE_MS, this.#signal).catch(() => {});
     }
   }
 

@@ -565,6 +565,7 @@ class Transition {
     this.#set({ relay: { kind: "open", endpoint } });
     this.#candidates.delete(formatEndpoint(endpoint));
     this.#add(endpoint, "relay");
+    this.#linkedOrNot(); // the peer's packets may have come through it before we knew
   }
 
   #relayClosed(): void {

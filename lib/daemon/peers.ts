@@ -7,8 +7,10 @@ import {
   type Cidr,
   cidrContains,
   type Endpoint,
+  equalEndpoints,
   formatEndpoint,
   type Ip,
+  isPrivate,
   isUsableEndpoint,
 } from "../addr.ts";
 import type { PeerRecord } from "../coord/api.ts";
@@ -17,6 +19,7 @@ import * as disco from "../disco/mod.ts";
 import type { Clock, Datagram, Log, Random } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { type DiscoKey, keyBytes, type NodeKey, shortKey } from "../keys.ts";
+import type { RelayPath } from "../relay/mod.ts";
 import { greKey } from "./gre_keys.ts";
 import type { Identity } from "./identity.ts";
 import type { DaemonMetrics } from "./metrics.ts";
@@ -45,9 +48,17 @@ export interface PeersOptions {
   metrics: DaemonMetrics;
   /** Sends a sealed message through the coordinator; never rejects. */
   signal: (to: DiscoKey, sealed: Uint8Array) => Promise<void>;
+  /** A way to that peer through a relay; rejects when there is none. */
+  allocateRelay: (peer: NodeKey, signal: AbortSignal) => Promise<RelayPath>;
   /** Where this node believes it can be reached, now. */
   ownEndpoints: () => readonly Endpoint[];
 }
+
+/**
+ * How packets get to a peer: over the own network, over the internet, by a port that the peer's
+ * router maps or its user gave, or through a relay.
+ */
+export type PathKind = "lan" | "direct" | "port-mapped" | "relay-udp" | "relay-tcp";
 
 /** What a running daemon tells about a peer. */
 export interface PeerReport {
@@ -55,6 +66,7 @@ export interface PeerReport {
   node_key: NodeKey;
   tunnel_ip: Ip;
   state: string;
+  path?: PathKind;
   endpoint?: string;
   rtt_ms?: number;
   ifname?: string;
@@ -69,6 +81,7 @@ interface Entry {
   boxKey: Uint8Array<ArrayBuffer>;
   keys: Promise<{ ikey: number; okey: number }> | undefined;
   lastPingTx: string;
+  relay?: RelayPath;
   /** Of the link, at the last look. */
   rxPackets: number;
   txPackets: number;
@@ -83,7 +96,7 @@ export class Peers {
   readonly #pending = new PendingPings();
   #timer: number | undefined;
   readonly #trafficTimer: number;
-  #closed = false;
+  readonly #closed = new AbortController();
 
   constructor(options: PeersOptions) {
     this.#options = options;
@@ -168,7 +181,7 @@ export class Peers {
       const tx = `${formatEndpoint(from)} ${message.txId.join()}`;
       if (tx === entry.lastPingTx) return;
       entry.lastPingTx = tx;
-      if (this.#usable([from]).length === 0) return;
+      if (!isRelayed(entry, from) && this.#usable([from]).length === 0) return;
       const nominating = message.padding === NOMINATING_PADDING;
       this.#event(entry, { kind: "ping", nowMs, from, txId: message.txId, nominating });
     } else if (message.type === "pong") {
@@ -209,7 +222,7 @@ export class Peers {
 
   /** Links have changed: makes those again that somebody removed. */
   restoreLinks(): void {
-    if (this.#closed) return;
+    if (this.#closed.signal.aborted) return;
     const nowMs = this.#options.clock.nowMs();
     for (const nodeKey of this.#options.plane.missingLinks()) {
       const entry = this.#byNode.get(nodeKey);
@@ -228,7 +241,8 @@ export class Peers {
     );
   }
 
-  #reportOne({ record, peer, ifname, mtu }: Entry, counters?: LinkCounters): PeerReport {
+  #reportOne(entry: Entry, counters?: LinkCounters): PeerReport {
+    const { record, peer, ifname, mtu } = entry;
     return {
       name: record.name,
       node_key: record.nodeKey,
@@ -236,6 +250,7 @@ export class Peers {
       state: peer.state,
       ...(peer.path && !peer.path.dead
         ? {
+          path: pathKind(entry, peer.path.endpoint),
           endpoint: formatEndpoint(peer.path.endpoint),
           rtt_ms: Math.round(peer.path.rttMs * 10) / 10,
         }
@@ -247,7 +262,7 @@ export class Peers {
   }
 
   close(): void {
-    this.#closed = true;
+    this.#closed.abort();
     clearTimeout(this.#timer);
     clearInterval(this.#trafficTimer);
   }
@@ -284,7 +299,7 @@ export class Peers {
   /** Sleeps until the first peer wants its tick. */
   #arm(): void {
     clearTimeout(this.#timer);
-    if (this.#closed) return;
+    if (this.#closed.signal.aborted) return;
     let due = Infinity;
     for (const { peer } of this.#byNode.values()) due = Math.min(due, nextTickMs(peer));
     if (due === Infinity) return;
@@ -332,8 +347,9 @@ export class Peers {
         if (effect.rounds === 1) log.warn("no direct path yet, searching on", { peer });
         return;
       case "open-relay":
+        return void this.#openRelay(entry);
       case "close-relay":
-        return;
+        return this.#closeRelay(entry);
       case "forget":
         return this.#forget(entry);
       default:
@@ -370,12 +386,51 @@ export class Peers {
     void this.#options.signal(entry.record.discoKey, sealed);
   }
 
+  async #openRelay(entry: Entry): Promise<void> {
+    const { clock, log, allocateRelay } = this.#options;
+    const { nodeKey } = entry.record;
+    const peer = shortKey(nodeKey);
+    try {
+      const relay = await allocateRelay(nodeKey, this.#closed.signal);
+      if (!this.#isCurrent(entry)) return void relay[Symbol.asyncDispose]();
+      entry.relay = relay;
+      const endpoint = formatEndpoint(relay.endpoint);
+      log.info("relay opened", { peer, endpoint, path: relay.kind });
+      const nowMs = clock.nowMs();
+      this.#event(entry, { kind: "relay-open", nowMs, endpoint: relay.endpoint });
+    } catch (error) {
+      if (!this.#isCurrent(entry)) return;
+      log.debug("no relay", { peer, error: errorText(error) });
+      this.#event(entry, { kind: "relay-closed", nowMs: clock.nowMs() });
+    }
+  }
+
+  #closeRelay(entry: Entry): void {
+    void entry.relay?.[Symbol.asyncDispose]();
+    delete entry.relay;
+  }
+
+  /** The relay has forgotten us, or is away. */
+  relayLost(relay: RelayPath, reason: string): void {
+    const entry = this.#byNode.get(relay.peer);
+    if (entry?.relay !== relay || this.#closed.signal.aborted) return;
+    delete entry.relay;
+    const { clock, log } = this.#options;
+    log.warn("relay lost", { peer: shortKey(relay.peer), reason });
+    this.#event(entry, { kind: "relay-closed", nowMs: clock.nowMs() });
+  }
+
+  /** Whether the entry still stands for its peer, after something was waited for. */
+  #isCurrent(entry: Entry): boolean {
+    return !this.#closed.signal.aborted && this.#byNode.get(entry.record.nodeKey) === entry;
+  }
+
   async #setLink(entry: Entry, endpoint: Endpoint): Promise<void> {
     const { plane, tunnelIp, log, clock } = this.#options;
     const { record } = entry;
     const peer = shortKey(record.nodeKey);
     const keys = await entry.keys;
-    if (this.#closed || this.#byNode.get(record.nodeKey) !== entry) return;
+    if (!this.#isCurrent(entry)) return;
     try {
       const link = { peer: record.nodeKey, localIp: tunnelIp.ip, peerIp: record.tunnelIp };
       const state = plane.setLink({ ...link, remote: endpoint, ...(keys ? { keys } : {}) });
@@ -400,6 +455,7 @@ export class Peers {
     if (this.#byNode.get(record.nodeKey) !== entry) return;
     this.#byNode.delete(record.nodeKey);
     this.#byDisco.delete(record.discoKey);
+    this.#closeRelay(entry);
     this.#options.metrics.peerRemoved(peer.state);
     try {
       this.#options.plane.removeLink(record.nodeKey);
@@ -411,4 +467,15 @@ export class Peers {
       });
     }
   }
+}
+
+function isRelayed({ relay }: Entry, endpoint: Endpoint): boolean {
+  return relay !== undefined && equalEndpoints(relay.endpoint, endpoint);
+}
+
+function pathKind(entry: Entry, endpoint: Endpoint): PathKind {
+  if (isRelayed(entry, endpoint)) return entry.relay!.kind;
+  if (isPrivate(endpoint.ip)) return "lan";
+  const listed = entry.record.endpoints.find((e) => equalEndpoints(e.endpoint, endpoint));
+  return listed?.source === "portmap" || listed?.source === "given" ? "port-mapped" : "direct";
 }

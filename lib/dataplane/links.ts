@@ -1,5 +1,5 @@
 /** What both planes do with links: names, owner marks, addresses, MTU. */
-import { familyOf, type Ip } from "../addr.ts";
+import { familyOf, type Ip, isLoopback } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import { KEY_LENGTH, type NodeKey } from "../keys.ts";
 import { type Link, readKernelLink, type RtNetlink } from "../netlink.ts";
@@ -76,10 +76,14 @@ export function countersOf(
   return counters;
 }
 
+function routeMtu(rtnl: RtNetlink, ip: Ip): number {
+  const { mtu, device } = rtnl.routeTo(ip);
+  return mtu ?? rtnl.link(device ?? 0)?.mtu ?? ETHERNET_MTU;
+}
+
 /** What is left for inner packets on the way to `remote`: the route's MTU less the overhead. */
 export function linkMtu(rtnl: RtNetlink, link: PeerLink): number {
-  const route = rtnl.routeTo(link.remote.ip);
-  const outer = route.mtu ?? rtnl.link(route.device ?? 0)?.mtu ?? ETHERNET_MTU;
+  const outer = isLoopback(link.remote.ip) ? ETHERNET_MTU : routeMtu(rtnl, link.remote.ip);
   return Math.max(MIN_MTU, outer - overheadBytes({ key: link.keys !== undefined }));
 }
 

@@ -1,9 +1,11 @@
 /** `gretun up` on the kernel plane: needs a kernel with FOU and GRE, see boot.sh. */
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { GRETUN, Overlay, until } from "../overlay.ts";
+import { testRelays } from "../relay_scenarios.ts";
 import { testOverlays, twoNodes } from "../up_scenarios.ts";
 
 testOverlays("fou");
+testRelays("fou");
 
 for (const planes of [["fou", "tun"], ["tun", "fou"]] as const) {
   Deno.test(`${planes.join(" and ")}: a kernel and a user-space node talk`, async () => {
