@@ -44,7 +44,10 @@ export function testRelays(plane: "fou" | "tun"): void {
     const bob = overlay.node("bob", lab.nat("nat-b", { mapping: "symmetric" }), args);
     for (const node of [alice, bob]) await relayed(node, "relay-udp");
     await overlay.killCoordinator();
-    await until("alice to notice`, async () => (await alice.report()).peers[0]!.state === "punching");
+    await until(
+      "alice to notice",
+      async () => (await alice.report()).peers[0]!.state === "punching",
+    );
     await overlay.startCoordinator();
     for (const node of [alice, bob]) await relayed(node, "relay-udp");
     await alice.ping(bob);
