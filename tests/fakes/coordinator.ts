@@ -3,7 +3,7 @@ import { type Cidr, parseCidr } from "../../lib/addr.ts";
 import { toBase64 } from "../../lib/bytes.ts";
 import { type Sign, signRequest } from "../../lib/coord/auth.ts";
 import { Registry } from "../../lib/coord/registry.ts";
-import { CoordServer, HOLD_MS } from "../../lib/coord/server.ts";
+import { CoordServer, HOLD_MS, type RelayOptions } from "../../lib/coord/server.ts";
 import { Store } from "../../lib/coord/store.ts";
 import { silentLog, systemRandom } from "../../lib/edges.ts";
 import {
@@ -62,6 +62,8 @@ export interface CallOptions {
   ahead?: number;
   /** Replaces the random one; null: signed as the original does, without. */
   nonce?: string | null;
+  /** Address that the call comes from. */
+  source?: string;
   /** Replace what was signed. */
   headers?: Record<string, string>;
 }
@@ -72,6 +74,7 @@ export interface FakeCoordinatorOptions {
   clock?: WatchedClock;
   debug?: boolean;
   stun?: string[];
+  relays?: RelayOptions;
 }
 
 /** Tells who waits for what, so that a test lets time pass only when a call is really held. */
@@ -126,6 +129,7 @@ export class FakeCoordinator {
       log: silentLog,
       stun: options.stun ?? [":3478"],
       debug: options.debug ?? false,
+      ...(options.relays ? { relays: options.relays } : {}),
     });
   }
 
@@ -158,7 +162,8 @@ export class FakeCoordinator {
   }
 
   async call(node: FakeNode, method: string, pathAndQuery: string, options: CallOptions = {}) {
-    return this.server.handle(await this.request(node, method, pathAndQuery, options));
+    const request = await this.request(node, method, pathAndQuery, options);
+    return this.server.handle(request, options.source);
   }
 
   /** Whether a call that was just made is held rather than answered. */
