@@ -2,6 +2,7 @@
  * What `gretun create` and `gretun delete` will do, decided before anything is touched: from specs
  * and facts of the host to steps. Pure.
  */
+import { isUnspecified } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import {
   type FouPort,
@@ -322,8 +323,9 @@ export function planDelete(
 }
 
 /** A tunnel of any kind but the kernel's fallback devices. */
-export function isTunnel({ kind, name }: Link): boolean {
-  return isTunnelKind(kind) && !FALLBACK_DEVICES.includes(name);
+export function isTunnel({ kind, name, tunnel }: Link): boolean {
+  if (!isTunnelKind(kind) || !tunnel) return false;
+  return !FALLBACK_DEVICES.includes(name) || !isUnspecified(tunnel.remote);
 }
 
 /** Throws `GretunError` for what is not there, is no tunnel, or is the kernel's own. */

@@ -272,6 +272,31 @@ Deno.test("EINVAL of a tunnel behind UDP over IPv6 without fou6 names fou6", () 
   }
 });
 
+Deno.test("each refusal of the kernel is told by its meaning, with what to do", () => {
+  const cases: [errno: number, meaning: string, hint: RegExp][] = [
+    [1, "permission denied: EPERM", /CAP_NET_ADMIN.*sudo.*setcap/],
+    [13, "permission denied: EACCES", /CAP_NET_ADMIN/],
+    [16, "the device is busy: EBUSY", /./],
+    [17, "it exists already: EEXIST", /choose another/],
+    [19, "the interface is not there: ENODEV", /gretun list/],
+    [22, "the kernel refuses these settings: EINVAL", /addresses, key, TTL/],
+    [98, "the address is in use: EADDRINUSE", /./],
+    [100, "the network is down: ENETDOWN", /ip link set/],
+    [105, "the kernel has no memory left for it: ENOBUFS", /./],
+    [77, "operation failed: errno 77", /dmesg/],
+  ];
+  const ADD_LINK = 3; // behind links and route
+  for (const [errno, meaning, hint] of cases) {
+    const kernel = new TunnelKernel();
+    kernel.failAt = { request: ADD_LINK, errno };
+    using host = kernel.open();
+    throws(() => createTunnels(host, [spec()]), (error: GretunError) => {
+      strictEqual(error.message, `cannot create tunnel t0: ${meaning}`);
+      return hint.test(error.hint);
+    });
+  }
+});
+
 // --- FOU ports
 
 const ports = (kernel: TunnelKernel) => kernel.ports.length;
