@@ -1,15 +1,38 @@
-/** Arithmetic on the lab's IPv4 prefixes. */
-import { type Cidr, type Ip, ipBytes, ipFromBytes, parseCidr } from "../addr.ts";
+/** Arithmetic on the lab's prefixes. */
+import {
+  type Cidr,
+  familyOf,
+  formatCidr,
+  type Ip,
+  ipBytes,
+  ipFromBytes,
+  parseCidr,
+} from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
 import { GretunError } from "../errors.ts";
 
 /** TEST-NET-3 (RFC 5737) stands in for the internet. */
 export const PUBLIC_PREFIX = parseCidr("203.0.113.0/24");
-/** TEST-NET-2: public hosts at the far end of a long line. */
+/** TEST-NET-2: what is at the far end of a long line. */
 export const DISTANT_PREFIX = parseCidr("198.51.100.0/24");
 export const DEFAULT_DESTINATION = parseCidr("0.0.0.0/0");
+export const DEFAULT_DESTINATION_6 = parseCidr("::/0");
 
-/** Gives the host addresses of a prefix one after the other, from the first. */
+/** The network behind the nth router, or with 0 the public one: documentation prefix (RFC 3849). */
+export function ipv6Prefix(n: number): Cidr {
+  return parseCidr(`2001:db8:${n.toString(16)}::/64`);
+}
+
+/** Which addresses a host has. */
+export type Families = "ipv4" | "ipv6" | "dual";
+
+/** What one end of a cable is called by the others. */
+export interface Addresses {
+  ip4?: Ip;
+  ip6?: Ip;
+}
+
+/** Gives the host addresses of a prefix one after the other, from the first; of IPv6 as many. */
 export class AddressPool {
   readonly prefix: Cidr;
   #next = 1;
@@ -20,13 +43,18 @@ export class AddressPool {
 
   take(): Ip {
     const { ip, prefixLength } = this.prefix;
-    if (this.#next >= 2 ** (32 - prefixLength) - 1) {
+    const hostBits = Math.min(16, (familyOf(ip) === 4 ? 32 : 128) - prefixLength);
+    if (this.#next >= 2 ** hostBits - 1) {
       throw new GretunError(
-        `no address is left in ${ip}/${prefixLength}`,
+        `no address is left in ${formatCidr(this.prefix)}`,
         "Make fewer hosts, or give the NAT a larger prefix",
       );
     }
-    const network = new Reader(ipBytes(ip), "network").u32();
-    return ipFromBytes(new Writer("network", 4).u32(network + this.#next++).finish());
+    const network = ipBytes(ip);
+    const last = network.length - 4;
+    const host = new Reader(network.subarray(last), "network").u32() + this.#next++;
+    return ipFromBytes(
+      new Writer("network").bytes(network.subarray(0, last)).u32(host).finish(),
+    );
   }
 }

@@ -3,22 +3,36 @@ import type { Clock } from "../edges.ts";
 import { type Poller, TunDevice } from "../netlink.ts";
 import type { Space } from "./space.ts";
 
-/** Hands on packets in order, each `delayMs` after it came. */
+export interface LineQuality {
+  /** Every packet is on the way for so long: a round trip takes twice that. */
+  delayMs?: number;
+  /** The share of packets that are lost, from 0 to 1. */
+  lossRate?: number;
+}
+
+/** Hands on packets in order, each `delayMs` after it came, but for those that are lost. */
 export class DelayLine implements Disposable {
   readonly #delayMs: number;
+  readonly #lossRate: number;
   readonly #deliver: (packet: Uint8Array) => void;
   readonly #clock: Clock;
   readonly #waiting: { packet: Uint8Array; dueMs: number }[] = [];
   #timer: number | undefined;
 
-  constructor(delayMs: number, deliver: (packet: Uint8Array) => void, clock: Clock) {
+  constructor(
+    { delayMs = 0, lossRate = 0 }: LineQuality,
+    deliver: (packet: Uint8Array) => void,
+    clock: Clock,
+  ) {
     this.#delayMs = delayMs;
+    this.#lossRate = lossRate;
     this.#deliver = deliver;
     this.#clock = clock;
   }
 
   /** Copies the packet. */
   push(packet: Uint8Array): void {
+    if (Math.random() < this.#lossRate) return;
     this.#waiting.push({ packet: packet.slice(), dueMs: this.#clock.nowMs() + this.#delayMs });
     this.#arm();
   }
@@ -60,7 +74,7 @@ export interface DelayedLinkEnd {
 export function delayedLink(
   a: DelayedLinkEnd,
   b: DelayedLinkEnd,
-  delayMs: number,
+  quality: LineQuality,
   poller: Poller,
   clock: Clock,
 ): Disposable {
@@ -68,7 +82,7 @@ export function delayedLink(
   const devices: TunDevice[] = [];
   for (const [i, { space, ifname }] of [a, b].entries()) {
     const line = stack.use(
-      new DelayLine(delayMs, (packet) => void devices[1 - i]!.write(packet), clock),
+      new DelayLine(quality, (packet) => void devices[1 - i]!.write(packet), clock),
     );
     const open = () => TunDevice.open(ifname, poller, (packet) => line.push(packet));
     devices.push(stack.use(space.within(open)));

@@ -2,6 +2,7 @@
 import type { Ip } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import type { Fd } from "../netlink.ts";
+import type { Addresses } from "./addresses.ts";
 import type { ChildProcesses } from "./processes.ts";
 import type { Space } from "./space.ts";
 
@@ -81,10 +82,18 @@ export class LabNode {
 }
 
 export class Host extends LabNode {
+  /** Of IPv4 if it has one. */
   readonly ip: Ip;
+  readonly ip6: Ip | undefined;
 
-  constructor(name: string, space: Space, children: ChildProcesses, ip: Ip) {
+  constructor(
+    name: string,
+    space: Space,
+    children: ChildProcesses,
+    { ip4, ip6 }: Addresses,
+  ) {
     super(name, space, children);
-    this.ip = ip;
+    this.ip = (ip4 ?? ip6)!;
+    this.ip6 = ip6;
   }
 }

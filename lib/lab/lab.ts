@@ -1,13 +1,21 @@
 /** The lab: who is there, how they are joined, and how all of it goes away again. */
-import { type Cidr, parseCidr } from "../addr.ts";
+import { type Cidr, type Ip, parseCidr } from "../addr.ts";
 import { type Clock, systemClock } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { deleteNamedNetns, Poller } from "../netlink.ts";
-import { AddressPool, DISTANT_PREFIX, PUBLIC_PREFIX } from "./addresses.ts";
-import { delayedLink } from "./delay.ts";
+import {
+  type Addresses,
+  AddressPool,
+  DEFAULT_DESTINATION,
+  DISTANT_PREFIX,
+  type Families,
+  ipv6Prefix,
+  PUBLIC_PREFIX,
+} from "./addresses.ts";
+import { delayedLink, type LineQuality } from "./delay.ts";
 import { Host, LabNode } from "./host.ts";
 import { Nat } from "./nat.ts";
-import { IN, type NatMapping, OUT } from "./nat_table.ts";
+import { type EgressFirewall, IN, type NatBehaviour, OUT } from "./nat_table.ts";
 import { ChildProcesses, endProcesses, namedNetnses } from "./processes.ts";
 import { Segment } from "./segment.ts";
 import { Space } from "./space.ts";
@@ -15,28 +23,43 @@ import { Space } from "./space.ts";
 const INTERNET = "internet";
 const UPLINK = "eth0";
 /** Interfaces are named after hosts, so a host cannot have the name of another interface. */
-const RESERVED_NAMES = [INTERNET, "lo", IN, OUT, UPLINK];
+const RESERVED_NAMES = [INTERNET, "lo", "all", "default", IN, OUT, UPLINK];
 
 export interface LabOptions {
   /** Namespaces are named with it; a lab is the only one with its prefix. */
   prefix: string;
+  /** The public network has it as well, as 2001:db8::/32. The kernel needs it then. */
+  ipv6?: boolean;
   clock?: Clock;
 }
 
-export interface PublicHostOptions {
-  /** Every packet to it and from it is on the way for so long: a round trip takes twice that. */
-  delayMs?: number;
+/** How a host or router is joined to the internet. */
+export interface UplinkOptions extends LineQuality {
+  /** Larger packets disappear without a word. Not on a line with delay or loss. */
+  mtu?: number;
 }
 
-export interface NatOptions {
-  /** "port-restricted" unless told. */
-  mapping?: NatMapping;
+export interface PublicHostOptions extends UplinkOptions {
+  /** "ipv4" unless told. */
+  families?: Families;
+}
+
+export interface NatOptions extends NatBehaviour {
+  uplink?: UplinkOptions;
   /** The NAT in front of this one; the internet unless told. */
   behind?: Nat;
   /** Private addresses of its hosts; 10.0.N.0/24 unless told. */
   prefix?: Cidr;
-  /** Lets no UDP through. */
-  blockUdp?: boolean;
+  /** What it lets out; everything unless told. */
+  firewall?: EgressFirewall;
+  /** Its hosts may have public addresses of IPv6, behind a stateful firewall. */
+  ipv6?: boolean;
+}
+
+export interface HostOptions {
+  behind: Nat;
+  /** "ipv4" unless told. */
+  families?: Families;
 }
 
 /**
@@ -47,6 +70,7 @@ export class Lab implements AsyncDisposable {
   /** The namespace of the public network itself. */
   readonly internet: LabNode;
   readonly #prefix: string;
+  readonly #ipv6: boolean;
   readonly #clock: Clock;
   readonly #names = new Set<string>();
   readonly #children = new ChildProcesses();
@@ -57,10 +81,11 @@ export class Lab implements AsyncDisposable {
   readonly #links = new DisposableStack();
   #poller: Poller | undefined;
   #nats = 0;
+  #ipv6Networks = 0;
   #closed: Promise<void> | undefined;
 
   /** Refuses when namespaces with the prefix are there: see {@link Lab.removeLeftovers}. */
-  static create({ prefix, clock = systemClock }: LabOptions): Lab {
+  static create({ prefix, ipv6 = false, clock = systemClock }: LabOptions): Lab {
     const leftovers = Lab.leftovers(prefix);
     if (leftovers.length > 0) {
       throw new GretunError(
@@ -69,7 +94,7 @@ export class Lab implements AsyncDisposable {
       );
     }
     try {
-      return new Lab(prefix, clock);
+      return new Lab(prefix, ipv6, clock);
     } catch (error) {
       throw new GretunError(
         `cannot make a network of namespaces: ${errorText(error)}`,
@@ -92,42 +117,62 @@ export class Lab implements AsyncDisposable {
     return names;
   }
 
-  private constructor(prefix: string, clock: Clock) {
+  private constructor(prefix: string, ipv6: boolean, clock: Clock) {
     this.#prefix = prefix;
+    this.#ipv6 = ipv6;
     this.#clock = clock;
     this.#internet = this.#createSpace(INTERNET);
     try {
       this.internet = new LabNode(INTERNET, this.#internet, this.#children);
-      this.#public = new Segment(this.#internet, INTERNET, PUBLIC_PREFIX);
+      const prefixes = { prefix: PUBLIC_PREFIX, ...(ipv6 ? { prefix6: ipv6Prefix(0) } : {}) };
+      this.#public = new Segment(this.#internet, INTERNET, prefixes);
       this.#internet.forwardPackets();
+      if (ipv6) this.#internet.forwardIpv6Packets();
     } catch (error) {
       this.#spaces.dispose();
       throw error;
     }
   }
 
-  /** A host with a public address. */
-  publicHost(name: string, { delayMs = 0 }: PublicHostOptions = {}): Host {
+  /** A host with public addresses. */
+  publicHost(name: string, { families = "ipv4", ...uplink }: PublicHostOptions = {}): Host {
     const space = this.#addNode(name);
-    const ip = delayMs > 0
-      ? this.#attachDelayed(space, name, delayMs)
-      : this.#public.attach(space, name, UPLINK);
-    return new Host(name, space, this.#children, ip);
+    const addresses = this.#attachPublic(space, UPLINK, uplink, families);
+    return new Host(name, space, this.#children, addresses);
   }
 
-  /** A router whose hosts share its one outer address. */
+  /** A router whose hosts share its one outer address of IPv4. */
   nat(name: string, options: NatOptions = {}): Nat {
-    const { mapping = "port-restricted", behind, blockUdp = false } = options;
-    const prefix = options.prefix ?? parseCidr(`10.0.${++this.#nats}.0/24`);
+    const { behind, prefix, firewall = {}, ipv6 = false, uplink = {}, ...behaviour } = options;
+    if (behind && (ipv6 || isLongLine(uplink))) {
+      throw new GretunError(
+        `${name} has IPv4 and a cable to ${behind.name}`,
+        "Leave out IPv6, delay and loss for a NAT behind another",
+      );
+    }
     const space = this.#addNode(name);
-    const ip = (behind ?? this.#public).attach(space, name, OUT);
-    return new Nat({ name, space, children: this.#children, ip, prefix, mapping, blockUdp });
+    const families = ipv6 ? "dual" : "ipv4";
+    const { ip4, ip6 } = behind
+      ? behind.attach(space, name, OUT, uplink)
+      : this.#attachPublic(space, OUT, uplink, families);
+    const prefix6 = ip6 && ipv6Prefix(++this.#ipv6Networks);
+    if (prefix6) this.#internet.route(prefix6, { gateway: ip6, ifname: INTERNET });
+    const inside = {
+      prefix: prefix ?? parseCidr(`10.0.${++this.#nats}.0/24`),
+      ...(prefix6 ? { prefix6 } : {}),
+    };
+    const setup = { name, space, children: this.#children, inside, behaviour, firewall };
+    return new Nat({ ...setup, ip: ip4! });
   }
 
-  /** A host with a private address. */
-  host(name: string, { behind }: { behind: Nat }): Host {
+  /** A host with a private address of IPv4. */
+  host(name: string, { behind, families = "ipv4" }: HostOptions): Host {
+    if (families !== "ipv4" && !behind.hasIpv6) {
+      throw new GretunError(`${behind.name} has no IPv6 for ${name}`, "Make it with ipv6: true");
+    }
     const space = this.#addNode(name);
-    return new Host(name, space, this.#children, behind.attach(space, name, UPLINK));
+    const addresses = behind.attach(space, name, UPLINK, { families });
+    return new Host(name, space, this.#children, addresses);
   }
 
   /** Ends all processes in the lab, then removes links and namespaces. */
@@ -144,7 +189,9 @@ export class Lab implements AsyncDisposable {
   }
 
   #createSpace(name: string): Space {
-    return this.#spaces.use(Space.create(this.#prefix + name));
+    const space = this.#spaces.use(Space.create(this.#prefix + name));
+    if (this.#ipv6) space.skipDuplicateAddressDetection();
+    return space;
   }
 
   /** A namespace for a new name. */
@@ -163,14 +210,43 @@ export class Lab implements AsyncDisposable {
     return space;
   }
 
-  #attachDelayed(space: Space, name: string, delayMs: number) {
+  #attachPublic(
+    space: Space,
+    ifname: string,
+    uplink: UplinkOptions,
+    families: Families,
+  ): Addresses {
+    const port = space.netnsName.slice(this.#prefix.length);
+    if (families !== "ipv4" && !this.#public.hasIpv6) {
+      throw new GretunError(`there is no IPv6 for ${port}`, "Make the lab with ipv6: true");
+    }
+    if (!isLongLine(uplink)) {
+      return this.#public.attach(space, port, ifname, { ...uplink, families });
+    }
+    if (uplink.mtu !== undefined || families !== "ipv4") {
+      throw new GretunError(
+        `a line with delay or loss to ${port} has IPv4 alone and no MTU of its own`,
+        "Leave out one of them",
+      );
+    }
+    return { ip4: this.#attachByLine(space, port, ifname, uplink) };
+  }
+
+  #attachByLine(space: Space, port: string, ifname: string, quality: LineQuality): Ip {
     const ip = this.#distant.take();
-    const far = { space, ifname: UPLINK };
-    const near = { space: this.#internet, ifname: name };
+    const far = { space, ifname };
+    const near = { space: this.#internet, ifname: port };
     this.#poller ??= new Poller();
-    this.#links.use(delayedLink(near, far, delayMs, this.#poller, this.#clock));
-    near.space.routeHost(ip, name);
-    far.space.configurePointToPoint(UPLINK, ip);
+    this.#links.use(delayedLink(near, far, quality, this.#poller, this.#clock));
+    near.space.bringUp(port);
+    near.space.route({ ip, prefixLength: 32 }, { ifname: port });
+    far.space.addAddress(ifname, ip, 32);
+    far.space.bringUp(ifname);
+    far.space.route(DEFAULT_DESTINATION, { ifname });
     return ip;
   }
+}
+
+function isLongLine({ delayMs = 0, lossRate = 0 }: UplinkOptions): boolean {
+  return delayMs > 0 || lossRate > 0;
 }

@@ -5,10 +5,29 @@
  * @example
  * await using lab = Lab.create({ prefix: "demo-" });
  * const server = lab.publicHost("server", { delayMs: 10 });
- * const host = lab.host("alice", { behind: lab.nat("home") });
+ * const nat = lab.nat("home", { mapping: "address-and-port-dependent", ports: "sequential" });
+ * const host = lab.host("alice", { behind: nat });
  * const { code } = await host.run("ping", ["-c", "1", server.ip]);
  */
 export { Host, LabNode, type RunResult, type SpawnOptions } from "./host.ts";
-export { Lab, type LabOptions, type NatOptions, type PublicHostOptions } from "./lab.ts";
+export {
+  type HostOptions,
+  Lab,
+  type LabOptions,
+  type NatOptions,
+  type PublicHostOptions,
+  type UplinkOptions,
+} from "./lab.ts";
+export type { Families } from "./addresses.ts";
+export type { LineQuality } from "./delay.ts";
 export type { Nat } from "./nat.ts";
-export { NAT_MAPPINGS, type NatMapping } from "./nat_table.ts";
+export {
+  type EgressFirewall,
+  type Filtering,
+  FILTERINGS,
+  type Mapping,
+  MAPPINGS,
+  type NatBehaviour,
+  PORT_CHOICES,
+  type PortChoice,
+} from "./nat_table.ts";

@@ -1,11 +1,17 @@
-/** A router with network address translation between two segments. */
+/** A router between two segments: translates addresses of IPv4, and filters both families. */
 import type { Cidr, Ip } from "../addr.ts";
-import { GretunError } from "../errors.ts";
 import { nft } from "../netlink.ts";
+import type { Addresses } from "./addresses.ts";
 import { LabNode } from "./host.ts";
-import { IN, type NatMapping, natTable } from "./nat_table.ts";
+import {
+  type EgressFirewall,
+  firewallTable,
+  IN,
+  type NatBehaviour,
+  natTable,
+} from "./nat_table.ts";
 import type { ChildProcesses } from "./processes.ts";
-import { Segment } from "./segment.ts";
+import { type CableOptions, Segment, type SegmentPrefixes } from "./segment.ts";
 import type { Space } from "./space.ts";
 
 export interface NatSetup {
@@ -14,28 +20,26 @@ export interface NatSetup {
   children: ChildProcesses;
   /** Its address on the outside. */
   ip: Ip;
-  /** The inside. */
-  prefix: Cidr;
-  mapping: NatMapping;
-  blockUdp: boolean;
+  inside: SegmentPrefixes;
+  behaviour: NatBehaviour;
+  firewall: EgressFirewall;
 }
 
 export class Nat extends LabNode {
   /** The address that its hosts appear under. */
   readonly ip: Ip;
-  readonly mapping: NatMapping;
   readonly #inside: Segment;
-  readonly #blockUdp: boolean;
-  #coneHost: Ip | undefined;
 
-  constructor({ name, space, children, ip, prefix, mapping, blockUdp }: NatSetup) {
+  constructor({ name, space, children, ip, inside, behaviour, firewall }: NatSetup) {
     super(name, space, children);
     this.ip = ip;
-    this.mapping = mapping;
-    this.#blockUdp = blockUdp;
-    this.#inside = new Segment(space, IN, prefix);
-    this.#applyTable();
+    using tables = space.within(() => nft.Nft.open());
+    tables.replaceTable(natTable({ behaviour, firewall, ip, inside: inside.prefix }));
+    this.#inside = new Segment(space, IN, inside);
     space.forwardPackets();
+    if (!this.hasIpv6) return;
+    tables.replaceTable(firewallTable(firewall));
+    space.forwardIpv6Packets();
   }
 
   /** Private addresses of its hosts. */
@@ -43,28 +47,12 @@ export class Nat extends LabNode {
     return this.#inside.prefix;
   }
 
-  /** Plugs a host, or another NAT's outside, into the inside. */
-  attach(space: Space, port: string, ifname: string): Ip {
-    if (this.#coneHost) {
-      throw new GretunError(
-        `cannot put ${port} behind ${this.name}: a full cone leads to one host`,
-        "Give the host a NAT of its own, or choose another mapping",
-      );
-    }
-    const ip = this.#inside.attach(space, port, ifname);
-    if (this.mapping === "full-cone") {
-      this.#coneHost = ip;
-      this.#applyTable();
-    }
-    return ip;
+  get hasIpv6(): boolean {
+    return this.#inside.hasIpv6;
   }
 
-  #applyTable(): void {
-    using tables = this.space.within(() => nft.Nft.open());
-    tables.replaceTable(natTable({
-      mapping: this.mapping,
-      blockUdp: this.#blockUdp,
-      ...(this.#coneHost ? { coneHost: this.#coneHost } : {}),
-    }));
+  /** Plugs a host, or another NAT's outside, into the inside. */
+  attach(space: Space, port: string, ifname: string, options?: CableOptions): Addresses {
+    return this.#inside.attach(space, port, ifname, options);
   }
 }

@@ -1,30 +1,61 @@
 /** A switched network: a bridge in the namespace of its gateway, and who is plugged into it. */
-import type { Cidr, Ip } from "../addr.ts";
-import { AddressPool } from "./addresses.ts";
+import type { Cidr } from "../addr.ts";
+import {
+  type Addresses,
+  AddressPool,
+  DEFAULT_DESTINATION,
+  DEFAULT_DESTINATION_6,
+  type Families,
+} from "./addresses.ts";
 import type { Space } from "./space.ts";
+
+const ETHERNET_MTU = 1500;
+
+export interface SegmentPrefixes {
+  prefix: Cidr;
+  /** Without it, everybody has IPv4 alone. */
+  prefix6?: Cidr;
+}
+
+export interface CableOptions {
+  families?: Families;
+  /**
+   * Larger packets disappear, both ways, and nobody is told: a path MTU black hole. Those that the
+   * sender's kernel leaves to the network card to cut pass all the same.
+   */
+  mtu?: number;
+}
 
 export class Segment {
   readonly prefix: Cidr;
-  /** The first address of the prefix, and everybody's default route. */
-  readonly gateway: Ip;
+  readonly hasIpv6: boolean;
+  /** The first addresses of the prefixes, and everybody's default routes. */
+  readonly #gateway: Addresses;
   readonly #space: Space;
   readonly #bridge: number;
   readonly #pool: AddressPool;
+  readonly #pool6: AddressPool | undefined;
 
   /** Makes the bridge `name` in `space`. */
-  constructor(space: Space, name: string, prefix: Cidr) {
+  constructor(space: Space, name: string, { prefix, prefix6 }: SegmentPrefixes) {
     this.prefix = prefix;
+    this.hasIpv6 = prefix6 !== undefined;
     this.#space = space;
     this.#pool = new AddressPool(prefix);
-    this.gateway = this.#pool.take();
+    this.#pool6 = prefix6 && new AddressPool(prefix6);
+    this.#gateway = this.#takeAddresses("dual");
     this.#bridge = space.rtnl.createLink({ name, kind: "bridge" });
-    space.configure(name, this.gateway, prefix.prefixLength);
+    // A bridge takes the least MTU of its ports for its own until it has been given another one.
+    for (const mtu of [ETHERNET_MTU - 1, ETHERNET_MTU]) {
+      space.rtnl.changeLink(this.#bridge, { mtu });
+    }
+    this.#configure(space, name, this.#gateway);
   }
 
-  /** Joins `space` by a cable: `port` on the bridge, `ifname` at the other end. Gives its address. */
-  attach(space: Space, port: string, ifname: string): Ip {
-    const ip = this.#pool.take();
-    this.#space.rtnl.createLink({
+  /** Joins `space` by a cable: `port` on the bridge, `ifname` at the other end. */
+  attach(space: Space, port: string, ifname: string, options: CableOptions = {}): Addresses {
+    const addresses = this.#takeAddresses(options.families ?? "ipv4");
+    const ifindex = this.#space.rtnl.createLink({
       name: port,
       kind: "veth",
       peerName: ifname,
@@ -32,7 +63,24 @@ export class Segment {
       master: this.#bridge,
       up: true,
     });
-    space.configure(ifname, ip, this.prefix.prefixLength, this.gateway);
-    return ip;
+    if (options.mtu !== undefined) this.#space.rtnl.changeLink(ifindex, { mtu: options.mtu });
+    this.#configure(space, ifname, addresses);
+    const { ip4, ip6 } = this.#gateway;
+    if (addresses.ip4 && ip4) space.route(DEFAULT_DESTINATION, { gateway: ip4, ifname });
+    if (addresses.ip6 && ip6) space.route(DEFAULT_DESTINATION_6, { gateway: ip6, ifname });
+    return addresses;
+  }
+
+  #takeAddresses(families: Families): Addresses {
+    return {
+      ...(families === "ipv6" ? {} : { ip4: this.#pool.take() }),
+      ...(families === "ipv4" || !this.#pool6 ? {} : { ip6: this.#pool6.take() }),
+    };
+  }
+
+  #configure(space: Space, ifname: string, { ip4, ip6 }: Addresses): void {
+    if (ip4) space.addAddress(ifname, ip4, this.prefix.prefixLength);
+    if (ip6) space.addAddress(ifname, ip6, this.#pool6!.prefix.prefixLength);
+    space.bringUp(ifname);
   }
 }

@@ -1,5 +1,5 @@
 /** One network namespace of a lab: a computer without the computer. */
-import { type Ip, parseCidr } from "../addr.ts";
+import type { Cidr, Ip } from "../addr.ts";
 import {
   createNamedNetns,
   deleteNamedNetns,
@@ -8,7 +8,6 @@ import {
   withNetns,
   writeKernelFile,
 } from "../netlink.ts";
-import { DEFAULT_DESTINATION } from "./addresses.ts";
 
 const LOOPBACK_NAME = "lo";
 
@@ -53,30 +52,34 @@ export class Space implements Disposable {
     return this.rtnl.link(name)!.ifindex;
   }
 
-  /** Brings up a link under an address, the default route by it where there is a gateway. */
-  configure(name: string, local: Ip, prefixLength: number, gateway?: Ip): void {
-    const ifindex = this.ifindex(name);
-    this.rtnl.addAddress({ ifindex, local, prefixLength });
-    this.rtnl.changeLink(ifindex, { up: true });
-    if (gateway) {
-      this.rtnl.addRoute({ destination: DEFAULT_DESTINATION, gateway, device: ifindex });
-    }
+  addAddress(ifname: string, local: Ip, prefixLength: number): void {
+    this.rtnl.addAddress({ ifindex: this.ifindex(ifname), local, prefixLength });
   }
 
-  /** The only way to and from the rest is this point-to-point link. */
-  configurePointToPoint(name: string, local: Ip): void {
-    this.configure(name, local, 32);
-    this.rtnl.addRoute({ destination: DEFAULT_DESTINATION, device: this.ifindex(name) });
+  bringUp(ifname: string): void {
+    this.rtnl.changeLink(this.ifindex(ifname), { up: true });
   }
 
-  /** Packets to one address go into a link. */
-  routeHost(ip: Ip, name: string): void {
-    const device = this.ifindex(name);
-    this.rtnl.changeLink(device, { up: true });
-    this.rtnl.addRoute({ destination: parseCidr(`${ip}/32`), device });
+  /** Packets to `destination` leave by the interface, to the gateway if there is one. */
+  route(destination: Cidr, { gateway, ifname }: { gateway?: Ip; ifname: string }): void {
+    const device = this.ifindex(ifname);
+    this.rtnl.addRoute({ destination, device, ...(gateway ? { gateway } : {}) });
   }
 
   forwardPackets(): void {
-    this.within(() => writeKernelFile("/proc/sys/net/ipv4/ip_forward", "1"));
+    this.#writeSetting("ipv4/ip_forward", "1");
+  }
+
+  forwardIpv6Packets(): void {
+    this.#writeSetting("ipv6/conf/all/forwarding", "1");
+  }
+
+  /** Interfaces made from now on use their addresses at once: nobody else has them. */
+  skipDuplicateAddressDetection(): void {
+    this.#writeSetting("ipv6/conf/default/accept_dad", "0");
+  }
+
+  #writeSetting(name: string, value: string): void {
+    this.within(() => writeKernelFile(`/proc/sys/net/${name}`, value));
   }
 }

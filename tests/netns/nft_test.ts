@@ -165,6 +165,59 @@ Deno.test("Nft: nft reads the table as it was meant", () =>
     }
   }));
 
+Deno.test("Nft: nft reads sets and maps, and the rules that fill and use them", () =>
+  inNamespace(async (netns, name) => {
+    using tables = openIn(netns);
+    const inner = nft.fields("saddr", "sport");
+    const udp = nft.l4proto("udp");
+    const rule = (chain: string, match: nft.Match[], verdict?: nft.Verdict): nft.NftRule => ({
+      chain,
+      match: [udp, ...match],
+      ...(verdict ? { verdict } : {}),
+    });
+    tables.replaceTable({
+      family: "ip",
+      name: "t",
+      chains: [FORWARD, PRE, POST],
+      sets: [
+        { name: "ports", element: ["address", "port"], value: ["port"] },
+        { name: "hosts", element: ["port"], value: ["address", "port"] },
+        { name: "contacts", element: ["address", "port", "address"] },
+      ],
+      rules: [
+        rule("forward", [
+          nft.hasNewDestination(),
+          nft.isIn("contacts", nft.fields("daddr", "dport", "saddr")),
+        ], "accept"),
+        rule("pre", [], nft.dnatTo(nft.mapped("hosts", nft.fields("dport")))),
+        rule("post", [nft.add("contacts", nft.fields("saddr", "sport", "daddr"))]),
+        rule("post", [nft.add("ports", inner, nft.fields("sport"))]),
+        rule("post", [nft.add("ports", inner, nft.newPort("random", { first: 9, count: 4 }))]),
+        rule("post", [nft.add("hosts", nft.fields("sport"), inner)]),
+        rule("post", [], nft.masqueradeTo(nft.mapped("ports", inner))),
+        rule("post", [], nft.snatTo(ip("192.0.2.7"), nft.mapped("ports", inner))),
+      ],
+    });
+    const { stdout } = await new Deno.Command("ip", {
+      args: ["netns", "exec", name, "nft", "list", "table", "ip", "t"],
+    }).output();
+    const lines = new TextDecoder().decode(stdout).split("\n").map((line) => line.trim());
+    const known = "ip saddr . udp sport map @ports";
+    deepStrictEqual(lines.filter((line) => /^type ipv4|^type inet|udp/.test(line)), [
+      "type ipv4_addr . inet_service : inet_service",
+      "type inet_service : ipv4_addr . inet_service",
+      "type ipv4_addr . inet_service . ipv4_addr",
+      "ct status dnat ip daddr . udp dport . ip saddr @contacts accept",
+      "dnat ip to udp dport map @hosts",
+      "add @contacts { ip saddr . udp sport . ip daddr }",
+      "add @ports { ip saddr . udp sport : udp sport }",
+      "add @ports { ip saddr . udp sport : numgen random mod 4 offset 9 }",
+      "add @hosts { udp sport : ip saddr . udp sport }",
+      `meta l4proto udp masquerade to :${known}`,
+      `meta l4proto udp snat to 192.0.2.7:${known}`,
+    ]);
+  }));
+
 Deno.test("Nft replaces a table, leaves others alone, and deletes", () =>
   inNamespace(async (netns, name) => {
     using tables = openIn(netns);

@@ -10,6 +10,11 @@ import { AF_INET } from "../libc.ts";
 const NFT_REG_VERDICT = 0;
 const NFT_REG_1 = 1;
 const NFT_REG_2 = 2;
+/** The first of those of 4 bytes: each of the four above is four of these. */
+const NFT_REG32_00 = 8;
+/** The 4-byte registers that register 1 and 2 begin with. */
+const FIRST_SLOT = NFT_REG32_00;
+const SECOND_SLOT = NFT_REG32_00 + 4;
 
 const NFTA_LIST_ELEM = 1;
 const NFTA_EXPR_NAME = 1;
@@ -35,28 +40,59 @@ const NFTA_BITWISE_XOR = 5;
 const NFTA_CMP_SREG = 1;
 const NFTA_CMP_OP = 2;
 const NFTA_CMP_DATA = 3;
+const NFTA_LOOKUP_SET = 1;
+const NFTA_LOOKUP_SREG = 2;
+const NFTA_LOOKUP_DREG = 3;
+const NFTA_DYNSET_SET_NAME = 1;
+const NFTA_DYNSET_OP = 3;
+const NFTA_DYNSET_SREG_KEY = 4;
+const NFTA_DYNSET_SREG_DATA = 5;
+const NFTA_NG_DREG = 1;
+const NFTA_NG_MODULUS = 2;
+const NFTA_NG_TYPE = 3;
+const NFTA_NG_OFFSET = 4;
+const NFTA_BYTEORDER_SREG = 1;
+const NFTA_BYTEORDER_DREG = 2;
+const NFTA_BYTEORDER_OP = 3;
+const NFTA_BYTEORDER_LEN = 4;
+const NFTA_BYTEORDER_SIZE = 5;
 const NFTA_NAT_TYPE = 1;
 const NFTA_NAT_FAMILY = 2;
 const NFTA_NAT_REG_ADDR_MIN = 3;
 const NFTA_NAT_REG_PROTO_MIN = 5;
 const NFTA_NAT_FLAGS = 7;
 const NFTA_MASQ_FLAGS = 1;
+const NFTA_MASQ_REG_PROTO_MIN = 2;
 
 const NFT_META_MARK = 3;
 const NFT_META_IIFNAME = 6;
 const NFT_META_OIFNAME = 7;
 const NFT_META_L4PROTO = 16;
 const NFT_CT_STATE = 0;
+const NFT_CT_STATUS = 2;
 const NFT_PAYLOAD_NETWORK_HEADER = 1;
 const NFT_PAYLOAD_TRANSPORT_HEADER = 2;
 const NFT_CMP_EQ = 0;
 const NFT_CMP_NEQ = 1;
+const NFT_DYNSET_OP_ADD = 0;
+const NFT_BYTEORDER_HTON = 1;
 const NFT_NAT_SNAT = 0;
 const NFT_NAT_DNAT = 1;
 const NF_NAT_RANGE_PROTO_SPECIFIED = 1 << 1;
 const IFNAMSIZ = 16;
 
 const IP_PROTOCOL = { icmp: 1, tcp: 6, udp: 17 } as const;
+/** `enum nft_ng_types`. */
+const NUMBER_ORDER = { sequential: 0, random: 1 } as const;
+/** Where a field lies: header, offset and length in bytes; addresses are those of IPv4. */
+const FIELD = {
+  saddr: [NFT_PAYLOAD_NETWORK_HEADER, 12, 4],
+  daddr: [NFT_PAYLOAD_NETWORK_HEADER, 16, 4],
+  sport: [NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2],
+  dport: [NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2],
+} as const;
+/** `enum ip_conntrack_status`, linux/netfilter/nf_conntrack_common.h. */
+const IPS_DST_NAT = 1 << 5;
 /** `NF_CT_STATE_BIT` of linux/netfilter/nf_conntrack_common.h. */
 const CT_STATE = { invalid: 1, established: 2, related: 4, new: 8, untracked: 64 } as const;
 const MASQUERADE_FLAG = {
@@ -73,6 +109,15 @@ export interface Expression {
 
 /** A condition on a packet. */
 export type Match = readonly Expression[];
+
+/**
+ * Something that is computed for each packet, in registers of 4 bytes. Ports are two bytes long
+ * and zeros, as sets keep them.
+ */
+export interface Value {
+  /** Puts it there, and may use what comes behind. The rule ends if there is no such value. */
+  load: (register: number) => readonly Expression[];
+}
 
 /** Translates the packet's addresses; only in chains of type nat. */
 export interface NatAction {
@@ -142,9 +187,84 @@ export function ctState(...states: (keyof typeof CT_STATE)[]): Match {
   return [load, bitwiseAnd(mask), compare(NFT_CMP_NEQ, hostU32(0))];
 }
 
+/** The packet's connection has had its destination translated. */
+export function hasNewDestination(): Match {
+  const load = {
+    name: "ct",
+    attrs: [attr.be32(NFTA_CT_DREG, NFT_REG_1), attr.be32(NFTA_CT_KEY, NFT_CT_STATUS)],
+  };
+  return [load, bitwiseAnd(hostU32(IPS_DST_NAT)), compare(NFT_CMP_NEQ, hostU32(0))];
+}
+
+/** The set has this element. */
+export function isIn(set: string, element: Value): Match {
+  return [...element.load(FIRST_SLOT), lookup(set, FIRST_SLOT)];
+}
+
+/** The map has a value for this key. */
+export function isKeyIn(map: string, key: Value): Match {
+  return mapped(map, key).load(FIRST_SLOT);
+}
+
+/** Not a condition: remembers the element, in a map with a value, unless it is there already. */
+export function add(set: string, element: Value, value?: Value): Match {
+  const attrs = [
+    attr.string(NFTA_DYNSET_SET_NAME, set),
+    attr.be32(NFTA_DYNSET_OP, NFT_DYNSET_OP_ADD),
+    attr.be32(NFTA_DYNSET_SREG_KEY, FIRST_SLOT),
+    ...(value ? [attr.be32(NFTA_DYNSET_SREG_DATA, SECOND_SLOT)] : []),
+  ];
+  return [
+    ...element.load(FIRST_SLOT),
+    ...(value?.load(SECOND_SLOT) ?? []),
+    { name: "dynset", attrs },
+  ];
+}
+
+/** Fields of a packet of IPv4 and UDP or TCP, one after the other. The rule says the protocol. */
+export function fields(...names: (keyof typeof FIELD)[]): Value {
+  return {
+    load: (register) =>
+      names.map((name, i) => {
+        const [base, offset, length] = FIELD[name];
+        return loadPayload(base, offset, length, register + i);
+      }),
+  };
+}
+
+/** What the map has for the key. */
+export function mapped(map: string, key: Value): Value {
+  return {
+    load: (register) => [...key.load(register), lookup(map, register, register)],
+  };
+}
+
+/** A port for each packet that asks: `first` and on for `count`, in order or at random. */
+export function newPort(
+  order: keyof typeof NUMBER_ORDER,
+  { first, count }: { first: number; count: number },
+): Value {
+  const generate = (register: number) => ({
+    name: "numgen",
+    attrs: [
+      attr.be32(NFTA_NG_DREG, register),
+      attr.be32(NFTA_NG_MODULUS, count),
+      attr.be32(NFTA_NG_TYPE, NUMBER_ORDER[order]),
+      attr.be32(NFTA_NG_OFFSET, first),
+    ],
+  });
+  return { load: (register) => [generate(register), toNetworkU16(register)] };
+}
+
 /** Gives the packet another destination; the port stays when none is given. */
 export function dnat(to: { ip: Ip; port?: number }): NatAction {
   return { expressions: translate(NFT_NAT_DNAT, to) };
+}
+
+/** Gives the packet a destination that is an address and a port. */
+export function dnatTo(to: Value): NatAction {
+  const nat = { name: "nat", attrs: natAttrs(NFT_NAT_DNAT, FIRST_SLOT, FIRST_SLOT + 1) };
+  return { expressions: [...to.load(FIRST_SLOT), nat] };
 }
 
 /** Gives the packet this source. The rule has to say the protocol, as every port needs. */
@@ -152,11 +272,27 @@ export function snat(to: Endpoint): NatAction {
   return { expressions: translate(NFT_NAT_SNAT, to) };
 }
 
+/** Gives the packet this address and a port as source. */
+export function snatTo(ip: Ip, port: Value): NatAction {
+  const toAddress = immediate(NFT_REG_2, dataValue(ipBytes(ip)));
+  const nat = { name: "nat", attrs: natAttrs(NFT_NAT_SNAT, NFT_REG_2, FIRST_SLOT) };
+  return { expressions: [...port.load(FIRST_SLOT), toAddress, nat] };
+}
+
 /** Source NAT to the address of the outgoing interface; keeps the port if it can without flags. */
 export function masquerade(...flags: (keyof typeof MASQUERADE_FLAG)[]): NatAction {
   const bits = flags.reduce((bits, flag) => bits | MASQUERADE_FLAG[flag], 0);
   const attrs = bits === 0 ? [] : [attr.be32(NFTA_MASQ_FLAGS, bits)];
   return { expressions: [{ name: "masq", attrs }] };
+}
+
+/** Source NAT to the address of the outgoing interface and this port. The rule says the protocol. */
+export function masqueradeTo(port: Value): NatAction {
+  const attrs = [
+    attr.be32(NFTA_MASQ_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED),
+    attr.be32(NFTA_MASQ_REG_PROTO_MIN, FIRST_SLOT),
+  ];
+  return { expressions: [...port.load(FIRST_SLOT), { name: "masq", attrs }] };
 }
 
 /** Counts the packets and bytes that come this far in the rule. */
@@ -177,14 +313,45 @@ function loadMeta(key: number): Expression {
   };
 }
 
-function loadPayload(base: number, offset: number, length: number): Expression {
+function loadPayload(
+  base: number,
+  offset: number,
+  length: number,
+  register = NFT_REG_1,
+): Expression {
   return {
     name: "payload",
     attrs: [
-      attr.be32(NFTA_PAYLOAD_DREG, NFT_REG_1),
+      attr.be32(NFTA_PAYLOAD_DREG, register),
       attr.be32(NFTA_PAYLOAD_BASE, base),
       attr.be32(NFTA_PAYLOAD_OFFSET, offset),
       attr.be32(NFTA_PAYLOAD_LEN, length),
+    ],
+  };
+}
+
+/** Ends the rule when it is not found. */
+function lookup(set: string, key: number, value?: number): Expression {
+  return {
+    name: "lookup",
+    attrs: [
+      attr.string(NFTA_LOOKUP_SET, set),
+      attr.be32(NFTA_LOOKUP_SREG, key),
+      ...(value === undefined ? [] : [attr.be32(NFTA_LOOKUP_DREG, value)]),
+    ],
+  };
+}
+
+/** What the kernel computed becomes a port as packets have it. */
+function toNetworkU16(register: number): Expression {
+  return {
+    name: "byteorder",
+    attrs: [
+      attr.be32(NFTA_BYTEORDER_SREG, register),
+      attr.be32(NFTA_BYTEORDER_DREG, register),
+      attr.be32(NFTA_BYTEORDER_OP, NFT_BYTEORDER_HTON),
+      attr.be32(NFTA_BYTEORDER_LEN, 2),
+      attr.be32(NFTA_BYTEORDER_SIZE, 2),
     ],
   };
 }
@@ -238,17 +405,22 @@ function matchPort(protocol: "tcp" | "udp", offset: number, port: number): Match
 }
 
 function translate(type: number, { ip, port }: { ip: Ip; port?: number }): Expression[] {
-  const attrs = [
+  const toAddress = immediate(NFT_REG_1, dataValue(ipBytes(ip)));
+  if (port === undefined) return [toAddress, { name: "nat", attrs: natAttrs(type, NFT_REG_1) }];
+  const toPort = immediate(NFT_REG_2, dataValue(portBytes(port)));
+  return [toAddress, toPort, { name: "nat", attrs: natAttrs(type, NFT_REG_1, NFT_REG_2) }];
+}
+
+function natAttrs(type: number, address: number, port?: number): Attr[] {
+  return [
     attr.be32(NFTA_NAT_TYPE, type),
     attr.be32(NFTA_NAT_FAMILY, AF_INET),
-    attr.be32(NFTA_NAT_REG_ADDR_MIN, NFT_REG_1),
+    attr.be32(NFTA_NAT_REG_ADDR_MIN, address),
+    ...(port === undefined ? [] : [
+      attr.be32(NFTA_NAT_REG_PROTO_MIN, port),
+      attr.be32(NFTA_NAT_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED),
+    ]),
   ];
-  const toAddress = immediate(NFT_REG_1, dataValue(ipBytes(ip)));
-  if (port === undefined) return [toAddress, { name: "nat", attrs }];
-  const toPort = immediate(NFT_REG_2, dataValue(portBytes(port)));
-  attrs.push(attr.be32(NFTA_NAT_REG_PROTO_MIN, NFT_REG_2));
-  attrs.push(attr.be32(NFTA_NAT_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED));
-  return [toAddress, toPort, { name: "nat", attrs }];
 }
 
 function dataValue(bytes: Uint8Array): Attr {

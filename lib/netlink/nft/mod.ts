@@ -17,21 +17,32 @@
  * });
  */
 export {
+  add,
   ctState,
   daddr,
   dnat,
+  dnatTo,
   dport,
   type Expression,
+  fields,
+  hasNewDestination,
   iifname,
+  isIn,
+  isKeyIn,
   l4proto,
+  mapped,
   mark,
   masquerade,
+  masqueradeTo,
   type Match,
   type NatAction,
+  newPort,
   oifname,
   saddr,
   snat,
+  snatTo,
   sport,
+  type Value,
   type Verdict,
 } from "./expr.ts";
 export {
@@ -40,6 +51,7 @@ export {
   NftError,
   type NftFamily,
   type NftRule,
+  type NftSet,
   type NftTable,
   PRIORITY,
 } from "./nft.ts";

@@ -5,7 +5,7 @@
  */
 import { Writer } from "../../bytes.ts";
 import { type Attr, attr, encodeAttrs } from "../attr.ts";
-import { AF_INET } from "../libc.ts";
+import { AF_INET, AF_INET6 } from "../libc.ts";
 import {
   NetlinkConnection,
   NetlinkError,
@@ -32,6 +32,7 @@ const NFT_MSG_NEWTABLE = 0;
 const NFT_MSG_DELTABLE = 2;
 const NFT_MSG_NEWCHAIN = 3;
 const NFT_MSG_NEWRULE = 6;
+const NFT_MSG_NEWSET = 9;
 const NLM_F_APPEND = 0x800;
 
 const NFTA_TABLE_NAME = 1;
@@ -42,11 +43,24 @@ const NFTA_CHAIN_POLICY = 5;
 const NFTA_CHAIN_TYPE = 7;
 const NFTA_HOOK_HOOKNUM = 1;
 const NFTA_HOOK_PRIORITY = 2;
+const NFTA_SET_TABLE = 1;
+const NFTA_SET_NAME = 2;
+const NFTA_SET_FLAGS = 3;
+const NFTA_SET_KEY_TYPE = 4;
+const NFTA_SET_KEY_LEN = 5;
+const NFTA_SET_DATA_TYPE = 6;
+const NFTA_SET_DATA_LEN = 7;
+const NFTA_SET_ID = 10;
+const NFT_SET_MAP = 1 << 3;
+const NFT_SET_EVAL = 1 << 5;
 const NFTA_RULE_TABLE = 1;
 const NFTA_RULE_CHAIN = 2;
 const NFTA_RULE_EXPRESSIONS = 4;
 
-const NFPROTO = { inet: 1, ip: AF_INET } as const;
+const NFPROTO = { inet: 1, ip: AF_INET, ip6: AF_INET6 } as const;
+/** nft's own numbers of types: they tell it how to show elements. Each takes 4 bytes. */
+const ELEMENT_TYPE = { address: 7, port: 13 } as const;
+const ELEMENT_TYPE_BITS = 6;
 /** `enum nf_inet_hooks`, linux/netfilter.h. */
 const HOOKNUM = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
 const POLICY = { drop: 0, accept: 1 } as const;
@@ -67,6 +81,15 @@ export interface NftChain {
   policy: keyof typeof POLICY;
 }
 
+type ElementType = keyof typeof ELEMENT_TYPE;
+
+/** A set that rules fill; with values it is a map. Elements stay as long as the table. */
+export interface NftSet {
+  name: string;
+  element: readonly ElementType[];
+  value?: readonly ElementType[];
+}
+
 export interface NftRule {
   /** The name of a chain of the same table. */
   chain: string;
@@ -82,6 +105,7 @@ export interface NftTable {
   family: NftFamily;
   name: string;
   chains: readonly NftChain[];
+  sets?: readonly NftSet[];
   /** In the order in which their chains run them. */
   rules: readonly NftRule[];
 }
@@ -137,6 +161,7 @@ export class Nft implements Disposable {
 export function tableRequests(table: NftTable): Request[] {
   return [
     newTable(table.family, table.name),
+    ...(table.sets ?? []).map((set, i) => newSet(table, set, i)),
     ...table.chains.map((chain) => newChain(table, chain)),
     ...table.rules.map((rule, i) => newRule(table, rule, i)),
   ];
@@ -191,6 +216,37 @@ function newChain({ family, name: table }: NftTable, chain: NftChain): Request {
     payload: nfgenmsg(NFPROTO[family], 0, attrs),
     operation: `add chain ${chain.name} to table ${family} ${table}`,
   };
+}
+
+/** `index` is its number inside of the batch. */
+function newSet({ family, name: table }: NftTable, set: NftSet, index: number): Request {
+  const attrs = [
+    attr.string(NFTA_SET_TABLE, table),
+    attr.string(NFTA_SET_NAME, set.name),
+    attr.be32(NFTA_SET_FLAGS, NFT_SET_EVAL | (set.value ? NFT_SET_MAP : 0)),
+    attr.be32(NFTA_SET_KEY_TYPE, concatenatedType(set.element)),
+    attr.be32(NFTA_SET_KEY_LEN, elementLength(set.element)),
+    attr.be32(NFTA_SET_ID, index + 1),
+  ];
+  if (set.value) {
+    attrs.push(attr.be32(NFTA_SET_DATA_TYPE, concatenatedType(set.value)));
+    attrs.push(attr.be32(NFTA_SET_DATA_LEN, elementLength(set.value)));
+  }
+  return {
+    type: messageType(NFT_MSG_NEWSET),
+    flags: NLM_F_CREATE,
+    payload: nfgenmsg(NFPROTO[family], 0, attrs),
+    operation: `add set ${set.name} to table ${family} ${table}`,
+  };
+}
+
+function concatenatedType(types: readonly ElementType[]): number {
+  return types.reduce((bits, type) => bits << ELEMENT_TYPE_BITS | ELEMENT_TYPE[type], 0);
+}
+
+/** A port alone takes its two bytes, in a row with others a whole register. */
+function elementLength(types: readonly ElementType[]): number {
+  return types.length === 1 && types[0] === "port" ? 2 : 4 * types.length;
 }
 
 /** `index` counts all of the table's rules from 0. */
