@@ -1,5 +1,6 @@
 /** Hosts between which no hole can be punched meet through the coordinator's relay, on either plane. */
 import { match, strictEqual } from "node:assert/strict";
+import { NO_UDP, SYMMETRIC } from "../lib/lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { Overlay, type OverlayNode, until } from "./overlay.ts";
 
@@ -18,8 +19,8 @@ export function testRelays(plane: "fou" | "tun"): void {
   Deno.test(`${plane}: two hosts behind symmetric NATs meet through the relay`, async () => {
     await using overlay = await Overlay.start();
     const { lab } = overlay;
-    const alice = overlay.node("alice", lab.nat("nat-a", { mapping: "symmetric" }), args);
-    const bob = overlay.node("bob", lab.nat("nat-b", { mapping: "symmetric" }), args);
+    const alice = overlay.node("alice", lab.nat("nat-a", SYMMETRIC), args);
+    const bob = overlay.node("bob", lab.nat("nat-b", SYMMETRIC), args);
     for (const node of [alice, bob]) await relayed(node, "relay-udp");
     await alice.ping(bob, { sizeBytes: 1400 });
     await bob.ping(alice);
@@ -28,7 +29,7 @@ export function testRelays(plane: "fou" | "tun"): void {
   Deno.test(`${plane}: a host without UDP is reached through the relay by TCP`, async () => {
     await using overlay = await Overlay.start();
     const { lab } = overlay;
-    const alice = overlay.node("alice", lab.nat("nat-a", { blockUdp: true }), args);
+    const alice = overlay.node("alice", lab.nat("nat-a", { firewall: NO_UDP }), args);
     const bob = overlay.node("bob", lab.nat("nat-b"), args);
     await relayed(alice, "relay-tcp");
     await relayed(bob, "relay-udp");
@@ -40,8 +41,8 @@ export function testRelays(plane: "fou" | "tun"): void {
   Deno.test(`${plane}: a relay that was away is gone through again`, async () => {
     await using overlay = await Overlay.start({ keepState: true });
     const { lab } = overlay;
-    const alice = overlay.node("alice", lab.nat("nat-a", { mapping: "symmetric" }), args);
-    const bob = overlay.node("bob", lab.nat("nat-b", { mapping: "symmetric" }), args);
+    const alice = overlay.node("alice", lab.nat("nat-a", SYMMETRIC), args);
+    const bob = overlay.node("bob", lab.nat("nat-b", SYMMETRIC), args);
     for (const node of [alice, bob]) await relayed(node, "relay-udp");
     await overlay.killCoordinator();
     await until(

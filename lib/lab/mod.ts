@@ -28,6 +28,8 @@ export {
   type Mapping,
   MAPPINGS,
   type NatBehaviour,
+  NO_UDP,
   PORT_CHOICES,
   type PortChoice,
+  SYMMETRIC,
 } from "./nat_table.ts";

@@ -62,6 +62,11 @@ export interface EgressFirewall {
   tcpTo?: readonly number[];
 }
 
+/** What is called a symmetric NAT: with random ports, as most of them have. */
+export const SYMMETRIC: NatBehaviour = { mapping: "address-and-port-dependent" };
+/** What some company networks do. */
+export const NO_UDP: EgressFirewall = { udpTo: [] };
+
 export interface NatTableOptions {
   behaviour: NatBehaviour;
   firewall: EgressFirewall;

@@ -1,5 +1,6 @@
 /** Nodes that reach each other through real relays, in namespaces that each test makes. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { NO_UDP, SYMMETRIC } from "../../lib/lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { exchange, RelayLab } from "../relay_overlay.ts";
 
@@ -10,7 +11,7 @@ Deno.test("two hosts behind symmetric NATs exchange datagrams over UDP", async (
   await using overlay = new RelayLab();
   const { coord } = overlay;
   await overlay.startCoordinator("--metrics-addr", `${coord.ip}:9100`);
-  const [a, b] = await overlay.pair([{ mapping: "symmetric" }, { mapping: "symmetric" }]);
+  const [a, b] = await overlay.pair([SYMMETRIC, SYMMETRIC]);
   const atA = await a.allocate(b);
   const atB = await b.allocate(a);
   console.log("allocated in", atA.ms, atB.ms, "ms");
@@ -29,7 +30,7 @@ Deno.test("two hosts behind symmetric NATs exchange datagrams over UDP", async (
 Deno.test("a host without UDP and one with it exchange datagrams", async () => {
   await using overlay = new RelayLab();
   await overlay.startCoordinator();
-  const [a, b] = await overlay.pair([{ blockUdp: true }, { mapping: "symmetric" }]);
+  const [a, b] = await overlay.pair([{ firewall: NO_UDP }, SYMMETRIC]);
   const atA = await a.allocate(b);
   const atB = await b.allocate(a);
   console.log("allocated in", atA.ms, atB.ms, "ms");
@@ -41,7 +42,7 @@ Deno.test("a host without UDP and one with it exchange datagrams", async () => {
 Deno.test("two hosts without UDP exchange datagrams; a measurement spares them the wait", async () => {
   await using overlay = new RelayLab();
   await overlay.startCoordinator();
-  const [a, b] = await overlay.pair([{ blockUdp: true }, { blockUdp: true }]);
+  const [a, b] = await overlay.pair([{ firewall: NO_UDP }, { firewall: NO_UDP }]);
   for (const node of [a, b]) {
     await node.command({ do: "measure" });
     const { latencies, udpWorks } = await node.event("measured");

@@ -1,5 +1,6 @@
 /** `gretun up` behind a home router that maps ports: reached where hole punching alone cannot. */
 import { match, ok } from "node:assert/strict";
+import { SYMMETRIC } from "../../lib/lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { givePublicIp, isMiniupnpdThere, Miniupnpd, PUBLIC_IP } from "../miniupnpd.ts";
 import { Overlay } from "../overlay.ts";
@@ -12,8 +13,8 @@ Deno.test({
   fn: async () => {
     await using overlay = await Overlay.start();
     const { lab } = overlay;
-    const home = lab.nat("home", { mapping: "symmetric" });
-    const far = lab.nat("far", { mapping: "symmetric" });
+    const home = lab.nat("home", SYMMETRIC);
+    const far = lab.nat("far", SYMMETRIC);
     givePublicIp(home, [overlay.coord, far]);
     await using _gateway = await Miniupnpd.start(home);
     const alice = overlay.node("alice", home, ["--data-plane", "tun"]);
