@@ -11,6 +11,7 @@ import {
   outerFamily,
   type Payload,
   type Tunnel,
+  type TunnelEncap,
   type TunnelKind,
 } from "../netlink.ts";
 import { formatMark, isDaemons, markOf, usesFouPort } from "./mark.ts";
@@ -212,11 +213,18 @@ const IPPROTO_GRE = 47;
 const IPPROTO: Record<Payload, number> = { any: 41, ipv4: 4, ipv6: 41 };
 
 /** The receive port that the tunnel needs. */
-export function fouPortOf(spec: TunnelSpec): FouPort | undefined {
-  const { kind, encap, fouPort, payload } = spec;
-  if (!encap || fouPort === undefined) return undefined;
-  const port = { port: fouPort, family: outerFamily(kind) };
-  if (encap.type === "gue") return { ...port, type: "gue" };
+function fouPortOf({ kind, encap, fouPort, payload }: TunnelSpec): FouPort | undefined {
+  return encap && fouPort !== undefined ? receivePort(fouPort, kind, encap, payload) : undefined;
+}
+
+function receivePort(
+  number: number,
+  kind: TunnelKind,
+  { type }: TunnelEncap,
+  payload: Payload | undefined,
+): FouPort {
+  const port = { port: number, family: outerFamily(kind) };
+  if (type === "gue") return { ...port, type };
   return { ...port, type: "direct", ipproto: payload ? IPPROTO[payload] : IPPROTO_GRE };
 }
 
@@ -252,28 +260,31 @@ class PortPlan {
 const placeOf = ({ port, family }: FouPort) => `${port}/${family}`;
 const samePlace = (a: FouPort, b: FouPort) => a.port === b.port && a.family === b.family;
 
-function isOpenedByGretun({ port, family }: FouPort, links: readonly Link[]): boolean {
+/** By the marks of tunnels; a port of another kind was closed by others and opened anew. */
+function isOpenedByGretun(port: FouPort, links: readonly Link[]): boolean {
   return links.some((link) => {
+    const { kind, tunnel } = link;
     const mark = markOf(link);
-    return mark?.opened && usesFouPort(link, port, family);
+    if (!mark?.opened || !isTunnelKind(kind) || !tunnel?.encap) return false;
+    const wanted = receivePort(mark.port, kind, tunnel.encap, tunnel.payload);
+    return samePlace(wanted, port) && sameService(wanted, port);
   });
 }
+
+const sameService = (a: FouPort, b: FouPort) =>
+  a.type === b.type && (a.type === "gue" || a.ipproto === b.ipproto);
 
 /** Whether the tunnel's packets get through a port that is open. */
 function serves(present: FouPort, wanted: FouPort, { local }: TunnelSpec): boolean {
   const isBound = present.peer !== undefined || present.ifindex !== undefined ||
     (present.local !== undefined && present.local !== local);
-  const isSame = present.type === wanted.type &&
-    (present.type === "gue" || present.ipproto === wanted.ipproto);
-  return isSame && !isBound;
+  return sameService(present, wanted) && !isBound;
 }
 
 function portTaken(present: FouPort, wanted: FouPort, { name }: TunnelSpec): GretunError {
   const what = ({ type, ipproto }: FouPort) =>
     type === "gue" ? "gue" : `fou of protocol ${ipproto}`;
-  const bound = present.type === wanted.type && present.ipproto === wanted.ipproto
-    ? ", bound to other addresses"
-    : "";
+  const bound = sameService(present, wanted) ? ", bound to other addresses" : "";
   return new GretunError(
     `cannot create tunnel ${name}: UDP port ${wanted.port} is a FOU port already, for ` +
       `${what(present)}${bound}, and this tunnel needs ${what(wanted)}`,

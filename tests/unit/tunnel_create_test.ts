@@ -343,6 +343,16 @@ Deno.test("a FOU port stays while a tunnel of somebody else uses it", () => {
   strictEqual(ports(kernel), 1);
 });
 
+Deno.test("a FOU port that others opened anew for another protocol stays", () => {
+  const kernel = new TunnelKernel();
+  using host = kernel.open();
+  createTunnels(host, [peer(1)]);
+  host.fou()!.delete({ port: 7777, family: 4 });
+  host.fou()!.add({ port: 7777, family: 4, type: "gue" });
+  deleteTunnels(host, ["t1"]);
+  deepStrictEqual(host.fou()!.ports().map(({ type }) => type), ["gue"]);
+});
+
 Deno.test("ports of IPv4 and IPv6 are two", () => {
   const kernel = new TunnelKernel();
   using host = kernel.open();
