@@ -18,7 +18,8 @@ export async function twoNodes(
   return [alice, bob];
 }
 
-export function testOverlays(plane: "fou" | "tun"): void {
+/** The main job itself: all of it once. */
+export function testMeeting(plane: "fou" | "tun"): void {
   const planes = [plane, plane] as const;
 
   Deno.test(`${plane}: two hosts behind two port-restricted NATs`, async () => {
@@ -42,6 +43,11 @@ export function testOverlays(plane: "fou" | "tun"): void {
     strictEqual(await alice.stop("SIGTERM"), 0, alice.log);
     for (const node of [alice, bob]) deepStrictEqual(await node.linkNames(), ["eth0"]);
   });
+}
+
+/** More hosts, other settings, and what a daemon lives through. */
+export function testOverlays(plane: "fou" | "tun"): void {
+  const planes = [plane, plane] as const;
 
   Deno.test(`${plane}: four hosts behind three NATs, two of them behind the same`, async () => {
     await using overlay = await Overlay.start();

@@ -1,4 +1,5 @@
 /** `gretun up` on the user-space plane, through real NATs in namespaces. */
-import { testOverlays } from "../up_scenarios.ts";
+import { testMeeting, testOverlays } from "../up_scenarios.ts";
 
+testMeeting("tun");
 testOverlays("tun");

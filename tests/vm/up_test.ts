@@ -1,11 +1,9 @@
 /** `gretun up` on the kernel plane: needs a kernel with FOU and GRE, see boot.sh. */
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { GRETUN, Overlay, until } from "../overlay.ts";
-import { testRelays } from "../relay_scenarios.ts";
-import { testOverlays, twoNodes } from "../up_scenarios.ts";
+import { Overlay } from "../overlay.ts";
+import { testMeeting, twoNodes } from "../up_scenarios.ts";
 
-testOverlays("fou");
-testRelays("fou");
+testMeeting("fou");
 
 for (const planes of [["fou", "tun"], ["tun", "fou"]] as const) {
   Deno.test(`${planes.join(" and ")}: a kernel and a user-space node talk`, async () => {
@@ -16,12 +14,6 @@ for (const planes of [["fou", "tun"], ["tun", "fou"]] as const) {
     await bob.ping(alice, { sizeBytes: 1464 - 28 });
   });
 }
-
-Deno.test("auto: the kernel plane is chosen where the kernel has it", async () => {
-  await using overlay = await Overlay.start();
-  const [alice, bob] = await twoNodes(overlay, ["auto", "auto"]);
-  for (const node of [alice, bob]) strictEqual((await node.report()).data_plane, "fou");
-});
 
 Deno.test("fou: packets go through the GRE links while both daemons are stopped", async () => {
   await using overlay = await Overlay.start();
@@ -54,25 +46,4 @@ Deno.test("fou: SIGTERM removes links and the FOU port, SIGKILL leaves data flow
   strictEqual(await alice.stop("SIGTERM"), 0, alice.log);
   strictEqual(await ports(), "");
   deepStrictEqual(await alice.linkNames(), ["eth0"]);
-});
-
-Deno.test("fou: links of peers that are gone are removed at the next start", async () => {
-  await using overlay = await Overlay.start();
-  const [alice, bob] = await twoNodes(overlay, ["fou", "fou"]);
-  await alice.stop("SIGKILL");
-  strictEqual(await bob.stop("SIGTERM"), 0, bob.log);
-  alice.start();
-  const onlyEth0 = async () => (await alice.linkNames()).join() === "eth0";
-  await until("bob's link to go", onlyEth0, () => alice.log);
-});
-
-Deno.test("fou: another program's FOU port is not touched", async () => {
-  await using overlay = await Overlay.start();
-  const host = overlay.lab.host("alice", { behind: overlay.lab.nat("nat-a") });
-  strictEqual((await host.run("ip", ["fou", "add", "port", "7777", "ipproto", "4"])).code, 0);
-  const args = ["up", "--coordinator", overlay.url, "--state-dir", `${overlay.directory}/a`];
-  const { code, stderr } = await host.run(GRETUN, args);
-  strictEqual(code, 1, stderr);
-  ok(/^Error: cannot open UDP port 7777: another FOU port has it\..*\n$/.test(stderr), stderr);
-  strictEqual((await host.run("ip", ["fou", "show"])).stdout.trim(), "port 7777 ipproto 4");
 });

@@ -1,0 +1,35 @@
+/** What lasts too long to be tried on every kernel. */
+import { ok, strictEqual } from "node:assert/strict";
+import { GRETUN, Overlay, until } from "../../overlay.ts";
+import { testRelays } from "../../relay_scenarios.ts";
+import { testOverlays, twoNodes } from "../../up_scenarios.ts";
+
+testOverlays("fou");
+testRelays("fou");
+
+Deno.test("auto: the kernel plane is chosen where the kernel has it", async () => {
+  await using overlay = await Overlay.start();
+  const [alice, bob] = await twoNodes(overlay, ["auto", "auto"]);
+  for (const node of [alice, bob]) strictEqual((await node.report()).data_plane, "fou");
+});
+
+Deno.test("fou: links of peers that are gone are removed at the next start", async () => {
+  await using overlay = await Overlay.start();
+  const [alice, bob] = await twoNodes(overlay, ["fou", "fou"]);
+  await alice.stop("SIGKILL");
+  strictEqual(await bob.stop("SIGTERM"), 0, bob.log);
+  alice.start();
+  const onlyEth0 = async () => (await alice.linkNames()).join() === "eth0";
+  await until("bob's link to go", onlyEth0, () => alice.log);
+});
+
+Deno.test("fou: another program's FOU port is not touched", async () => {
+  await using overlay = await Overlay.start();
+  const host = overlay.lab.host("alice", { behind: overlay.lab.nat("nat-a") });
+  strictEqual((await host.run("ip", ["fou", "add", "port", "7777", "ipproto", "4"])).code, 0);
+  const args = ["up", "--coordinator", overlay.url, "--state-dir", `${overlay.directory}/a`];
+  const { code, stderr } = await host.run(GRETUN, args);
+  strictEqual(code, 1, stderr);
+  ok(/^Error: cannot open UDP port 7777: another FOU port has it\..*\n$/.test(stderr), stderr);
+  strictEqual((await host.run("ip", ["fou", "show"])).stdout.trim(), "port 7777 ipproto 4");
+});
