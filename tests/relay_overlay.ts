@@ -1,6 +1,6 @@
 /** Nodes of a lab that reach each other by relays alone, through real gretun-coord processes. */
 import { strictEqual } from "node:assert/strict";
-import { keyBase64, type NodeKey } from "../lib/keys.ts";
+import type { NodeKey } from "../lib/keys.ts";
 import { type Host, Lab, type NatOptions } from "../lib/lab/mod.ts";
 import type { NodeCommand, NodeEvent } from "./fakes/relay_node.ts";
 import { until } from "./overlay.ts";
@@ -160,5 +160,3 @@ export async function exchange(
     strictEqual(received.from, at);
   }
 }
-
-export const relayKeyArg = (key: NodeKey) => ["--relay-key", keyBase64(key)];

@@ -2,6 +2,7 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { NO_UDP, SYMMETRIC } from "../../lib/lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
+import { until } from "../overlay.ts";
 import { exchange, RelayLab } from "../relay_overlay.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
@@ -56,4 +57,74 @@ Deno.test("two hosts without UDP exchange datagrams; a measurement spares them t
   await exchange([a, atA.endpoint], [b, atB.endpoint]);
   await overlay.stopCoordinator();
   for (const node of [a, b]) await node.event("lost");
+});
+
+Deno.test("a relay that is started again: the path is lost, and a new one found", async () => {
+  await using overlay = new RelayLab();
+  await overlay.startCoordinator();
+  const [a, b] = await overlay.pair([{ mapping: "symmetric" }, {}]);
+  await a.allocate(b);
+  await b.allocate(a);
+  await overlay.stopCoordinator();
+  await overlay.startCoordinator();
+  for (const node of [a, b]) await node.event("lost");
+  const [atA, atB] = [await a.allocate(b), await b.allocate(a)];
+  await exchange([a, atA.endpoint], [b, atB.endpoint]);
+});
+
+Deno.test("strangers get nothing through, and cost nothing but a counter", async () => {
+  await using overlay = new RelayLab();
+  const { coord } = overlay;
+  await overlay.startCoordinator("--metrics-addr", `${coord.ip}:9100`);
+  const stranger = overlay.lab.publicHost("stranger");
+  const [a, b] = await overlay.pair([{ mapping: "full-cone" }, { mapping: "full-cone" }]);
+  const [atA, atB] = [await a.allocate(b), await b.allocate(a)];
+  const [host, port] = atA.endpoint.split(":");
+  const junk = `for i in 1 2 3 4 5; do echo junk > /dev/udp/${host}/${port}; done`;
+  strictEqual((await stranger.run("bash", ["-c", junk])).code, 0);
+  strictEqual((await stranger.run("bash", ["-c", junk.replaceAll(port!, "3479")])).code, 0);
+  await exchange([a, atA.endpoint], [b, atB.endpoint]);
+  deepStrictEqual([...a.events, ...b.events], []);
+  const metrics = await overlay.metrics(coord, `${coord.ip}:9100`);
+  strictEqual(metrics.get('gretun_relay_drops_total{reason="unknown-source"}'), 5);
+  strictEqual(metrics.get('gretun_relay_packets_total{transport="udp"}'), 2);
+});
+
+Deno.test("a relay of a role of its own, by UDP and by WebSocket", async () => {
+  await using overlay = new RelayLab();
+  const { lab } = overlay;
+  const host = lab.publicHost("relay");
+  const listen = ["--listen", `${host.ip}:8443`, "--state", `${overlay.directory}/relay.db`];
+  const start = () =>
+    overlay.start(
+      host,
+      [...listen, "--relay-only", "--coordinator", overlay.url],
+      "relay listening",
+    );
+  let relay = await start();
+  const key = /key=(?:"([^"]+)"|(\S+))/.exec(overlay.log);
+  await overlay.startCoordinator("--relay-listen", "off", "--relay-key", (key?.[1] ?? key?.[2])!);
+  await until("the relay to register", async () => overlay.log.includes('"registered with'));
+  const [a, b] = await overlay.pair([{ mapping: "symmetric" }, { blockUdp: true }]);
+  for (const node of [a, b]) await node.command({ do: "measure" });
+  deepStrictEqual(Object.keys((await a.event("measured")).latencies).length, 1);
+  strictEqual((await b.event("measured")).udpWorks, false);
+  const [atA, atB] = [await a.allocate(b), await b.allocate(a)];
+  deepStrictEqual([atA.kind, atB.kind], ["relay-udp", "relay-tcp"]);
+  ok(atA.endpoint.startsWith(`${host.ip}:`));
+  await exchange([a, atA.endpoint], [b, atB.endpoint]);
+
+  // The coordinator is not needed for what is granted, and a relay that comes back is itself.
+  await overlay.stopCoordinator();
+  await exchange([a, atA.endpoint], [b, atB.endpoint]);
+  relay.kill("SIGTERM");
+  strictEqual((await relay.status).code, 0);
+  await b.event("lost");
+  await overlay.startCoordinator("--relay-listen", "off", "--relay-key", (key?.[1] ?? key?.[2])!);
+  overlay.log = "";
+  relay = await start();
+  await until("the relay to register", async () => overlay.log.includes('"registered with'));
+  await a.event("lost");
+  const again = [await a.allocate(b), await b.allocate(a)] as const;
+  await exchange([a, again[0].endpoint], [b, again[1].endpoint]);
 });
