@@ -40,6 +40,6 @@ build() {
 # With FFI a program can do what its user can; the rest says what it means to do.
 build gretun main.ts "$@" --allow-ffi --allow-net --allow-read --allow-write --allow-run \
   --allow-env --allow-sys=hostname
-build gretun-coord coord.ts "$@" --allow-net --allow-read --allow-write \
+build gretun-coord coord.ts "$@" --allow-ffi --allow-net --allow-read --allow-write \
   --allow-env=HOME,XDG_STATE_HOME --allow-sys=uid
 echo "$stamp" >"$CACHE/compile.stamp"

@@ -122,7 +122,7 @@ async function serve(flags: Flags): Promise<void> {
   using relay = relayed &&
     openRelay(relayed, { relayKey: grantKey, grantKey: () => grantKey }, { ...EDGES, log });
   await using _metrics = metricsListen && relay
-    ? await serveMetrics(metricsListen, relay.metrics, log)
+    ? await serveMetrics(metricsListen, relay.server.metrics, log)
     : undefined;
   const own = relayed && { relayKey: grantKey, udp: relayed.advertise, ws: "" };
   const coord = new CoordServer({
@@ -137,7 +137,7 @@ async function serve(flags: Flags): Promise<void> {
       grantKey,
       sign,
       ...(relay
-        ? { acceptWebSocket: (request, source) => relay.acceptWebSocket(request, source) }
+        ? { acceptWebSocket: (request, source) => relay.server.acceptWebSocket(request, source) }
         : {}),
     },
   });
@@ -194,11 +194,11 @@ async function serveRelay(flags: Flags, log: Log): Promise<void> {
   const keys = { relayKey, grantKey: () => role.grantKey };
   using relay = openRelay(settings, keys, { ...EDGES, log });
   await using _metrics = metricsListen
-    ? await serveMetrics(metricsListen, relay.metrics, log)
+    ? await serveMetrics(metricsListen, relay.server.metrics, log)
     : undefined;
   const handle: Handle = (request, source) => {
     const { pathname } = new URL(request.url);
-    if (pathname === "/v1/relay/ws") return relay.acceptWebSocket(request, source);
+    if (pathname === "/v1/relay/ws") return relay.server.acceptWebSocket(request, source);
     if (pathname === "/healthz") return new Response("ok\n");
     return new Response("not found\n", { status: 404 });
   };

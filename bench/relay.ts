@@ -1,4 +1,5 @@
 /** What a relay forwards in a second, and how long an allocation takes. See README.md here. */
+import { type NatOptions, NO_UDP } from "../lib/lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { parseFlags } from "../lib/cli/flags.ts";
 import { RelayLab, type RelayNode } from "../tests/relay_overlay.ts";
@@ -26,11 +27,11 @@ async function blast(from: RelayNode, to: RelayNode, perMs?: number) {
   return { sent, packets, bytes, ms: tookMs };
 }
 
-async function measure(name: string, blockUdp: boolean): Promise<void> {
+async function measure(name: string, nat: NatOptions): Promise<void> {
   await using overlay = new RelayLab();
   await overlay.startCoordinator("--relay-rate", "0", "--relay-mode", flags["relay-mode"]);
-  const [a, b] = await overlay.pair([{ blockUdp }, { blockUdp }]);
-  if (blockUdp) {
+  const [a, b] = await overlay.pair([nat, nat]);
+  if (nat.firewall) {
     for (const node of [a, b]) {
       await node.command({ do: "measure" });
       await node.event("measured");
@@ -47,5 +48,5 @@ async function measure(name: string, blockUdp: boolean): Promise<void> {
   );
 }
 
-await measure("UDP", false);
-await measure("WebSocket", true);
+await measure("UDP", {});
+await measure("WebSocket", { firewall: NO_UDP });

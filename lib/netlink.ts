@@ -35,6 +35,7 @@ export {
 export { RawUdpSender, RawUdpSocket } from "./netlink/raw_udp.ts";
 export type { Route } from "./netlink/route.ts";
 export { RtNetlink } from "./netlink/rtnl.ts";
+export { sourceAddress } from "./netlink/source_address.ts";
 export { tryTun, TunDevice } from "./netlink/tun.ts";
 export {
   type Direction,

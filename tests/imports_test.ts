@@ -17,7 +17,7 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   netlink: [],
   disco: [],
   stun: [],
-  relay: ["stun"],
+  relay: ["stun", "netlink"],
   coord: ["relay"],
   tunnel: ["netlink"],
   health: ["netlink"],

@@ -2,7 +2,7 @@
 import type { Clock, Log, Random } from "../edges.ts";
 import { errorText, GretunError, UsageError } from "../errors.ts";
 import { type NodeKey, nodeKeyFromBase64 } from "../keys.ts";
-import { RelayServer } from "../relay/mod.ts";
+import { KernelForwarding, RelayServer } from "../relay/mod.ts";
 import { type ListenAddress, parseListen } from "./listen.ts";
 
 /** 100 Mbit/s: one pair does not take all of a relay that forwards in user space. */
@@ -32,7 +32,13 @@ export const RELAY_FLAGS = {
     max: Number.MAX_SAFE_INTEGER,
     default: DEFAULT_RATE,
     placeholder: "BYTES",
-    help: "bytes a second that the relay forwards for one pair of nodes; 0: no limit",
+    help: "bytes a second that the relay forwards from one node to another; 0: no limit",
+  },
+  "relay-mode": {
+    type: "choice",
+    choices: ["auto", "kernel", "user"],
+    default: "auto",
+    help: "who forwards: the kernel where nf_tables can be had, or this program",
   },
   "relay-key": {
     type: "list",
@@ -48,6 +54,7 @@ export interface RelayFlags {
   "relay-advertise": string | undefined;
   "relay-ports": string;
   "relay-rate": number;
+  "relay-mode": string;
   "relay-key": string[];
   "relay-only": boolean;
   coordinator: string | undefined;
@@ -57,6 +64,7 @@ export interface RelaySettings {
   listen: ListenAddress;
   ports: { from: number; to: number };
   bytesPerSecond: number;
+  mode: string;
   /** "host:port"; the host is empty where nodes know it themselves. */
   advertise: string;
 }
@@ -71,6 +79,7 @@ export function relaySettings(flags: RelayFlags): RelaySettings | undefined {
     listen,
     ports: parsePorts(flags["relay-ports"]),
     bytesPerSecond: flags["relay-rate"],
+    mode: flags["relay-mode"],
     advertise,
   };
 }
@@ -99,20 +108,57 @@ export function relayKeys(texts: readonly string[]): NodeKey[] {
   });
 }
 
+/** A relay and what forwards for it; goes as one. */
+export interface OpenRelay extends Disposable {
+  server: RelayServer;
+}
+
 /** Throws `GretunError`. */
 export function openRelay(
-  { listen, ports, bytesPerSecond }: RelaySettings,
+  settings: RelaySettings,
   keys: { relayKey: NodeKey; grantKey: () => NodeKey | undefined },
   edges: { clock: Clock; random: Random; log: Log },
-): RelayServer {
-  const { hostname, port } = listen;
+): OpenRelay {
+  const { ports, bytesPerSecond, listen: { hostname, port } } = settings;
+  using stack = new DisposableStack();
+  const kernel = openKernel(settings, edges.log);
+  if (kernel) stack.use(kernel);
   try {
-    return new RelayServer({ hostname, port, ports, bytesPerSecond, ...keys, ...edges });
+    const server = stack.use(
+      new RelayServer({
+        hostname,
+        port,
+        ports,
+        bytesPerSecond,
+        ...keys,
+        ...edges,
+        ...(kernel ? { kernel } : {}),
+      }),
+    );
+    const all = stack.move();
+    return { server, [Symbol.dispose]: () => all.dispose() };
   } catch (cause) {
     throw new GretunError(
       `cannot relay on ${hostname}:${port}: ${errorText(cause)}`,
       "Choose another address with --relay-listen, or turn it off with --relay-listen off",
       { cause },
     );
+  }
+}
+
+/** Undefined where this program is to forward. Throws `NftError` where it must not. */
+function openKernel(
+  { mode, listen, bytesPerSecond }: RelaySettings,
+  log: Log,
+): KernelForwarding | undefined {
+  if (mode === "user") return undefined;
+  try {
+    const kernel = new KernelForwarding({ name: `gretun-relay-${listen.port}`, bytesPerSecond });
+    log.info("the kernel forwards what is relayed over IPv4");
+    return kernel;
+  } catch (error) {
+    if (mode === "kernel") throw error;
+    log.info("this program forwards what is relayed", { reason: errorText(error) });
+    return undefined;
   }
 }

@@ -49,11 +49,17 @@ export class Side<V extends Via> {
   lastAcceptedMs = -Infinity;
   /** The grant that was last found genuine. */
   grant?: Uint8Array;
+  /** For what comes from the node. */
+  readonly bucket: TokenBucket;
 
-  constructor(allocation: Allocation<V>, node: NodeKey, port: number) {
+  constructor(
+    allocation: Allocation<V>,
+    options: { node: NodeKey; port: number; bucket: TokenBucket },
+  ) {
     this.allocation = allocation;
-    this.node = node;
-    this.port = port;
+    this.node = options.node;
+    this.port = options.port;
+    this.bucket = options.bucket;
   }
 
   get other(): Side<V> {
@@ -68,7 +74,6 @@ export class Allocation<V extends Via> {
   /** Who asked first, and answers for it. */
   readonly owner: NodeKey;
   readonly createdMs: number;
-  readonly bucket: TokenBucket;
 
   constructor(
     options: {
@@ -81,10 +86,13 @@ export class Allocation<V extends Via> {
   ) {
     const { nodes, ports, owner, bytesPerSecond, nowMs } = options;
     this.nodes = nodes;
-    this.sides = [new Side(this, nodes[0], ports[0]), new Side(this, nodes[1], ports[1])];
+    const side = (index: 0 | 1) => {
+      const bucket = new TokenBucket(bytesPerSecond, nowMs);
+      return new Side(this, { node: nodes[index], port: ports[index], bucket });
+    };
+    this.sides = [side(0), side(1)];
     this.owner = owner;
     this.createdMs = nowMs;
-    this.bucket = new TokenBucket(bytesPerSecond, nowMs);
   }
 
   get endsMs(): number {
@@ -95,16 +103,18 @@ export class Allocation<V extends Via> {
 export type AllocationRefusal = "quota" | "full";
 export type ForwardDrop = "unbound-peer" | "rate";
 
-export interface AllocationsOptions {
+export interface AllocationsOptions<V extends Via> {
   ports: RelayPorts;
-  /** Both directions of an allocation together; 0: no limit. */
+  /** Of each direction of an allocation; 0: no limit. */
   bytesPerSecond: number;
   maxAllocations?: number;
   maxPerNode?: number;
+  /** A side was bound, refreshed or unbound. */
+  onChange?: (allocation: Allocation<V>) => void;
 }
 
 export class Allocations<V extends Via> {
-  readonly #options: Required<AllocationsOptions>;
+  readonly #options: Required<AllocationsOptions<V>>;
   readonly #byPair = new Map<string, Allocation<V>>();
   /** How many allocations a node asked for. */
   readonly #owned = new Map<NodeKey, number>();
@@ -115,10 +125,11 @@ export class Allocations<V extends Via> {
   /** How many sides an open port has, bound or not. */
   readonly #uses = new Map<number, number>();
 
-  constructor(options: AllocationsOptions) {
+  constructor(options: AllocationsOptions<V>) {
     this.#options = {
       maxAllocations: MAX_ALLOCATIONS,
       maxPerNode: MAX_ALLOCATIONS_PER_NODE,
+      onChange: () => {},
       ...options,
     };
   }
@@ -156,18 +167,20 @@ export class Allocations<V extends Via> {
   bind(side: Side<V>, via: V, nowMs: number): void {
     const sources = this.#bound.get(side.port)!;
     const before = sources.get(via.key);
-    if (before && before !== side) delete before.via;
+    if (before && before !== side) this.unbind(via, before);
     if (side.via && side.via.key !== via.key) sources.delete(side.via.key);
     sources.set(via.key, side);
     side.via = via;
     side.boundUntilMs = nowMs + LIFETIME_MS;
+    this.#options.onChange(side.allocation);
   }
 
   /** Nothing more can be sent by that way: a connection has ended. */
   unbind(via: V, side: Side<V>): void {
-    if (side.via !== via) return;
+    if (side.via?.key !== via.key) return;
     this.#bound.get(side.port)?.delete(via.key);
     delete side.via;
+    this.#options.onChange(side.allocation);
   }
 
   /** Whose datagrams come to that port from that source. */
@@ -183,7 +196,7 @@ export class Allocations<V extends Via> {
   ): Side<V> & { via: V } | ForwardDrop {
     const { other } = side;
     if (!isBound(other)) return "unbound-peer";
-    return side.allocation.bucket.take(lengthBytes, nowMs) ? other : "rate";
+    return side.bucket.take(lengthBytes, nowMs) ? other : "rate";
   }
 
   /** Ends bindings and allocations that are over; to be called each few seconds. */

@@ -1,9 +1,11 @@
 /** A relay's metrics, by prom-client; every one is there from the first scrape. */
 import client from "prom-client";
 import { DESK_RESULTS, type DeskResult } from "./desk.ts";
+import type { KernelCounters } from "./kernel.ts";
 
-export const RELAY_TRANSPORTS = ["udp", "ws"] as const;
-export type RelayTransport = typeof RELAY_TRANSPORTS[number];
+/** What a datagram went out by; "kernel" is UDP too. */
+export const RELAY_TRANSPORTS = ["udp", "ws", "kernel"] as const;
+type RelayTransport = typeof RELAY_TRANSPORTS[number];
 
 export const RELAY_DROPS = [
   "unknown-source",
@@ -25,7 +27,7 @@ export class RelayMetrics {
   });
   readonly #bytes = new client.Counter({
     name: "gretun_relay_bytes_total",
-    help: "Payload bytes of datagrams forwarded, by what they went out by",
+    help: "Bytes of datagrams forwarded, by what they went out by; the kernel's with headers",
     labelNames: ["transport"],
     registers: [this.#registry],
   });
@@ -43,9 +45,16 @@ export class RelayMetrics {
   });
   // Counted here and not by the counters: those cost more than forwarding does.
   readonly #forwarded = { udp: { packets: 0, bytes: 0 }, ws: { packets: 0, bytes: 0 } };
+  readonly #kernel: (() => KernelCounters) | undefined;
+  /** Already added to `drops`. */
+  #kernelDrops = 0;
 
-  /** `table` is asked when somebody looks. */
-  constructor(table: () => { allocations: number; ports: number; connections: number }) {
+  /** Both are asked when somebody looks. */
+  constructor(
+    table: () => { allocations: number; ports: number; connections: number },
+    kernel?: () => KernelCounters,
+  ) {
+    this.#kernel = kernel;
     for (const result of DESK_RESULTS) this.#requests.inc({ result }, 0);
     for (const reason of RELAY_DROPS) this.#drops.inc({ reason }, 0);
     const gauge = (name: string, help: string, look: () => number) =>
@@ -62,7 +71,7 @@ export class RelayMetrics {
     gauge("gretun_relay_connections", "WebSockets that are open", () => table().connections);
   }
 
-  forwarded(transport: RelayTransport, bytes: number): void {
+  forwarded(transport: "udp" | "ws", bytes: number): void {
     const count = this.#forwarded[transport];
     count.packets++;
     count.bytes += bytes;
@@ -80,10 +89,19 @@ export class RelayMetrics {
   async text(): Promise<string> {
     this.#packets.reset();
     this.#bytes.reset();
+    const kernel = this.#kernel?.();
+    const counts: Record<RelayTransport, { packets: number; bytes: number }> = {
+      ...this.#forwarded,
+      kernel: kernel?.forwarded ?? { packets: 0, bytes: 0 },
+    };
     for (const transport of RELAY_TRANSPORTS) {
-      const { packets, bytes } = this.#forwarded[transport];
+      const { packets, bytes } = counts[transport];
       this.#packets.inc({ transport }, packets);
       this.#bytes.inc({ transport }, bytes);
+    }
+    if (kernel) {
+      this.#drops.inc({ reason: "rate" }, kernel.dropped.packets - this.#kernelDrops);
+      this.#kernelDrops = kernel.dropped.packets;
     }
     return await this.#registry.metrics();
   }

@@ -23,5 +23,6 @@ export {
   nodePair,
   verifyGrant,
 } from "./grants.ts";
+export { KernelForwarding } from "./kernel.ts";
 export type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from "./places.ts";
 export { RelayServer, type RelayServerOptions } from "./server.ts";

@@ -10,10 +10,17 @@ import { type Clock, type Log, type Random } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import { answerBinding, SourceLimit } from "../stun/mod.ts";
-import { Allocations, type PortOpening, type Side, type Via } from "./allocations.ts";
+import {
+  type Allocation,
+  Allocations,
+  type PortOpening,
+  type Side,
+  type Via,
+} from "./allocations.ts";
 import { Desk } from "./desk.ts";
+import type { KernelForwarding } from "./kernel.ts";
 import { isRelayMessage } from "./messages.ts";
-import { type RelayDrop, RelayMetrics, type RelayTransport } from "./metrics.ts";
+import { type RelayDrop, RelayMetrics } from "./metrics.ts";
 import { type WebSocketConnection, WebSocketConnections } from "./web_socket.ts";
 
 const SWEEP_MS = 5_000;
@@ -30,7 +37,7 @@ export interface RelayServerOptions {
   port: number;
   /** Relayed ports, both included. */
   ports: { from: number; to: number };
-  /** Of one allocation, both directions together; 0: no limit. */
+  /** Of each direction of an allocation; 0: no limit. */
   bytesPerSecond: number;
   relayKey: NodeKey;
   /** The coordinator's key, undefined as long as it is not known. */
@@ -38,11 +45,15 @@ export interface RelayServerOptions {
   clock: Clock;
   random: Random;
   log: Log;
+  /** Forwards what it can, which then does not come here. */
+  kernel?: Pick<KernelForwarding, "set" | "counters">;
 }
 
 /** Where a side is bound. */
 interface RelayVia extends Via {
-  readonly transport: RelayTransport;
+  readonly transport: "udp" | "ws";
+  /** Of UDP. */
+  readonly endpoint?: Endpoint;
   /** Undefined when it went out. `bytes` may be used again when the promise has resolved. */
   send(bytes: Uint8Array): Promise<RelayDrop | undefined> | RelayDrop | undefined;
 }
@@ -67,7 +78,7 @@ export class RelayServer implements Disposable {
       allocations: this.#allocations.size,
       ports: this.#allocations.openPorts,
       connections: this.#webSockets.size,
-    }));
+    }), options.kernel && (() => options.kernel!.counters()));
     this.#allocations = new Allocations({
       ports: {
         ...ports,
@@ -75,6 +86,7 @@ export class RelayServer implements Disposable {
         close: (port) => this.#close(port),
       },
       bytesPerSecond,
+      ...(options.kernel ? { onChange: (allocation) => this.#tellKernel(allocation) } : {}),
     });
     this.#desk = new Desk({
       allocations: this.#allocations,
@@ -199,7 +211,7 @@ export class RelayServer implements Disposable {
       source,
       ip: endpoint.ip,
       port,
-      ...(port === 0 ? {} : { via: udpVia(source, socket, from) }),
+      ...(port === 0 ? {} : { via: udpVia(endpoint, socket, from) }),
     };
     this.#atDesk(bytes, arrival).then(async ({ answer }) => {
       if (answer) await socket.send(answer, from);
@@ -221,6 +233,20 @@ export class RelayServer implements Disposable {
     const drop = await to.via.send(bytes);
     if (drop) this.metrics.dropped(drop);
     else this.metrics.forwarded(to.via.transport, bytes.length);
+  }
+
+  /** A pair that the kernel does not take goes this way. */
+  #tellKernel(allocation: Allocation<RelayVia>): void {
+    const [a, b] = allocation.sides.map(({ via, port }) => {
+      return via?.endpoint && { node: via.endpoint, port };
+    });
+    try {
+      this.#options.kernel!.set(allocation, a && b ? [a, b] : undefined);
+    } catch (error) {
+      this.#options.log.warn("relay allocation not forwarded by the kernel", {
+        error: errorText(error),
+      });
+    }
   }
 
   // --- WebSocket
@@ -259,9 +285,10 @@ export class RelayServer implements Disposable {
   }
 }
 
-function udpVia(key: string, socket: Deno.DatagramConn, to: Deno.NetAddr): RelayVia {
+function udpVia(endpoint: Endpoint, socket: Deno.DatagramConn, to: Deno.NetAddr): RelayVia {
   return {
-    key,
+    key: formatEndpoint(endpoint),
+    endpoint,
     transport: "udp",
     send: async (bytes) => {
       try {

@@ -4,6 +4,10 @@
 const BURST_SECONDS = 0.25;
 const MIN_BURST_BYTES = 64 * 1024;
 
+export function burstBytes(bytesPerSecond: number): number {
+  return Math.max(Math.ceil(bytesPerSecond * BURST_SECONDS), MIN_BURST_BYTES);
+}
+
 export class TokenBucket {
   readonly #bytesPerSecond: number;
   readonly #burst: number;
@@ -13,7 +17,7 @@ export class TokenBucket {
   /** 0: no limit. */
   constructor(bytesPerSecond: number, nowMs: number) {
     this.#bytesPerSecond = bytesPerSecond;
-    this.#burst = Math.max(bytesPerSecond * BURST_SECONDS, MIN_BURST_BYTES);
+    this.#burst = burstBytes(bytesPerSecond);
     this.#tokens = this.#burst;
     this.#filledMs = nowMs;
   }

@@ -1,6 +1,6 @@
 /** Nodes that reach each other through real relays, in namespaces that each test makes. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
-import { NO_UDP, SYMMETRIC } from "../../lib/lab/mod.ts";
+import { type NatBehaviour, NO_UDP, SYMMETRIC } from "../../lib/lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { until } from "../overlay.ts";
 import { exchange, RelayLab } from "../relay_overlay.ts";
@@ -8,25 +8,39 @@ import { exchange, RelayLab } from "../relay_overlay.ts";
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();
 
-Deno.test("two hosts behind symmetric NATs exchange datagrams over UDP", async () => {
-  await using overlay = new RelayLab();
-  const { coord } = overlay;
-  await overlay.startCoordinator("--metrics-addr", `${coord.ip}:9100`);
-  const [a, b] = await overlay.pair([SYMMETRIC, SYMMETRIC]);
-  const atA = await a.allocate(b);
-  const atB = await b.allocate(a);
-  console.log("allocated in", atA.ms, atB.ms, "ms");
-  deepStrictEqual([atA.kind, atB.kind], ["relay-udp", "relay-udp"]);
-  match(atA.endpoint, new RegExp(`^${coord.ip}:49152$`));
-  match(atB.endpoint, new RegExp(`^${coord.ip}:49152$`), "nodes share a port");
-  await exchange([a, atA.endpoint], [b, atB.endpoint]);
-  const metrics = await overlay.metrics(coord, `${coord.ip}:9100`);
-  strictEqual(metrics.get("gretun_relay_allocations"), 1);
-  strictEqual(metrics.get("gretun_relay_ports"), 1);
-  strictEqual(metrics.get('gretun_relay_packets_total{transport="udp"}'), 2);
-  strictEqual(metrics.get('gretun_relay_requests_total{result="allocated"}'), 2);
-  strictEqual(metrics.get('gretun_relay_requests_total{result="bound"}'), 2);
-});
+/** Everybody's datagrams come in. */
+const OPEN: NatBehaviour = { filtering: "endpoint-independent" };
+
+/** What counts the datagrams that each mode forwards. */
+const TRANSPORT_OF = { user: "udp", kernel: "kernel" };
+
+for (const [mode, transport] of Object.entries(TRANSPORT_OF)) {
+  Deno.test(`two hosts behind symmetric NATs exchange datagrams over UDP, mode ${mode}`, async () => {
+    await using overlay = new RelayLab();
+    const { coord } = overlay;
+    await overlay.startCoordinator("--metrics-addr", `${coord.ip}:9100`, "--relay-mode", mode);
+    const [a, b] = await overlay.pair([SYMMETRIC, SYMMETRIC]);
+    const atA = await a.allocate(b);
+    const atB = await b.allocate(a);
+    deepStrictEqual([atA.kind, atB.kind], ["relay-udp", "relay-udp"]);
+    match(atA.endpoint, new RegExp(`^${coord.ip}:49152$`));
+    match(atB.endpoint, new RegExp(`^${coord.ip}:49152$`), "nodes share a port");
+    await exchange([a, atA.endpoint], [b, atB.endpoint]);
+    const metrics = await overlay.metrics(coord, `${coord.ip}:9100`);
+    strictEqual(metrics.get("gretun_relay_allocations"), 1);
+    strictEqual(metrics.get("gretun_relay_ports"), 1);
+    for (const each of ["udp", "kernel", "ws"]) {
+      const packets = metrics.get(`gretun_relay_packets_total{transport="${each}"}`);
+      strictEqual(packets, each === transport ? 2 : 0, each);
+    }
+    strictEqual(metrics.get('gretun_relay_requests_total{result="allocated"}'), 2);
+    strictEqual(metrics.get('gretun_relay_requests_total{result="bound"}'), 2);
+    const tables = (await coord.run("nft", ["list", "tables"])).stdout;
+    strictEqual(tables.includes("gretun-relay"), mode === "kernel");
+    await overlay.stopCoordinator();
+    strictEqual((await coord.run("nft", ["list", "tables"])).stdout, "", "gone with its owner");
+  });
+}
 
 Deno.test("a host without UDP and one with it exchange datagrams", async () => {
   await using overlay = new RelayLab();
@@ -34,7 +48,6 @@ Deno.test("a host without UDP and one with it exchange datagrams", async () => {
   const [a, b] = await overlay.pair([{ firewall: NO_UDP }, SYMMETRIC]);
   const atA = await a.allocate(b);
   const atB = await b.allocate(a);
-  console.log("allocated in", atA.ms, atB.ms, "ms");
   deepStrictEqual([atA.kind, atB.kind], ["relay-tcp", "relay-udp"]);
   ok(atA.endpoint.startsWith("127."));
   await exchange([a, atA.endpoint], [b, atB.endpoint]);
@@ -51,7 +64,6 @@ Deno.test("two hosts without UDP exchange datagrams; a measurement spares them t
   }
   const atA = await a.allocate(b);
   const atB = await b.allocate(a);
-  console.log("allocated in", atA.ms, atB.ms, "ms");
   ok(atA.ms < 1000, `${atA.ms} ms`);
   deepStrictEqual([atA.kind, atB.kind], ["relay-tcp", "relay-tcp"]);
   await exchange([a, atA.endpoint], [b, atB.endpoint]);
@@ -62,7 +74,7 @@ Deno.test("two hosts without UDP exchange datagrams; a measurement spares them t
 Deno.test("a relay that is started again: the path is lost, and a new one found", async () => {
   await using overlay = new RelayLab();
   await overlay.startCoordinator();
-  const [a, b] = await overlay.pair([{ mapping: "symmetric" }, {}]);
+  const [a, b] = await overlay.pair([SYMMETRIC, {}]);
   await a.allocate(b);
   await b.allocate(a);
   await overlay.stopCoordinator();
@@ -77,7 +89,7 @@ Deno.test("strangers get nothing through, and cost nothing but a counter", async
   const { coord } = overlay;
   await overlay.startCoordinator("--metrics-addr", `${coord.ip}:9100`);
   const stranger = overlay.lab.publicHost("stranger");
-  const [a, b] = await overlay.pair([{ mapping: "full-cone" }, { mapping: "full-cone" }]);
+  const [a, b] = await overlay.pair([OPEN, OPEN]);
   const [atA, atB] = [await a.allocate(b), await b.allocate(a)];
   const [host, port] = atA.endpoint.split(":");
   const junk = `for i in 1 2 3 4 5; do echo junk > /dev/udp/${host}/${port}; done`;
@@ -87,7 +99,7 @@ Deno.test("strangers get nothing through, and cost nothing but a counter", async
   deepStrictEqual([...a.events, ...b.events], []);
   const metrics = await overlay.metrics(coord, `${coord.ip}:9100`);
   strictEqual(metrics.get('gretun_relay_drops_total{reason="unknown-source"}'), 5);
-  strictEqual(metrics.get('gretun_relay_packets_total{transport="udp"}'), 2);
+  strictEqual(metrics.get('gretun_relay_packets_total{transport="kernel"}'), 2);
 });
 
 Deno.test("a relay of a role of its own, by UDP and by WebSocket", async () => {
@@ -105,7 +117,7 @@ Deno.test("a relay of a role of its own, by UDP and by WebSocket", async () => {
   const key = /key=(?:"([^"]+)"|(\S+))/.exec(overlay.log);
   await overlay.startCoordinator("--relay-listen", "off", "--relay-key", (key?.[1] ?? key?.[2])!);
   await until("the relay to register", async () => overlay.log.includes('"registered with'));
-  const [a, b] = await overlay.pair([{ mapping: "symmetric" }, { blockUdp: true }]);
+  const [a, b] = await overlay.pair([SYMMETRIC, { firewall: NO_UDP }]);
   for (const node of [a, b]) await node.command({ do: "measure" });
   deepStrictEqual(Object.keys((await a.event("measured")).latencies).length, 1);
   strictEqual((await b.event("measured")).udpWorks, false);

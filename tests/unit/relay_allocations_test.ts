@@ -37,7 +37,7 @@ class FakePorts {
   }
 }
 
-function table(options: Partial<AllocationsOptions> = {}, [from, to] = [100, 109]) {
+function table(options: Partial<AllocationsOptions<Via>> = {}, [from, to] = [100, 109]) {
   const ports = new FakePorts();
   const allocations = new Allocations({
     ports: ports.options(from!, to!),
@@ -210,21 +210,21 @@ Deno.test("bounds: each refuses the next one, and leaves nothing behind", () => 
   }
 });
 
-Deno.test("forward() counts both directions against the pair's rate", () => {
+Deno.test("forward() holds each direction to the rate", () => {
   const bytesPerSecond = 1_000_000;
   const { allocations, allocate } = table({ bytesPerSecond });
   const [a, b] = [allocate(A, B), allocate(B, A)];
   allocations.bind(a, via("at a"), 0);
   allocations.bind(b, via("at b"), 0);
   let [forwarded, dropped] = [0, 0];
-  for (let i = 0; i < 20_000; i++) {
-    const to = allocations.forward(i % 2 ? a : b, 1_000, i / 2);
+  for (let i = 0; i < 40_000; i++) {
+    const to = allocations.forward(i % 2 ? a : b, 1_000, i / 4);
     if (to === "rate") dropped++;
     else forwarded += 1_000;
   }
   ok(dropped > 0);
-  // 10 s at twice the rate, and a quarter of a second at once to begin with
-  ok(Math.abs(forwarded - 10.25 * bytesPerSecond) < 10_000, `${forwarded} bytes`);
+  // Each way 10 s, and a quarter of a second at once to begin with, of 10 s at twice the rate
+  ok(Math.abs(forwarded - 2 * 10.25 * bytesPerSecond) < 10_000, `${forwarded} bytes`);
 });
 
 Deno.test("a bucket of a small rate still lets a full-size datagram through", () => {

@@ -3,8 +3,8 @@
  * loads a value into register 1 and compares it; a rule goes on while its comparisons hold.
  */
 import { type Cidr, type Endpoint, type Ip, ipBytes } from "../../addr.ts";
-import { Writer } from "../../bytes.ts";
-import { type Attr, attr } from "../attr.ts";
+import { Reader, Writer } from "../../bytes.ts";
+import { type Attr, attr, decodeAttrList, decodeAttrs, value } from "../attr.ts";
 import { AF_INET } from "../libc.ts";
 
 const NFT_REG_VERDICT = 0;
@@ -32,6 +32,10 @@ const NFTA_PAYLOAD_DREG = 1;
 const NFTA_PAYLOAD_BASE = 2;
 const NFTA_PAYLOAD_OFFSET = 3;
 const NFTA_PAYLOAD_LEN = 4;
+const NFTA_PAYLOAD_SREG = 5;
+const NFTA_PAYLOAD_CSUM_TYPE = 6;
+const NFTA_PAYLOAD_CSUM_OFFSET = 7;
+const NFTA_PAYLOAD_CSUM_FLAGS = 8;
 const NFTA_BITWISE_SREG = 1;
 const NFTA_BITWISE_DREG = 2;
 const NFTA_BITWISE_LEN = 3;
@@ -62,6 +66,13 @@ const NFTA_NAT_REG_ADDR_MIN = 3;
 const NFTA_NAT_REG_PROTO_MIN = 5;
 const NFTA_NAT_FLAGS = 7;
 const NFTA_MASQ_FLAGS = 1;
+const NFTA_COUNTER_BYTES = 1;
+const NFTA_COUNTER_PACKETS = 2;
+const NFTA_DUP_SREG_ADDR = 1;
+const NFTA_LIMIT_RATE = 1;
+const NFTA_LIMIT_UNIT = 2;
+const NFTA_LIMIT_BURST = 3;
+const NFTA_LIMIT_TYPE = 4;
 const NFTA_MASQ_REG_PROTO_MIN = 2;
 
 const NFT_META_MARK = 3;
@@ -72,6 +83,9 @@ const NFT_CT_STATE = 0;
 const NFT_CT_STATUS = 2;
 const NFT_PAYLOAD_NETWORK_HEADER = 1;
 const NFT_PAYLOAD_TRANSPORT_HEADER = 2;
+const NFT_PAYLOAD_CSUM_INET = 1;
+const NFT_PAYLOAD_L4CSUM_PSEUDOHDR = 1;
+const NFT_LIMIT_PKT_BYTES = 1;
 const NFT_CMP_EQ = 0;
 const NFT_CMP_NEQ = 1;
 const NFT_DYNSET_OP_ADD = 0;
@@ -129,12 +143,26 @@ export type Verdict = keyof typeof VERDICT | NatAction;
 
 /** The elements of `NFTA_RULE_EXPRESSIONS`. */
 export function encodeExpressions(expressions: readonly Expression[]): Attr[] {
-  return expressions.map(({ name, attrs }) =>
-    attr.nested(NFTA_LIST_ELEM, [
-      attr.string(NFTA_EXPR_NAME, name),
-      attr.nested(NFTA_EXPR_DATA, attrs),
-    ])
-  );
+  return expressions.map((expression) => attr.nested(NFTA_LIST_ELEM, encodeExpression(expression)));
+}
+
+export function encodeExpression({ name, attrs }: Expression): Attr[] {
+  return [attr.string(NFTA_EXPR_NAME, name), attr.nested(NFTA_EXPR_DATA, attrs)];
+}
+
+/** What the counters of a rule's `NFTA_RULE_EXPRESSIONS` have counted, all together. */
+export function decodeCounters(expressions: Uint8Array): { packets: number; bytes: number } {
+  const sum = { packets: 0, bytes: 0 };
+  for (const { value: element } of decodeAttrList(expressions)) {
+    const attrs = decodeAttrs(element);
+    const data = attrs.get(NFTA_EXPR_DATA);
+    if (value.string(attrs.get(NFTA_EXPR_NAME)) !== "counter" || !data) continue;
+    const count = decodeAttrs(data);
+    const read = (type: number) => Number(new Reader(count.get(type)!, "network").u64());
+    sum.packets += read(NFTA_COUNTER_PACKETS);
+    sum.bytes += read(NFTA_COUNTER_BYTES);
+  }
+  return sum;
 }
 
 /** The packet came in by this interface. */
@@ -185,6 +213,12 @@ export function ctState(...states: (keyof typeof CT_STATE)[]): Match {
     attrs: [attr.be32(NFTA_CT_DREG, NFT_REG_1), attr.be32(NFTA_CT_KEY, NFT_CT_STATE)],
   };
   return [load, bitwiseAnd(mask), compare(NFT_CMP_NEQ, hostU32(0))];
+}
+
+/** Other bytes than these lie there, from the start of the UDP header; not true of less bytes. */
+export function udpBytesDiffer(offset: number, bytes: Uint8Array): Match {
+  const load = loadPayload(NFT_PAYLOAD_TRANSPORT_HEADER, offset, bytes.length);
+  return [...l4proto("udp"), load, compare(NFT_CMP_NEQ, bytes)];
 }
 
 /** The packet's connection has had its destination translated. */
@@ -295,6 +329,39 @@ export function masqueradeTo(port: Value): NatAction {
   return { expressions: [...port.load(FIRST_SLOT), { name: "masq", attrs }] };
 }
 
+/**
+ * Sends a datagram of IPv4 and UDP on from this host with another source and destination, without
+ * connection tracking and whether or not this host forwards packets: `to` is saddr, daddr, sport
+ * and dport. In the prerouting hook; a UDP checksum has to be there, as it is changed and not made.
+ */
+export function resendTo(to: Value): NatAction {
+  const [network, transport] = [NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER];
+  return {
+    expressions: [
+      ...to.load(FIRST_SLOT),
+      counter(),
+      storePayload(FIRST_SLOT, { base: network, offset: 12, length: 8, checksumOffset: 10 }),
+      storePayload(FIRST_SLOT + 2, { base: transport, offset: 0, length: 2, checksumOffset: 6 }),
+      storePayload(FIRST_SLOT + 3, { base: transport, offset: 2, length: 2, checksumOffset: 6 }),
+      { name: "dup", attrs: [attr.be32(NFTA_DUP_SREG_ADDR, FIRST_SLOT + 1)] },
+      ...verdictExpressions("drop"),
+    ],
+  };
+}
+
+/** For an element of a map: it is not found by what comes above that rate. */
+export function byteLimit(bytesPerSecond: number, burst: number): Expression {
+  return {
+    name: "limit",
+    attrs: [
+      attr.be64(NFTA_LIMIT_RATE, BigInt(bytesPerSecond)),
+      attr.be64(NFTA_LIMIT_UNIT, 1n),
+      attr.be32(NFTA_LIMIT_BURST, burst),
+      attr.be32(NFTA_LIMIT_TYPE, NFT_LIMIT_PKT_BYTES),
+    ],
+  };
+}
+
 /** Counts the packets and bytes that come this far in the rule. */
 export function counter(): Expression {
   return { name: "counter", attrs: [] };
@@ -326,6 +393,31 @@ function loadPayload(
       attr.be32(NFTA_PAYLOAD_BASE, base),
       attr.be32(NFTA_PAYLOAD_OFFSET, offset),
       attr.be32(NFTA_PAYLOAD_LEN, length),
+    ],
+  };
+}
+
+interface Place {
+  base: number;
+  offset: number;
+  length: number;
+  /** From the same base. */
+  checksumOffset: number;
+}
+
+/** Checksums are kept right: of addresses those of both headers. */
+function storePayload(register: number, { base, offset, length, checksumOffset }: Place) {
+  const flags = base === NFT_PAYLOAD_NETWORK_HEADER ? NFT_PAYLOAD_L4CSUM_PSEUDOHDR : 0;
+  return {
+    name: "payload",
+    attrs: [
+      attr.be32(NFTA_PAYLOAD_SREG, register),
+      attr.be32(NFTA_PAYLOAD_BASE, base),
+      attr.be32(NFTA_PAYLOAD_OFFSET, offset),
+      attr.be32(NFTA_PAYLOAD_LEN, length),
+      attr.be32(NFTA_PAYLOAD_CSUM_TYPE, NFT_PAYLOAD_CSUM_INET),
+      attr.be32(NFTA_PAYLOAD_CSUM_OFFSET, checksumOffset),
+      attr.be32(NFTA_PAYLOAD_CSUM_FLAGS, flags),
     ],
   };
 }

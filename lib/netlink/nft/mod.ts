@@ -18,6 +18,7 @@
  */
 export {
   add,
+  byteLimit,
   ctState,
   daddr,
   dnat,
@@ -38,16 +39,19 @@ export {
   type NatAction,
   newPort,
   oifname,
+  resendTo,
   saddr,
   snat,
   snatTo,
   sport,
+  udpBytesDiffer,
   type Value,
   type Verdict,
 } from "./expr.ts";
 export {
   Nft,
   type NftChain,
+  type NftElement,
   NftError,
   type NftFamily,
   type NftRule,

@@ -4,7 +4,7 @@
  * order.
  */
 import { Writer } from "../../bytes.ts";
-import { type Attr, attr, encodeAttrs } from "../attr.ts";
+import { type Attr, attr, decodeAttrs, encodeAttrs } from "../attr.ts";
 import { AF_INET, AF_INET6 } from "../libc.ts";
 import {
   NetlinkConnection,
@@ -17,6 +17,8 @@ import {
 import { NETLINK_NETFILTER, openNetlink } from "../transport.ts";
 import {
   counter,
+  decodeCounters,
+  encodeExpression,
   encodeExpressions,
   type Expression,
   type Match,
@@ -32,10 +34,25 @@ const NFT_MSG_NEWTABLE = 0;
 const NFT_MSG_DELTABLE = 2;
 const NFT_MSG_NEWCHAIN = 3;
 const NFT_MSG_NEWRULE = 6;
+const NFT_MSG_GETRULE = 7;
 const NFT_MSG_NEWSET = 9;
+const NFT_MSG_NEWSETELEM = 12;
+const NFT_MSG_DELSETELEM = 14;
+const NLM_F_EXCL = 0x200;
 const NLM_F_APPEND = 0x800;
 
 const NFTA_TABLE_NAME = 1;
+const NFTA_TABLE_FLAGS = 2;
+const NFT_TABLE_F_OWNER = 1 << 1;
+const NFTA_LIST_ELEM = 1;
+const NFTA_DATA_VALUE = 1;
+const NFTA_SET_ELEM_LIST_TABLE = 1;
+const NFTA_SET_ELEM_LIST_SET = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS = 3;
+const NFTA_SET_ELEM_KEY = 1;
+const NFTA_SET_ELEM_DATA = 2;
+const NFTA_SET_ELEM_EXPR = 7;
+const NFGENMSG_LENGTH = 4;
 const NFTA_CHAIN_TABLE = 1;
 const NFTA_CHAIN_NAME = 3;
 const NFTA_CHAIN_HOOK = 4;
@@ -65,7 +82,7 @@ const ELEMENT_TYPE_BITS = 6;
 const HOOKNUM = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
 const POLICY = { drop: 0, accept: 1 } as const;
 /** linux/netfilter_ipv4.h, under the names that nft gives them. */
-export const PRIORITY = { dstnat: -100, filter: 0, srcnat: 100 } as const;
+export const PRIORITY = { raw: -300, dstnat: -100, filter: 0, srcnat: 100 } as const;
 
 /** "inet" sees IPv4 and IPv6. */
 export type NftFamily = keyof typeof NFPROTO;
@@ -83,11 +100,20 @@ export interface NftChain {
 
 type ElementType = keyof typeof ELEMENT_TYPE;
 
-/** A set that rules fill; with values it is a map. Elements stay as long as the table. */
+/** A set that rules or programs fill; with values it is a map. */
 export interface NftSet {
   name: string;
   element: readonly ElementType[];
   value?: readonly ElementType[];
+}
+
+/** Of a set whose elements are a row of addresses and ports. */
+export interface NftElement {
+  /** Every part in network order, padded with zeros to 4 bytes. */
+  key: Uint8Array;
+  value?: Uint8Array;
+  /** What is done each time that the element is found; it can say that it is not. */
+  expression?: Expression;
 }
 
 export interface NftRule {
@@ -106,6 +132,8 @@ export interface NftTable {
   name: string;
   chains: readonly NftChain[];
   sets?: readonly NftSet[];
+  /** Only this connection may change it, and it goes when that is closed (Linux 5.12). */
+  isOwned?: boolean;
   /** In the order in which their chains run them. */
   rules: readonly NftRule[];
 }
@@ -139,12 +167,55 @@ export class Nft implements Disposable {
   replaceTable(table: NftTable): void {
     const { family, name } = table;
     // Deleting asks for a table that exists, so an empty one is made for it to be sure.
-    this.#apply([newTable(family, name), deleteTable(family, name), ...tableRequests(table)]);
+    this.#apply([newTable(table), deleteTable(family, name), ...tableRequests(table)]);
   }
 
   /** ENOENT when there is none. */
   deleteTable(family: NftFamily, name: string): void {
     this.#apply([deleteTable(family, name)]);
+  }
+
+  /** All of it or nothing. Elements to remove have to be there, those to add must not. */
+  changeElements(
+    { family, name }: Pick<NftTable, "family" | "name">,
+    changes: readonly {
+      set: string;
+      add?: readonly NftElement[];
+      remove?: readonly NftElement[];
+    }[],
+  ): void {
+    const request = (type: number, set: string, elements: readonly NftElement[]): Request => ({
+      type: messageType(type),
+      flags: NLM_F_CREATE | (type === NFT_MSG_NEWSETELEM ? NLM_F_EXCL : 0),
+      payload: nfgenmsg(NFPROTO[family], 0, [
+        attr.string(NFTA_SET_ELEM_LIST_TABLE, name),
+        attr.string(NFTA_SET_ELEM_LIST_SET, set),
+        attr.nested(NFTA_SET_ELEM_LIST_ELEMENTS, elements.map(encodeElement)),
+      ]),
+      operation: `change elements of set ${set} of table ${family} ${name}`,
+    });
+    const some = (type: number, set: string, elements: readonly NftElement[] = []) =>
+      elements.length === 0 ? [] : [request(type, set, elements)];
+    const requests = [
+      ...changes.flatMap(({ set, remove }) => some(NFT_MSG_DELSETELEM, set, remove)),
+      ...changes.flatMap(({ set, add }) => some(NFT_MSG_NEWSETELEM, set, add)),
+    ];
+    if (requests.length > 0) this.#apply(requests);
+  }
+
+  /** What the counters of each rule have counted, in the order of the rules. */
+  ruleCounters(
+    { family, name }: Pick<NftTable, "family" | "name">,
+  ): { packets: number; bytes: number }[] {
+    const rules = this.#connection.dump({
+      type: messageType(NFT_MSG_GETRULE),
+      payload: nfgenmsg(NFPROTO[family], 0, [attr.string(NFTA_RULE_TABLE, name)]),
+      operation: `list rules of table ${family} ${name}`,
+    });
+    return rules.map(({ payload }) => {
+      const attrs = decodeAttrs(payload.subarray(NFGENMSG_LENGTH));
+      return decodeCounters(attrs.get(NFTA_RULE_EXPRESSIONS) ?? new Uint8Array());
+    });
   }
 
   #apply(requests: readonly Request[]): void {
@@ -160,7 +231,7 @@ export class Nft implements Disposable {
 /** The requests that make a table which is not there yet. */
 export function tableRequests(table: NftTable): Request[] {
   return [
-    newTable(table.family, table.name),
+    newTable(table),
     ...(table.sets ?? []).map((set, i) => newSet(table, set, i)),
     ...table.chains.map((chain) => newChain(table, chain)),
     ...table.rules.map((rule, i) => newRule(table, rule, i)),
@@ -181,11 +252,15 @@ function inBatch(requests: readonly Request[]): Request[] {
   ];
 }
 
-function newTable(family: NftFamily, name: string): Request {
+function newTable({ family, name, isOwned = false }: NftTable): Request {
+  const attrs = [
+    attr.string(NFTA_TABLE_NAME, name),
+    ...(isOwned ? [attr.be32(NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER)] : []),
+  ];
   return {
     type: messageType(NFT_MSG_NEWTABLE),
     flags: NLM_F_CREATE,
-    payload: nfgenmsg(NFPROTO[family], 0, [attr.string(NFTA_TABLE_NAME, name)]),
+    payload: nfgenmsg(NFPROTO[family], 0, attrs),
     operation: `add table ${family} ${name}`,
   };
 }
@@ -238,6 +313,16 @@ function newSet({ family, name: table }: NftTable, set: NftSet, index: number): 
     payload: nfgenmsg(NFPROTO[family], 0, attrs),
     operation: `add set ${set.name} to table ${family} ${table}`,
   };
+}
+
+function encodeElement({ key, value, expression }: NftElement): Attr {
+  const data = (type: number, bytes: Uint8Array) =>
+    attr.nested(type, [attr.bytes(NFTA_DATA_VALUE, bytes)]);
+  return attr.nested(NFTA_LIST_ELEM, [
+    data(NFTA_SET_ELEM_KEY, key),
+    ...(value ? [data(NFTA_SET_ELEM_DATA, value)] : []),
+    ...(expression ? [attr.nested(NFTA_SET_ELEM_EXPR, encodeExpression(expression))] : []),
+  ]);
 }
 
 function concatenatedType(types: readonly ElementType[]): number {
