@@ -473,3 +473,11 @@ Deno.test("create, list and delete, by the program", async () => {
   );
   deepStrictEqual([a.list(), a.ports()], [[], []]);
 });
+
+Deno.test("modules go when their tunnels have gone", async () => {
+  // Their fallback devices would be in the namespaces of other tests.
+  const modules = ["sit", "ipip", "fou6", "ip6_gre", "ip6_tunnel"];
+  const { code, stderr } = await new Deno.Command("modprobe", { args: ["-r", ...modules] })
+    .output();
+  strictEqual(code, 0, new TextDecoder().decode(stderr));
+});
