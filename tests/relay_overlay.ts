@@ -131,10 +131,15 @@ export class RelayLab implements AsyncDisposable {
     return nodes as [RelayNode, RelayNode];
   }
 
-  async metrics(host: Host, addr: string): Promise<Map<string, number>> {
-    const { stdout } = await host.run("curl", ["-s", `http://${addr}/metrics`]);
-    const lines = stdout.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
-    return new Map(lines.map((line) => {
+  /** Samples by name and labels, as the text has them. */
+  async metrics(host: Host, port: number): Promise<Map<string, number>> {
+    using connection = await host.within(() => Deno.connect({ hostname: host.ip, port }));
+    const request = `GET /metrics HTTP/1.0\r\nhost: ${host.ip}\r\n\r\n`;
+    await connection.write(new TextEncoder().encode(request));
+    let text = "";
+    for await (const part of connection.readable.pipeThrough(new TextDecoderStream())) text += part;
+    const samples = text.split("\n").filter((line) => line.startsWith("gretun_"));
+    return new Map(samples.map((line) => {
       const [name, value] = line.split(/ (?=\S+$)/);
       return [name!, Number(value)];
     }));

@@ -2,8 +2,7 @@
  * Forwarding by the kernel: nf_tables rules that give a datagram its new source and destination and
  * send it on, before connection tracking and sockets see it. One map holds all directions of all
  * allocations, so that their number does not matter to a packet. STUN, which is for the relay
- * itself, and datagrams without UDP checksum, which cannot be changed so, go to its sockets as ever,
- * and so does all that the map does not know.
+ * itself, goes to its sockets as ever, and so does all that the map does not know.
  *
  * The table goes with the process, however that ends: the kernel takes it with its netlink socket.
  */
@@ -111,17 +110,22 @@ export class KernelForwarding implements Disposable {
   }
 
   counters(): KernelCounters {
-    const [forwarded, dropped] = this.#tables.ruleCounters(this.#table);
-    return { forwarded: forwarded!, dropped: dropped! };
+    const [kept, none, dropped] = this.#tables.ruleCounters(this.#table);
+    return {
+      forwarded: {
+        packets: kept!.packets + none!.packets,
+        bytes: kept!.bytes + none!.bytes,
+      },
+      dropped: dropped!,
+    };
   }
 }
 
 function tableOf(name: string): nft.NftTable {
   const key = nft.fields("saddr", "sport", "dport");
-  const isData = [
-    nft.udpBytesDiffer(STUN_COOKIE_AT, STUN_COOKIE),
-    nft.udpBytesDiffer(CHECKSUM_AT, NO_CHECKSUM),
-  ];
+  const isData = nft.udpBytes(STUN_COOKIE_AT, "!=", STUN_COOKIE);
+  const checksum = (operator: "==" | "!=") => nft.udpBytes(CHECKSUM_AT, operator, NO_CHECKSUM);
+  const way = nft.mapped(WAYS, key);
   return {
     family: "ip",
     name,
@@ -142,8 +146,9 @@ function tableOf(name: string): nft.NftTable {
       { name: LIMITED, element: ["address", "port", "port"] },
     ],
     rules: [
-      { chain: CHAIN, match: isData, verdict: nft.resendTo(nft.mapped(WAYS, key)) },
-      { chain: CHAIN, match: [...isData, nft.isIn(LIMITED, key)], counter: true, verdict: "drop" },
+      { chain: CHAIN, match: [isData, checksum("!=")], verdict: nft.resendTo(way, "kept") },
+      { chain: CHAIN, match: [isData, checksum("==")], verdict: nft.resendTo(way, "none") },
+      { chain: CHAIN, match: [isData, nft.isIn(LIMITED, key)], counter: true, verdict: "drop" },
     ],
   };
 }

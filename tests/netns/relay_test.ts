@@ -26,15 +26,17 @@ for (const [mode, transport] of Object.entries(TRANSPORT_OF)) {
     match(atA.endpoint, new RegExp(`^${coord.ip}:49152$`));
     match(atB.endpoint, new RegExp(`^${coord.ip}:49152$`), "nodes share a port");
     await exchange([a, atA.endpoint], [b, atB.endpoint]);
-    const metrics = await overlay.metrics(coord, `${coord.ip}:9100`);
+    const metrics = await overlay.metrics(coord, 9100);
     strictEqual(metrics.get("gretun_relay_allocations"), 1);
     strictEqual(metrics.get("gretun_relay_ports"), 1);
     for (const each of ["udp", "kernel", "ws"]) {
       const packets = metrics.get(`gretun_relay_packets_total{transport="${each}"}`);
       strictEqual(packets, each === transport ? 2 : 0, each);
     }
-    strictEqual(metrics.get('gretun_relay_requests_total{result="allocated"}'), 2);
-    strictEqual(metrics.get('gretun_relay_requests_total{result="bound"}'), 2);
+    // More where an answer took so long that it was asked for again.
+    for (const result of ["allocated", "bound"]) {
+      ok(metrics.get(`gretun_relay_requests_total{result="${result}"}`)! >= 2, result);
+    }
     const tables = (await coord.run("nft", ["list", "tables"])).stdout;
     strictEqual(tables.includes("gretun-relay"), mode === "kernel");
     await overlay.stopCoordinator();
@@ -97,7 +99,7 @@ Deno.test("strangers get nothing through, and cost nothing but a counter", async
   strictEqual((await stranger.run("bash", ["-c", junk.replaceAll(port!, "3479")])).code, 0);
   await exchange([a, atA.endpoint], [b, atB.endpoint]);
   deepStrictEqual([...a.events, ...b.events], []);
-  const metrics = await overlay.metrics(coord, `${coord.ip}:9100`);
+  const metrics = await overlay.metrics(coord, 9100);
   strictEqual(metrics.get('gretun_relay_drops_total{reason="unknown-source"}'), 5);
   strictEqual(metrics.get('gretun_relay_packets_total{transport="kernel"}'), 2);
 });

@@ -215,10 +215,10 @@ export function ctState(...states: (keyof typeof CT_STATE)[]): Match {
   return [load, bitwiseAnd(mask), compare(NFT_CMP_NEQ, hostU32(0))];
 }
 
-/** Other bytes than these lie there, from the start of the UDP header; not true of less bytes. */
-export function udpBytesDiffer(offset: number, bytes: Uint8Array): Match {
+/** These bytes, or others, lie there, from the start of the UDP header; not true of less bytes. */
+export function udpBytes(offset: number, operator: "==" | "!=", bytes: Uint8Array): Match {
   const load = loadPayload(NFT_PAYLOAD_TRANSPORT_HEADER, offset, bytes.length);
-  return [...l4proto("udp"), load, compare(NFT_CMP_NEQ, bytes)];
+  return [...l4proto("udp"), load, compare(operator === "==" ? NFT_CMP_EQ : NFT_CMP_NEQ, bytes)];
 }
 
 /** The packet's connection has had its destination translated. */
@@ -332,17 +332,24 @@ export function masqueradeTo(port: Value): NatAction {
 /**
  * Sends a datagram of IPv4 and UDP on from this host with another source and destination, without
  * connection tracking and whether or not this host forwards packets: `to` is saddr, daddr, sport
- * and dport. In the prerouting hook; a UDP checksum has to be there, as it is changed and not made.
+ * and dport. In the prerouting hook. The rule says whether it has a UDP checksum: one that is there
+ * is kept right, and one that is not must not be touched.
  */
-export function resendTo(to: Value): NatAction {
+export function resendTo(to: Value, udpChecksum: "kept" | "none"): NatAction {
   const [network, transport] = [NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER];
+  const port = (offset: number) => ({
+    base: transport,
+    offset,
+    length: 2,
+    ...(udpChecksum === "kept" ? { checksumOffset: 6 } : {}),
+  });
   return {
     expressions: [
       ...to.load(FIRST_SLOT),
       counter(),
       storePayload(FIRST_SLOT, { base: network, offset: 12, length: 8, checksumOffset: 10 }),
-      storePayload(FIRST_SLOT + 2, { base: transport, offset: 0, length: 2, checksumOffset: 6 }),
-      storePayload(FIRST_SLOT + 3, { base: transport, offset: 2, length: 2, checksumOffset: 6 }),
+      storePayload(FIRST_SLOT + 2, port(0)),
+      storePayload(FIRST_SLOT + 3, port(2)),
       { name: "dup", attrs: [attr.be32(NFTA_DUP_SREG_ADDR, FIRST_SLOT + 1)] },
       ...verdictExpressions("drop"),
     ],
@@ -401,13 +408,18 @@ interface Place {
   base: number;
   offset: number;
   length: number;
-  /** From the same base. */
-  checksumOffset: number;
+  /** Of the checksum that is kept right, from the same base. */
+  checksumOffset?: number;
 }
 
-/** Checksums are kept right: of addresses those of both headers. */
+/** Of addresses, the checksums of both headers are kept right. */
 function storePayload(register: number, { base, offset, length, checksumOffset }: Place) {
   const flags = base === NFT_PAYLOAD_NETWORK_HEADER ? NFT_PAYLOAD_L4CSUM_PSEUDOHDR : 0;
+  const checksum = checksumOffset === undefined ? [] : [
+    attr.be32(NFTA_PAYLOAD_CSUM_TYPE, NFT_PAYLOAD_CSUM_INET),
+    attr.be32(NFTA_PAYLOAD_CSUM_OFFSET, checksumOffset),
+    attr.be32(NFTA_PAYLOAD_CSUM_FLAGS, flags),
+  ];
   return {
     name: "payload",
     attrs: [
@@ -415,9 +427,7 @@ function storePayload(register: number, { base, offset, length, checksumOffset }
       attr.be32(NFTA_PAYLOAD_BASE, base),
       attr.be32(NFTA_PAYLOAD_OFFSET, offset),
       attr.be32(NFTA_PAYLOAD_LEN, length),
-      attr.be32(NFTA_PAYLOAD_CSUM_TYPE, NFT_PAYLOAD_CSUM_INET),
-      attr.be32(NFTA_PAYLOAD_CSUM_OFFSET, checksumOffset),
-      attr.be32(NFTA_PAYLOAD_CSUM_FLAGS, flags),
+      ...checksum,
     ],
   };
 }

@@ -44,7 +44,7 @@ export {
   snat,
   snatTo,
   sport,
-  udpBytesDiffer,
+  udpBytes,
   type Value,
   type Verdict,
 } from "./expr.ts";
