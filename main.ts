@@ -21,7 +21,19 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   delete: () => import("./lib/cli/delete.ts"),
   probe: () => import("./lib/cli/probe.ts"),
   health: () => import("./lib/cli/health.ts"),
+  completion: async () => {
+    const { completionCommand } = await import("./lib/cli/completion.ts");
+    return { command: completionCommand(helpTexts) };
+  },
 };
+
+async function helpTexts(): Promise<Map<string, string>> {
+  const texts = new Map<string, string>();
+  for (const [name, load] of Object.entries(COMMANDS)) {
+    texts.set(name, (await load()).command.help());
+  }
+  return texts;
+}
 
 function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
   let bytes = new TextEncoder().encode(text);
@@ -42,9 +54,9 @@ function writeOutput(text: string): void {
 async function overview(): Promise<string> {
   const lines = ["Usage: gretun COMMAND [flags]", "", "Commands:"];
   for (const [name, load] of Object.entries(COMMANDS)) {
-    lines.push(`  ${name.padEnd(8)}${(await load()).command.summary}`);
+    lines.push(`  ${name.padEnd(12)}${(await load()).command.summary}`);
   }
-  return [...lines, "  version prints the version", "", "gretun COMMAND --help tells more."]
+  return [...lines, "  version     print the version", "", "gretun COMMAND --help tells more."]
     .join("\n") + "\n";
 }
 
