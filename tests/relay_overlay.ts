@@ -1,7 +1,7 @@
 /** Nodes of a lab that reach each other by relays alone, through real gretun-coord processes. */
 import { strictEqual } from "node:assert/strict";
 import type { NodeKey } from "../lib/keys.ts";
-import { type Host, Lab, type NatOptions } from "../lib/lab/mod.ts";
+import { type Host, Lab, type Nat, type NatOptions } from "../lib/lab/mod.ts";
 import type { NodeCommand, NodeEvent } from "./fakes/relay_node.ts";
 import { until } from "./overlay.ts";
 
@@ -80,6 +80,7 @@ export class RelayLab implements AsyncDisposable {
   readonly lab = Lab.create({ prefix: `gretun-relay-${Deno.pid}-` });
   readonly coord: Host;
   readonly nodes: RelayNode[] = [];
+  readonly nats: Nat[] = [];
   readonly directory = Deno.makeTempDirSync();
   coordinator!: Deno.ChildProcess;
   log = "";
@@ -124,6 +125,7 @@ export class RelayLab implements AsyncDisposable {
     const nodes = natOptions.map((options, i) => {
       const name = String.fromCharCode(97 + i);
       const nat = this.lab.nat(`nat-${name}`, options);
+      this.nats.push(nat);
       return new RelayNode(this.lab.host(name, { behind: nat }), this.url);
     });
     this.nodes.push(...nodes);

@@ -13,6 +13,8 @@ import { StandIn, type StandInOptions } from "./stand_in.ts";
 
 /** Well under the 30 s after which many NATs forget a mapping (RFC 4787 section 4.3). */
 const REFRESH_MS = 15_000;
+/** Between two refreshes that somebody asks for. */
+const REFRESH_GAP_MS = 1_000;
 /** Messages to a relay's main port, 3 s of them, until a connection is tried instead. */
 const FIRST_TRIES = 5;
 const MEASURE_TIMEOUT_MS = 2_000;
@@ -26,6 +28,11 @@ export interface RelayPath extends AsyncDisposable {
   /** To send to, and what comes from the peer comes from there. */
   readonly endpoint: Endpoint;
   readonly kind: RelayPathKind;
+  /**
+   * Refreshes it now, at most once a second: there is reason to think that it does not carry
+   * anything, or that a NAT has mapped this node anew. It is lost if the relay does not know it.
+   */
+  check(): void;
 }
 
 export interface RelayClientOptions {
@@ -66,13 +73,17 @@ export class RelayClient implements AsyncDisposable {
   readonly #exchange: RelayExchange;
   readonly #stun: StunClient;
   readonly #paths = new Map<NodeKey, Promise<KeptPath>>();
+  /** Paths by their line's key. */
+  readonly #lines = new Map<string, KeptPath>();
   readonly #closed = new AbortController();
   #latencies: RelayLatencies = new Map();
   #udpWorks: boolean | undefined;
 
   constructor(options: RelayClientOptions) {
     this.#options = options;
-    this.#exchange = new RelayExchange(options);
+    const { nodeKey, sign, clock, random } = options;
+    const onHint = (line: string, nonce: Uint8Array) => this.#lines.get(line)?.hint(nonce);
+    this.#exchange = new RelayExchange({ nodeKey, sign, clock, random, onHint });
     this.#stun = new StunClient(options);
   }
 
@@ -158,9 +169,11 @@ export class RelayClient implements AsyncDisposable {
       renewGrant: (signal) => coordinator.relay(peer, this.#latencies, signal),
       onEnd: (reason) => {
         this.#paths.delete(peer);
+        this.#lines.delete(bound.line.key);
         if (reason !== undefined) this.#options.onLost(path, reason);
       },
     });
+    this.#lines.set(bound.line.key, path);
     onClosed = (reason) => path.lose(reason);
     return path;
   }
@@ -223,6 +236,11 @@ export class RelayClient implements AsyncDisposable {
     }
   }
 
+  /** Checks all paths: this host's addresses or routes have changed. */
+  check(): void {
+    for (const path of this.#lines.values()) path.check();
+  }
+
   /** Closes all paths. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed.abort(new RelayError("the relay client was closed"));
@@ -253,6 +271,9 @@ class KeptPath implements RelayPath {
   readonly #options: KeptPathOptions;
   readonly #ended = new AbortController();
   readonly #refreshing: Promise<void>;
+  /** Ends the pause before the next refresh. */
+  #wake = new AbortController();
+  #refreshedMs = -Infinity;
   #grant: Uint8Array;
   #renewAtMs: number;
 
@@ -266,6 +287,16 @@ class KeptPath implements RelayPath {
     this.#grant = offer.grant;
     this.#renewAtMs = this.#halfwayTo(offer);
     this.#refreshing = this.#refreshUntilEnded();
+  }
+
+  check(): void {
+    this.#wake.abort();
+  }
+
+  /** What it says is done whoever says so, but not more often than once a second. */
+  hint(nonce: Uint8Array): void {
+    this.#options.bound.nonce = nonce;
+    this.check();
   }
 
   lose(reason: string): void {
@@ -289,16 +320,29 @@ class KeptPath implements RelayPath {
   }
 
   async #refreshUntilEnded(): Promise<void> {
-    const { clock } = this.#options;
     const { signal } = this.#ended;
     try {
       while (true) {
-        await clock.sleep(REFRESH_MS, signal);
+        await this.#pause(signal);
         await this.#refresh(signal);
       }
     } catch (error) {
       this.lose(errorText(error)); // unless it was closed
     }
+  }
+
+  /** Until the next refresh is due, or asked for and the last one was not just now. */
+  async #pause(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    try {
+      await clock.sleep(REFRESH_MS, AbortSignal.any([signal, this.#wake.signal]));
+    } catch {
+      signal.throwIfAborted();
+      const sinceMs = clock.nowMs() - this.#refreshedMs;
+      if (sinceMs < REFRESH_GAP_MS) await clock.sleep(REFRESH_GAP_MS - sinceMs, signal);
+    }
+    this.#wake = new AbortController();
+    this.#refreshedMs = clock.nowMs();
   }
 
   async #refresh(signal: AbortSignal): Promise<void> {

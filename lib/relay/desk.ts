@@ -16,6 +16,7 @@ import {
   encodeError,
   encodeSuccess,
   HELLO_LENGTH,
+  NO_TX_ID,
   RELAY_ERROR_CODE,
   type SignedRelayRequest,
   verifyRequest,
@@ -28,6 +29,8 @@ const ANSWERS_PER_SECOND = 100;
 const CHECKS_PER_SECOND = 100;
 const ALL_CHECKS_PER_SECOND = 2_000;
 const ALL = "all";
+/** To one address in a second, in answer to data of unknown nodes. */
+const HINTS_PER_SECOND = 10;
 
 export const DESK_RESULTS = [
   "hello",
@@ -80,6 +83,7 @@ export class Desk<V extends Via> {
   readonly #nonces: Nonces;
   readonly #answers = new SourceLimit(ANSWERS_PER_SECOND);
   readonly #checks = new SourceLimit(CHECKS_PER_SECOND);
+  readonly #hints = new SourceLimit(HINTS_PER_SECOND);
   readonly #allChecks = new SourceLimit(ALL_CHECKS_PER_SECOND);
 
   constructor(options: DeskOptions<V>) {
@@ -124,6 +128,21 @@ export class Desk<V extends Via> {
       answer: encodeSuccess({ txId, port: side.port, lifetimeSeconds }),
       ...(arrival.via ? { bound: side } : {}),
     };
+  }
+
+  /**
+   * For the sender of data that is not bound at that port: it may be a node behind a NAT that has
+   * mapped it anew, which then asks at once rather than with its next refresh. Undefined when the
+   * data was shorter, or too much of it came.
+   */
+  async hint(
+    { source, ip }: Pick<Arrival<V>, "source" | "ip">,
+    lengthBytes: number,
+    nowMs: number,
+  ): Promise<Uint8Array<ArrayBuffer> | undefined> {
+    if (lengthBytes < HELLO_LENGTH || !this.#hints.allow(ip, nowMs)) return undefined;
+    const nonce = await this.#nonces.make(source, nowMs);
+    return encodeError({ txId: NO_TX_ID, code: RELAY_ERROR_CODE.NO_ALLOCATION, nonce });
   }
 
   #drop(result: DeskResult): DeskAnswer<V> {

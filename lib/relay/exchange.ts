@@ -2,12 +2,18 @@
  * Asks a relay: hello for a nonce, then the signed request, each repeated until it is answered. It
  * owns no socket: messages go out by the line that is asked over and come in by `handle`.
  */
-import { toHex } from "../bytes.ts";
+import { equalBytes, toHex } from "../bytes.ts";
 import type { Clock, Random } from "../edges.ts";
 import { GretunError } from "../errors.ts";
 import type { NodeKey, Sign } from "../keys.ts";
 import { HEADER_LENGTH, StunFormatError, TX_ID_LENGTH } from "../stun/mod.ts";
-import { decodeRelayMessage, encodeHello, encodeRequest, RELAY_ERROR_CODE } from "./messages.ts";
+import {
+  decodeRelayMessage,
+  encodeHello,
+  encodeRequest,
+  NO_TX_ID,
+  RELAY_ERROR_CODE,
+} from "./messages.ts";
 
 /** Pauses after each message that stays without answer: 20 % loss each way defeats 1 in 1300. */
 const PAUSES_MS = [200, 300, 500, 800, 1200, 1500, 1500] as const;
@@ -63,20 +69,33 @@ interface Waiting {
   take: (answer: Answer) => void;
 }
 
+interface RelayExchangeOptions {
+  nodeKey: NodeKey;
+  sign: Sign;
+  clock: Clock;
+  random: Random;
+  /** The relay does not know who sends it data by that line. Anybody can forge it. */
+  onHint?: (line: string, nonce: Uint8Array) => void;
+}
+
 export class RelayExchange {
-  readonly #options: { nodeKey: NodeKey; sign: Sign; clock: Clock; random: Random };
+  readonly #options: RelayExchangeOptions;
   /** By transaction id. */
   readonly #waiting = new Map<string, Waiting>();
   #lastTimestampMs = 0;
 
-  constructor(options: { nodeKey: NodeKey; sign: Sign; clock: Clock; random: Random }) {
+  constructor(options: RelayExchangeOptions) {
     this.#options = options;
   }
 
-  /** True if it answers a message of ours that went out by that line. */
+  /** True if it answers a message of ours that went out by that line, or is a hint. */
   handle(bytes: Uint8Array, line: string): boolean {
     const answer = tryDecode(bytes);
     if (!answer) return false;
+    if (answer.kind === "error" && answer.nonce && equalBytes(answer.txId, NO_TX_ID)) {
+      this.#options.onHint?.(line, answer.nonce.slice());
+      return true;
+    }
     const waiting = this.#waiting.get(toHex(answer.txId));
     if (waiting?.line !== line) return false;
     waiting.take(answer);

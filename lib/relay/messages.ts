@@ -6,6 +6,8 @@
  *     request   NONCE, GRANT, NODE, TIMESTAMP, RELAY-PORT, SIGNATURE in this order
  *     success   RELAY-PORT, LIFETIME
  *     error     ERROR-CODE, and with 401 NONCE
+ *     hint      an error with transaction id zero, in answer to data: the relay does not know who
+ *               that came from, as when a NAT has mapped a node anew; 437 and NONCE
  *
  * SIGNATURE is the node's Ed25519 signature over a context string and all bytes before that
  * attribute; the header's length counts it, as with MESSAGE-INTEGRITY (section 14.5).
@@ -30,6 +32,7 @@ import {
   type StunAttribute,
   StunFormatError,
   type StunMessage,
+  TX_ID_LENGTH,
 } from "../stun/mod.ts";
 import { GRANT_LENGTH } from "./grants.ts";
 
@@ -58,6 +61,8 @@ export const RELAY_ATTRIBUTE = {
 } as const;
 
 export const NONCE_LENGTH = 36;
+/** Of a hint, as the data that it answers has none. */
+export const NO_TX_ID: Uint8Array = new Uint8Array(TX_ID_LENGTH);
 /** Header, ERROR-CODE and NONCE: the longest answer to a hello, and the least that a hello has. */
 export const HELLO_LENGTH = HEADER_LENGTH + 8 + 4 + NONCE_LENGTH;
 const SIGNATURE_ATTRIBUTE_LENGTH = 4 + SIGNATURE_LENGTH;

@@ -193,12 +193,29 @@ export class RelayServer implements Disposable {
     from: Deno.NetAddr,
   ): Promise<void> | void {
     if (isRelayMessage(bytes)) return this.#answer(bytes, socket, from, port);
-    const side = this.#allocations.boundTo(port, formatEndpoint(endpointOf(from)));
-    if (!side) return this.metrics.dropped("unknown-source");
-    return this.#forward(side, bytes);
+    const endpoint = endpointOf(from);
+    const source = formatEndpoint(endpoint);
+    const side = this.#allocations.boundTo(port, source);
+    if (side) return this.#forward(side, bytes);
+    this.metrics.dropped("unknown-source");
+    const nowMs = this.#options.clock.nowMs();
+    const hint = this.#desk.hint({ source, ip: endpoint.ip }, bytes.length, nowMs);
+    this.#sendAnswer(socket, from, hint);
   }
 
-  /** Not waited for: data goes on while signatures are looked at. */
+  /** Not waited for: data goes on meanwhile. */
+  #sendAnswer(
+    socket: Deno.DatagramConn,
+    to: Deno.NetAddr,
+    answer: Promise<Uint8Array | undefined>,
+  ): void {
+    answer.then(async (bytes) => {
+      if (bytes) await socket.send(bytes, to);
+    }).catch((error) => {
+      this.#options.log.debug("relay answer failed", { error: errorText(error) });
+    });
+  }
+
   #answer(
     bytes: Uint8Array,
     socket: Deno.DatagramConn,
@@ -213,11 +230,7 @@ export class RelayServer implements Disposable {
       port,
       ...(port === 0 ? {} : { via: udpVia(endpoint, socket, from) }),
     };
-    this.#atDesk(bytes, arrival).then(async ({ answer }) => {
-      if (answer) await socket.send(answer, from);
-    }).catch((error) => {
-      this.#options.log.debug("relay answer failed", { error: errorText(error) });
-    });
+    this.#sendAnswer(socket, from, this.#atDesk(bytes, arrival).then(({ answer }) => answer));
   }
 
   /** The receive buffer is used again before the desk has looked at everything. */

@@ -2,7 +2,7 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { type NatBehaviour, NO_UDP, SYMMETRIC } from "../../lib/lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
-import { until } from "../overlay.ts";
+import { sleep, until } from "../overlay.ts";
 import { exchange, RelayLab } from "../relay_overlay.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
@@ -71,6 +71,28 @@ Deno.test("two hosts without UDP exchange datagrams; a measurement spares them t
   await exchange([a, atA.endpoint], [b, atB.endpoint]);
   await overlay.stopCoordinator();
   for (const node of [a, b]) await node.event("lost");
+});
+
+Deno.test("a NAT that maps a node anew: the relay knows it again with its next datagram", async () => {
+  await using overlay = new RelayLab();
+  await overlay.startCoordinator();
+  const [a, b] = await overlay.pair([SYMMETRIC, SYMMETRIC]);
+  // Whoever is silent for a second gets another port.
+  const timeouts = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout";
+  const command = `echo 1 > ${timeouts}; echo 1 > ${timeouts}_stream`;
+  strictEqual((await overlay.nats[0]!.run("sh", ["-c", command])).code, 0);
+  const [atA, atB] = [await a.allocate(b), await b.allocate(a)];
+  await exchange([a, atA.endpoint], [b, atB.endpoint]);
+  await sleep(3_000);
+  const startMs = performance.now();
+  const text = "x".repeat(200);
+  await until("a to be heard again", async () => {
+    await a.command({ do: "send", text });
+    return b.events.some((event) => event.event === "received");
+  });
+  const tookMs = performance.now() - startMs;
+  ok(tookMs < 1_500, `${tookMs} ms`);
+  strictEqual((await b.event("received")).text, text);
 });
 
 Deno.test("a relay that is started again: the path is lost, and a new one found", async () => {

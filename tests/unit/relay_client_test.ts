@@ -261,6 +261,37 @@ Deno.test("a relay that forgot the allocation, or does not answer: lost, once", 
   }
 });
 
+Deno.test("check() and hints refresh at once, but not more than once a second", async () => {
+  const world = new World();
+  const path = await world.allocate();
+  world.taken.length = 0;
+  const hint = encodeError({
+    txId: new Uint8Array(12),
+    code: 437,
+    nonce: new Uint8Array(NONCE_LENGTH).fill(11),
+  });
+  const elsewhere = parseEndpoint("192.0.2.66:50000");
+  ok(world.client.handle(hint, elsewhere), "a hint, if for no path");
+  await world.pass(5_000);
+  strictEqual(world.taken.length, 0);
+  path.check();
+  await world.pass(500);
+  strictEqual(world.taken.length, 1);
+  world.newNonces();
+  for (let i = 0; i < 10; i++) world.client.handle(hint, path.endpoint);
+  world.client.check();
+  await world.pass(400);
+  strictEqual(world.taken.length, 1);
+  await world.pass(600);
+  strictEqual(world.taken.length, 2, "with the nonce of the hint");
+  await world.pass(10_000);
+  strictEqual(world.taken.length, 2);
+  await world.pass(6_000);
+  strictEqual(world.taken.length, 3, "15 s after the last");
+  deepStrictEqual(world.lost, []);
+  await world.close();
+});
+
 Deno.test("the grant is renewed at half of its time; a coordinator that is away can wait", async () => {
   const world = new World();
   await world.allocate();

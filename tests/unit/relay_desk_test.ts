@@ -318,3 +318,20 @@ Deno.test("one address gets so many answers a second; others do not notice", asy
   bench.nowMs += 1_000;
   strictEqual((await bench.send(encodeHello(systemRandom(12)), MAIN)).result, "hello");
 });
+
+Deno.test("a hint: to data that is no shorter, so many a second, with a nonce for its source", async () => {
+  const bench = new Bench();
+  await bench.ask(MAIN);
+  const { source } = RELAYED;
+  const hint = (lengthBytes = 100) =>
+    bench.desk.hint({ source, ip: "192.0.2.1" }, lengthBytes, bench.nowMs);
+  strictEqual(await hint(HELLO_LENGTH - 1), undefined);
+  const bytes = await hint(HELLO_LENGTH);
+  ok(bytes && bytes.length <= HELLO_LENGTH);
+  const message = decodeRelayMessage(bytes);
+  ok(message.kind === "error" && message.code === 437 && message.nonce);
+  deepStrictEqual(message.txId, new Uint8Array(12));
+  strictEqual((await bench.ask(RELAYED, { nonce: message.nonce.slice() })).result, "bound");
+  const hints = await Promise.all(Array.from({ length: 50 }, () => hint()));
+  strictEqual(hints.filter((each) => each).length, 10);
+});
