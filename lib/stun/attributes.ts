@@ -12,6 +12,8 @@ import {
 /** IANA's registry of STUN attributes, as far as this code has a word for them. */
 export const ATTRIBUTE = {
   MAPPED_ADDRESS: 0x0001,
+  /** RFC 5780 section 7.2. */
+  CHANGE_REQUEST: 0x0003,
   USERNAME: 0x0006,
   MESSAGE_INTEGRITY: 0x0008,
   ERROR_CODE: 0x0009,
@@ -26,12 +28,16 @@ export const ATTRIBUTE = {
   XOR_MAPPED_ADDRESS_OLD: 0x8020,
   SOFTWARE: 0x8022,
   FINGERPRINT: 0x8028,
+  /** RFC 5780 section 7.4. */
+  OTHER_ADDRESS: 0x802c,
 } as const;
 
 const KNOWN = new Set<number>(Object.values(ATTRIBUTE));
 /** Types below are comprehension-required: a request with an unknown one must be refused. */
 const COMPREHENSION_OPTIONAL = 0x8000;
 
+const CHANGE_IP = 0x04;
+const CHANGE_PORT = 0x02;
 const FAMILY_4 = 1;
 const FAMILY_6 = 2;
 const FINGERPRINT_XOR = 0x5354554e;
@@ -53,12 +59,54 @@ export function readMappedAddress(message: StunMessage): Endpoint {
   return endpoint;
 }
 
+/** From where else an answer is wanted. */
+export interface Change {
+  ip: boolean;
+  port: boolean;
+}
+
+/** RFC 5780 section 7.2: 32 bits, of which two mean something. */
+export function changeRequest({ ip, port }: Change): StunAttribute {
+  const flags = (ip ? CHANGE_IP : 0) | (port ? CHANGE_PORT : 0);
+  return { type: ATTRIBUTE.CHANGE_REQUEST, value: Uint8Array.of(0, 0, 0, flags) };
+}
+
+/** Undefined where nothing is to change. Throws {@link StunFormatError}. */
+export function readChangeRequest({ attributes }: StunMessage): Change | undefined {
+  const value = attributes.find(({ type }) => type === ATTRIBUTE.CHANGE_REQUEST)?.value;
+  if (!value) return undefined;
+  if (value.length !== 4) throw new StunFormatError(`CHANGE-REQUEST of ${value.length} bytes`);
+  const change = { ip: (value[3]! & CHANGE_IP) !== 0, port: (value[3]! & CHANGE_PORT) !== 0 };
+  return change.ip || change.port ? change : undefined;
+}
+
+/**
+ * RFC 5780 section 7.4. An unspecified address is this project's own: the one that was asked, for
+ * a server that listens on all addresses does not know which that is.
+ */
+export function otherAddress(endpoint: Endpoint): StunAttribute {
+  return { type: ATTRIBUTE.OTHER_ADDRESS, value: encodeAddress(endpoint, new Uint8Array(16)) };
+}
+
+/** Undefined where there is none, and where it is broken: the answer is good without it. */
+export function readOtherAddress(message: StunMessage): Endpoint | undefined {
+  const value = message.attributes.find(({ type }) => type === ATTRIBUTE.OTHER_ADDRESS)?.value;
+  if (!value) return undefined;
+  try {
+    return decodeAddress(value, new Uint8Array(16));
+  } catch {
+    return undefined;
+  }
+}
+
 /** Section 14.2: port and address are XORed, so that no NAT on the way rewrites them. */
-export function xorMappedAddress({ ip, port }: Endpoint, txId: Uint8Array): StunAttribute {
-  const mask = xorMask(txId);
-  const value = new Writer("network", 20).u8(0).u8(familyOf(ip) === 4 ? FAMILY_4 : FAMILY_6)
+export function xorMappedAddress(endpoint: Endpoint, txId: Uint8Array): StunAttribute {
+  return { type: ATTRIBUTE.XOR_MAPPED_ADDRESS, value: encodeAddress(endpoint, xorMask(txId)) };
+}
+
+function encodeAddress({ ip, port }: Endpoint, mask: Uint8Array): Uint8Array {
+  return new Writer("network", 20).u8(0).u8(familyOf(ip) === 4 ? FAMILY_4 : FAMILY_6)
     .u16(port ^ portMask(mask)).bytes(xor(ipBytes(ip), mask)).finish();
-  return { type: ATTRIBUTE.XOR_MAPPED_ADDRESS, value };
 }
 
 /** Zero byte, family, port, address. */

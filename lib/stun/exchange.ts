@@ -2,9 +2,10 @@
  * The client: asks servers and matches their answers. It owns no socket: datagrams go out by
  * `send` and come in by {@link StunClient.handle}, so that it can share the port of the data.
  */
-import { type Endpoint, equalEndpoints } from "../addr.ts";
+import { type Endpoint, equalEndpoints, familyOf, isUnspecified } from "../addr.ts";
 import { toHex } from "../bytes.ts";
 import type { Clock, Random, SendDatagram } from "../edges.ts";
+import type { Change } from "./attributes.ts";
 import { decodeBindingAnswer, encodeBindingRequest } from "./binding.ts";
 import { isStun, TX_ID_LENGTH } from "./message.ts";
 
@@ -12,7 +13,7 @@ import { isStun, TX_ID_LENGTH } from "./message.ts";
  * The pause after the first request; each further one is twice as long, up to the second
  * constant. RFC 8489 section 6.2.1 begins with 500 ms, to spare a network whose round-trip time
  * it does not know; here a lost datagram would delay the first contact of two hosts by that
- * much, and a request is 44 bytes.
+ * much, and a request is 44 bytes (68 over IPv6).
  */
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 1600;
@@ -29,6 +30,10 @@ export interface StunAnswer {
   mapped: Endpoint;
   /** Of the very request that was answered, not of the first one. */
   rttMs: number;
+  /** Where else the server can answer from: another port, another address, or both. */
+  other?: Endpoint;
+  /** Where the answer came from, if it was asked to come from elsewhere. */
+  from?: Endpoint;
 }
 
 export interface QueryOptions {
@@ -40,12 +45,15 @@ export interface QueryOptions {
   firstOnly?: boolean;
   /** How long to wait for the other servers after the first answer. Default: `timeoutMs`. */
   graceMs?: number;
+  /** Asks for answers from elsewhere; a server may ignore that, see {@link StunAnswer.from}. */
+  change?: Change;
 }
 
 interface Transaction<Owner> {
   owner: Owner;
   server: StunServer;
   sentMs: number;
+  isFromAnywhere?: boolean;
 }
 
 /**
@@ -63,11 +71,16 @@ export class Transactions<Owner> {
     this.#inFlight.set(toHex(txId), transaction);
   }
 
-  /** The request that this answers, once and only if it comes from where the request went. */
+  /**
+   * The request that this answers, once and only if it comes from where the request went, or from
+   * anywhere if that was asked for: the id, 96 random bits, is known to the server alone.
+   */
   take(txId: Uint8Array, from: Endpoint): Transaction<Owner> | undefined {
     const key = toHex(txId);
     const transaction = this.#inFlight.get(key);
-    if (!transaction || !equalEndpoints(transaction.server.endpoint, from)) return undefined;
+    if (!transaction) return undefined;
+    const { server, isFromAnywhere } = transaction;
+    if (!isFromAnywhere && !equalEndpoints(server.endpoint, from)) return undefined;
     this.#inFlight.delete(key);
     return transaction;
   }
@@ -89,6 +102,7 @@ interface Query {
   nextSendMs: number;
   pauseMs: number;
   graceMs: number;
+  change: Change | undefined;
   /** Ends the sleep of this query, because something has changed. */
   wake: AbortController;
 }
@@ -115,7 +129,14 @@ export class StunClient {
     if (!transaction) return false;
     const { owner: query, server, sentMs } = transaction;
     const nowMs = this.#clock.nowMs();
-    query.answers.push({ server, mapped: answer.mapped, rttMs: nowMs - sentMs });
+    const other = answer.other && elsewhere(answer.other, server.endpoint);
+    query.answers.push({
+      server,
+      mapped: answer.mapped,
+      rttMs: nowMs - sentMs,
+      ...(other ? { other } : {}),
+      ...(query.change ? { from } : {}),
+    });
     query.waiting.delete(server);
     this.#transactions.forget(query, server);
     if (query.answers.length === 1) {
@@ -127,7 +148,7 @@ export class StunClient {
 
   /** Asks all servers at once and again until they answer; resolves with what came in time. */
   async query(servers: readonly StunServer[], options: QueryOptions): Promise<StunAnswer[]> {
-    const { timeoutMs, signal, firstOnly = false, graceMs = timeoutMs } = options;
+    const { timeoutMs, signal, firstOnly = false, graceMs = timeoutMs, change } = options;
     signal?.throwIfAborted();
     const nowMs = this.#clock.nowMs();
     const query: Query = {
@@ -137,6 +158,7 @@ export class StunClient {
       nextSendMs: nowMs,
       pauseMs: FIRST_PAUSE_MS,
       graceMs: firstOnly ? 0 : graceMs,
+      change,
       wake: new AbortController(),
     };
     try {
@@ -158,10 +180,14 @@ export class StunClient {
   }
 
   #ask(query: Query, nowMs: number): void {
+    const { change } = query;
     for (const server of query.waiting) {
       const txId = this.#random(TX_ID_LENGTH);
-      this.#transactions.add(txId, { owner: query, server, sentMs: nowMs });
-      this.#send(encodeBindingRequest(txId), server.endpoint);
+      const isFromAnywhere = change !== undefined;
+      this.#transactions.add(txId, { owner: query, server, sentMs: nowMs, isFromAnywhere });
+      const family = familyOf(server.endpoint.ip);
+      const request = encodeBindingRequest(txId, { family, ...(change ? { change } : {}) });
+      this.#send(request, server.endpoint);
     }
     query.nextSendMs = nowMs + query.pauseMs;
     query.pauseMs = Math.min(2 * query.pauseMs, LONGEST_PAUSE_MS);
@@ -180,6 +206,13 @@ export class StunClient {
       query.wake = new AbortController();
     }
   }
+}
+
+/** What a server says of its other place; undefined where that is the one that was asked. */
+function elsewhere({ ip, port }: Endpoint, server: Endpoint): Endpoint | undefined {
+  const other = { ip: isUnspecified(ip) ? server.ip : ip, port };
+  const isPlace = port !== 0 && familyOf(other.ip) === familyOf(server.ip);
+  return isPlace && !equalEndpoints(other, server) ? other : undefined;
 }
 
 function tryDecode(bytes: Uint8Array) {

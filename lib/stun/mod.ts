@@ -1,5 +1,6 @@
 /**
- * STUN binding (RFC 8489): the codec, a client over any datagram transport, and a server.
+ * STUN binding (RFC 8489): the codec, a client over any datagram transport, and a server; and what
+ * they tell about a NAT (RFC 5780).
  *
  * @example
  * const client = new StunClient({ send, clock: systemClock, random: systemRandom });
@@ -8,6 +9,7 @@
 export { ATTRIBUTE, errorCode } from "./attributes.ts";
 export { answerBinding } from "./binding.ts";
 export { type QueryOptions, type StunAnswer, StunClient, type StunServer } from "./exchange.ts";
+export { type FilteringTest, type FilteringTestOptions, testFiltering } from "./filtering.ts";
 export {
   decodeStun,
   encodeStun,
@@ -18,6 +20,12 @@ export {
   type StunMessage,
   TX_ID_LENGTH,
 } from "./message.ts";
-export { type MappingBehaviour, mappingBehaviour } from "./nat.ts";
+export {
+  type FilteringBehaviour,
+  filteringBehaviour,
+  type FilteringSighting,
+  type MappingBehaviour,
+  mappingBehaviour,
+} from "./nat.ts";
 export { DEFAULT_STUN_PORT, type Lookup, parseServerName, resolveServers } from "./resolve.ts";
-export { serveStun, SourceLimit, type StunListen } from "./server.ts";
+export { serveStun, SourceLimit, type StunListen, StunService } from "./server.ts";

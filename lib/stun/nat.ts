@@ -54,3 +54,39 @@ function verdicts(
 function allPairs<T>(items: readonly T[]): [T, T][] {
   return items.flatMap((a, i) => items.slice(i + 1).map((b): [T, T] => [a, b]));
 }
+
+/**
+ * The words of RFC 4787 section 5: who may send to an address of ours that a NAT, or a firewall
+ * without one, has opened. Two of them together where the answers do not tell the one from the other.
+ */
+export type FilteringBehaviour =
+  | "endpoint-independent"
+  | "endpoint-independent or address-dependent"
+  | "address-dependent"
+  | "address-dependent or address-and-port-dependent"
+  | "address-and-port-dependent"
+  | "unknown";
+
+/** Whether a datagram came through from where nothing had been sent to; absent: not tried. */
+export interface FilteringSighting {
+  fromOtherIp?: boolean;
+  /** From another port of an address that had been sent to. */
+  fromOtherPort?: boolean;
+}
+
+/**
+ * A datagram that came proves that such pass; one that did not come may have been lost, and counts
+ * only where none came.
+ */
+export function filteringBehaviour(sightings: readonly FilteringSighting[]): FilteringBehaviour {
+  const passes = (seen: (boolean | undefined)[]) =>
+    seen.includes(true) ? true : seen.includes(false) ? false : undefined;
+  const otherIp = passes(sightings.map(({ fromOtherIp }) => fromOtherIp));
+  const otherPort = passes(sightings.map(({ fromOtherPort }) => fromOtherPort));
+  if (otherIp) return "endpoint-independent";
+  if (otherPort === false) return "address-and-port-dependent";
+  if (otherIp === undefined) {
+    return otherPort ? "endpoint-independent or address-dependent" : "unknown";
+  }
+  return otherPort ? "address-dependent" : "address-dependent or address-and-port-dependent";
+}

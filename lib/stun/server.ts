@@ -1,8 +1,21 @@
-/** A STUN server on a UDP port of its own. */
-import { type Endpoint, parseIp } from "../addr.ts";
+/** A STUN server on UDP ports of its own. */
+import {
+  type Endpoint,
+  familyOf,
+  type Ip,
+  isUnspecified,
+  parseIp,
+  UNSPECIFIED_4,
+} from "../addr.ts";
 import { type Log, silentLog, systemClock } from "../edges.ts";
 import { errorText } from "../errors.ts";
-import { answerBinding } from "./binding.ts";
+import type { Change } from "./attributes.ts";
+import {
+  type BindingRequest,
+  decodeBindingRequest,
+  encodeBindingAnswer,
+  encodeChangeRefusal,
+} from "./binding.ts";
 
 const ANSWERS_PER_SECOND = 50;
 const MAX_SOURCES = 65_536;
@@ -15,7 +28,12 @@ export interface StunListen {
   hostname: string;
   /** 0 takes a free one. */
   port: number;
-  /** For each source address, 50 by default; more requests are dropped. */
+}
+
+export interface StunServiceOptions {
+  signal: AbortSignal;
+  log?: Log;
+  /** For each source address, over all ports; 50 by default, more requests are dropped. */
   answersPerSecond?: number;
 }
 
@@ -47,43 +65,103 @@ export class SourceLimit {
   }
 }
 
-/**
- * Answers binding requests until `signal` is aborted. Resolves with the bound address as soon as
- * it listens; rejects with Deno's error when the port cannot be had.
- */
-export async function serveStun(
-  listen: StunListen,
-  signal: AbortSignal,
-  log: Log = silentLog,
-): Promise<Endpoint> {
-  signal.throwIfAborted();
-  const { hostname, port, answersPerSecond = ANSWERS_PER_SECOND } = listen;
-  const socket = Deno.listenDatagram({ transport: "udp", hostname, port });
-  signal.addEventListener("abort", () => socket.close(), { once: true });
-  void answerAll(socket, new SourceLimit(answersPerSecond), signal, log);
-  return endpointOf(socket.addr as Deno.NetAddr);
+/** An address may be unspecified, "0.0.0.0" or "::": all of the host. */
+interface Place extends Endpoint {
+  socket: Deno.DatagramConn;
 }
 
-/** Never rejects: one bad datagram or one unreachable client is no reason to stop. */
-async function answerAll(
-  socket: Deno.DatagramConn,
-  limit: SourceLimit,
-  signal: AbortSignal,
-  log: Log,
-): Promise<void> {
-  while (!signal.aborted) {
-    try {
-      const [request, address] = await socket.receive();
-      const from = endpointOf(address as Deno.NetAddr);
-      if (!limit.allow(from.ip, systemClock.nowMs())) continue;
-      const answer = answerBinding(request, from);
-      if (answer) await socket.send(answer, address);
-    } catch (error) {
-      if (signal.aborted) return;
-      log.debug("STUN server error", { error: errorText(error) });
-      await systemClock.sleep(PAUSE_AFTER_ERROR_MS, signal).catch(() => {});
+/**
+ * Answers binding requests at any number of places until the signal is aborted. From two ports of
+ * an address, and from two addresses, it also tells hosts how their NAT filters (RFC 5780): it
+ * answers from another of its places when a CHANGE-REQUEST asks for it.
+ */
+export class StunService {
+  readonly #places: Place[] = [];
+  readonly #signal: AbortSignal;
+  readonly #log: Log;
+  readonly #limit: SourceLimit;
+
+  constructor({ signal, log = silentLog, answersPerSecond }: StunServiceOptions) {
+    signal.throwIfAborted();
+    this.#signal = signal;
+    this.#log = log;
+    this.#limit = new SourceLimit(answersPerSecond ?? ANSWERS_PER_SECOND);
+    signal.addEventListener("abort", () => this.#close(), { once: true });
+  }
+
+  /** Gives the bound address; throws Deno's error when the port cannot be had. */
+  listen({ hostname, port }: StunListen): Endpoint {
+    this.#signal.throwIfAborted();
+    const socket = Deno.listenDatagram({ transport: "udp", hostname, port });
+    const bound = endpointOf(socket.addr as Deno.NetAddr);
+    const place = { socket, ...bound };
+    this.#places.push(place);
+    void this.#answerAll(place);
+    return bound;
+  }
+
+  #close(): void {
+    for (const { socket } of this.#places) socket.close();
+  }
+
+  /** Never rejects: one bad datagram or one unreachable client is no reason to stop. */
+  async #answerAll(place: Place): Promise<void> {
+    while (!this.#signal.aborted) {
+      try {
+        const [bytes, address] = await place.socket.receive();
+        const from = endpointOf(address as Deno.NetAddr);
+        if (!this.#limit.allow(from.ip, systemClock.nowMs())) continue;
+        const request = decodeBindingRequest(bytes);
+        if (request) await this.#answer(place, request, from, address);
+      } catch (error) {
+        if (this.#signal.aborted) return;
+        this.#log.debug("STUN server error", { error: errorText(error) });
+        await systemClock.sleep(PAUSE_AFTER_ERROR_MS, this.#signal).catch(() => {});
+      }
     }
   }
+
+  async #answer(place: Place, request: BindingRequest, from: Endpoint, to: Deno.Addr) {
+    const origin = request.change ? changedPlace(this.#places, place, request.change) : place;
+    const answer = origin
+      ? encodeBindingAnswer(request, from, this.#otherOf(place, from))
+      : encodeChangeRefusal(request);
+    await (origin ?? place).socket.send(answer, to);
+  }
+
+  /** What OTHER-ADDRESS says: another address and port if there is such a place, else one of them. */
+  #otherOf(place: Place, from: Endpoint): Endpoint | undefined {
+    const change = (ip: boolean, port: boolean) => changedPlace(this.#places, place, { ip, port });
+    const other = change(true, true) ?? change(false, true) ?? change(true, false);
+    if (!other) return undefined;
+    const unspecified = familyOf(from.ip) === 4 ? UNSPECIFIED_4 : parseIp("::");
+    return { ip: isUnspecified(other.ip) ? unspecified : other.ip, port: other.port };
+  }
+}
+
+/** The place that differs from `place` in just that. */
+export function changedPlace<P extends Endpoint>(
+  places: readonly P[],
+  place: P,
+  { ip, port }: Change,
+): P | undefined {
+  return places.find((other) =>
+    (other.port !== place.port) === port &&
+    (ip ? isOtherAddress(other.ip, place.ip) : other.ip === place.ip)
+  );
+}
+
+/** All addresses of the host are not another than one of them. */
+function isOtherAddress(a: Ip, b: Ip): boolean {
+  return a !== b && familyOf(a) === familyOf(b) && !isUnspecified(a) && !isUnspecified(b);
+}
+
+/**
+ * A server at one place. Resolves with the bound address; rejects with Deno's error when the port
+ * cannot be had.
+ */
+export async function serveStun(listen: StunListen, signal: AbortSignal): Promise<Endpoint> {
+  return new StunService({ signal }).listen(listen);
 }
 
 function endpointOf({ hostname, port }: Deno.NetAddr): Endpoint {

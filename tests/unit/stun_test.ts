@@ -256,8 +256,8 @@ Deno.test("answerBinding() is silent to what is no intact request", () => {
 Deno.test("answerBinding() refuses unknown comprehension-required attributes with 420", () => {
   const attribute = (type: number) => ({ type, value: new Uint8Array(0) });
   const cases: [number[], string][] = [
-    [[0x0003], "0003"],
-    [[0x0003, 0x0003, 0x7fff], "00037fff"],
+    [[0x0002], "0002"],
+    [[0x0002, 0x0002, 0x7fff], "00027fff"],
     [[0x8029, 0x0024, 0x0006, 0x0025, 0x0026], "002400250026"],
   ];
   for (const [types, unknown] of cases) {
