@@ -2,7 +2,7 @@
 import { type Cidr, familyOf, formatCidr, parseCidr } from "./lib/addr.ts";
 import { errorLine, EXIT_OK, exitCode } from "./lib/cli/command.ts";
 import { doubleDashed, flagsHelp, parseFlags } from "./lib/cli/flags.ts";
-import { type ListenAddress, openListen, parseListen } from "./lib/cli/listen.ts";
+import { ALL, type ListenAddress, openListen, parseListen } from "./lib/cli/listen.ts";
 import { serveMetrics } from "./lib/cli/metrics_server.ts";
 import { openRelay, RELAY_FLAGS, relayKeys, relaySettings } from "./lib/cli/relay.ts";
 import { publicKeyOf, type Sign, signer } from "./lib/coord/auth.ts";
@@ -16,7 +16,7 @@ import { type Log, systemClock, systemRandom } from "./lib/edges.ts";
 import { errorText, GretunError, UsageError } from "./lib/errors.ts";
 import { KEY_LENGTH, keyBase64, type NodeKey } from "./lib/keys.ts";
 import { textLog } from "./lib/log.ts";
-import { serveStun } from "./lib/stun/mod.ts";
+import { StunService } from "./lib/stun/mod.ts";
 import denoJson from "./deno.json" with { type: "json" };
 
 const FLAGS = {
@@ -42,7 +42,7 @@ const FLAGS = {
   "stun-listen": {
     type: "list",
     placeholder: "HOST:PORT",
-    help: "UDP port of the STUN server, repeatable, or off (default :3478)",
+    help: "UDP port of the STUN server, repeatable, or off (default :3478, and :3479 besides)",
   },
   "stun-advertise": {
     type: "list",
@@ -62,6 +62,8 @@ const FLAGS = {
 type Handle = (request: Request, source: string) => Response | Promise<Response>;
 
 const EDGES = { clock: systemClock, random: systemRandom };
+/** Answers come from there when a node wants to know how its NAT filters. */
+const SECOND_STUN_PORT = 3479;
 const SHUTDOWN_MS = 3_000;
 const RESTART_MS = 500;
 
@@ -115,10 +117,12 @@ async function serve(flags: Flags): Promise<void> {
   const stop = stopSignal();
   // A state without nodes has no earlier run whose signatures could be repeated.
   if (store.nodes().length > 0) await nextSecond();
-  for (const address of stunEndpoints) await startStun(address, stop, log);
+  const stun = new StunService({ signal: stop, log });
+  for (const address of stunEndpoints) await startStun(stun, address);
+  if (flags["stun-listen"].length === 0) await startSecondStun(stun, log);
   const advertised = flags["stun-advertise"].length > 0
     ? flags["stun-advertise"]
-    : stunEndpoints.map(({ port }) => `:${port}`);
+    : [...new Set(stunEndpoints.map(({ port }) => `:${port}`))];
   using relay = relayed &&
     openRelay(relayed, { relayKey: grantKey, grantKey: () => grantKey }, { ...EDGES, log });
   await using _metrics = metricsListen && relay
@@ -258,15 +262,24 @@ async function keepServing(
   }
 }
 
-async function startStun(address: ListenAddress, signal: AbortSignal, log: Log): Promise<void> {
+async function startStun(stun: StunService, address: ListenAddress): Promise<void> {
   try {
-    await openListen(address, (each) => serveStun(each, signal, log));
+    await openListen(address, (each) => stun.listen(each));
   } catch (cause) {
     throw new GretunError(
       `cannot serve STUN on ${address.hostname}:${address.port}: ${errorText(cause)}`,
       "Choose another address with --stun-listen, or turn it off with --stun-listen off",
       { cause },
     );
+  }
+}
+
+/** Nothing depends on it but what nodes learn about their NATs. */
+async function startSecondStun(stun: StunService, log: Log): Promise<void> {
+  try {
+    await openListen({ hostname: ALL, port: SECOND_STUN_PORT }, (each) => stun.listen(each));
+  } catch (error) {
+    log.warn("no second STUN port", { port: SECOND_STUN_PORT, error: errorText(error) });
   }
 }
 

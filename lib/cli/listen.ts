@@ -7,7 +7,7 @@ export interface ListenAddress {
 }
 
 /** All addresses of both families; {@link openListen} knows what that is on this machine. */
-const ALL = "";
+export const ALL = "";
 const ALL_IPV6 = "::";
 const ALL_IPV4 = "0.0.0.0";
 

@@ -211,9 +211,21 @@ export function parseRegisterResponse(value: unknown): RegisterResponse {
   return {
     tunnelIp: parsed("tunnel_ip", () => parseCidr(string(body.tunnel_ip, "tunnel_ip"))),
     peersEtag: string(body.peers_etag, "peers_etag"),
-    stun: list(body.stun, "stun", 16).map((item) => string(item, "stun")),
+    stun: stunServers(body),
     ...(typeof lease === "number" ? { leaseSeconds: lease } : {}),
   };
+}
+
+export function stunJson(stun: readonly string[]): Json {
+  return { stun: [...stun] };
+}
+
+export function parseStun(value: unknown): string[] {
+  return stunServers(object(value, "body"));
+}
+
+function stunServers(body: Json): string[] {
+  return list(body.stun, "stun", 16).map((item) => string(item, "stun"));
 }
 
 export function endpointsRequestJson(list: readonly AdvertisedEndpoint[]): Json {

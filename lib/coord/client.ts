@@ -16,6 +16,7 @@ import {
   parseRelayOffer,
   parseRelayRegistered,
   parseRelays,
+  parseStun,
   type PeerRecord,
   registerRequestJson,
   type RelayRegistration,
@@ -133,9 +134,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
     const body = registerRequestJson({ nodeKey, ...request });
     const answer = await this.#call("POST", "/v1/register", { body, signal });
     const registered = parsedAnswer(() => parseRegisterResponse(answer));
-    const host = new URL(this.#base).hostname;
-    const stun = registered.stun.map((name) => name.startsWith(":") ? host + name : name);
-    return { ...registered, stun };
+    return { ...registered, stun: withHost(registered.stun, this.#base) };
   }
 
   async postEndpoints(
@@ -262,15 +261,48 @@ export class CoordClient implements RelayCoordinator, Disposable {
       const retryAfterMs = readRetryAfter(response, this.#options.clock.wallMs());
       throw refused(this.#base, { status: response.status, text, retryAfterMs });
     }
-    try {
-      return text === "" ? {} : JSON.parse(text);
-    } catch {
-      throw new CoordError(
-        `${this.#base} is no coordinator: its answer is not JSON`,
-        "Check the URL",
-        { status: 400 },
-      );
-    }
+    return readJson(text, this.#base);
+  }
+}
+
+/**
+ * The STUN servers of a coordinator, which it tells everybody; undefined from one that keeps them
+ * to its members. Throws {@link CoordError}, or the signal's reason.
+ */
+export async function askStunServers(
+  url: URL,
+  signal: AbortSignal,
+): Promise<string[] | undefined> {
+  const base = url.href.replace(/\/+$/, "");
+  let response;
+  let text;
+  try {
+    response = await fetch(`${base}/v1/stun`, { signal, redirect: "error" });
+    text = await boundedText(response);
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw unreachable(base, cause);
+  }
+  if (response.status === 404) return undefined;
+  if (!response.ok) {
+    throw refused(base, { status: response.status, text, retryAfterMs: undefined });
+  }
+  return withHost(parsedAnswer(() => parseStun(readJson(text, base))), base);
+}
+
+/** ":3478" is a port of the coordinator's own host. */
+function withHost(stun: readonly string[], base: string): string[] {
+  const host = new URL(base).hostname;
+  return stun.map((name) => name.startsWith(":") ? host + name : name);
+}
+
+function readJson(text: string, base: string): unknown {
+  try {
+    return text === "" ? {} : JSON.parse(text);
+  } catch {
+    throw new CoordError(`${base} is no coordinator: its answer is not JSON`, "Check the URL", {
+      status: 400,
+    });
   }
 }
 

@@ -18,6 +18,7 @@ import {
   relayOfferJson,
   relayRegisteredJson,
   relaysJson,
+  stunJson,
 } from "./api.ts";
 import { AuthError, type Claim, readClaim, verifyClaim, WINDOW_SECONDS } from "./auth.ts";
 import { NewcomerLimit } from "./newcomers.ts";
@@ -79,6 +80,7 @@ const ROUTES: Record<string, readonly string[]> = {
   "/v1/relay": ["POST"],
   [RELAY_REGISTER_PATH]: ["POST"],
   [RELAY_WS_PATH]: ["GET"],
+  "/v1/stun": ["GET"],
   "/healthz": ["GET"],
   "/debug/peers": ["GET"],
 };
@@ -157,6 +159,7 @@ export class CoordServer {
       return plain(405, "method not allowed", { allow: methods.join(", ") });
     }
     if (path === "/healthz") return plain(200, "ok");
+    if (path === "/v1/stun") return Response.json(stunJson(this.#options.stun));
     if (path === "/debug/peers") return this.#peersNow();
     if (path === "/v1/register" && request.method === "POST") {
       return await this.#register(request, source);

@@ -2,7 +2,12 @@
 import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/strict";
 import { parseEndpoint } from "../../lib/addr.ts";
 import type { AdvertisedEndpoint } from "../../lib/coord/api.ts";
-import { CoordClient, CoordError, parseCoordinatorUrl } from "../../lib/coord/client.ts";
+import {
+  askStunServers,
+  CoordClient,
+  CoordError,
+  parseCoordinatorUrl,
+} from "../../lib/coord/client.ts";
 import { HOLD_MS } from "../../lib/coord/server.ts";
 import { systemClock, systemRandom } from "../../lib/edges.ts";
 import { errorLine } from "../../lib/cli/command.ts";
@@ -65,6 +70,29 @@ Deno.test("register() gives address, lease and STUN servers by name", async () =
     stun: ["127.0.0.1:3478", "stun.example:3478"],
     leaseSeconds: 120,
   });
+});
+
+Deno.test("askStunServers() asks without being a member", async () => {
+  const coord = new FakeCoordinator({ stun: [":3478", "stun.example:3478"] });
+  await using server = serveCoordinator(coord);
+  const stun = await askStunServers(new URL(server.url), NEVER);
+  deepStrictEqual(stun, ["127.0.0.1:3478", "stun.example:3478"]);
+});
+
+Deno.test("askStunServers() tells a coordinator of another kind from what is none", async () => {
+  const cases: [body: string, status: number, expected: RegExp | undefined][] = [
+    ["not found", 404, undefined],
+    ["no", 503, /refused: 503 no/],
+    ["<html>", 200, /not JSON/],
+    ['{"stun":":3478"}', 200, /answer is wrong/],
+  ];
+  for (const [body, status, expected] of cases) {
+    await using server = serve(() => new Response(body, { status }));
+    const asked = askStunServers(new URL(server.url), NEVER);
+    if (expected) await rejects(asked, expected);
+    else strictEqual(await asked, undefined);
+  }
+  await rejects(askStunServers(new URL("http://127.0.0.1:9"), NEVER), CoordError);
 });
 
 Deno.test("peers() gives what postEndpoints() told", async () => {

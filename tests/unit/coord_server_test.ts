@@ -133,6 +133,12 @@ Deno.test("DELETE /v1/register takes the node from the list; it keeps its addres
   strictEqual((await json(await coord.register(a))).tunnel_ip, "100.64.0.1/24");
 });
 
+Deno.test("GET /v1/stun tells the STUN servers to everybody", async () => {
+  const coord = new FakeCoordinator({ stun: [":3478", "stun.example:3478"] });
+  const response = await coord.server.handle(unsigned("GET", "/v1/stun"));
+  deepStrictEqual(await json(response), { stun: [":3478", "stun.example:3478"] });
+});
+
 Deno.test("GET /healthz answers ok to everybody", async () => {
   const response = await new FakeCoordinator().server.handle(unsigned("GET", "/healthz"));
   deepStrictEqual([response.status, await response.text()], [200, "ok\n"]);
