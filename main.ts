@@ -15,6 +15,7 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   peers: () => import("./lib/cli/peers.ts"),
   demo: () => import("./lib/cli/demo.ts"),
   stun: () => import("./lib/cli/stun.ts"),
+  netcheck: () => import("./lib/cli/netcheck.ts"),
   create: () => import("./lib/cli/create.ts"),
   list: () => import("./lib/cli/list.ts"),
   status: () => import("./lib/cli/status.ts"),

@@ -25,10 +25,11 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   portmap: ["netlink"],
   dataplane: ["netlink", "tunnel"],
   hub: ["netlink", "tunnel", "dataplane"],
+  netcheck: ["stun", "portmap", "coord", "netlink"],
   daemon: ["disco", "stun", "portmap", "relay", "dataplane", "coord", "netlink", "relay"],
   cli: [
     ...["netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane", "daemon"],
-    ...["hub", "relay"],
+    ...["hub", "relay", "netcheck"],
   ],
   program: ["stun", "coord", "relay", "cli"],
 };
@@ -138,6 +139,7 @@ const EDGES = [
   ...["lib/coord/client.ts", "lib/coord/store.ts", "main.ts", "coord.ts"],
   "lib/stun/resolve.ts", // asks the system's resolver
   "lib/stun/server.ts", // owns a socket
+  "lib/netcheck/socket.ts", // is a socket
   "lib/portmap/net.ts", // the sockets and HTTP of port mapping
   "lib/http.ts", // gives a server that stops a time limit
 ];

@@ -12,7 +12,7 @@ import {
 import { type Command, type CommandIo, EXIT_OK } from "./command.ts";
 import { flagsHelp, parseFlags } from "./flags.ts";
 
-const DEFAULT_SERVERS = [
+export const DEFAULT_STUN_SERVERS = [
   "stun.l.google.com:19302",
   "stun1.l.google.com:19302",
   "stun.cloudflare.com:3478",
@@ -24,7 +24,7 @@ const FLAGS = {
   server: {
     type: "list",
     placeholder: "HOST:PORT",
-    help: `STUN servers, repeatable (default ${DEFAULT_SERVERS.join(",")})`,
+    help: `STUN servers, repeatable (default ${DEFAULT_STUN_SERVERS.join(",")})`,
   },
   timeout: { type: "duration", default: 5000, placeholder: "TIME", help: "overall limit" },
   port: {
@@ -49,7 +49,7 @@ export const command: Command = {
 
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(args, FLAGS);
-  const names = flags.server.length > 0 ? flags.server : DEFAULT_SERVERS;
+  const names = flags.server.length > 0 ? flags.server : DEFAULT_STUN_SERVERS;
   const deadlineMs = systemClock.nowMs() + flags.timeout;
   const limit = AbortSignal.any([io.signal, AbortSignal.timeout(flags.timeout)]);
   try {
