@@ -224,7 +224,7 @@ function testFilters(
         asking: asking.client,
         server,
         other,
-        timeoutMs: limit.left(FILTERING_MS),
+        timeoutMs: limit.left(2 * FILTERING_MS) / 2,
         signal: limit.signal,
       });
     }),

@@ -12,7 +12,7 @@ export interface FilteringTestOptions {
   server: StunServer;
   /** Where else the server says that it can answer from: {@link StunAnswer.other}. */
   other: Endpoint;
-  /** How long an answer is waited for. */
+  /** How long an answer is waited for, twice. */
   timeoutMs: number;
   signal?: AbortSignal;
 }
@@ -33,11 +33,12 @@ export async function testFiltering(options: FilteringTestOptions): Promise<Filt
   const { asking, server, other, timeoutMs, signal } = options;
   const { otherIp, otherPort } = elsewhere(server, other);
   const places = [otherIp, otherPort].flatMap((e) => e ? [e.place] : []);
-  const [answers, ipPasses, portPasses] = await Promise.all([
-    asking.query(places, { timeoutMs, ...(signal ? { signal } : {}) }),
+  const [ipPasses, portPasses] = await Promise.all([
     otherIp && passes(otherIp.change, options),
     otherPort && passes(otherPort.change, options),
   ]);
+  // Not before: some firewalls let in whom any socket of the host has sent to.
+  const answers = await asking.query(places, { timeoutMs, ...(signal ? { signal } : {}) });
   const tells = (passes: boolean | undefined, at: Elsewhere | undefined) =>
     passes || (passes === false && answers.some(({ server }) => server === at?.place));
   return {

@@ -1,0 +1,313 @@
+/** `gretun netcheck` itself behind the NATs of the lab, against a coordinator, coturn and miniupnpd. */
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { familyOf, type Ip, parseIp } from "../../lib/addr.ts";
+import { type Host, Lab, type Nat, type RunResult } from "../../lib/lab/mod.ts";
+import { RtNetlink } from "../../lib/netlink.ts";
+import { isMiniupnpdThere, makeHome, Miniupnpd, PUBLIC_IP } from "../miniupnpd.ts";
+import { httpGet, until } from "../overlay.ts";
+
+RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
+
+const program = (name: string) => new URL(`../../${name}`, import.meta.url).pathname;
+const GRETUN = program("gretun");
+const PREFIX = `gretun-nc-${Deno.pid}-`;
+/** Of the same host: what is needed to tell how a NAT filters by address. */
+const SECOND_IP = parseIp("203.0.113.200");
+const IPV6 = parseIp("2001:db8::c");
+
+// deno-lint-ignore no-explicit-any
+type Json = any;
+
+const makeLab = () => Lab.create({ prefix: PREFIX });
+
+function addIp(host: Host, local: Ip): void {
+  using rtnl = host.within(() => RtNetlink.open());
+  const { ifindex } = rtnl.link("eth0")!;
+  rtnl.addAddress({ ifindex, local, prefixLength: familyOf(local) === 4 ? 24 : 64 });
+}
+
+/** A coordinator on a public host; resolves once it answers. */
+async function startCoordinator(lab: Lab, args: (ip: Ip) => string[] = () => []): Promise<Host> {
+  const host = lab.publicHost("coord");
+  addIp(host, SECOND_IP);
+  const listen = ["--listen", `${host.ip}:8443`, "--state", ":memory:"];
+  host.spawn(program("gretun-coord"), [...listen, ...args(host.ip)]);
+  const answers = () => httpGet(host, `${host.ip}:8443`, "/healthz").catch(() => undefined);
+  await until("the coordinator to listen", answers);
+  return host;
+}
+
+/** STUN at two ports of two addresses. */
+const fourPlaces = (ip: Ip) =>
+  [ip, SECOND_IP].flatMap((each) => [3478, 3479].flatMap((p) => ["--stun-listen", `${each}:${p}`]));
+
+const netcheck = (host: Host, ...args: string[]): Promise<RunResult> =>
+  host.run(GRETUN, ["netcheck", ...args]);
+
+async function report(host: Host, ...args: string[]): Promise<{ code: number; json: Json }> {
+  const { code, stdout, stderr } = await netcheck(host, "--json", ...args);
+  strictEqual(stderr, "");
+  return { code, json: JSON.parse(stdout) };
+}
+
+const url = (coord: Host) => `http://${coord.ip}:8443`;
+
+// --- kinds of NAT
+
+/** Lets in who has an address that was sent to from that port. */
+async function filterByAddress(nat: Nat): Promise<void> {
+  const { code, stderr } = await nat.run("nft", [`table ip by_address {
+    set sent { type ipv4_addr . inet_service; flags dynamic,timeout; timeout 1m; }
+    chain forward {
+      type filter hook forward priority -5; policy accept;
+      iifname "in" update @sent { ip daddr . udp sport }
+      iifname "out" ip saddr . udp dport != @sent drop
+    }
+  }`]);
+  strictEqual(code, 0, stderr);
+}
+
+interface Kind {
+  /** Of the host, too. */
+  name: string;
+  make(lab: Lab, name: string): Promise<Host>;
+  mapping: string;
+  filtering: string;
+  /** Where the server has one address. */
+  atMost?: string;
+  reach: string;
+  meaning: RegExp;
+  nat?: false;
+}
+
+const KINDS: Kind[] = [
+  {
+    name: "restricted",
+    make: async (lab, name) => lab.host(name, { behind: lab.nat("nat-1") }),
+    mapping: "endpoint-independent",
+    filtering: "address-and-port-dependent",
+    reach: "port-restricted",
+    meaning: /^Direct with all peers but those behind symmetric NATs: a relay is needed/,
+  },
+  {
+    name: "symmetric",
+    make: async (lab, name) =>
+      lab.host(name, { behind: lab.nat("nat-2", { mapping: "symmetric" }) }),
+    mapping: "address-and-port-dependent",
+    filtering: "address-and-port-dependent",
+    reach: "symmetric",
+    meaning: /^Symmetric NAT: direct with peers .* a relay is needed with the others\.$/,
+  },
+  {
+    name: "full-cone",
+    make: async (lab, name) =>
+      lab.host(name, { behind: lab.nat("nat-3", { mapping: "full-cone" }) }),
+    mapping: "endpoint-independent",
+    filtering: "endpoint-independent",
+    atMost: "endpoint-independent or address-dependent",
+    reach: "open",
+    meaning: /^Direct with all peers: everybody reaches this host\.$/,
+  },
+  {
+    name: "by-address",
+    make: async (lab, name) => {
+      const nat = lab.nat("nat-4", { mapping: "full-cone" });
+      await filterByAddress(nat);
+      return lab.host(name, { behind: nat });
+    },
+    mapping: "endpoint-independent",
+    filtering: "address-dependent",
+    atMost: "endpoint-independent or address-dependent",
+    reach: "restricted",
+    meaning: /^Direct with all peers\.$/,
+  },
+  {
+    name: "public",
+    make: async (lab, name) => lab.publicHost(name),
+    mapping: "endpoint-independent",
+    filtering: "endpoint-independent",
+    atMost: "endpoint-independent or address-dependent",
+    reach: "open",
+    meaning: /^Direct with all peers: everybody reaches this host\.$/,
+    nat: false,
+  },
+];
+
+/** Checks from a host behind each kind at once, as it takes seconds of waiting. */
+async function eachKind(
+  lab: Lab,
+  args: string[],
+  look: (kind: Kind, json: Json) => void,
+): Promise<void> {
+  await Promise.all(KINDS.map(async (kind) => {
+    const host = await kind.make(lab, kind.name);
+    const { code, json } = await report(host, ...args);
+    strictEqual(code, 0, kind.name);
+    try {
+      look(kind, json);
+    } catch (error) {
+      throw new Error(`${kind.name}: ${JSON.stringify(json)}`, { cause: error });
+    }
+  }));
+}
+
+Deno.test("netcheck: every kind of NAT, a coordinator with two addresses", async () => {
+  await using lab = makeLab();
+  const coord = await startCoordinator(lab, fourPlaces);
+  await eachKind(lab, ["--coordinator", url(coord)], (kind, json) => {
+    deepStrictEqual([json.ipv4.mapping, json.ipv4.filtering], [kind.mapping, kind.filtering]);
+    strictEqual(json.ipv4.nat, kind.nat ?? true);
+    strictEqual(json.reach, kind.reach);
+    match(json.meaning, kind.meaning);
+    strictEqual(json.hairpinning, kind.nat === false ? null : false);
+    const names = json.stun_servers.map(({ name }: Json) => name);
+    deepStrictEqual(names, [`${coord.ip}:3478`, `${coord.ip}:3479`]);
+    for (const { latency_ms } of json.stun_servers) ok(latency_ms >= 0 && latency_ms < 1000);
+  });
+});
+
+Deno.test("netcheck: every kind of NAT, a coordinator as it comes", async () => {
+  await using lab = makeLab();
+  const coord = await startCoordinator(lab);
+  await eachKind(lab, ["--coordinator", url(coord)], (kind, json) => {
+    strictEqual(json.ipv4.filtering, kind.atMost ?? kind.filtering);
+    ok(json.ipv4.mapping.startsWith(kind.mapping));
+    strictEqual(json.coordinator.reachable, true);
+    deepStrictEqual(json.stun_servers.map(({ name }: Json) => name), [`${coord.ip}:3478`]);
+  });
+});
+
+// --- networks that let little through
+
+Deno.test("netcheck: UDP blocked, the coordinator reached by TCP", async () => {
+  await using lab = makeLab();
+  const coord = await startCoordinator(lab);
+  const alice = lab.host("alice", { behind: lab.nat("office", { blockUdp: true }) });
+  const { code, stdout } = await netcheck(alice, "--coordinator", url(coord));
+  strictEqual(code, 0);
+  match(stdout, /^UDP +blocked: no STUN server answers$/m);
+  match(stdout, /^Coordinator +http\S+ answers in [\d.]+ ms$/m);
+  match(stdout, /^203\.0\.113\.\d+:3478 +203\.0\.113\.\d+:3478 +no answer$/m);
+  match(stdout, /^UDP is blocked: a relay over TCP is needed with every peer\.$/m);
+});
+
+Deno.test("netcheck: nothing gets out, within the time that was given", async () => {
+  await using lab = makeLab();
+  const alice = lab.host("alice", { behind: lab.nat("office", { blockUdp: true }) });
+  const nowhere = ["--coordinator", "http://198.51.100.9:8443", "--timeout", "700ms"];
+  const startMs = performance.now();
+  const { code, json } = await report(alice, ...nowhere);
+  ok(performance.now() - startMs < 5000);
+  strictEqual(code, 1);
+  strictEqual(json.udp, false);
+  strictEqual(json.coordinator.reachable, false);
+  match(json.meaning, /^Nothing gets out: neither/);
+});
+
+Deno.test("netcheck: UDP works and the coordinator's TCP port does not", async () => {
+  await using lab = makeLab();
+  const coord = await startCoordinator(lab);
+  const alice = lab.host("alice", { behind: lab.nat("home") });
+  const { code, stdout } = await netcheck(alice, "--coordinator", `http://${coord.ip}:9`);
+  strictEqual(code, 0);
+  match(stdout, /^UDP +works$/m);
+  match(stdout, /^Coordinator +coordinator http:\S+:9 does not answer: /m);
+});
+
+Deno.test("netcheck: IPv4 behind a NAT, IPv6 without one, from the port that is given", async () => {
+  await using lab = makeLab();
+  const coord = await startCoordinator(lab);
+  addIp(coord, IPV6);
+  const alice = lab.publicHost("alice");
+  addIp(alice, parseIp("2001:db8::a"));
+  const servers = ["--stun-server", `[${IPV6}]:3478,${coord.ip}`];
+  const ipv6Ready = async () => (await report(alice, ...servers)).json.ipv6 ?? false;
+  await until("IPv6 to be ready", ipv6Ready); // duplicate address detection
+  const { code, json } = await report(alice, ...servers, "--port", "7777");
+  strictEqual(code, 0);
+  strictEqual(json.ipv4.addr, `${alice.ip}:7777`);
+  match(json.ipv6.addr, /^\[2001:db8::a\]:\d+$/);
+  deepStrictEqual([json.ipv6.nat, json.ipv6.mapping], [false, "endpoint-independent"]);
+  strictEqual(json.ipv6.filtering, "endpoint-independent or address-dependent");
+});
+
+// --- foreign servers
+
+/** coturn at both addresses of a host. */
+function startCoturn(lab: Lab, ...args: string[]): Host {
+  const host = lab.publicHost("turn");
+  addIp(host, SECOND_IP);
+  const listen = [host.ip, SECOND_IP].map((ip) => `--listening-ip=${ip}`);
+  const fixed = ["-n", "--stun-only", "--no-tls", "--no-dtls", "--no-cli", "--log-file=stdout"];
+  const files = ["--pidfile=/dev/null", "--userdb=/dev/null"];
+  host.spawn("turnserver", [...fixed, ...files, ...listen, ...args]);
+  return host;
+}
+
+const coturnAnswers = (host: Host, places: string) =>
+  until("coturn to answer", async () => (await report(host, "--stun-server", places)).json.udp);
+
+Deno.test("netcheck: every kind of NAT, coturn", async () => {
+  await using lab = makeLab();
+  const turn = startCoturn(lab);
+  const places = `${turn.ip},${SECOND_IP}`;
+  await coturnAnswers(lab.publicHost("waiting"), places);
+  await eachKind(lab, ["--stun-server", places], (kind, json) => {
+    deepStrictEqual([json.ipv4.mapping, json.ipv4.filtering], [kind.mapping, kind.filtering]);
+    strictEqual(json.coordinator, null);
+  });
+});
+
+Deno.test("netcheck: servers that do not answer from elsewhere", async () => {
+  await using lab = makeLab();
+  const turn = startCoturn(lab, "--no-rfc5780");
+  const alice = lab.host("alice", { behind: lab.nat("home") });
+  const places = `${turn.ip},${SECOND_IP}`;
+  await coturnAnswers(alice, places);
+  const { json } = await report(alice, "--stun-server", places);
+  deepStrictEqual(json.ipv4.mapping, "endpoint-independent");
+  deepStrictEqual([json.ipv4.filtering, json.reach], ["unknown", "port-restricted"]);
+  match(json.meaning, / How the NAT filters is not known\.$/);
+});
+
+// --- port mapping
+
+for (const isDouble of [true, false]) {
+  Deno.test({
+    name: `netcheck: port mapping by miniupnpd, ${isDouble ? "seen at another address" : "alone"}`,
+    ignore: !isMiniupnpdThere,
+    fn: async () => {
+      await using lab = makeLab();
+      const coord = await startCoordinator(lab);
+      const { nat, alice } = makeHome(lab);
+      const snat = `insert rule ip nat postrouting oifname out snat to ${PUBLIC_IP}`;
+      if (!isDouble) strictEqual((await nat.run("nft", [snat])).code, 0);
+      using rtnl = coord.within(() => RtNetlink.open());
+      rtnl.addRoute({ destination: { ip: PUBLIC_IP, prefixLength: 32 }, gateway: nat.ip });
+      await using _router = await Miniupnpd.start(nat);
+      const mapping = async () => {
+        const { json } = await report(alice, "--coordinator", url(coord));
+        return json.port_mapping.external_ip !== null && json;
+      };
+      const json = await until("miniupnpd to answer", mapping);
+      const { protocols, ...rest } = json.port_mapping;
+      deepStrictEqual(rest, {
+        gateway: nat.prefix.ip.replace(/\.0$/, ".1"),
+        external_ip: PUBLIC_IP,
+        external_ip_public: true,
+      });
+      const answers = { answers: true };
+      deepStrictEqual(protocols, { pcp: answers, natpmp: answers, upnp: answers });
+      deepStrictEqual([json.double_nat, json.reach], [
+        isDouble,
+        isDouble ? "port-restricted" : "mapped",
+      ]);
+      const { stdout } = await netcheck(alice, "--coordinator", url(coord));
+      match(
+        stdout,
+        /^Port mapping +PCP, NAT-PMP, UPnP at 10\.0\.\d\.1, external address 192\.0\.1\.1 \(public\)$/m,
+      );
+      match(stdout, isDouble ? /^Double NAT +likely: /m : /^Double NAT +no$/m);
+    },
+  });
+}
