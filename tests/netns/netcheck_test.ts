@@ -27,8 +27,11 @@ function addIp(host: Host, local: Ip): void {
 }
 
 /** A coordinator on a public host; resolves once it answers. */
-async function startCoordinator(lab: Lab, args: (ip: Ip) => string[] = () => []): Promise<Host> {
-  const host = lab.publicHost("coord");
+async function startCoordinator(
+  lab: Lab,
+  args: (ip: Ip) => string[] = () => [],
+  host = lab.publicHost("coord"),
+): Promise<Host> {
   addIp(host, SECOND_IP);
   const listen = ["--listen", `${host.ip}:8443`, "--state", ":memory:"];
   host.spawn(program("gretun-coord"), [...listen, ...args(host.ip)]);
@@ -177,6 +180,21 @@ Deno.test("netcheck: every kind of NAT, a coordinator as it comes", async () => 
   });
 });
 
+Deno.test("netcheck: a coordinator whose second STUN port is taken serves the first one", async () => {
+  await using lab = makeLab();
+  const host = lab.publicHost("coord");
+  const taken = host.within(() =>
+    Deno.listenDatagram({ transport: "udp", hostname: "::", port: 3479 })
+  );
+  try {
+    const coord = await startCoordinator(lab, undefined, host);
+    const { json } = await report(lab.publicHost("alice"), "--coordinator", url(coord));
+    deepStrictEqual([json.udp, json.ipv4.filtering], [true, "unknown"]);
+  } finally {
+    taken.close();
+  }
+});
+
 // --- networks that let little through
 
 Deno.test("netcheck: UDP blocked, the coordinator reached by TCP", async () => {
@@ -212,6 +230,22 @@ Deno.test("netcheck: UDP works and the coordinator's TCP port does not", async (
   strictEqual(code, 0);
   match(stdout, /^UDP +works$/m);
   match(stdout, /^Coordinator +coordinator http:\S+:9 does not answer: /m);
+});
+
+Deno.test("netcheck: a NAT that hairpins", async () => {
+  await using lab = makeLab();
+  const coord = await startCoordinator(lab);
+  const nat = lab.nat("home", { mapping: "full-cone" });
+  const alice = lab.host("alice", { behind: nat });
+  const { code, stderr } = await nat.run("nft", [`
+    insert rule ip nat prerouting iifname in ip daddr ${nat.ip} meta l4proto udp dnat to ${alice.ip}
+    insert rule ip nat postrouting oifname in ip saddr ${alice.ip} meta l4proto udp snat to ${nat.ip}
+  `]);
+  strictEqual(code, 0, stderr);
+  // With br_netfilter the bridge would take it for a frame that leaves by the port it came from.
+  await nat.run("sysctl", ["-w", "net.bridge.bridge-nf-call-iptables=0"]);
+  const { json } = await report(alice, "--coordinator", url(coord));
+  strictEqual(json.hairpinning, true);
 });
 
 Deno.test("netcheck: IPv4 behind a NAT, IPv6 without one, from the port that is given", async () => {
