@@ -42,7 +42,7 @@ const FLAGS = {
   "stun-listen": {
     type: "list",
     placeholder: "HOST:PORT",
-    help: "UDP port of the STUN server, repeatable, or off (default :3478, and :3479 besides)",
+    help: "UDP port of the STUN server, repeatable, or off (default :3478, and :3480 besides)",
   },
   "stun-advertise": {
     type: "list",
@@ -63,7 +63,7 @@ type Handle = (request: Request, source: string) => Response | Promise<Response>
 
 const EDGES = { clock: systemClock, random: systemRandom };
 /** Answers come from there when a node wants to know how its NAT filters. */
-const SECOND_STUN_PORT = 3479;
+const SECOND_STUN_PORT = 3480;
 const SHUTDOWN_MS = 3_000;
 const RESTART_MS = 500;
 

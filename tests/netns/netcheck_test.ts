@@ -1,7 +1,18 @@
 /** `gretun netcheck` itself behind the NATs of the lab, against a coordinator, coturn and miniupnpd. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
-import { familyOf, type Ip, parseIp } from "../../lib/addr.ts";
-import { type Host, Lab, type Nat, type RunResult } from "../../lib/lab/mod.ts";
+import { type Ip, parseIp } from "../../lib/addr.ts";
+import {
+  type Filtering,
+  FILTERINGS,
+  type Host,
+  Lab,
+  type Mapping,
+  MAPPINGS,
+  type NatBehaviour,
+  NO_UDP,
+  type RunResult,
+} from "../../lib/lab/mod.ts";
+import type { Reach } from "../../lib/netcheck/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { isMiniupnpdThere, makeHome, Miniupnpd, PUBLIC_IP } from "../miniupnpd.ts";
 import { httpGet, until } from "../overlay.ts";
@@ -13,7 +24,7 @@ const GRETUN = program("gretun");
 const PREFIX = `gretun-nc-${Deno.pid}-`;
 /** Of the same host: what is needed to tell how a NAT filters by address. */
 const SECOND_IP = parseIp("203.0.113.200");
-const IPV6 = parseIp("2001:db8::c");
+const DUAL = { families: "dual" } as const;
 
 // deno-lint-ignore no-explicit-any
 type Json = any;
@@ -23,7 +34,7 @@ const makeLab = () => Lab.create({ prefix: PREFIX });
 function addIp(host: Host, local: Ip): void {
   using rtnl = host.within(() => RtNetlink.open());
   const { ifindex } = rtnl.link("eth0")!;
-  rtnl.addAddress({ ifindex, local, prefixLength: familyOf(local) === 4 ? 24 : 64 });
+  rtnl.addAddress({ ifindex, local, prefixLength: 24 });
 }
 
 /** A coordinator on a public host; resolves once it answers. */
@@ -42,7 +53,7 @@ async function startCoordinator(
 
 /** STUN at two ports of two addresses. */
 const fourPlaces = (ip: Ip) =>
-  [ip, SECOND_IP].flatMap((each) => [3478, 3479].flatMap((p) => ["--stun-listen", `${each}:${p}`]));
+  [ip, SECOND_IP].flatMap((each) => [3478, 3480].flatMap((p) => ["--stun-listen", `${each}:${p}`]));
 
 const netcheck = (host: Host, ...args: string[]): Promise<RunResult> =>
   host.run(GRETUN, ["netcheck", ...args]);
@@ -57,82 +68,52 @@ const url = (coord: Host) => `http://${coord.ip}:8443`;
 
 // --- kinds of NAT
 
-/** Lets in who has an address that was sent to from that port. */
-async function filterByAddress(nat: Nat): Promise<void> {
-  const { code, stderr } = await nat.run("nft", [`table ip by_address {
-    set sent { type ipv4_addr . inet_service; flags dynamic,timeout; timeout 1m; }
-    chain forward {
-      type filter hook forward priority -5; policy accept;
-      iifname "in" update @sent { ip daddr . udp sport }
-      iifname "out" ip saddr . udp dport != @sent drop
-    }
-  }`]);
-  strictEqual(code, 0, stderr);
+interface Kind {
+  name: string;
+  make(lab: Lab, name: string): Host;
+  mapping: Mapping;
+  filtering: Filtering;
+  reach: Reach;
 }
 
-interface Kind {
-  /** Of the host, too. */
-  name: string;
-  make(lab: Lab, name: string): Promise<Host>;
-  mapping: string;
-  filtering: string;
-  /** Where the server has one address. */
-  atMost?: string;
-  reach: string;
-  meaning: RegExp;
-  nat?: false;
-}
+const REACH_THROUGH: Record<Filtering, Reach> = {
+  "endpoint-independent": "open",
+  "address-dependent": "restricted",
+  "address-and-port-dependent": "port-restricted",
+};
+const MEANING: Partial<Record<Reach, RegExp>> = {
+  "open": /^Direct with all peers: everybody reaches this host\.$/,
+  "restricted": /^Direct with all peers\.$/,
+  "port-restricted": /^Direct with all peers but those behind symmetric NATs: a relay is needed/,
+  "symmetric": /^Symmetric NAT: direct with peers .* a relay is needed with the others\.$/,
+};
+
+const behind = (behaviour: NatBehaviour): Kind["make"] => (lab, name) =>
+  lab.host(name, { behind: lab.nat(`nat-${name}`, behaviour) });
 
 const KINDS: Kind[] = [
+  ...MAPPINGS.flatMap((mapping, i) =>
+    FILTERINGS.map((filtering, j): Kind => ({
+      name: `kind-${i}-${j}`,
+      make: behind({ mapping, filtering }),
+      mapping,
+      filtering,
+      reach: i > 0 ? "symmetric" : REACH_THROUGH[filtering],
+    }))
+  ),
   {
-    name: "restricted",
-    make: async (lab, name) => lab.host(name, { behind: lab.nat("nat-1") }),
+    name: "open",
+    make: behind({ openInput: true }),
     mapping: "endpoint-independent",
     filtering: "address-and-port-dependent",
     reach: "port-restricted",
-    meaning: /^Direct with all peers but those behind symmetric NATs: a relay is needed/,
-  },
-  {
-    name: "symmetric",
-    make: async (lab, name) =>
-      lab.host(name, { behind: lab.nat("nat-2", { mapping: "symmetric" }) }),
-    mapping: "address-and-port-dependent",
-    filtering: "address-and-port-dependent",
-    reach: "symmetric",
-    meaning: /^Symmetric NAT: direct with peers .* a relay is needed with the others\.$/,
-  },
-  {
-    name: "full-cone",
-    make: async (lab, name) =>
-      lab.host(name, { behind: lab.nat("nat-3", { mapping: "full-cone" }) }),
-    mapping: "endpoint-independent",
-    filtering: "endpoint-independent",
-    atMost: "endpoint-independent or address-dependent",
-    reach: "open",
-    meaning: /^Direct with all peers: everybody reaches this host\.$/,
-  },
-  {
-    name: "by-address",
-    make: async (lab, name) => {
-      const nat = lab.nat("nat-4", { mapping: "full-cone" });
-      await filterByAddress(nat);
-      return lab.host(name, { behind: nat });
-    },
-    mapping: "endpoint-independent",
-    filtering: "address-dependent",
-    atMost: "endpoint-independent or address-dependent",
-    reach: "restricted",
-    meaning: /^Direct with all peers\.$/,
   },
   {
     name: "public",
-    make: async (lab, name) => lab.publicHost(name),
+    make: (lab, name) => lab.publicHost(name),
     mapping: "endpoint-independent",
     filtering: "endpoint-independent",
-    atMost: "endpoint-independent or address-dependent",
     reach: "open",
-    meaning: /^Direct with all peers: everybody reaches this host\.$/,
-    nat: false,
   },
 ];
 
@@ -143,7 +124,7 @@ async function eachKind(
   look: (kind: Kind, json: Json) => void,
 ): Promise<void> {
   await Promise.all(KINDS.map(async (kind) => {
-    const host = await kind.make(lab, kind.name);
+    const host = kind.make(lab, kind.name);
     const { code, json } = await report(host, ...args);
     strictEqual(code, 0, kind.name);
     try {
@@ -159,22 +140,26 @@ Deno.test("netcheck: every kind of NAT, a coordinator with two addresses", async
   const coord = await startCoordinator(lab, fourPlaces);
   await eachKind(lab, ["--coordinator", url(coord)], (kind, json) => {
     deepStrictEqual([json.ipv4.mapping, json.ipv4.filtering], [kind.mapping, kind.filtering]);
-    strictEqual(json.ipv4.nat, kind.nat ?? true);
     strictEqual(json.reach, kind.reach);
-    match(json.meaning, kind.meaning);
-    strictEqual(json.hairpinning, kind.nat === false ? null : false);
+    match(json.meaning, MEANING[kind.reach]!);
+    strictEqual(json.ipv4.nat, kind.name !== "public");
+    strictEqual(json.hairpinning, kind.name === "public" ? null : false);
     const names = json.stun_servers.map(({ name }: Json) => name);
-    deepStrictEqual(names, [`${coord.ip}:3478`, `${coord.ip}:3479`]);
+    deepStrictEqual(names, [`${coord.ip}:3478`, `${coord.ip}:3480`]);
     for (const { latency_ms } of json.stun_servers) ok(latency_ms >= 0 && latency_ms < 1000);
   });
 });
 
-Deno.test("netcheck: every kind of NAT, a coordinator as it comes", async () => {
+Deno.test("netcheck: every kind of NAT, a coordinator as it comes: two ports of one address", async () => {
   await using lab = makeLab();
   const coord = await startCoordinator(lab);
+  const upTo = (behaviour: Mapping | Filtering) =>
+    behaviour === "address-and-port-dependent"
+      ? behaviour
+      : "endpoint-independent or address-dependent";
   await eachKind(lab, ["--coordinator", url(coord)], (kind, json) => {
-    strictEqual(json.ipv4.filtering, kind.atMost ?? kind.filtering);
-    ok(json.ipv4.mapping.startsWith(kind.mapping));
+    const mapping = kind.name === "public" ? kind.mapping : upTo(kind.mapping);
+    deepStrictEqual([json.ipv4.mapping, json.ipv4.filtering], [mapping, upTo(kind.filtering)]);
     strictEqual(json.coordinator.reachable, true);
     deepStrictEqual(json.stun_servers.map(({ name }: Json) => name), [`${coord.ip}:3478`]);
   });
@@ -184,7 +169,7 @@ Deno.test("netcheck: a coordinator whose second STUN port is taken serves the fi
   await using lab = makeLab();
   const host = lab.publicHost("coord");
   const taken = host.within(() =>
-    Deno.listenDatagram({ transport: "udp", hostname: "::", port: 3479 })
+    Deno.listenDatagram({ transport: "udp", hostname: "::", port: 3480 })
   );
   try {
     const coord = await startCoordinator(lab, undefined, host);
@@ -200,7 +185,7 @@ Deno.test("netcheck: a coordinator whose second STUN port is taken serves the fi
 Deno.test("netcheck: UDP blocked, the coordinator reached by TCP", async () => {
   await using lab = makeLab();
   const coord = await startCoordinator(lab);
-  const alice = lab.host("alice", { behind: lab.nat("office", { blockUdp: true }) });
+  const alice = lab.host("alice", { behind: lab.nat("office", { firewall: NO_UDP }) });
   const { code, stdout } = await netcheck(alice, "--coordinator", url(coord));
   strictEqual(code, 0);
   match(stdout, /^UDP +blocked: no STUN server answers$/m);
@@ -211,7 +196,7 @@ Deno.test("netcheck: UDP blocked, the coordinator reached by TCP", async () => {
 
 Deno.test("netcheck: nothing gets out, within the time that was given", async () => {
   await using lab = makeLab();
-  const alice = lab.host("alice", { behind: lab.nat("office", { blockUdp: true }) });
+  const alice = lab.host("alice", { behind: lab.nat("office", { firewall: NO_UDP }) });
   const nowhere = ["--coordinator", "http://198.51.100.9:8443", "--timeout", "700ms"];
   const startMs = performance.now();
   const { code, json } = await report(alice, ...nowhere);
@@ -235,34 +220,37 @@ Deno.test("netcheck: UDP works and the coordinator's TCP port does not", async (
 Deno.test("netcheck: a NAT that hairpins", async () => {
   await using lab = makeLab();
   const coord = await startCoordinator(lab);
-  const nat = lab.nat("home", { mapping: "full-cone" });
+  const nat = lab.nat("home", { hairpin: true });
   const alice = lab.host("alice", { behind: nat });
-  const { code, stderr } = await nat.run("nft", [`
-    insert rule ip nat prerouting iifname in ip daddr ${nat.ip} meta l4proto udp dnat to ${alice.ip}
-    insert rule ip nat postrouting oifname in ip saddr ${alice.ip} meta l4proto udp snat to ${nat.ip}
-  `]);
-  strictEqual(code, 0, stderr);
   // With br_netfilter the bridge would take it for a frame that leaves by the port it came from.
   await nat.run("sysctl", ["-w", "net.bridge.bridge-nf-call-iptables=0"]);
   const { json } = await report(alice, "--coordinator", url(coord));
   strictEqual(json.hairpinning, true);
 });
 
-Deno.test("netcheck: IPv4 behind a NAT, IPv6 without one, from the port that is given", async () => {
-  await using lab = makeLab();
-  const coord = await startCoordinator(lab);
-  addIp(coord, IPV6);
-  const alice = lab.publicHost("alice");
-  addIp(alice, parseIp("2001:db8::a"));
-  const servers = ["--stun-server", `[${IPV6}]:3478,${coord.ip}`];
-  const ipv6Ready = async () => (await report(alice, ...servers)).json.ipv6 ?? false;
-  await until("IPv6 to be ready", ipv6Ready); // duplicate address detection
+Deno.test("netcheck: IPv4 behind a NAT, IPv6 behind a firewall, from the port that is given", async () => {
+  await using lab = Lab.create({ prefix: PREFIX, ipv6: true });
+  const coord = await startCoordinator(lab, undefined, lab.publicHost("coord", DUAL));
+  const nat = lab.nat("home", { ipv6: true });
+  const alice = lab.host("alice", { behind: nat, ...DUAL });
+  const servers = ["--stun-server", `[${coord.ip6}]:3478,${coord.ip}`];
   const { code, json } = await report(alice, ...servers, "--port", "7777");
   strictEqual(code, 0);
-  strictEqual(json.ipv4.addr, `${alice.ip}:7777`);
-  match(json.ipv6.addr, /^\[2001:db8::a\]:\d+$/);
-  deepStrictEqual([json.ipv6.nat, json.ipv6.mapping], [false, "endpoint-independent"]);
-  strictEqual(json.ipv6.filtering, "endpoint-independent or address-dependent");
+  deepStrictEqual(json.ipv4, {
+    addr: `${nat.ip}:7777`,
+    local_port: 7777,
+    nat: true,
+    mapping: "endpoint-independent or address-dependent",
+    filtering: "address-and-port-dependent",
+  });
+  deepStrictEqual(json.ipv6, {
+    addr: `[${alice.ip6}]:${json.ipv6.local_port}`,
+    local_port: json.ipv6.local_port,
+    nat: false,
+    mapping: "endpoint-independent",
+    filtering: "address-and-port-dependent",
+  });
+  match(json.meaning, / Over IPv6, direct with peers that have it too\.$/);
 });
 
 // --- foreign servers
