@@ -2,11 +2,12 @@
 import { type NatOptions, NO_UDP } from "../lib/lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { parseFlags } from "../lib/cli/flags.ts";
-import { RelayLab, type RelayNode } from "../tests/relay_overlay.ts";
+import { RelayLab } from "../tests/relay_overlay.ts";
 
 const FLAGS = {
-  seconds: { type: "integer", min: 1, max: 60, default: 3, help: "how long each blast takes" },
+  seconds: { type: "integer", min: 1, max: 60, default: 3, help: "how long each run takes" },
   bytes: { type: "integer", min: 200, max: 1472, default: 1400, help: "payload of a datagram" },
+  "per-ms": { type: "integer", min: 1, max: 1000, help: "datagrams sent in 1 ms (default: all)" },
   "relay-mode": {
     type: "choice",
     choices: ["auto", "kernel", "user"],
@@ -14,22 +15,20 @@ const FLAGS = {
     help: "as of gretun-coord",
   },
 } as const;
+/** Sender and stand-in are one process: a sender without pause would leave the other no time. */
+const WEB_SOCKET_PER_MS = 4;
+const METRICS_PORT = 9100;
 
 const flags = parseFlags(Deno.args, FLAGS);
 RtNetlink.open()[Symbol.dispose]();
 
-/** Datagrams that arrived, and in what time. */
-async function blast(from: RelayNode, to: RelayNode, perMs?: number) {
-  const ms = flags.seconds * 1000;
-  await from.command({ do: "blast", bytes: flags.bytes, ms, ...(perMs ? { perMs } : {}) });
-  const { packets: sent } = await from.event("blasted");
-  const { packets, bytes, ms: tookMs } = await to.event("counted");
-  return { sent, packets, bytes, ms: tookMs };
-}
-
-async function measure(name: string, nat: NatOptions): Promise<void> {
+async function run(name: string, nat: NatOptions, perMs: number | undefined): Promise<void> {
   await using overlay = new RelayLab();
-  await overlay.startCoordinator("--relay-rate", "0", "--relay-mode", flags["relay-mode"]);
+  const { coord } = overlay;
+  await overlay.startCoordinator(
+    ...["--relay-rate", "0", "--relay-mode", flags["relay-mode"]],
+    ...["--metrics-addr", `${coord.ip}:${METRICS_PORT}`],
+  );
   const [a, b] = await overlay.pair([nat, nat]);
   if (nat.firewall) {
     for (const node of [a, b]) {
@@ -38,15 +37,31 @@ async function measure(name: string, nat: NatOptions): Promise<void> {
     }
   }
   const allocatedMs = [(await a.allocate(b)).ms, (await b.allocate(a)).ms];
+  const ms = flags.seconds * 1000;
+  await a.command({ do: "blast", bytes: flags.bytes, ms, ...(perMs ? { perMs } : {}) });
+  const { packets: sent } = await a.event("blasted");
+  const { packets: arrived } = await b.event("counted");
+  const forwarded = await forwardedBy(overlay);
+  const rate = (packets: number) => {
+    const mbits = packets * flags.bytes * 8 / ms / 1000;
+    return `${Math.round(packets / flags.seconds)}/s (${Math.round(mbits)} Mbit/s)`;
+  };
   console.log(`${name}: allocated in ${allocatedMs.join(" and ")} ms`);
-  const { sent, packets, bytes, ms } = await blast(a, b);
-  const mbits = bytes * 8 / ms / 1000;
-  const perSecond = Math.round(packets / ms * 1000);
-  console.log(
-    `${name}: ${sent} sent, ${packets} arrived in ${Math.round(ms)} ms: ` +
-      `${perSecond} datagrams/s, ${Math.round(mbits)} Mbit/s of payload`,
-  );
+  console.log(`  sent ${rate(sent)}, forwarded ${
+    forwarded.map(
+      ([transport, packets]) => `by ${transport} ${rate(packets)}`,
+    ).join(", ")
+  }, arrived ${rate(arrived)}`);
 }
 
-await measure("UDP", {});
-await measure("WebSocket", { firewall: NO_UDP });
+/** Datagrams by what they went out by. */
+async function forwardedBy(overlay: RelayLab): Promise<[string, number][]> {
+  const metrics = await overlay.metrics(overlay.coord, METRICS_PORT);
+  return ["udp", "kernel", "ws"].map((transport): [string, number] => [
+    transport,
+    metrics.get(`gretun_relay_packets_total{transport="${transport}"}`) ?? 0,
+  ]).filter(([, packets]) => packets > 0);
+}
+
+await run("UDP", {}, flags["per-ms"]);
+await run("WebSocket", { firewall: NO_UDP }, flags["per-ms"] ?? WEB_SOCKET_PER_MS);
