@@ -68,10 +68,10 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     ? undefined
     : parseCoordinatorUrl(flags.coordinator);
   for (const name of flags["stun-server"]) parseServerName(name);
-  const isDefault = flags["stun-server"].length === 0 && !coordinator;
   try {
     const report = await checkNetwork({
-      serverNames: isDefault ? DEFAULT_STUN_SERVERS : flags["stun-server"],
+      serverNames: flags["stun-server"],
+      fallbackNames: DEFAULT_STUN_SERVERS,
       ...(coordinator ? { coordinator } : {}),
       ...(flags.port === undefined ? {} : { port: flags.port }),
       timeoutMs: flags.timeout,

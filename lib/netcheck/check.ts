@@ -39,6 +39,8 @@ const PROBE_LENGTH = 20;
 export interface NetCheckOptions {
   /** STUN servers; where there are none, those of the coordinator. */
   serverNames: readonly string[];
+  /** Where the coordinator has none either. */
+  fallbackNames: readonly string[];
   coordinator?: URL;
   /** Local UDP port to ask from; a free one unless told. */
   port?: number;
@@ -70,12 +72,13 @@ export async function checkNetwork(options: NetCheckOptions): Promise<NetReport>
 }
 
 async function checkServers(
-  { serverNames, coordinator: url, port }: NetCheckOptions,
+  { serverNames, fallbackNames, coordinator: url, port }: NetCheckOptions,
   limit: Limit,
 ): Promise<NetReport> {
   const asked = url && checkCoordinator(url, limit);
-  const names = serverNames.length > 0 ? serverNames : (await asked)?.stun ?? [];
-  const servers = await resolve([...new Set(names)], limit);
+  const told = serverNames.length > 0 ? serverNames : (await asked)?.stun ?? [];
+  const names = new Set(told.length > 0 ? told : fallbackNames);
+  const servers = await resolve([...names], limit);
   const udp = await checkUdp(
     servers.flatMap((s) => s.endpoint ? [s as StunServer] : []),
     port,

@@ -2,7 +2,8 @@
  * What this host's network lets through: UDP, NAT behaviour, port mapping, the coordinator.
  *
  * @example
- * const report = await checkNetwork({ serverNames: ["stun.example"], timeoutMs: 10_000, signal });
+ * const servers = { serverNames: [], fallbackNames: ["stun.example"] };
+ * const report = await checkNetwork({ ...servers, coordinator, timeoutMs: 10_000, signal });
  * print(meaningOf(report));
  */
 export { checkNetwork, type NetCheckOptions } from "./check.ts";

@@ -149,7 +149,7 @@ function sentence(reach: Reach, { ipv4, ipv6, coordinator }: NetReport): string 
         : "No STUN server answers: UDP is blocked, or there is no network." +
           " With --coordinator, TCP is tried too.";
     case "tcp-only":
-      return "UDP is blocked: a relay over TCP is needed with every peer.";
+      return "No STUN server answers, UDP seems to be blocked: a relay over TCP is needed with every peer.";
     case "open":
       return "Direct with all peers: everybody reaches this host.";
     case "mapped":

@@ -2,7 +2,17 @@
  * The client: asks servers and matches their answers. It owns no socket: datagrams go out by
  * `send` and come in by {@link StunClient.handle}, so that it can share the port of the data.
  */
-import { type Endpoint, equalEndpoints, familyOf, isUnspecified } from "../addr.ts";
+import {
+  type Endpoint,
+  equalEndpoints,
+  familyOf,
+  type Ip,
+  isLinkLocal,
+  isLoopback,
+  isMulticast,
+  isPrivate,
+  isUnspecified,
+} from "../addr.ts";
 import { toHex } from "../bytes.ts";
 import type { Clock, Random, SendDatagram } from "../edges.ts";
 import type { Change } from "./attributes.ts";
@@ -208,11 +218,19 @@ export class StunClient {
   }
 }
 
-/** What a server says of its other place; undefined where that is the one that was asked. */
+/**
+ * What a server says of its other place; undefined where that is the one that was asked, or none to
+ * send to: a server on the internet must not direct us into our own network.
+ */
 function elsewhere({ ip, port }: Endpoint, server: Endpoint): Endpoint | undefined {
   const other = { ip: isUnspecified(ip) ? server.ip : ip, port };
-  const isPlace = port !== 0 && familyOf(other.ip) === familyOf(server.ip);
+  const isPlace = port !== 0 && familyOf(other.ip) === familyOf(server.ip) &&
+    !isMulticast(other.ip) && (isInner(server.ip) || !isInner(other.ip));
   return isPlace && !equalEndpoints(other, server) ? other : undefined;
+}
+
+function isInner(ip: Ip): boolean {
+  return isPrivate(ip) || isLoopback(ip) || isLinkLocal(ip);
 }
 
 function tryDecode(bytes: Uint8Array) {

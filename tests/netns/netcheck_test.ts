@@ -180,6 +180,15 @@ Deno.test("netcheck: a coordinator whose second STUN port is taken serves the fi
   }
 });
 
+Deno.test("netcheck: a coordinator without STUN: those of gretun stun are asked", async () => {
+  await using lab = makeLab();
+  const coord = await startCoordinator(lab, () => ["--stun-listen", "off"]);
+  const { code, json } = await report(lab.publicHost("alice"), "--coordinator", url(coord));
+  strictEqual(code, 0);
+  deepStrictEqual([json.stun_servers.length, json.reach], [3, "tcp-only"]);
+  for (const { addr } of json.stun_servers) strictEqual(addr, null);
+});
+
 // --- networks that let little through
 
 Deno.test("netcheck: UDP blocked, the coordinator reached by TCP", async () => {
@@ -191,7 +200,10 @@ Deno.test("netcheck: UDP blocked, the coordinator reached by TCP", async () => {
   match(stdout, /^UDP +blocked: no STUN server answers$/m);
   match(stdout, /^Coordinator +http\S+ answers in [\d.]+ ms$/m);
   match(stdout, /^203\.0\.113\.\d+:3478 +203\.0\.113\.\d+:3478 +no answer$/m);
-  match(stdout, /^UDP is blocked: a relay over TCP is needed with every peer\.$/m);
+  match(
+    stdout,
+    /^No STUN server answers, UDP seems to be blocked: a relay over TCP is needed with every peer\.$/m,
+  );
 });
 
 Deno.test("netcheck: nothing gets out, within the time that was given", async () => {

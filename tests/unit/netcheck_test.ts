@@ -78,7 +78,7 @@ const REPORTS: [name: string, report: Omit<NetReport, "servers">, reach: Reach, 
       "the coordinator alone",
       { coordinator: { url: "http://c", rttMs: 3 } },
       "tcp-only",
-      /^UDP is blocked: a relay over TCP/,
+      /^No STUN server answers, UDP seems to be blocked: a relay over TCP/,
     ],
     [
       "a port mapping behind a symmetric NAT",

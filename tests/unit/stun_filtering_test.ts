@@ -259,6 +259,11 @@ Deno.test("StunAnswer.other is a place besides the one that was asked", async ()
     ["192.0.2.1:3478", undefined],
     ["0.0.0.0:3478", undefined],
     ["192.0.2.2:0", undefined],
+    ["192.168.0.1:3479", undefined],
+    ["127.0.0.1:3479", undefined],
+    ["169.254.169.254:80", undefined],
+    ["224.0.0.1:3479", undefined],
+    ["[2001:db8::1]:3479", undefined],
   ];
   for (const [other, expected] of cases) {
     const clock = new VirtualClock();
