@@ -1,4 +1,5 @@
 /** The relay of gretun-coord: its flags, and a relay server made by them. */
+import { isUnspecified, parseIp } from "../addr.ts";
 import type { Clock, Log, Random } from "../edges.ts";
 import { errorText, GretunError, UsageError } from "../errors.ts";
 import { type NodeKey, nodeKeyFromBase64 } from "../keys.ts";
@@ -146,18 +147,31 @@ export function openRelay(
   }
 }
 
-/** Undefined where this program is to forward. Throws `NftError` where it must not. */
+/** Undefined where this program is to forward. Throws `GretunError` where it must not. */
 function openKernel(
   { mode, listen, bytesPerSecond }: RelaySettings,
   log: Log,
 ): KernelForwarding | undefined {
   if (mode === "user") return undefined;
   try {
-    const kernel = new KernelForwarding({ name: `gretun-relay-${listen.port}`, bytesPerSecond });
+    const { hostname, port } = listen;
+    const isOneAddress = /^[\d.]+$/.test(hostname) && !isUnspecified(parseIp(hostname));
+    const kernel = new KernelForwarding({
+      name: `gretun-relay-${port}`,
+      bytesPerSecond,
+      // As the sockets have it, which are bound to it.
+      ...(isOneAddress ? { sourceOf: () => parseIp(hostname) } : {}),
+    });
     log.info("the kernel forwards what is relayed over IPv4");
     return kernel;
   } catch (error) {
-    if (mode === "kernel") throw error;
+    if (mode === "kernel") {
+      throw new GretunError(
+        `the kernel cannot forward for the relay: ${errorText(error)}`,
+        "Run as root on Linux 5.12 or newer with nf_tables, or with --relay-mode auto",
+        { cause: error },
+      );
+    }
     log.info("this program forwards what is relayed", { reason: errorText(error) });
     return undefined;
   }

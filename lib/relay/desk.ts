@@ -5,7 +5,8 @@
  * A request costs two signature checks at most. What is cheap is looked at first, so that a stranger
  * gets no further than the nonce unless it receives at its address, and then no more than its share.
  */
-import { equalBytes } from "../bytes.ts";
+import { familyOf, type Ip, ipBytes } from "../addr.ts";
+import { equalBytes, toHex } from "../bytes.ts";
 import type { Random } from "../edges.ts";
 import type { NodeKey } from "../keys.ts";
 import { SourceLimit } from "../stun/mod.ts";
@@ -53,7 +54,7 @@ export interface Arrival<V extends Via> {
   /** Names the address and port, or the connection, that an answer goes to. */
   source: string;
   /** The address alone, for limits. */
-  ip: string;
+  ip: Ip;
   /** The relayed port it came to; 0: the main port, or a connection. */
   port: number;
   /** What to bind; absent at the main port, which only allocates. */
@@ -103,7 +104,7 @@ export class Desk<V extends Via> {
   ): Promise<DeskAnswer<V>> {
     const message = decoded(bytes);
     if (message?.kind !== "hello" && message?.kind !== "request") return this.#drop("malformed");
-    if (!this.#answers.allow(arrival.ip, time.nowMs)) return this.#drop("limited");
+    if (!this.#answers.allow(network(arrival.ip), time.nowMs)) return this.#drop("limited");
     const { txId } = message;
     const refuse = (code: number, nonce?: Uint8Array) => ({
       answer: encodeError({ txId, code, ...(nonce ? { nonce } : {}) }),
@@ -140,7 +141,7 @@ export class Desk<V extends Via> {
     lengthBytes: number,
     nowMs: number,
   ): Promise<Uint8Array<ArrayBuffer> | undefined> {
-    if (lengthBytes < HELLO_LENGTH || !this.#hints.allow(ip, nowMs)) return undefined;
+    if (lengthBytes < HELLO_LENGTH || !this.#hints.allow(network(ip), nowMs)) return undefined;
     const nonce = await this.#nonces.make(source, nowMs);
     return encodeError({ txId: NO_TX_ID, code: RELAY_ERROR_CODE.NO_ALLOCATION, nonce });
   }
@@ -163,7 +164,8 @@ export class Desk<V extends Via> {
     const { allocations } = this.#options;
     const known = allocations.find(grant.nodes, request.node);
     if (known && isReplayed(known, request, nowMs)) return { result: "replayed" };
-    const mayCheck = this.#checks.allow(arrival.ip, nowMs) && this.#allChecks.allow(ALL, nowMs);
+    const mayCheck = this.#checks.allow(network(arrival.ip), nowMs) &&
+      this.#allChecks.allow(ALL, nowMs);
     if (!mayCheck) return { result: "limited" };
     if (!await this.#isGenuine(request.grant, known)) {
       return { result: "bad-grant", code: RELAY_ERROR_CODE.FORBIDDEN };
@@ -227,6 +229,11 @@ function isReplayed<V extends Via>(
   nowMs: number,
 ): boolean {
   return timestampMs <= lastTimestampMs && nowMs - lastAcceptedMs <= NONCE_LIFETIME_MS;
+}
+
+/** What one customer has: an IPv4 address, or a /64 to choose addresses from. */
+function network(ip: Ip): string {
+  return familyOf(ip) === 4 ? ip : toHex(ipBytes(ip).subarray(0, 8));
 }
 
 function decoded(bytes: Uint8Array) {

@@ -6,7 +6,7 @@
  * anything else goes, untouched and unread, to where the other side of the allocation is bound.
  */
 import { type Endpoint, formatEndpoint, parseIp } from "../addr.ts";
-import { type Clock, type Log, type Random } from "../edges.ts";
+import type { Clock, Log, Random } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import { answerBinding, SourceLimit } from "../stun/mod.ts";
@@ -250,6 +250,7 @@ export class RelayServer implements Disposable {
 
   /** A pair that the kernel does not take goes this way. */
   #tellKernel(allocation: Allocation<RelayVia>): void {
+    if (this.#closed.signal.aborted) return;
     const [a, b] = allocation.sides.map(({ via, port }) => {
       return via?.endpoint && { node: via.endpoint, port };
     });
@@ -266,7 +267,8 @@ export class RelayServer implements Disposable {
 
   /** The answer to an HTTP request that asks for one; `ip` is where it came from. */
   acceptWebSocket(request: Request, ip: string): Response {
-    return this.#webSockets.accept(request, ip, this.#options.clock.nowMs());
+    const source = parseIp(ip.split("%")[0]!);
+    return this.#webSockets.accept(request, source, this.#options.clock.nowMs());
   }
 
   #fromWebSocket(connection: WebSocketConnection, bytes: Uint8Array<ArrayBuffer>): void {

@@ -3,6 +3,7 @@
  * binary message for one datagram. Relay messages go the same way, so that who connects says hello
  * and asks for its allocation before anything else, and again to keep it.
  */
+import type { Ip } from "../addr.ts";
 import type { RelayDrop } from "./metrics.ts";
 
 /** Per RFC 6455 section 7.4.1. */
@@ -33,13 +34,13 @@ export class WebSocketConnection {
   readonly transport = "ws";
   /** Names this connection among all of this run. */
   readonly key: string;
-  readonly ip: string;
+  readonly ip: Ip;
   readonly #socket: WebSocket;
   #boundMs: number;
 
   constructor(
     socket: WebSocket,
-    options: { key: string; ip: string; relay: WebSocketRelay; nowMs: number },
+    options: { key: string; ip: Ip; relay: WebSocketRelay; nowMs: number },
   ) {
     const { key, ip, relay, nowMs } = options;
     this.key = key;
@@ -95,7 +96,7 @@ export class WebSocketConnections {
   }
 
   /** The answer to the HTTP request that asks for a WebSocket; `ip` is where it came from. */
-  accept(request: Request, ip: string, nowMs: number): Response {
+  accept(request: Request, ip: Ip, nowMs: number): Response {
     if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") {
       return new Response("a WebSocket is served here\n", { status: 426 });
     }
@@ -115,7 +116,7 @@ export class WebSocketConnections {
     return response;
   }
 
-  #unboundOf(ip: string): number {
+  #unboundOf(ip: Ip): number {
     let count = 0;
     for (const connection of this.#all) {
       if (connection.ip === ip && !this.#relay.isBound(connection)) count++;

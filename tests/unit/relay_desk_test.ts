@@ -1,5 +1,6 @@
 /** What a relay answers to whom, under virtual time: who may allocate and bind, and who may not. */
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { parseEndpoint, parseIp } from "../../lib/addr.ts";
 import { systemRandom } from "../../lib/edges.ts";
 import type { NodeKey } from "../../lib/keys.ts";
 import { Allocations, LIFETIME_MS, type Via } from "../../lib/relay/allocations.ts";
@@ -56,7 +57,7 @@ class Bench {
   /** The answer, and what the desk made of it. */
   async send(bytes: Uint8Array, { source, port }: From) {
     const via = port === 0 ? {} : { via: { key: source } };
-    const ip = source.replace(/:\d+$/, "");
+    const { ip } = parseEndpoint(source);
     const time = { nowMs: this.nowMs, wallMs: WALL_MS + this.nowMs };
     const { answer } = await this.desk.answer(bytes, { source, ip, port, ...via }, time);
     ok((answer?.length ?? 0) <= bytes.length, "an answer is no longer than what it answers");
@@ -317,6 +318,12 @@ Deno.test("one address gets so many answers a second; others do not notice", asy
   strictEqual((await bench.send(encodeHello(systemRandom(12)), elsewhere)).result, "hello");
   bench.nowMs += 1_000;
   strictEqual((await bench.send(encodeHello(systemRandom(12)), MAIN)).result, "hello");
+  results.length = 0;
+  for (let i = 0; i < 120; i++) {
+    const from = { source: `[2001:db8::${i.toString(16)}]:1`, port: 0 };
+    results.push((await bench.send(encodeHello(systemRandom(12)), from)).result);
+  }
+  strictEqual(results.filter((result) => result === "hello").length, 100, "of one /64");
 });
 
 Deno.test("a hint: to data that is no shorter, so many a second, with a nonce for its source", async () => {
@@ -324,7 +331,7 @@ Deno.test("a hint: to data that is no shorter, so many a second, with a nonce fo
   await bench.ask(MAIN);
   const { source } = RELAYED;
   const hint = (lengthBytes = 100) =>
-    bench.desk.hint({ source, ip: "192.0.2.1" }, lengthBytes, bench.nowMs);
+    bench.desk.hint({ source, ip: parseIp("192.0.2.1") }, lengthBytes, bench.nowMs);
   strictEqual(await hint(HELLO_LENGTH - 1), undefined);
   const bytes = await hint(HELLO_LENGTH);
   ok(bytes && bytes.length <= HELLO_LENGTH);
