@@ -22,6 +22,8 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   delete: () => import("./lib/cli/delete.ts"),
   probe: () => import("./lib/cli/probe.ts"),
   health: () => import("./lib/cli/health.ts"),
+  hub: () => import("./lib/cli/hub.ts"),
+  spoke: () => import("./lib/cli/spoke.ts"),
   completion: async () => {
     const { completionCommand } = await import("./lib/cli/completion.ts");
     return { command: completionCommand(helpTexts) };

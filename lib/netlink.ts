@@ -32,7 +32,7 @@ export {
   readKernelLink,
   writeKernelFile,
 } from "./netlink/process.ts";
-export { RawUdpSender, RawUdpSocket } from "./netlink/raw_udp.ts";
+export { type RawUdpOptions, RawUdpSender, RawUdpSocket } from "./netlink/raw_udp.ts";
 export type { Route } from "./netlink/route.ts";
 export { RtNetlink } from "./netlink/rtnl.ts";
 export { sourceAddress } from "./netlink/source_address.ts";
@@ -48,3 +48,11 @@ export {
   type TunnelKind,
 } from "./netlink/tunnel_link.ts";
 export { udpPortOwner } from "./netlink/udp_owner.ts";
+export {
+  endpointOf,
+  equalSockAddrs,
+  type SockAddr,
+  sockAddrOf,
+  UdpSocket,
+  type UdpSocketOptions,
+} from "./netlink/udp_socket.ts";

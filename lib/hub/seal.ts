@@ -75,6 +75,11 @@ export class Sealer {
     return this.#counter;
   }
 
+  /** Of the packets received, -1 before the first. */
+  get highest(): bigint {
+    return this.#window.highest;
+  }
+
   seal(inner: Uint8Array): Uint8Array<ArrayBuffer> {
     const counter = this.#counter++;
     const header = new Writer("network", SEAL_HEADER_LENGTH).bytes(this.#session).u64(counter)

@@ -2,12 +2,13 @@
  * A raw socket beside a UDP port that the kernel's FOU owns: gets a copy of every STUN and disco
  * datagram to that port before the kernel's own demultiplexing, and sends from that port.
  */
-import { type Endpoint, familyOf, ipBytes, ipFromBytes } from "../addr.ts";
+import { type Endpoint, familyOf, type Ip, ipBytes, ipFromBytes } from "../addr.ts";
 import { concatBytes, Reader, Writer } from "../bytes.ts";
 import { onesComplementSum } from "../checksum.ts";
 import type { Datagram } from "../edges.ts";
 import {
   AF_INET,
+  check,
   checkAgain,
   type Fd,
   libc,
@@ -15,82 +16,53 @@ import {
   openSocket,
   parseSockaddrIn,
   setIntOption,
-  setOption,
   SOCK_DGRAM,
   SOCK_RAW,
   sockaddrIn,
   SOL_SOCKET,
 } from "./libc.ts";
 import type { Poller } from "./poll.ts";
+import { attachFilter, DEAF_FILTER, type Signalling, signallingFilter } from "./udp_filter.ts";
 
 const IPPROTO_UDP = 17;
 const SO_RCVBUF = 8;
-const SO_ATTACH_FILTER = 26;
 const IPPROTO_IP = 0;
 const IP_TTL = 2;
 /** As an option: back to the system's. */
 const DEFAULT_TTL = -1;
 const RECEIVE_BUFFER = 1024 * 1024;
 const UDP_HEADER = 8;
+const UDP_CHECKSUM = 6;
 /** So that a flood on this socket does not starve the rest of the process. */
 const MAX_BATCH = 64;
 
-// linux/filter.h and linux/bpf_common.h
-const LDX_MSH = 0xb1; // X = 4 * (packet[k] & 0xf): the length of the IP header
-const LD_H_IND = 0x48; // A = u16 at X + k
-const LD_W_IND = 0x40; // A = u32 at X + k
-const JEQ = 0x15;
-const RET = 0x06;
-
-/**
- * Classic BPF: UDP destination port is `port`, and the payload begins with disco's magic or has
- * STUN's cookie at offset 4. Each instruction: u16 code, u8 jump if true, u8 if false, u32 k.
- */
-function filterProgram(port: number): Uint8Array<ArrayBuffer> {
-  const program: [code: number, jt: number, jf: number, k: number][] = [
-    [LDX_MSH, 0, 0, 0],
-    [LD_H_IND, 0, 0, 2],
-    [JEQ, 0, 7, port],
-    [LD_W_IND, 0, 0, UDP_HEADER],
-    [JEQ, 0, 2, 0x5453f09f],
-    [LD_H_IND, 0, 0, UDP_HEADER + 4],
-    [JEQ, 2, 3, 0x92ac],
-    [LD_W_IND, 0, 0, UDP_HEADER + 4],
-    [JEQ, 0, 1, 0x2112a442],
-    [RET, 0, 0, 0xffff],
-    [RET, 0, 0, 0],
-  ];
-  const writer = new Writer("host", program.length * 8);
-  for (const [code, jt, jf, k] of program) writer.u16(code).u8(jt).u8(jf).u32(k);
-  return writer.finish();
-}
-
-/** Nothing passes: for a socket that only sends. */
-function deafProgram(): Uint8Array<ArrayBuffer> {
-  return new Writer("host").u16(RET).u8(0).u8(0).u32(0).finish();
-}
-
-function attachFilter(fd: number, program: Uint8Array<ArrayBuffer>): void {
-  const address = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(program)));
-  // struct sock_fprog: u16 length, padding, pointer
-  const fprog = new Writer("host").u16(program.length / 8).zeros(6).u64(address).finish();
-  setOption(fd, SOL_SOCKET, SO_ATTACH_FILTER, fprog);
+export interface RawUdpOptions {
+  /** What is read; disco and STUN unless told. */
+  signalling?: Signalling;
+  /** Reads what comes to this address only, and sends from it. */
+  bind?: Ip;
+  /** Checksums of what is sent; on unless told. */
+  checksum?: boolean;
 }
 
 /** Sends UDP datagrams from a port that another socket, or the kernel, has. */
 export class RawUdpSender implements Disposable {
   readonly #port: number;
+  readonly #bound: Uint8Array | undefined;
+  readonly #checksum: boolean;
   readonly #socket: Fd;
   /** Told nothing and asked for the source address that a destination would get. */
   readonly #sources = openSocket(AF_INET, SOCK_DGRAM, 0);
 
   /** Needs CAP_NET_RAW; throws `SystemError`. */
   static open(port: number): RawUdpSender {
-    const socket = openRawSocket(deafProgram());
+    const socket = openRawSocket(DEAF_FILTER);
     return new RawUdpSender(port, socket);
   }
 
-  constructor(port: number, socket: Fd) {
+  constructor(port: number, socket: Fd, { bind, checksum = true }: RawUdpOptions = {}) {
+    this.#bound = bind && ipBytes(bind);
+    this.#checksum = checksum;
     this.#port = port;
     this.#socket = socket;
   }
@@ -104,12 +76,13 @@ export class RawUdpSender implements Disposable {
   send(payload: Uint8Array, to: Endpoint, ttl?: number): void {
     if (familyOf(to.ip) !== 4) return;
     const destination = ipBytes(to.ip);
-    const source = this.#sourceFor(destination);
+    const source = this.#bound ?? this.#sourceFor(destination);
     if (!source) return;
     const packet = encodeUdp(payload, { ip: source, port: this.#port }, {
       ip: destination,
       port: to.port,
     });
+    if (!this.#checksum) packet.fill(0, UDP_CHECKSUM, UDP_CHECKSUM + 2);
     // For a raw socket the port in the address is the protocol's, which is 0.
     const address = sockaddrIn(destination, 0);
     const { fd } = this.#socket;
@@ -148,36 +121,42 @@ export class RawUdpSocket implements Disposable {
   readonly #buffer = new Uint8Array(65_536);
   readonly #onDatagram: (datagram: Datagram) => void;
   readonly #watch: Disposable;
+  #closed = false;
 
   /** Needs CAP_NET_RAW; throws `SystemError`. */
   static open(
     port: number,
     poller: Poller,
     onDatagram: (datagram: Datagram) => void,
+    options: RawUdpOptions = {},
   ): RawUdpSocket {
-    const socket = openRawSocket(filterProgram(port));
+    const socket = openRawSocket(signallingFilter(options.signalling ?? "disco", port));
     try {
+      if (options.bind) {
+        const address = sockaddrIn(ipBytes(options.bind), 0);
+        check("bind", libc().bind(socket.fd, address, address.length));
+      }
       setIntOption(socket.fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER);
-      return new RawUdpSocket(port, socket, poller, onDatagram);
+      return new RawUdpSocket(port, socket, { poller, onDatagram, options });
     } catch (error) {
       socket[Symbol.dispose]();
       throw error;
     }
   }
 
-  private constructor(
-    port: number,
-    socket: Fd,
-    poller: Poller,
-    onDatagram: (datagram: Datagram) => void,
-  ) {
+  private constructor(port: number, socket: Fd, { poller, onDatagram, options }: {
+    poller: Poller;
+    onDatagram: (datagram: Datagram) => void;
+    options: RawUdpOptions;
+  }) {
     this.#socket = socket;
-    this.#sender = new RawUdpSender(port, socket);
+    this.#sender = new RawUdpSender(port, socket, options);
     this.#onDatagram = onDatagram;
     this.#watch = poller.add(socket.fd, () => this.#drain());
   }
 
   [Symbol.dispose](): void {
+    this.#closed = true;
     this.#watch[Symbol.dispose]();
     this.#sender[Symbol.dispose]();
   }
@@ -188,7 +167,8 @@ export class RawUdpSocket implements Disposable {
   }
 
   #drain(): void {
-    for (let i = 0; i < MAX_BATCH; i++) {
+    // A datagram can make its reader close the socket.
+    for (let i = 0; i < MAX_BATCH && !this.#closed; i++) {
       const { fd } = this.#socket;
       const size = BigInt(this.#buffer.length);
       const result = libc().recvfrom(fd, this.#buffer, size, MSG_DONTWAIT, null, null);

@@ -88,6 +88,8 @@ const NFT_PAYLOAD_L4CSUM_PSEUDOHDR = 1;
 const NFT_LIMIT_PKT_BYTES = 1;
 const NFT_CMP_EQ = 0;
 const NFT_CMP_NEQ = 1;
+const NFT_CMP_LT = 2;
+const IPV4_CHECKSUM_OFFSET = 10;
 const NFT_DYNSET_OP_ADD = 0;
 const NFT_BYTEORDER_HTON = 1;
 const NFT_NAT_SNAT = 0;
@@ -203,6 +205,27 @@ export function sport(protocol: "tcp" | "udp", port: number): Match {
 /** Destination port; says the protocol as well. */
 export function dport(protocol: "tcp" | "udp", port: number): Match {
   return matchPort(protocol, 2, port);
+}
+
+/** Bytes of the transport header and what follows it; with a mask, only its bits. */
+export function transport(
+  offset: number,
+  bytes: Uint8Array,
+  { op = "eq", mask }: { op?: "eq" | "neq" | "lt"; mask?: Uint8Array } = {},
+): Match {
+  const load = loadPayload(NFT_PAYLOAD_TRANSPORT_HEADER, offset, bytes.length);
+  const operator = { eq: NFT_CMP_EQ, neq: NFT_CMP_NEQ, lt: NFT_CMP_LT }[op];
+  return [load, ...(mask ? [bitwiseAnd(mask)] : []), compare(operator, bytes)];
+}
+
+/**
+ * Not a condition: gives the packet another address, and puts right the checksums of IPv4 and of
+ * what it carries. No connection is tracked for it. The rule ends if there is no such value.
+ */
+export function setAddress(field: "saddr" | "daddr", value: Value): Match {
+  const [base, offset, length] = FIELD[field];
+  const place = { base, offset, length, checksumOffset: IPV4_CHECKSUM_OFFSET };
+  return [...value.load(FIRST_SLOT), storePayload(FIRST_SLOT, place)];
 }
 
 /** Connection tracking knows the packet as one of these. */

@@ -53,6 +53,8 @@ const NFTA_SET_ELEM_KEY = 1;
 const NFTA_SET_ELEM_DATA = 2;
 const NFTA_SET_ELEM_EXPR = 7;
 const NFGENMSG_LENGTH = 4;
+/** Attributes have 16 bits for their length; elements go in several messages. */
+const ELEMENTS_PER_MESSAGE = 500;
 const NFTA_CHAIN_TABLE = 1;
 const NFTA_CHAIN_NAME = 3;
 const NFTA_CHAIN_HOOK = 4;
@@ -105,6 +107,8 @@ export interface NftSet {
   name: string;
   element: readonly ElementType[];
   value?: readonly ElementType[];
+  /** What it has from the start. */
+  elements?: readonly NftElement[];
 }
 
 /** Of a set whose elements are a row of addresses and ports. */
@@ -232,7 +236,10 @@ export class Nft implements Disposable {
 export function tableRequests(table: NftTable): Request[] {
   return [
     newTable(table),
-    ...(table.sets ?? []).map((set, i) => newSet(table, set, i)),
+    ...(table.sets ?? []).flatMap((
+      set,
+      i,
+    ) => [newSet(table, set, i), ...firstElements(table, set)]),
     ...table.chains.map((chain) => newChain(table, chain)),
     ...table.rules.map((rule, i) => newRule(table, rule, i)),
   ];
@@ -313,6 +320,25 @@ function newSet({ family, name: table }: NftTable, set: NftSet, index: number): 
     payload: nfgenmsg(NFPROTO[family], 0, attrs),
     operation: `add set ${set.name} to table ${family} ${table}`,
   };
+}
+
+function firstElements({ family, name: table }: NftTable, set: NftSet): Request[] {
+  const { name, elements = [] } = set;
+  const messages: Request[] = [];
+  for (let i = 0; i < elements.length; i += ELEMENTS_PER_MESSAGE) {
+    const part = elements.slice(i, i + ELEMENTS_PER_MESSAGE).map(encodeElement);
+    messages.push({
+      type: messageType(NFT_MSG_NEWSETELEM),
+      flags: NLM_F_CREATE,
+      payload: nfgenmsg(NFPROTO[family], 0, [
+        attr.string(NFTA_SET_ELEM_LIST_TABLE, table),
+        attr.string(NFTA_SET_ELEM_LIST_SET, name),
+        attr.nested(NFTA_SET_ELEM_LIST_ELEMENTS, part),
+      ]),
+      operation: `fill set ${name} of table ${family} ${table}`,
+    });
+  }
+  return messages;
 }
 
 function encodeElement({ key, value, expression }: NftElement): Attr {

@@ -1,0 +1,266 @@
+/** `gretun hub`: the server of tunnels without a coordinator; its status; keys. */
+import { type Endpoint, parseEndpoint } from "../addr.ts";
+import { fromHex, toBase64 } from "../bytes.ts";
+import { systemClock, systemRandom } from "../edges.ts";
+import { UsageError } from "../errors.ts";
+import { textLog } from "../log.ts";
+import { type Command, type CommandIo, EXIT_OK } from "./command.ts";
+import { flagsHelp, parseFlags } from "./flags.ts";
+import {
+  checkIfacePattern,
+  COMMON_FLAGS,
+  DEFAULT_PORT,
+  DEFAULT_STATE_DIR,
+  parseBind,
+  parseIpFlag,
+  parseKey,
+  readSecret,
+  readSettings,
+  requireCapabilities,
+  type Settings,
+} from "./hub_options.ts";
+import { parseListen } from "./listen.ts";
+import { formatTable } from "./table.ts";
+import { serveMetrics } from "./metrics_server.ts";
+
+const FLAGS = {
+  ...COMMON_FLAGS,
+  clients: {
+    type: "string",
+    default: "/etc/gretun/clients",
+    placeholder: "DIR",
+    help: "authorised clients, one file each",
+  },
+  iface: {
+    type: "string",
+    default: "hub%d",
+    placeholder: "PATTERN",
+    help: "interface names, %d counts",
+  },
+  "public-address": {
+    type: "list",
+    placeholder: "IP:PORT",
+    help: "where clients reach this hub; others are refused; repeatable (default any)",
+  },
+  keepalive: {
+    type: "duration",
+    min: 1000,
+    max: 3_600_000,
+    default: 25_000,
+    placeholder: "TIME",
+    help: "told to clients of our own protocol",
+  },
+  idle: {
+    type: "duration",
+    placeholder: "TIME",
+    help: "silent clients are let go; 0s: never (default 180s; others' protocols 0s)",
+  },
+  lifetime: {
+    type: "duration",
+    default: 0,
+    placeholder: "TIME",
+    help: "how long an authentication is good; 0s: until the client is silent",
+  },
+  "reply-on-auth-ok": { type: "boolean", help: "ipipou: answer a packet that moved the tunnel" },
+  "max-time-discrepancy": {
+    type: "duration",
+    default: 120_000,
+    placeholder: "TIME",
+    help: "ipipou: how far a signed packet's time may be off; 0s: any",
+  },
+} as const;
+
+const STATUS_FLAGS = {
+  port: {
+    type: "integer",
+    short: "p",
+    min: 1,
+    max: 65535,
+    default: DEFAULT_PORT,
+    help: "the hub's",
+  },
+  "state-dir": {
+    type: "string",
+    default: DEFAULT_STATE_DIR,
+    placeholder: "DIR",
+    help: "the hub's",
+  },
+  json: { type: "boolean", help: "JSON on standard output" },
+} as const;
+
+const KEYGEN_FLAGS = {
+  out: { type: "string", placeholder: "FILE", help: "write the private key there, mode 0600" },
+} as const;
+
+const DEFAULT_IDLE_MS = 180_000;
+
+export const command: Command = {
+  summary: "serve tunnels to spokes, without a coordinator",
+  help: () =>
+    `Usage: gretun hub [flags] [-- PROGRAM ARGS...]
+       gretun hub status [flags]
+       gretun hub keygen [flags]
+
+The program is run for each client, with TUN_DEV_NAME and TUN_CLIENT_ID. SIGHUP reads the
+clients' directory again, which is watched anyway.
+
+${flagsHelp(FLAGS)}
+
+hub status:
+${flagsHelp(STATUS_FLAGS)}
+
+hub keygen prints a key pair:
+${flagsHelp(KEYGEN_FLAGS)}
+`,
+  run,
+};
+
+function run(args: string[], io: CommandIo): Promise<number> {
+  if (args[0] === "status") return status(args.slice(1), io);
+  if (args[0] === "keygen") return keygen(args.slice(1), io);
+  return serve(args, io);
+}
+
+async function serve(args: string[], io: CommandIo): Promise<number> {
+  const hub = await import("../hub/mod.ts");
+  const settings = readSettings("hub", args, FLAGS, hub.HUB_ALIASES);
+  const { flags } = settings;
+  const metricsListen = flags["metrics-addr"]
+    ? parseListen("metrics-addr", flags["metrics-addr"])
+    : undefined;
+  const options = { ...hubOptions(settings, hub.parseJtunnelId), metrics: new hub.HubMetrics() };
+  if (flags["check-config"]) {
+    io.stdout("The configuration is right.\n");
+    return EXIT_OK;
+  }
+  requireCapabilities("hub");
+  const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
+  await using _metrics = metricsListen
+    ? await serveMetrics(metricsListen, options.metrics, log)
+    : undefined;
+  await hub.runHub(options, { clock: systemClock, random: systemRandom, log }, io.signal);
+  log.info("stopped");
+  return EXIT_OK;
+}
+
+function hubOptions(
+  { flags, secrets, rest }: Settings<typeof FLAGS>,
+  parseId: (text: string) => string | undefined,
+) {
+  const { protocol } = flags;
+  const key = readSecret({
+    ...(flags["key-file"] ? { file: flags["key-file"] } : {}),
+    variable: "GRETUN_PRIVATE_KEY",
+    ...(secrets["private-key"] ? { inConfig: secrets["private-key"] } : {}),
+  });
+  const secret = readSecret({
+    ...(flags["secret-file"] ? { file: flags["secret-file"] } : {}),
+    variable: "GRETUN_SECRET",
+    ...(secrets.secret ? { inConfig: secrets.secret } : {}),
+  });
+  if (protocol === "jtunnel" && !flags.id) {
+    throw new UsageError("--id is missing", "Give the server's identifier, 16 hex digits");
+  }
+  const id = flags.id ? parseId(flags.id) : undefined;
+  if (flags.id && !id) {
+    throw new UsageError(
+      `--id ${JSON.stringify(flags.id)} is no identifier`,
+      "Give 16 hex digits, not all zero",
+    );
+  }
+  return {
+    protocol,
+    dataPlane: flags["data-plane"],
+    port: flags.port ?? DEFAULT_PORT,
+    ...(flags.bind ? { bind: parseBind(flags.bind) } : {}),
+    ifnamePattern: checkIfacePattern(flags.iface),
+    ...(flags.mtu ? { mtu: flags.mtu } : {}),
+    encapCsum: flags["encap-csum"],
+    allowFragments: flags["allow-fragments"],
+    clientsDir: flags.clients,
+    stateDir: flags["state-dir"],
+    ...(flags.address ? { address: parseIpFlag("address", flags.address) } : {}),
+    ...(key ? { ownSeed: parseKey("the private key", key) } : {}),
+    ...(secret ? { secret } : {}),
+    publicEndpoints: flags["public-address"].map(parsePublic),
+    keepaliveMs: flags.keepalive,
+    idleMs: flags.idle ?? (protocol === "gretun" ? DEFAULT_IDLE_MS : 0),
+    lifetimeMs: flags.lifetime,
+    encrypt: flags.encrypt === "on",
+    ...(id ? { serverId: fromHex(id) } : {}),
+    replyOnAuthOk: flags["reply-on-auth-ok"],
+    maxTimeDiscrepancyS: Math.round(flags["max-time-discrepancy"] / 1000),
+    program: rest,
+    programGraceMs: flags["program-grace"],
+    ...(flags["on-up"] ? { onUp: flags["on-up"] } : {}),
+    ...(flags["on-down"] ? { onDown: flags["on-down"] } : {}),
+  };
+}
+
+function parsePublic(text: string): Endpoint {
+  try {
+    return parseEndpoint(text);
+  } catch {
+    throw new UsageError(
+      `--public-address ${JSON.stringify(text)} is not IP:PORT`,
+      "Give for example 203.0.113.1:7788",
+    );
+  }
+}
+
+const HEADINGS = [
+  "CLIENT",
+  "STATE",
+  "ENDPOINT",
+  "ADDRESS",
+  "LINK",
+  "MTU",
+  "HEARD",
+  "ROAMS",
+  "RX",
+  "TX",
+];
+
+async function status(args: string[], io: CommandIo): Promise<number> {
+  const flags = parseFlags(args, STATUS_FLAGS);
+  const { askControl } = await import("../hub/mod.ts");
+  const place = { stateDir: flags["state-dir"], port: flags.port, role: "hub" } as const;
+  const report = await askControl(place);
+  if (flags.json) {
+    io.stdout(JSON.stringify(report, null, 2) + "\n");
+    return EXIT_OK;
+  }
+  if (report.role !== "hub") return EXIT_OK;
+  const text = (value: string | number | undefined, unit = "") =>
+    value === undefined ? "-" : `${value}${unit}`;
+  const rows = report.clients.map((client) => [
+    ...[client.name, client.state, text(client.endpoint), text(client.address)],
+    ...[text(client.ifname), text(client.mtu), text(client.heard_s, "s"), text(client.roams)],
+    ...[text(client.rx_packets), text(client.tx_packets)],
+  ]);
+  io.stdout(formatTable(HEADINGS, rows));
+  const refused = Object.entries(report.refused).map(([reason, n]) => `${reason} ${n}`);
+  if (refused.length > 0) io.stdout(`Refused packets: ${refused.join(", ")}.\n`);
+  for (const problem of report.problems) io.stdout(`Not authorised: ${problem}\n`);
+  return EXIT_OK;
+}
+
+async function keygen(args: string[], io: CommandIo): Promise<number> {
+  const { out } = parseFlags(args, KEYGEN_FLAGS);
+  const { publicKeyOf } = await import("../hub/mod.ts");
+  const seed = systemRandom(32);
+  const publicLine = `public-key ${toBase64(publicKeyOf(seed))}\n`;
+  if (out === undefined) {
+    io.stdout(`private-key ${toBase64(seed)}\n${publicLine}`);
+    return EXIT_OK;
+  }
+  try {
+    using file = Deno.openSync(out, { write: true, createNew: true, mode: 0o600 });
+    file.writeSync(new TextEncoder().encode(`private-key ${toBase64(seed)}\n`));
+  } catch (cause) {
+    const why = cause instanceof Deno.errors.AlreadyExists ? "it is there already" : String(cause);
+    throw new UsageError(`cannot write ${out}: ${why}`, "Give another file with --out", { cause });
+  }
+  io.stdout(publicLine);
+  return EXIT_OK;
+}

@@ -1,0 +1,90 @@
+/** What the parts of a hub know of each other. */
+import type { Endpoint, Ip } from "../addr.ts";
+import type { EncapCsum } from "../dataplane/mod.ts";
+import type { Clock, Datagram, Log, Random } from "../edges.ts";
+import type { Refusal } from "./auth.ts";
+import type { ClientFile } from "./clients.ts";
+import type { HubClient } from "./hub_policy.ts";
+import type { HubMetrics } from "./metrics.ts";
+import type { HubLink, HubPlane, PlaneKind } from "./plane.ts";
+
+export type ProtocolName = "gretun" | "ipipou" | "jtunnel";
+
+export interface HubOptions {
+  protocol: ProtocolName;
+  dataPlane: PlaneKind | "auto";
+  port: number;
+  bind?: Ip;
+  ifnamePattern: string;
+  mtu?: number;
+  encapCsum: EncapCsum;
+  allowFragments: boolean;
+  clientsDir: string;
+  stateDir: string;
+  /** The hub's inner address on every link whose client's file says no other. */
+  address?: Ip;
+  ownSeed?: Uint8Array;
+  /** For clients whose files have none. */
+  secret?: string;
+  publicEndpoints: Endpoint[];
+  keepaliveMs: number;
+  idleMs: number;
+  lifetimeMs: number;
+  encrypt: boolean;
+  /** jtunnel's, 8 bytes. */
+  serverId?: Uint8Array;
+  replyOnAuthOk: boolean;
+  maxTimeDiscrepancyS: number;
+  program: string[];
+  programGraceMs: number;
+  onUp?: string;
+  onDown?: string;
+  metrics: HubMetrics;
+}
+
+export interface HubEdges {
+  clock: Clock;
+  random: Random;
+  log: Log;
+}
+
+/** One client of the directory, and what it is doing. */
+export interface HubEntry {
+  file: ClientFile;
+  policy: HubClient;
+  link?: { ifname: string; mtu: number; local?: Ip; peer?: Ip };
+  notedMs: number;
+  roamLoggedMs: number;
+  authentications: number;
+  roams: number;
+}
+
+/** What a protocol does with packets. Errors of its own are bugs. */
+export interface HubProtocol {
+  readonly plane: HubPlane;
+  readonly publicKey?: string;
+  /** What is not data. */
+  signal(datagram: Datagram): void;
+  /** Why this client cannot be let in with this protocol; undefined when it can. */
+  admit(entry: HubEntry): string | undefined;
+  /** Undoes {@link HubProtocol.admit}. */
+  forget(entry: HubEntry): void;
+  /** The client's link goes: its sessions are no more. */
+  disconnected(entry: HubEntry): void;
+  /** What a client's link needs besides addresses. */
+  linkExtras(entry: HubEntry): Pick<HubLink, "keys">;
+}
+
+/** What a protocol asks of the hub. */
+export interface HubCore {
+  readonly options: HubOptions;
+  readonly edges: HubEdges;
+  readonly entries: ReadonlyMap<string, HubEntry>;
+  /** The client is there: its link is set. False when that failed. */
+  authenticated(entry: HubEntry, from: Endpoint): boolean;
+  heard(entry: HubEntry): void;
+  bye(entry: HubEntry): void;
+  refused(reason: Refusal): void;
+  /** The directory may have changed: looked at soon, and not too often. */
+  lookAgain(): void;
+}

@@ -1,0 +1,361 @@
+/**
+ * The kernel planes: GRE or IPIP over FOU. The kernel owns the UDP port and moves the data; a raw
+ * socket beside it reads signalling. What a link needs is kept by the kernel: after a crash data
+ * flows on, and the next start adopts the links.
+ */
+import { type Endpoint, type Ip, parseIp } from "../addr.ts";
+import { hasSafeChecksums, type LinkCounters, type LinkState } from "../dataplane/mod.ts";
+import { errorText, GretunError } from "../errors.ts";
+import {
+  Fou,
+  type Link,
+  loadModule,
+  NetlinkError,
+  type Poller,
+  RawUdpSocket,
+  RtNetlink,
+  SystemError,
+  type Tunnel,
+  writeKernelFile,
+} from "../netlink.ts";
+import { freeIfname, ownedName, ownerAlias, setAddresses, wayMtu } from "./addresses.ts";
+import { AlternativeAddresses } from "./alternative.ts";
+import { Fence } from "./fence.ts";
+import type { HubLink, HubPlane, PlaneOptions } from "./plane.ts";
+
+const TTL = 64;
+/** Of TEST-NET-1 (RFC 5737): no client has it. */
+const TEST_ADDRESS = parseIp("192.0.2.1");
+
+const KINDS = {
+  "gre-fou": { link: "gre", ipproto: 47, overheadBytes: 36, modules: ["fou", "ip_gre"] },
+  "ipip-fou": { link: "ipip", ipproto: 4, overheadBytes: 28, modules: ["fou", "ipip"] },
+} as const;
+
+export interface KernelPlaneOptions extends PlaneOptions {
+  kind: "gre-fou" | "ipip-fou";
+  signalling: "hub" | "not-ipv4";
+  /** Tokens that are authentication packets of their own, and may look like data. */
+  tokens?: () => readonly Uint8Array[];
+}
+
+/** A kernel without FOU, GRE or IPIP, and no module of it that could be loaded. */
+export class NoKernelPlaneError extends GretunError {
+  override name = "NoKernelPlaneError";
+
+  constructor(module: string, cause: unknown) {
+    super(
+      `kernel has no module ${module}`,
+      `Run: modprobe ${module}; or use the user-space plane with --data-plane tun`,
+      { cause },
+    );
+  }
+}
+
+interface KernelLink {
+  ifindex: number;
+  endpoint: Endpoint;
+  /** Set where another link has the same remote address. */
+  alternative?: Ip;
+}
+
+export class KernelPlane implements HubPlane {
+  readonly kind: "gre-fou" | "ipip-fou";
+  readonly port: number;
+  readonly #options: KernelPlaneOptions;
+  readonly #rtnl: RtNetlink;
+  readonly #fou: Fou;
+  readonly #raw: RawUdpSocket;
+  readonly #links = new Map<string, KernelLink>();
+  readonly #ifnames = new Set<string>();
+  readonly #alternatives: AlternativeAddresses;
+  readonly #fence: Fence | undefined;
+
+  /** Throws `GretunError` when the kernel cannot do it, or when the port is somebody else's. */
+  static open(options: KernelPlaneOptions, poller: Poller): KernelPlane {
+    using stack = new DisposableStack();
+    const rtnl = stack.use(RtNetlink.open());
+    const fou = stack.use(openFou());
+    tryLink(rtnl, options);
+    openPort(fou, options);
+    const raw = stack.use(RawUdpSocket.open(options.port, poller, options.onSignal, {
+      signalling: options.signalling,
+      checksum: options.signalling === "hub",
+      ...(options.bind ? { bind: options.bind } : {}),
+    }));
+    const plane = new KernelPlane(options, { rtnl, fou, raw });
+    stack.move();
+    return plane;
+  }
+
+  private constructor(
+    options: KernelPlaneOptions,
+    { rtnl, fou, raw }: { rtnl: RtNetlink; fou: Fou; raw: RawUdpSocket },
+  ) {
+    this.kind = options.kind;
+    this.port = options.port;
+    this.#options = options;
+    this.#rtnl = rtnl;
+    this.#fou = fou;
+    this.#raw = raw;
+    this.#alternatives = new AlternativeAddresses(rtnl);
+    this.#takeOver();
+    // A spoke has one far end, whose address the kernel looks at.
+    this.#fence = options.owner === "hub" ? new Fence(options) : undefined;
+    this.#updateFence();
+  }
+
+  #takeOver(): void {
+    const { owner, port } = this.#options;
+    for (const link of this.#rtnl.links()) {
+      const name = ownedName(link, owner, port);
+      const { tunnel } = link;
+      if (name === undefined || !tunnel?.encap) continue;
+      if (link.kind !== KINDS[this.kind].link) {
+        this.#rtnl.deleteLink(link.ifindex); // made by a run with the other plane
+        continue;
+      }
+      const alternative = tunnel.local && this.#alternatives.adopt(tunnel.local);
+      this.#links.set(name, {
+        ifindex: link.ifindex,
+        endpoint: { ip: tunnel.remote, port: tunnel.encap.dport },
+        ...(alternative ? { alternative } : {}),
+      });
+      this.#ifnames.add(link.name);
+    }
+  }
+
+  send(bytes: Uint8Array, to: Endpoint): void {
+    this.#raw.send(bytes, to);
+  }
+
+  setLink(link: HubLink): LinkState {
+    const { overheadBytes } = KINDS[this.kind];
+    const mtu = this.#options.mtu ?? wayMtu(this.#rtnl, link.endpoint.ip, overheadBytes);
+    const known = this.#link(link.name);
+    const before = this.#links.get(link.name);
+    const alternative = this.#alternativeFor(link);
+    const place = { endpoint: link.endpoint, ...(alternative ? { alternative } : {}) };
+    let ifindex: number | undefined;
+    try {
+      ifindex = known
+        ? this.#change(known, link, mtu, alternative)
+        : this.#create(link, mtu, alternative);
+      setAddresses(this.#rtnl, ifindex, link, !known);
+    } catch (error) {
+      if (!known && ifindex !== undefined) this.#rtnl.deleteLink(ifindex);
+      if (alternative && alternative !== before?.alternative) {
+        this.#alternatives.release(alternative);
+      }
+      throw error;
+    }
+    if (before?.alternative && before.alternative !== alternative) {
+      this.#alternatives.release(before.alternative);
+    }
+    this.#links.set(link.name, { ifindex, ...place });
+    this.#updateFence();
+    const { name } = this.#rtnl.link(ifindex)!;
+    this.#ifnames.add(name);
+    this.#checkSources(name, link);
+    return { ifname: name, mtu };
+  }
+
+  /** Packets from inside whose source is not routed back into the same link are dropped. */
+  #checkSources(ifname: string, { sources }: HubLink): void {
+    if (!sources || sources.length === 0) return;
+    try {
+      writeKernelFile(`/proc/sys/net/ipv4/conf/${ifname}/rp_filter`, "1");
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error; // /proc is read-only in containers
+    }
+  }
+
+  removeLink(name: string): void {
+    const link = this.#link(name);
+    const place = this.#links.get(name);
+    this.#links.delete(name);
+    if (link) {
+      this.#ifnames.delete(link.name);
+      this.#rtnl.deleteLink(link.ifindex);
+    }
+    if (place?.alternative) this.#alternatives.release(place.alternative);
+    this.#updateFence();
+  }
+
+  refresh(): void {
+    this.#updateFence();
+  }
+
+  missingLinks(): string[] {
+    const present = new Set(this.#rtnl.links().map(({ ifindex }) => ifindex));
+    return [...this.#links].filter(([, { ifindex }]) => !present.has(ifindex)).map(([name]) =>
+      name
+    );
+  }
+
+  counters(): Map<string, LinkCounters> {
+    const stats = new Map(this.#rtnl.links().map((link) => [link.ifindex, link.stats]));
+    return new Map([...this.#links].flatMap(([name, { ifindex }]) => {
+      const found = stats.get(ifindex);
+      return found ? [[name, found]] : [];
+    }));
+  }
+
+  adopted(): { name: string; endpoint: Endpoint; ifname: string; mtu: number }[] {
+    return [...this.#links].flatMap(([name, { endpoint }]) => {
+      const link = this.#link(name);
+      return link ? [{ name, endpoint, ifname: link.name, mtu: link.mtu }] : [];
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const name of [...this.#links.keys()]) this.removeLink(name);
+    this.#fence?.[Symbol.dispose]();
+    this.#raw[Symbol.dispose]();
+    try {
+      this.#fou.delete(place(this.#options));
+    } catch (error) {
+      if (!hasCode(error, "ENOENT")) throw error;
+    }
+    this.#fou[Symbol.dispose]();
+    this.#rtnl[Symbol.dispose]();
+  }
+
+  /** The link as the kernel has it now: somebody may have removed it. */
+  #link(name: string): Link | undefined {
+    const known = this.#links.get(name);
+    return known && this.#rtnl.link(known.ifindex);
+  }
+
+  #create(link: HubLink, mtu: number, alternative: Ip | undefined): number {
+    const { owner, port, ifnamePattern } = this.#options;
+    return this.#rtnl.createLink({
+      name: freeIfname(this.#rtnl, ifnamePattern, this.#ifnames),
+      alias: ownerAlias(owner, port, link.name),
+      kind: KINDS[this.kind].link,
+      tunnel: this.#tunnel(link, alternative),
+      mtu,
+      up: true,
+    });
+  }
+
+  #change(known: Link, link: HubLink, mtu: number, alternative: Ip | undefined): number {
+    const tunnel = { kind: KINDS[this.kind].link, ...this.#tunnel(link, alternative) };
+    this.#rtnl.changeLink(known.ifindex, { tunnel, mtu, up: true });
+    return known.ifindex;
+  }
+
+  #tunnel({ endpoint, keys }: HubLink, alternative: Ip | undefined): Tunnel {
+    const { port, encapCsum, bind } = this.#options;
+    const csum = encapCsum === "auto"
+      ? hasSafeChecksums(this.#rtnl, endpoint.ip)
+      : encapCsum === "on";
+    const local = alternative ?? bind;
+    return {
+      ...(local ? { local } : {}),
+      ...{ remote: endpoint.ip, ttl: TTL, pmtudisc: true },
+      encap: { type: "fou", sport: port, dport: endpoint.port, csum },
+      ...(this.kind === "gre-fou" ? keys : {}),
+    };
+  }
+
+  /** IPIP knows links by their addresses only: the second to one address needs a local of its own. */
+  #alternativeFor({ name, endpoint }: HubLink): Ip | undefined {
+    if (this.kind !== "ipip-fou") return undefined;
+    const own = this.#links.get(name);
+    const others = [...this.#links].filter(([other, link]) =>
+      other !== name && link.endpoint.ip === endpoint.ip
+    );
+    if (others.length === 0) return own?.alternative;
+    // It keeps what it has as long as no other link there has the same.
+    const isTaken = others.some(([, link]) => link.alternative === own?.alternative);
+    return own && !isTaken ? own.alternative : this.#alternatives.take();
+  }
+
+  #updateFence(): void {
+    this.#fence?.update([...this.#links.values()].map(({ endpoint, alternative }) => ({
+      endpoint,
+      ...(alternative ? { alternative, own: this.#sourceTo(endpoint.ip) } : {}),
+    })));
+  }
+
+  /** The address that the far end sends to, as far as one can tell. */
+  #sourceTo(remote: Ip): Ip {
+    const { bind } = this.#options;
+    return bind ?? this.#rtnl.routeTo(remote).source ?? parseIp("0.0.0.0");
+  }
+}
+
+function hasCode(error: unknown, ...codes: string[]): boolean {
+  return error instanceof NetlinkError && codes.includes(error.code);
+}
+
+/** Where the port is: on all addresses for IPIP, whose links have local ones of their own. */
+function place({ port, kind, bind }: KernelPlaneOptions) {
+  return { port, family: 4, ...(bind && kind === "gre-fou" ? { local: bind } : {}) } as const;
+}
+
+/** The kernel loads most modules on demand, but not this one. */
+function openFou(): Fou {
+  try {
+    return Fou.open();
+  } catch (error) {
+    if (!hasCode(error, "ENOENT")) throw error;
+    if (!loadModule("fou")) throw new NoKernelPlaneError("fou", error);
+    return Fou.open();
+  }
+}
+
+/** Makes and removes a link: now is the time to find that the kernel cannot do it. */
+function tryLink(rtnl: RtNetlink, { port, ifnamePattern, kind }: KernelPlaneOptions): void {
+  const encap = { type: "fou", sport: port, dport: port, csum: false } as const;
+  const [, module] = KINDS[kind].modules;
+  const create = () =>
+    rtnl.createLink({
+      name: freeIfname(rtnl, ifnamePattern, new Set()),
+      kind: KINDS[kind].link,
+      tunnel: { remote: TEST_ADDRESS, ttl: TTL, pmtudisc: true, encap },
+    });
+  try {
+    rtnl.deleteLink(create());
+  } catch (error) {
+    if (hasCode(error, "EEXIST")) return; // another one is trying the same thing now
+    if (!hasCode(error, "EOPNOTSUPP")) throw error;
+    if (!loadModule(module)) throw new NoKernelPlaneError(module, error);
+    rtnl.deleteLink(create());
+  }
+}
+
+/** Opens the kernel's receive port, or takes over the one that an earlier run left behind. */
+function openPort(fou: Fou, options: KernelPlaneOptions): void {
+  const { port, kind } = options;
+  const { ipproto } = KINDS[kind];
+  try {
+    fou.add({ ...place(options), ipproto, type: "direct" });
+  } catch (error) {
+    if (!hasCode(error, "EADDRINUSE")) throw error;
+    const left = leftPort(fou, port);
+    if (left?.ipproto === ipproto && left.type === "direct") return;
+    throw new GretunError(
+      `cannot open UDP port ${port}: ${left ? "another FOU port" : "another program"} has it`,
+      `Choose another one with --port, or look with: ss -ulpn 'sport = :${port}'`,
+      { cause: error },
+    );
+  }
+}
+
+function leftPort(fou: Fou, port: number) {
+  return fou.ports().find((p) => p.port === port && p.family === 4);
+}
+
+/** The kernel plane whose port an earlier run left behind; undefined when there is none. */
+export function leftKernelPlane(port: number): "gre-fou" | "ipip-fou" | undefined {
+  try {
+    using fou = Fou.open();
+    const ipproto = leftPort(fou, port)?.ipproto;
+    return ipproto === 47 ? "gre-fou" : ipproto === 4 ? "ipip-fou" : undefined;
+  } catch (error) {
+    if (error instanceof NetlinkError) return undefined;
+    throw new GretunError(`cannot look at FOU ports: ${errorText(error)}`, "Run as root");
+  }
+}

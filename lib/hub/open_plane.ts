@@ -1,0 +1,35 @@
+/** The data plane that was asked for, or the best that this kernel has. */
+import type { Log } from "../edges.ts";
+import { errorText } from "../errors.ts";
+import { KernelPlane, NoKernelPlaneError } from "./kernel_plane.ts";
+import type { HubPlane, PlaneKind, PlaneOptions } from "./plane.ts";
+import type { Poller } from "../netlink.ts";
+
+/** `auto` is `kernel` where the kernel can, else user space. Throws `GretunError`. */
+export function openPlane(
+  kind: PlaneKind | "auto",
+  kernel: "gre-fou" | "ipip-fou",
+  { options, signalling, tokens, poller, log, openTun }: {
+    options: PlaneOptions;
+    signalling: "hub" | "not-ipv4";
+    tokens?: () => readonly Uint8Array[];
+    poller: Poller;
+    log: Log;
+    openTun: () => HubPlane;
+  },
+): HubPlane {
+  if (kind === "tun") return openTun();
+  try {
+    const extras = tokens ? { tokens } : {};
+    return KernelPlane.open({
+      ...options,
+      ...extras,
+      kind: kind === "auto" ? kernel : kind,
+      signalling,
+    }, poller);
+  } catch (error) {
+    if (kind !== "auto" || !(error instanceof NoKernelPlaneError)) throw error;
+    log.info("no kernel plane here, using user space", { reason: errorText(error) });
+    return openTun();
+  }
+}

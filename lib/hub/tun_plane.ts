@@ -1,0 +1,222 @@
+/**
+ * The user-space plane: a TUN device for each link and one UDP socket. Signalling goes to a raw
+ * socket beside it: a flood of it fills that socket's queue, not the one that data waits in.
+ */
+import { type Endpoint, equalEndpoints } from "../addr.ts";
+import type { LinkCounters, LinkState } from "../dataplane/mod.ts";
+import { errorText, GretunError } from "../errors.ts";
+import {
+  endpointOf,
+  loadModule,
+  type Poller,
+  RawUdpSocket,
+  RtNetlink,
+  type SockAddr,
+  sockAddrOf,
+  SystemError,
+  tryTun,
+  TunDevice,
+  UdpSocket,
+} from "../netlink.ts";
+import { freeIfname, ownerAlias, setAddresses, wayMtu } from "./addresses.ts";
+import { isIpPacket, SourceFilter } from "./inner.ts";
+import type { DataCodec, HubLink, HubPlane, PlaneOptions } from "./plane.ts";
+
+export interface TunPlaneOptions extends PlaneOptions {
+  /** What goes to the raw socket; none: everything is for the codec. */
+  signalling?: "hub" | "not-ipv4";
+  allowFragments?: boolean;
+}
+
+interface TunLink {
+  device: TunDevice;
+  ifindex: number;
+  link: HubLink;
+  to: SockAddr;
+  filter: SourceFilter | undefined;
+}
+
+export class TunPlane implements HubPlane {
+  readonly kind = "tun";
+  readonly #options: TunPlaneOptions;
+  readonly #codec: DataCodec;
+  readonly #poller: Poller;
+  readonly #rtnl: RtNetlink;
+  readonly #socket: UdpSocket;
+  readonly #raw: RawUdpSocket | undefined;
+  readonly #links = new Map<string, TunLink>();
+  readonly #ifnames = new Set<string>();
+
+  /** Throws `GretunError` for a kernel without TUN and for a port that is taken. */
+  static open(options: TunPlaneOptions, codec: DataCodec, poller: Poller): TunPlane {
+    ensureTun();
+    return new TunPlane(options, codec, poller);
+  }
+
+  private constructor(options: TunPlaneOptions, codec: DataCodec, poller: Poller) {
+    this.#options = options;
+    this.#codec = codec;
+    this.#poller = poller;
+    const { signalling, bind, allowFragments = false } = options;
+    const bound = bind ? { bind } : {};
+    using stack = new DisposableStack();
+    this.#rtnl = stack.use(RtNetlink.open());
+    this.#socket = stack.use(openSocket(options.port, () =>
+      UdpSocket.open(
+        {
+          port: options.port,
+          allowFragments,
+          ...bound,
+          ...(signalling ? { without: signalling } : {}),
+        },
+        poller,
+        (bytes, source) => this.#take(bytes, source),
+      )));
+    if (signalling) {
+      const raw = { signalling, ...bound, checksum: signalling === "hub" };
+      this.#raw = stack.use(RawUdpSocket.open(this.port, poller, options.onSignal, raw));
+    }
+    stack.move();
+  }
+
+  get port(): number {
+    return this.#socket.port;
+  }
+
+  send(bytes: Uint8Array, to: Endpoint): void {
+    if (this.#raw) this.#raw.send(bytes, to);
+    else this.#socket.send(bytes, sockAddrOf(to));
+  }
+
+  setLink(link: HubLink): LinkState {
+    const mtu = this.#options.mtu ??
+      wayMtu(this.#rtnl, link.endpoint.ip, this.#codec.overheadBytes);
+    const known = this.#present(link.name);
+    const tun = known ?? this.#create(link);
+    try {
+      this.#rtnl.changeLink(tun.ifindex, { mtu, up: true });
+      setAddresses(this.#rtnl, tun.ifindex, link, !known);
+    } catch (error) {
+      if (!known) this.removeLink(link.name);
+      throw error;
+    }
+    if (!equalEndpoints(tun.link.endpoint, link.endpoint)) tun.to = sockAddrOf(link.endpoint);
+    tun.link = link;
+    tun.filter = link.sources && new SourceFilter(link.sources);
+    return { ifname: tun.device.name, mtu };
+  }
+
+  removeLink(name: string): void {
+    const tun = this.#links.get(name);
+    if (!tun) return;
+    this.#links.delete(name);
+    this.#ifnames.delete(tun.device.name);
+    tun.device[Symbol.dispose]();
+  }
+
+  refresh(): void {}
+
+  missingLinks(): string[] {
+    const present = new Set(this.#rtnl.links().map(({ ifindex }) => ifindex));
+    return [...this.#links].filter(([, { ifindex }]) => !present.has(ifindex)).map(([name]) =>
+      name
+    );
+  }
+
+  counters(): Map<string, LinkCounters> {
+    const stats = new Map(this.#rtnl.links().map((link) => [link.ifindex, link.stats]));
+    return new Map([...this.#links].flatMap(([name, { ifindex }]) => {
+      const found = stats.get(ifindex);
+      return found ? [[name, found]] : [];
+    }));
+  }
+
+  /** TUN devices end with the process that made them. */
+  adopted(): [] {
+    return [];
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const name of [...this.#links.keys()]) this.removeLink(name);
+    this.#raw?.[Symbol.dispose]();
+    this.#socket[Symbol.dispose]();
+    this.#rtnl[Symbol.dispose]();
+  }
+
+  /** The link's device; one that somebody removed is let go of. */
+  #present(name: string): TunLink | undefined {
+    const tun = this.#links.get(name);
+    if (!tun || this.#rtnl.link(tun.ifindex)) return tun;
+    this.removeLink(name);
+    return undefined;
+  }
+
+  #create(link: HubLink): TunLink {
+    const { ifnamePattern, owner, port } = this.#options;
+    const ifname = freeIfname(this.#rtnl, ifnamePattern, this.#ifnames);
+    const device = TunDevice.open(ifname, this.#poller, (inner) => this.#forward(tun, inner));
+    const { ifindex } = this.#rtnl.link(device.name)!;
+    const tun: TunLink = {
+      device,
+      ifindex,
+      link,
+      to: sockAddrOf(link.endpoint),
+      filter: undefined,
+    };
+    this.#links.set(link.name, tun);
+    this.#ifnames.add(device.name);
+    this.#rtnl.changeLink(ifindex, { alias: ownerAlias(owner, port, link.name) });
+    return tun;
+  }
+
+  #forward(tun: TunLink, inner: Uint8Array): void {
+    const bytes = this.#codec.encode(tun.link.name, inner);
+    if (bytes) this.#socket.send(bytes, tun.to);
+  }
+
+  #take(bytes: Uint8Array, source: SockAddr): void {
+    const packet = this.#codec.decode(bytes, source);
+    if (!packet) return;
+    const tun = this.#links.get(packet.name);
+    if (!tun) return;
+    if (!isIpPacket(packet.inner)) return this.#options.onRefused("not-ip");
+    if (tun.filter?.allows(packet.inner) === false) {
+      return this.#options.onRefused("wrong-inner-address");
+    }
+    tun.device.write(packet.inner);
+  }
+}
+
+/** Datagrams of a link whose packets are told by where they come from. */
+export function sourceText(source: SockAddr): string {
+  const { ip, port } = endpointOf(source);
+  return `${ip} ${port}`;
+}
+
+/** Links are made later, so now is the time to find that this kernel cannot. */
+function ensureTun(): void {
+  try {
+    tryTun();
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    if (["ENOENT", "ENODEV"].includes(error.code) && loadModule("tun")) return tryTun();
+    throw new GretunError(
+      `no user-space tunnels here: ${errorText(error)}`,
+      "Run: modprobe tun; or give the container the device /dev/net/tun",
+      { cause: error },
+    );
+  }
+}
+
+function openSocket(port: number, open: () => UdpSocket): UdpSocket {
+  try {
+    return open();
+  } catch (cause) {
+    if (!(cause instanceof SystemError)) throw cause;
+    throw new GretunError(
+      `cannot open UDP port ${port}: ${errorText(cause)}`,
+      `Choose another one with --port, or look with: ss -ulpn 'sport = :${port}'`,
+      { cause },
+    );
+  }
+}
