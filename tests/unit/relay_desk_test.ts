@@ -342,3 +342,26 @@ Deno.test("a hint: to data that is no shorter, so many a second, with a nonce fo
   const hints = await Promise.all(Array.from({ length: 50 }, () => hint()));
   strictEqual(hints.filter((each) => each).length, 10);
 });
+
+Deno.test("requests that were tampered with anywhere change nothing", async () => {
+  const bench = new Bench();
+  await bench.ask(MAIN);
+  await bench.ask(RELAYED);
+  let seed = 1;
+  const next = (below: number) => {
+    seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31;
+    return Math.floor(seed / 2 ** 31 * below);
+  };
+  for (let i = 0; i < 300; i++) {
+    bench.nowMs += 50;
+    const forged = await bench.request(RELAYED);
+    const before = bench.state();
+    for (let changes = next(3); changes >= 0; changes--) {
+      forged[next(forged.length)]! ^= 1 + next(255);
+    }
+    const bytes = next(4) === 0 ? forged.subarray(0, next(forged.length)) : forged;
+    const { result } = await bench.send(bytes, RELAYED);
+    ok(result !== "bound" && result !== "allocated", `${i}: ${result}`);
+    strictEqual(bench.state(), before, `${i}: ${result}`);
+  }
+});
