@@ -10,8 +10,16 @@ export const RTM_GETADDR = 22;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_BROADCAST = 4;
+/** Of IPv6: made to be used for a while, so that hosts are not recognised by it (RFC 8981). */
+const IFA_F_TEMPORARY = 0x01;
 /** Skip duplicate address detection: a tunnel's address is nobody else's. */
 const IFA_F_NODAD = 0x02;
+const IFA_F_DADFAILED = 0x08;
+/** Not for new connections: its preferred lifetime is over. */
+const IFA_F_DEPRECATED = 0x20;
+/** Duplicate address detection is under way. */
+const IFA_F_TENTATIVE = 0x40;
+const NOT_LASTING = IFA_F_TEMPORARY | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE;
 
 export interface InterfaceAddress {
   ifindex: number;
@@ -24,6 +32,8 @@ export interface InterfaceAddress {
   broadcast?: Ip;
   /** Link-local of IPv6, made by the kernel when the link came up: nobody asked for it. */
   isAutomatic?: true;
+  /** Of IPv6: temporary, deprecated, or not known to be this host's alone. */
+  isNotLasting?: true;
 }
 
 /** `struct ifaddrmsg`: family, prefix length, flags, scope, ifindex; 8 bytes. Then attributes. */
@@ -59,6 +69,7 @@ export function decodeAddress(payload: Uint8Array): InterfaceAddress | undefined
     ...(peer === localIp ? {} : { peer }),
     ...(broadcast ? { broadcast: ipFromBytes(broadcast) } : {}),
     ...(isAutomatic(localIp, flags) ? { isAutomatic: true } : {}),
+    ...(familyOf(localIp) === 6 && (flags & NOT_LASTING) !== 0 ? { isNotLasting: true } : {}),
   };
 }
 

@@ -7,6 +7,11 @@ const RTNLGRP_LINK = 1;
 const RTNLGRP_IPV4_IFADDR = 5;
 const RTNLGRP_IPV4_ROUTE = 7;
 const RTNLGRP_IPV6_IFADDR = 9;
+const RTNLGRP_IPV6_ROUTE = 11;
+const GROUPS = [
+  ...[RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE],
+  ...[RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE],
+];
 
 export class LinkMonitor implements Disposable {
   readonly #socket: Fd;
@@ -18,8 +23,7 @@ export class LinkMonitor implements Disposable {
   }
 
   private constructor(poller: Poller, onChange: () => void) {
-    const groups = [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR];
-    this.#socket = openNetlinkSocket(NETLINK_ROUTE, groups);
+    this.#socket = openNetlinkSocket(NETLINK_ROUTE, GROUPS);
     const buffer = new Uint8Array(65_536);
     this.#watch = poller.add(this.#socket.fd, () => {
       const { fd } = this.#socket;

@@ -2,23 +2,26 @@
  * A raw socket beside a UDP port that the kernel's FOU owns: gets a copy of every STUN and disco
  * datagram to that port before the kernel's own demultiplexing, and sends from that port.
  */
-import { type Endpoint, familyOf, type Ip, ipBytes, ipFromBytes } from "../addr.ts";
+import { type Endpoint, type Family, familyOf, type Ip, ipBytes, ipFromBytes } from "../addr.ts";
 import { concatBytes, Reader, Writer } from "../bytes.ts";
 import { onesComplementSum } from "../checksum.ts";
 import type { Datagram } from "../edges.ts";
 import {
   AF_INET,
+  AF_INET6,
   check,
   checkAgain,
   type Fd,
   libc,
   MSG_DONTWAIT,
   openSocket,
+  parseSockaddr,
   parseSockaddrIn,
   setIntOption,
   SOCK_DGRAM,
   SOCK_RAW,
   sockaddrIn,
+  sockaddrIn6,
   SOL_SOCKET,
 } from "./libc.ts";
 import type { Poller } from "./poll.ts";
@@ -26,88 +29,109 @@ import { attachFilter, DEAF_FILTER, type Signalling, signallingFilter } from "./
 
 const IPPROTO_UDP = 17;
 const SO_RCVBUF = 8;
-const IPPROTO_IP = 0;
-const IP_TTL = 2;
+const IPPROTO_IPV6 = 41;
+const IPV6_CHECKSUM = 7;
+/** How each family names the option of a packet's TTL (linux/in.h, linux/in6.h). */
+const HOPS = {
+  4: { level: 0, option: 2 }, // IPPROTO_IP, IP_TTL
+  6: { level: IPPROTO_IPV6, option: 16 }, // IPV6_UNICAST_HOPS
+} as const;
 /** As an option: back to the system's. */
 const DEFAULT_TTL = -1;
+const SOCKADDR_LENGTH = 28;
 const RECEIVE_BUFFER = 1024 * 1024;
 const UDP_HEADER = 8;
-const UDP_CHECKSUM = 6;
+/** Of the checksum in a UDP header. */
+const CHECKSUM_OFFSET = 6;
 /** So that a flood on this socket does not starve the rest of the process. */
 const MAX_BATCH = 64;
 
 export interface RawUdpOptions {
+  /** Of what is read and sent; 4 unless told. */
+  family?: Family;
   /** What is read; disco and STUN unless told. */
   signalling?: Signalling;
-  /** Reads what comes to this address only, and sends from it. */
+  /** Reads what comes to this address of the family only, and sends from it. */
   bind?: Ip;
-  /** Checksums of what is sent; on unless told. */
+  /** Checksums of what is sent over IPv4; on unless told. */
   checksum?: boolean;
 }
 
-/** Sends UDP datagrams from a port that another socket, or the kernel, has. */
+/** Sends UDP datagrams of one family from a port that another socket, or the kernel, has. */
 export class RawUdpSender implements Disposable {
   readonly #port: number;
+  readonly #family: Family;
   readonly #bound: Uint8Array | undefined;
   readonly #checksum: boolean;
   readonly #socket: Fd;
-  /** Told nothing and asked for the source address that a destination would get. */
-  readonly #sources = openSocket(AF_INET, SOCK_DGRAM, 0);
+  /** Of IPv4: told nothing and asked for the source address that a destination would get. */
+  readonly #sources: Fd | undefined;
 
   /** Needs CAP_NET_RAW; throws `SystemError`. */
-  static open(port: number): RawUdpSender {
-    const socket = openRawSocket(DEAF_FILTER);
-    return new RawUdpSender(port, socket);
+  static open(port: number, family: Family = 4): RawUdpSender {
+    return new RawUdpSender(port, openRawSocket(family, DEAF_FILTER), { family });
   }
 
-  constructor(port: number, socket: Fd, { bind, checksum = true }: RawUdpOptions = {}) {
+  constructor(port: number, socket: Fd, options: RawUdpOptions = {}) {
+    const { family = 4, bind, checksum = true } = options;
+    this.#family = family;
     this.#bound = bind && ipBytes(bind);
     this.#checksum = checksum;
     this.#port = port;
     this.#socket = socket;
+    this.#sources = family === 4 ? openSocket(AF_INET, SOCK_DGRAM, 0) : undefined;
   }
 
   [Symbol.dispose](): void {
     this.#socket[Symbol.dispose]();
-    this.#sources[Symbol.dispose]();
+    this.#sources?.[Symbol.dispose]();
   }
 
-  /** A datagram that cannot be sent (no route, no buffer) is lost. IPv4 only. */
+  /**
+   * A datagram that cannot be sent (no route, no buffer, the other family) is lost. `ttl` is the
+   * hop limit of IPv6.
+   */
   send(payload: Uint8Array, to: Endpoint, ttl?: number): void {
-    if (familyOf(to.ip) !== 4) return;
-    const destination = ipBytes(to.ip);
-    const source = this.#bound ?? this.#sourceFor(destination);
-    if (!source) return;
-    const packet = encodeUdp(payload, { ip: source, port: this.#port }, {
-      ip: destination,
-      port: to.port,
-    });
-    if (!this.#checksum) packet.fill(0, UDP_CHECKSUM, UDP_CHECKSUM + 2);
+    if (familyOf(to.ip) !== this.#family) return;
+    const packet = this.#encode(payload, { ip: ipBytes(to.ip), port: to.port });
+    if (!packet) return;
     // For a raw socket the port in the address is the protocol's, which is 0.
-    const address = sockaddrIn(destination, 0);
+    const address = sockaddr(to.ip, 0);
     const { fd } = this.#socket;
-    if (ttl !== undefined) setIntOption(fd, IPPROTO_IP, IP_TTL, ttl);
-    libc().sendto(fd, packet, BigInt(packet.length), MSG_DONTWAIT, address, 16);
-    if (ttl !== undefined) setIntOption(fd, IPPROTO_IP, IP_TTL, DEFAULT_TTL);
+    const { level, option } = HOPS[this.#family];
+    if (ttl !== undefined) setIntOption(fd, level, option, ttl);
+    libc().sendto(fd, packet, BigInt(packet.length), MSG_DONTWAIT, address, address.length);
+    if (ttl !== undefined) setIntOption(fd, level, option, DEFAULT_TTL);
   }
 
-  /** The address that the kernel would send from, by connecting a socket that sends nothing. */
-  #sourceFor(destination: Uint8Array): Uint8Array | undefined {
-    const fd = this.#sources.fd;
-    // Connecting to AF_UNSPEC undoes the last one; a connected socket would keep its source.
-    libc().connect(fd, new Uint8Array(16), 16);
-    if (libc().connect(fd, sockaddrIn(destination, 9), 16) === -1) return undefined;
-    const name = new Uint8Array(16);
-    const length = new Writer("host").u32(name.length).finish();
-    if (libc().getsockname(fd, name, length) === -1) return undefined;
-    return parseSockaddrIn(name).ip;
+  /** The kernel fills in the checksum of IPv6 (IPV6_CHECKSUM), which takes the source address. */
+  #encode(payload: Uint8Array, to: UdpAddress): Uint8Array<ArrayBuffer> | undefined {
+    const ports = { source: this.#port, destination: to.port };
+    if (!this.#sources || !this.#checksum) {
+      return concatBytes(encodeUdpHeader(ports, payload.length, 0), payload);
+    }
+    const source = this.#bound ?? sourceFor(this.#sources, to.ip);
+    return source && encodeUdp(payload, { ip: source, port: this.#port }, to);
   }
 }
 
-function openRawSocket(filter: Uint8Array<ArrayBuffer>): Fd {
-  const socket = openSocket(AF_INET, SOCK_RAW, IPPROTO_UDP);
+/** The IPv4 address that the kernel would send from, by connecting a socket that sends nothing. */
+function sourceFor({ fd }: Fd, destination: Uint8Array): Uint8Array | undefined {
+  // Connecting to AF_UNSPEC undoes the last one; a connected socket would keep its source.
+  libc().connect(fd, new Uint8Array(16), 16);
+  if (libc().connect(fd, sockaddrIn(destination, 9), 16) === -1) return undefined;
+  const name = new Uint8Array(16);
+  const length = new Writer("host").u32(name.length).finish();
+  if (libc().getsockname(fd, name, length) === -1) return undefined;
+  return parseSockaddrIn(name).ip;
+}
+
+function openRawSocket(family: Family, filter: Uint8Array<ArrayBuffer>): Fd {
+  const socket = openSocket(family === 4 ? AF_INET : AF_INET6, SOCK_RAW, IPPROTO_UDP);
   try {
     attachFilter(socket.fd, filter);
+    // Made for what is sent, and looked at for what arrives.
+    if (family === 6) setIntOption(socket.fd, IPPROTO_IPV6, IPV6_CHECKSUM, CHECKSUM_OFFSET);
     return socket;
   } catch (error) {
     socket[Symbol.dispose]();
@@ -115,7 +139,13 @@ function openRawSocket(filter: Uint8Array<ArrayBuffer>): Fd {
   }
 }
 
+function sockaddr(ip: Ip, port: number): Uint8Array<ArrayBuffer> {
+  return familyOf(ip) === 4 ? sockaddrIn(ipBytes(ip), port) : sockaddrIn6(ipBytes(ip), port);
+}
+
+/** Receives of one family, and sends as {@link RawUdpSender} does. */
 export class RawUdpSocket implements Disposable {
+  readonly #family: Family;
   readonly #socket: Fd;
   readonly #sender: RawUdpSender;
   readonly #buffer = new Uint8Array(65_536);
@@ -130,10 +160,11 @@ export class RawUdpSocket implements Disposable {
     onDatagram: (datagram: Datagram) => void,
     options: RawUdpOptions = {},
   ): RawUdpSocket {
-    const socket = openRawSocket(signallingFilter(options.signalling ?? "disco", port));
+    const { family = 4, signalling = "disco" } = options;
+    const socket = openRawSocket(family, signallingFilter(signalling, port, family));
     try {
       if (options.bind) {
-        const address = sockaddrIn(ipBytes(options.bind), 0);
+        const address = sockaddr(options.bind, 0);
         check("bind", libc().bind(socket.fd, address, address.length));
       }
       setIntOption(socket.fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER);
@@ -149,6 +180,7 @@ export class RawUdpSocket implements Disposable {
     onDatagram: (datagram: Datagram) => void;
     options: RawUdpOptions;
   }) {
+    this.#family = options.family ?? 4;
     this.#socket = socket;
     this.#sender = new RawUdpSender(port, socket, options);
     this.#onDatagram = onDatagram;
@@ -167,14 +199,21 @@ export class RawUdpSocket implements Disposable {
   }
 
   #drain(): void {
+    const address = new Uint8Array(SOCKADDR_LENGTH);
+    const addressLength = new Writer("host").u32(address.length).finish();
     // A datagram can make its reader close the socket.
     for (let i = 0; i < MAX_BATCH && !this.#closed; i++) {
       const { fd } = this.#socket;
       const size = BigInt(this.#buffer.length);
-      const result = libc().recvfrom(fd, this.#buffer, size, MSG_DONTWAIT, null, null);
+      // For a wrong checksum of IPv6 the kernel says "would block"; poll tells of what is behind it.
+      const result = libc()
+        .recvfrom(fd, this.#buffer, size, MSG_DONTWAIT, address, addressLength);
       const length = checkAgain("recvfrom", result);
       if (length === undefined) return;
-      const datagram = decodeIpUdp(this.#buffer.subarray(0, length));
+      const packet = this.#buffer.subarray(0, length);
+      const datagram = this.#family === 4
+        ? decodeIpUdp(packet)
+        : decodeUdp(packet, parseSockaddr(address).ip);
       if (datagram) this.#onDatagram(datagram);
     }
   }
@@ -185,19 +224,38 @@ interface UdpAddress {
   port: number;
 }
 
-/** UDP header (RFC 768) and payload, with checksum. */
+/** UDP header (RFC 768) and payload over IPv4, with checksum. */
 export function encodeUdp(
   payload: Uint8Array,
   source: UdpAddress,
   destination: UdpAddress,
 ): Uint8Array<ArrayBuffer> {
+  const ports = { source: source.port, destination: destination.port };
+  const header = (checksum: number) => encodeUdpHeader(ports, payload.length, checksum);
   const length = UDP_HEADER + payload.length;
-  const header = (checksum: number) =>
-    new Writer("network", UDP_HEADER)
-      .u16(source.port).u16(destination.port).u16(length).u16(checksum).finish();
   const pseudoHeader = encodePseudoHeader(source.ip, destination.ip, length);
   const sum = ~onesComplementSum(concatBytes(pseudoHeader, header(0), payload)) & 0xffff;
   return concatBytes(header(sum || 0xffff), payload);
+}
+
+function encodeUdpHeader(
+  ports: { source: number; destination: number },
+  payloadLength: number,
+  checksum: number,
+): Uint8Array<ArrayBuffer> {
+  return new Writer("network", UDP_HEADER)
+    .u16(ports.source).u16(ports.destination).u16(UDP_HEADER + payloadLength).u16(checksum)
+    .finish();
+}
+
+/** A UDP datagram whose checksum the kernel has looked at; undefined when it is cut short. */
+export function decodeUdp(packet: Uint8Array, source: Ip): Datagram | undefined {
+  if (packet.length < UDP_HEADER) return undefined;
+  const reader = new Reader(packet, "network");
+  const port = reader.u16();
+  const length = reader.skip(2).u16();
+  if (length < UDP_HEADER || length > packet.length) return undefined;
+  return { bytes: packet.slice(UDP_HEADER, length), from: { ip: source, port } };
 }
 
 /**
@@ -210,19 +268,15 @@ export function decodeIpUdp(packet: Uint8Array): Datagram | undefined {
   const headerLength = ((packet[0] ?? 0) & 0xf) * 4;
   if (headerLength < 20 || packet.length < headerLength + UDP_HEADER) return undefined;
   const udp = packet.subarray(headerLength);
-  const reader = new Reader(udp, "network");
-  const port = reader.u16();
-  reader.skip(2);
-  const length = reader.u16();
-  const checksum = reader.u16();
-  if (length < UDP_HEADER || length > udp.length) return undefined;
   const [source, destination] = [packet.subarray(12, 16), packet.subarray(16, 20)];
-  const datagram = udp.subarray(0, length);
+  const datagram = decodeUdp(udp, ipFromBytes(source));
+  if (!datagram) return undefined;
+  const length = UDP_HEADER + datagram.bytes.length;
+  const checksum = new Reader(udp, "network").skip(CHECKSUM_OFFSET).u16();
   const pseudoHeader = encodePseudoHeader(source, destination, length);
   const isWhole = checksum === 0 || checksum === onesComplementSum(pseudoHeader) ||
-    onesComplementSum(concatBytes(pseudoHeader, datagram)) === 0xffff;
-  if (!isWhole) return undefined;
-  return { bytes: datagram.slice(UDP_HEADER), from: { ip: ipFromBytes(source), port } };
+    onesComplementSum(concatBytes(pseudoHeader, udp.subarray(0, length))) === 0xffff;
+  return isWhole ? datagram : undefined;
 }
 
 /** Addresses, protocol and length, as RFC 768 sums them. */

@@ -2,6 +2,7 @@
  * Classic BPF filters (linux/filter.h, linux/bpf_common.h) that tell signalling from data on one
  * UDP port, so that each goes to the socket that is for it and to no other.
  */
+import type { Family } from "../addr.ts";
 import { Writer } from "../bytes.ts";
 import { setOption, SOL_SOCKET } from "./libc.ts";
 
@@ -39,11 +40,15 @@ const HUB_MAGIC = 0xe7677274;
 /** Nothing passes: for a socket that only sends. */
 export const DEAF_FILTER = assemble([[RET, 0, 0, DROP]]);
 
-/** For a raw socket, which sees the IP header: signalling to `port` only. */
-export function signallingFilter(signalling: Signalling, port: number): Uint8Array<ArrayBuffer> {
+/** For a raw socket, which sees the header of IPv4 but not of IPv6: signalling to `port` only. */
+export function signallingFilter(
+  signalling: Signalling,
+  port: number,
+  family: Family = 4,
+): Uint8Array<ArrayBuffer> {
   const rest = isSignalling(signalling, [RET, 0, 0, ACCEPT], [RET, 0, 0, DROP]);
   return assemble([
-    [LDX_MSH, 0, 0, 0],
+    [family === 4 ? LDX_MSH : LDX_IMM, 0, 0, 0],
     [LD_H_IND, 0, 0, 2],
     [JEQ_K, 1, 0, port],
     [RET, 0, 0, DROP],

@@ -1,8 +1,9 @@
 /** The netlink room against the real kernel, in namespaces that each test makes and removes. */
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { cpuUsage } from "node:process";
-import { parseCidr, parseEndpoint, parseIp } from "../../lib/addr.ts";
-import { fromHex } from "../../lib/bytes.ts";
+import { type Ip, parseCidr, parseEndpoint, parseIp } from "../../lib/addr.ts";
+import { concatBytes, fromHex } from "../../lib/bytes.ts";
+import { onesComplementSum } from "../../lib/checksum.ts";
 import type { Datagram } from "../../lib/edges.ts";
 import {
   bindAbstractLock,
@@ -12,6 +13,7 @@ import {
   LinkMonitor,
   NetlinkError,
   Poller,
+  RawUdpSender,
   RawUdpSocket,
   RtNetlink,
   TunDevice,
@@ -35,12 +37,16 @@ async function inNamespaces(count: number, body: (...netns: Fd[]) => Promise<voi
 
 const openIn = (netns: Fd) => withNetns(netns, () => RtNetlink.open());
 
-/** Two namespaces joined by a veth pair, 10.9.0.1 and 10.9.0.2, with loopback up. */
+/** Of the two ends of {@link joined}. */
+const IPS = { 4: ["10.9.0.1", "10.9.0.2"], 6: ["2001:db8::1", "2001:db8::2"] } as const;
+
+/** Two namespaces joined by a veth pair, with loopback up. */
 async function joined(a: RtNetlink, b: RtNetlink, b_netns: Fd): Promise<void> {
   a.createLink({ name: "v0", kind: "veth", peerName: "v0", peerNetnsFd: b_netns.fd });
-  for (const [rtnl, ip] of [[a, "10.9.0.1"], [b, "10.9.0.2"]] as const) {
+  for (const [i, rtnl] of [a, b].entries()) {
     const { ifindex } = rtnl.link("v0")!;
-    rtnl.addAddress({ ifindex, local: parseIp(ip), prefixLength: 24 });
+    rtnl.addAddress({ ifindex, local: parseIp(IPS[4][i]!), prefixLength: 24 });
+    rtnl.addAddress({ ifindex, local: parseIp(IPS[6][i]!), prefixLength: 64 });
     rtnl.changeLink(ifindex, { up: true });
     rtnl.changeLink(rtnl.link("lo")!.ifindex, { up: true });
   }
@@ -161,47 +167,123 @@ Deno.test("withNetns() puts sockets and processes into the namespace, and comes 
     using _outside = listen(undefined, "127.0.0.1", 7777);
   }));
 
-Deno.test("RawUdpSocket gets STUN and disco of its port, and nothing else", () =>
+for (const family of [4, 6] as const) {
+  const [near, far] = IPS[family].map((ip) => parseIp(ip)) as [Ip, Ip];
+
+  Deno.test(`RawUdpSocket of IPv${family} gets STUN and disco of its port, and nothing else`, () =>
+    inNamespaces(2, async (a, b) => {
+      using rtnlA = openIn(a);
+      using rtnlB = openIn(b);
+      await joined(rtnlA, rtnlB, b);
+      await using poller = new Poller();
+      const got: Datagram[] = [];
+      const take = (datagram: Datagram) => got.push(datagram);
+      using receiver = withNetns(b, () => RawUdpSocket.open(7777, poller, take, { family }));
+      using sender = withNetns(a, () => RawUdpSocket.open(8888, poller, () => {}, { family }));
+      const disco = fromHex("5453f09f92ac" + "11".repeat(60));
+      const stun = fromHex("000100002112a442" + "22".repeat(12));
+      const to = { ip: far, port: 7777 };
+      await until("the first datagram", () => {
+        sender.send(disco, to);
+        return got.length > 0;
+      });
+      await new Promise((resolve) => setTimeout(resolve, 100)); // the repeats
+      got.length = 0;
+      sender.send(fromHex("20000800deadbeef4500" + "00".repeat(40)), to); // GRE
+      sender.send(disco, { ip: far, port: 7778 });
+      sender.send(disco.subarray(0, 5), to);
+      sender.send(stun, to);
+      await until("STUN", () => got.length > 0);
+      deepStrictEqual(got, [{ bytes: stun, from: { ip: near, port: 8888 } }]);
+      got.length = 0;
+      // An ordinary socket leaves the checksum to the network card, and here there is none.
+      using ordinary = listen(a, near, 9999);
+      await ordinary.socket.send(disco, { transport: "udp", hostname: far, port: 7777 });
+      await until("disco", () => got.length > 0);
+      deepStrictEqual(got, [{ bytes: disco, from: { ip: near, port: 9999 } }]);
+      // No route, or the other family: lost, not an error.
+      receiver.send(disco, parseEndpoint("192.0.2.1:1"));
+      receiver.send(disco, parseEndpoint("[2001:db8:1::1]:1"));
+    }));
+
+  Deno.test(`RawUdpSocket of IPv${family} sends datagrams that an ordinary socket takes`, () =>
+    inNamespaces(2, async (a, b) => {
+      using rtnlA = openIn(a);
+      using rtnlB = openIn(b);
+      await joined(rtnlA, rtnlB, b);
+      await using poller = new Poller();
+      using ordinary = listen(b, far, 9999);
+      using sender = withNetns(a, () => RawUdpSocket.open(7777, poller, () => {}, { family }));
+      for (const length of [0, 1, 2, 333, 1400]) {
+        const payload = crypto.getRandomValues(new Uint8Array(length));
+        sender.send(payload, { ip: far, port: 9999 });
+        const [bytes, from] = await ordinary.socket.receive();
+        deepStrictEqual(bytes, payload);
+        strictEqual((from as Deno.NetAddr).port, 7777);
+      }
+    }));
+}
+
+Deno.test("RawUdpSocket of IPv6 drops what has a wrong checksum or none, and goes on", () =>
   inNamespaces(2, async (a, b) => {
     using rtnlA = openIn(a);
     using rtnlB = openIn(b);
     await joined(rtnlA, rtnlB, b);
     await using poller = new Poller();
     const got: Datagram[] = [];
-    using receiver = withNetns(b, () => RawUdpSocket.open(7777, poller, (d) => got.push(d)));
-    using sender = withNetns(a, () => RawUdpSocket.open(8888, poller, () => {}));
-    const disco = fromHex("5453f09f92ac" + "11".repeat(60));
-    const stun = fromHex("000100002112a442" + "22".repeat(12));
-    const to = parseEndpoint("10.9.0.2:7777");
-    await until("the first datagram", () => {
-      sender.send(disco, to);
-      return got.length > 0;
+    const take = (datagram: Datagram) => got.push(datagram);
+    using _receiver = withNetns(b, () => RawUdpSocket.open(7777, poller, take, { family: 6 }));
+    await using tun = new AsyncDisposableStack();
+    // Packets made by hand come in by a TUN device.
+    const device = tun.use(withNetns(b, () => TunDevice.open("tun7", poller, () => {})));
+    const { ifindex } = rtnlB.link("tun7")!;
+    rtnlB.changeLink(ifindex, { up: true });
+    rtnlB.addAddress({ ifindex, local: parseIp("2001:db8:7::2"), prefixLength: 64 });
+    const header = "60000000004c1140" + "20010db8000700000000000000000001" +
+      "20010db8000700000000000000000002";
+    const disco = "5453f09f92ac" + "11".repeat(62);
+    // What comes with another checksum has another last byte.
+    const packet = (checksum: string, last = "12") =>
+      fromHex(`${header}22b81e61004c${checksum}${disco}`.replace(/..$/, last));
+    const udp = packet("0000", "11").subarray(40);
+    const pseudoHeader = fromHex(header.slice(16) + "0000004c" + "00000011");
+    const sum = ~onesComplementSum(concatBytes(pseudoHeader, udp)) & 0xffff;
+    const right = sum.toString(16).padStart(4, "0");
+    // The kernel takes up a new address a moment later.
+    await until("the one that is right", () => {
+      for (const checksum of ["0000", "1234"]) device.write(packet(checksum));
+      device.write(packet(right, "11"));
+      return got.length > 2;
     });
-    await new Promise((resolve) => setTimeout(resolve, 100)); // the repeats
-    got.length = 0;
-    sender.send(fromHex("20000800deadbeef4500" + "00".repeat(40)), to); // GRE
-    sender.send(disco, parseEndpoint("10.9.0.2:7778"));
-    sender.send(disco.subarray(0, 5), to);
-    sender.send(stun, to);
-    await until("STUN", () => got.length > 0);
-    deepStrictEqual(got, [{ bytes: stun, from: parseEndpoint("10.9.0.1:8888") }]);
-    receiver.send(disco, parseEndpoint("192.0.2.1:1")); // no route: lost, not an error
+    const expected = { bytes: fromHex(disco), from: parseEndpoint("[2001:db8:7::1]:8888") };
+    deepStrictEqual(got, got.map(() => expected));
   }));
 
-Deno.test("RawUdpSocket sends datagrams that an ordinary socket takes", () =>
-  inNamespaces(2, async (a, b) => {
-    using rtnlA = openIn(a);
-    using rtnlB = openIn(b);
-    await joined(rtnlA, rtnlB, b);
+Deno.test("RawUdpSender sets the TTL or hop limit of one datagram", () =>
+  inNamespaces(1, async (netns) => {
+    using rtnl = openIn(netns);
     await using poller = new Poller();
-    using far = listen(b, "10.9.0.2", 9999);
-    using sender = withNetns(a, () => RawUdpSocket.open(7777, poller, () => {}));
-    for (const length of [0, 1, 2, 333, 1400]) {
-      const payload = crypto.getRandomValues(new Uint8Array(length));
-      sender.send(payload, parseEndpoint("10.9.0.2:9999"));
-      const [bytes, from] = await far.socket.receive();
-      deepStrictEqual(bytes, payload);
-      strictEqual((from as Deno.NetAddr).port, 7777);
+    const got: Uint8Array[] = [];
+    using _device = withNetns(
+      netns,
+      () => TunDevice.open("tun7", poller, (packet) => got.push(packet.slice())),
+    );
+    const { ifindex } = rtnl.link("tun7")!;
+    rtnl.changeLink(ifindex, { up: true });
+    for (const [i, prefixLength] of [24, 64].entries()) {
+      const local = parseIp(IPS[i === 0 ? 4 : 6][0]);
+      rtnl.addAddress({ ifindex, local, prefixLength });
+    }
+    for (const [family, at] of [[4, 8], [6, 7]] as const) {
+      using sender = withNetns(netns, () => RawUdpSender.open(7777, family));
+      const to = { ip: parseIp(IPS[family][1]), port: 9 };
+      for (const ttl of [3, undefined]) {
+        got.length = 0;
+        sender.send(new Uint8Array(4), to, ttl);
+        const isOurs = (packet: Uint8Array) => packet[0]! >> 4 === family && packet.at(-12) === 30;
+        await until("the packet", () => got.some(isOurs));
+        strictEqual(got.find(isOurs)![at], ttl ?? 64);
+      }
     }
   }));
 
