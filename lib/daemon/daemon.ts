@@ -23,6 +23,7 @@ import type { DaemonMetrics } from "./metrics.ts";
 import { OwnEndpoints, SETTLE_MS } from "./own_endpoints.ts";
 import { Peers } from "./peers.ts";
 import { PortMapper } from "./port_mapper.ts";
+import { resolveReachable } from "./reachable.ts";
 
 /** Waits between tries of the coordinator, doubling. */
 const RETRY_MIN_MS = 500;
@@ -138,6 +139,10 @@ class Daemon implements AsyncDisposable {
       coordinator: this.#coord,
       send: plane.send,
       nodePort: options.port,
+      resolve: async (name) => {
+        const [server] = await resolveReachable([name], plane.families, rtnl);
+        return server!.endpoint;
+      },
       onLost: (path, reason) => this.#peers?.relayLost(path, reason),
       ...edges,
     });
@@ -166,7 +171,8 @@ class Daemon implements AsyncDisposable {
 
   async run(): Promise<void> {
     const { log } = this.#edges;
-    log.info("listening", { port: this.#options.port, plane: this.#plane.kind });
+    const { kind: plane, families } = this.#plane;
+    log.info("listening", { port: this.#options.port, plane, ipv6: families.includes(6) });
     if (!await this.#withCoordinator("register", () => this.#register())) return;
     await Promise.all([
       this.#own!.run(this.#signal),
@@ -294,6 +300,7 @@ class Daemon implements AsyncDisposable {
     return new OwnEndpoints({
       rtnl: this.#rtnl,
       port,
+      families: this.#plane.families,
       overlay,
       stun: this.#stun,
       stunServers: stunServers.length > 0 ? stunServers : advertisedStun,

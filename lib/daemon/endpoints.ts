@@ -3,21 +3,40 @@ import {
   type Cidr,
   cidrContains,
   type Endpoint,
+  type Family,
   familyOf,
   formatEndpoint,
   isUsableEndpoint,
 } from "../addr.ts";
 import type { AdvertisedEndpoint, EndpointSource } from "../coord/api.ts";
+import { isOverlayLink } from "../dataplane/mod.ts";
 import type { RtNetlink } from "../netlink.ts";
 
 /** As many endpoints as a coordinator takes from one node. */
 const MAX_ENDPOINTS = 32;
 
-/** Every usable IPv4 address of this host with the data port; our own tunnels' are left out. */
-export function localEndpoints(rtnl: RtNetlink, port: number, overlay: Cidr): Endpoint[] {
-  const up = new Set(rtnl.links().filter((link) => link.up).map((link) => link.ifindex));
+export interface LocalEndpointsOptions {
+  port: number;
+  /** Of addresses that the data plane can use. */
+  families: readonly Family[];
+  /** Addresses in there are tunnels'. */
+  overlay: Cidr;
+}
+
+/**
+ * Every address of this host that others may send to, with the data port: none of our tunnels, and
+ * of IPv6 none that will not last. A temporary one that packets leave from is told by STUN.
+ */
+export function localEndpoints(
+  rtnl: RtNetlink,
+  { port, families, overlay }: LocalEndpointsOptions,
+): Endpoint[] {
+  const links = rtnl.links().filter((link) => link.up && !isOverlayLink(link));
+  const ifindexes = new Set(links.map(({ ifindex }) => ifindex));
   return rtnl.addresses()
-    .filter(({ ifindex, local }) => up.has(ifindex) && familyOf(local) === 4)
+    .filter(({ ifindex, local, isNotLasting }) =>
+      ifindexes.has(ifindex) && families.includes(familyOf(local)) && !isNotLasting
+    )
     .map(({ local }) => ({ ip: local, port }))
     .filter((endpoint) => isUsableEndpoint(endpoint) && !cidrContains(overlay, endpoint.ip));
 }

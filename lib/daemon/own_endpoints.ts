@@ -1,21 +1,26 @@
 /** Keeps the list of this node's own endpoints fresh, from all that tells of one. */
-import { type Cidr, type Endpoint, formatEndpoint } from "../addr.ts";
+import { type Cidr, type Endpoint, type Family, familyOf, formatEndpoint } from "../addr.ts";
 import type { AdvertisedEndpoint } from "../coord/api.ts";
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { RtNetlink } from "../netlink.ts";
-import { resolveServers, type StunClient } from "../stun/mod.ts";
+import type { StunClient, StunServer } from "../stun/mod.ts";
 import { advertise, localEndpoints, sameEndpoints } from "./endpoints.ts";
+import { resolveReachable } from "./reachable.ts";
 
 /** Well under the 30 s after which many NATs forget a mapping (RFC 4787 section 4.3). */
 const STUN_INTERVAL_MS = 20_000;
 const STUN_TIMEOUT_MS = 3_000;
+/** For so long after the answer over one family, that over the other one is waited for. */
+const FAMILY_GRACE_MS = 100;
 /** Several addresses change at once when an interface comes up. */
 export const SETTLE_MS = 200;
 
 export interface OwnEndpointsOptions {
   rtnl: RtNetlink;
   port: number;
+  /** Of addresses that the data plane can use. */
+  families: readonly Family[];
   /** Addresses in there are tunnels'. */
   overlay: Cidr;
   stun: StunClient;
@@ -35,6 +40,10 @@ export interface OwnEndpointsOptions {
 export class OwnEndpoints {
   readonly #options: OwnEndpointsOptions;
   #list: AdvertisedEndpoint[];
+  /** The list was told once. */
+  #isTold = false;
+  /** What STUN servers see of us, over each family. */
+  readonly #mapped = new Map<Family, Endpoint[]>();
   /** Ends the pause between two looks. */
   #wake = new AbortController();
   /** Something changed that those looks have not taken in yet. */
@@ -42,7 +51,7 @@ export class OwnEndpoints {
 
   constructor(options: OwnEndpointsOptions) {
     this.#options = options;
-    this.#list = this.#gather([]);
+    this.#list = this.#gather();
   }
 
   get list(): readonly AdvertisedEndpoint[] {
@@ -57,57 +66,83 @@ export class OwnEndpoints {
 
   /** Asks STUN at once, each 20 s and after {@link look}; until `signal` is aborted. */
   async run(signal: AbortSignal): Promise<void> {
-    const { onChange, onMoved } = this.#options;
-    let mapped: Endpoint[] = [];
-    let isTold = false;
     while (!signal.aborted) {
-      mapped = await this.#askStun(signal) ?? mapped;
-      const list = this.#gather(mapped);
-      if (!isTold || !sameEndpoints(this.#list, list)) {
-        this.#list = list;
-        onChange(list);
-        // The first time all peers learn them from the coordinator anyway.
-        if (isTold) onMoved("mapping");
-        isTold = true;
-      }
+      await this.#askStun(signal);
+      this.#tell();
       const before = this.#local();
       await this.#pause(signal);
       // Peers hear from a new address at once, before STUN has answered.
-      if (before.join() !== this.#local().join()) onMoved("address");
+      if (before.join() !== this.#local().join()) this.#options.onMoved("address");
     }
+  }
+
+  /** If the list is another, or was never told. */
+  #tell(): void {
+    const list = this.#gather();
+    if (this.#isTold && sameEndpoints(this.#list, list)) return;
+    this.#list = list;
+    this.#options.onChange(list);
+    // The first time all peers learn them from the coordinator anyway.
+    if (this.#isTold) this.#options.onMoved("mapping");
+    this.#isTold = true;
   }
 
   #local(): string[] {
-    const { rtnl, port, overlay } = this.#options;
-    return localEndpoints(rtnl, port, overlay).map(formatEndpoint).sort();
+    return localEndpoints(this.#options.rtnl, this.#options).map(formatEndpoint).sort();
   }
 
-  #gather(mapped: readonly Endpoint[]): AdvertisedEndpoint[] {
-    const { rtnl, port, overlay, given, portMapped } = this.#options;
+  #gather(): AdvertisedEndpoint[] {
+    const { rtnl, given, portMapped } = this.#options;
     const external = portMapped();
     return advertise({
       given,
-      local: localEndpoints(rtnl, port, overlay),
+      local: localEndpoints(rtnl, this.#options),
       portmap: external ? [external] : [],
-      stun: mapped,
+      stun: [...this.#mapped.values()].flat(),
     });
   }
 
-  /** Undefined when no server answered: then what was known stands. */
-  async #askStun(signal: AbortSignal): Promise<Endpoint[] | undefined> {
-    const { stun, stunServers, log } = this.#options;
-    if (stunServers.length === 0) return [];
+  /** Over both families at once; what one says is told soon even if the other stays silent. */
+  async #askStun(signal: AbortSignal): Promise<void> {
+    const { families, clock, log } = this.#options;
     try {
-      const servers = await resolveServers(stunServers);
-      const options = { timeoutMs: STUN_TIMEOUT_MS, signal, firstOnly: true };
-      const answers = await stun.query(servers, options);
-      if (answers.length > 0) return answers.map(({ mapped }) => mapped);
+      const servers = await this.#servers();
+      const asked = families.flatMap((family) => {
+        const ofFamily = servers.filter(({ endpoint }) => familyOf(endpoint.ip) === family);
+        if (ofFamily.length > 0) return [this.#askOver(family, ofFamily, signal)];
+        this.#mapped.delete(family);
+        return [];
+      });
+      const all = Promise.all(asked);
+      const grace = () => clock.sleep(FAMILY_GRACE_MS, signal);
+      if (asked.length > 1) {
+        await Promise.race([all, Promise.race(asked).then(grace)]);
+        this.#tell();
+      }
+      const answered = await all;
+      if (answered.length === 0 || answered.includes(true)) return;
       log.warn("endpoint collection incomplete", { error: "no STUN server answers" });
     } catch (error) {
-      if (signal.aborted) return undefined;
+      if (signal.aborted) return;
       log.warn("endpoint collection incomplete", { error: errorText(error) });
     }
-    return undefined;
+  }
+
+  async #servers(): Promise<StunServer[]> {
+    const { stunServers, families, rtnl } = this.#options;
+    return stunServers.length === 0 ? [] : await resolveReachable(stunServers, families, rtnl);
+  }
+
+  /** Whether a server answered; when none did, what was known stands. */
+  async #askOver(
+    family: Family,
+    servers: readonly StunServer[],
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const options = { timeoutMs: STUN_TIMEOUT_MS, signal, firstOnly: true };
+    const answers = await this.#options.stun.query(servers, options);
+    if (answers.length > 0) this.#mapped.set(family, answers.map(({ mapped }) => mapped));
+    return answers.length > 0;
   }
 
   async #pause(signal: AbortSignal): Promise<void> {

@@ -220,9 +220,10 @@ export class Peers {
     this.#arm();
   }
 
-  /** Links have changed: makes those again that somebody removed. */
+  /** Links or addresses have changed: puts ours right, and makes those again that are gone. */
   restoreLinks(): void {
     if (this.#closed.signal.aborted) return;
+    this.#options.plane.addressesChanged();
     const nowMs = this.#options.clock.nowMs();
     for (const nodeKey of this.#options.plane.missingLinks()) {
       const entry = this.#byNode.get(nodeKey);

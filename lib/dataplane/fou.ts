@@ -2,9 +2,11 @@
  * The kernel plane: GRE over FOU. The kernel owns the UDP port and moves the data; a raw socket
  * with a filter gets a copy of what is STUN or disco before the kernel's own demultiplexing, and
  * sends from the same port, so that one NAT mapping serves both (see the design in README.md).
+ * IPv6 has a port, a raw socket and a kind of link of its own.
  */
-import type { Ip } from "../addr.ts";
-import { GretunError } from "../errors.ts";
+import { type Family, familyOf, type Ip } from "../addr.ts";
+import type { Log } from "../edges.ts";
+import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import {
   Fou,
@@ -14,6 +16,7 @@ import {
   type Poller,
   RawUdpSocket,
   RtNetlink,
+  SystemError,
   type Tunnel,
 } from "../netlink.ts";
 import {
@@ -30,48 +33,61 @@ import type { DataPlane, DataPlaneOptions, LinkCounters, LinkState, PeerLink } f
 
 const IPPROTO_GRE = 47;
 const TTL = 64;
-/** Of TEST-NET-1 (RFC 5737): no peer has it. */
-const TEST_ADDRESS = "192.0.2.1" as Ip;
+/** Links of each family, the modules that they need besides `fou`, and an address of no peer. */
+const GRE = {
+  4: { kind: "gre", modules: ["ip_gre"], testAddress: "192.0.2.1" as Ip },
+  6: { kind: "ip6gre", modules: ["ip6_gre", "fou6"], testAddress: "2001:db8::1" as Ip },
+} as const;
 
 export class FouPlane implements DataPlane {
   readonly kind = "fou";
   readonly #options: DataPlaneOptions;
   readonly #rtnl: RtNetlink;
   readonly #fou: Fou;
-  readonly #socket: RawUdpSocket;
+  readonly #ports: readonly OuterPort[];
   /** ifindex of each peer's link. */
   readonly #links = new Map<NodeKey, number>();
 
   /** Throws `GretunError` when the kernel cannot do it, or when the port is somebody else's. */
-  static open(options: DataPlaneOptions, poller: Poller): FouPlane {
+  static open(options: DataPlaneOptions, poller: Poller, log: Log): FouPlane {
     using stack = new DisposableStack();
     const rtnl = stack.use(RtNetlink.open());
     const fou = stack.use(openFou());
-    tryGreOverFou(rtnl, options);
-    openPort(fou, options.port);
-    stack.defer(() => fou.delete({ port: options.port, family: 4 }));
-    const socket = stack.use(RawUdpSocket.open(options.port, poller, options.onDatagram));
+    const open = (family: Family) => stack.use(OuterPort.open(family, options, rtnl, fou, poller));
+    const ports = [open(4)];
+    try {
+      ports.push(open(6));
+    } catch (error) {
+      if (!isKernels(error)) throw error;
+      log.debug("no IPv6 outside", { reason: errorText(error) });
+    }
     stack.move();
-    return new FouPlane(options, rtnl, fou, socket);
+    return new FouPlane(options, rtnl, fou, ports);
   }
 
   private constructor(
     options: DataPlaneOptions,
     rtnl: RtNetlink,
     fou: Fou,
-    socket: RawUdpSocket,
+    ports: readonly OuterPort[],
   ) {
     this.#options = options;
     this.#rtnl = rtnl;
     this.#fou = fou;
-    this.#socket = socket;
+    this.#ports = ports;
     for (const link of rtnl.links()) {
       const peer = ownerOf(link, options.port);
-      if (peer && link.kind === "gre") this.#links.set(peer, link.ifindex);
+      if (peer && familyOfKind(link.kind)) this.#links.set(peer, link.ifindex);
     }
   }
 
-  readonly send: DataPlane["send"] = (bytes, to, ttl) => this.#socket.send(bytes, to, ttl);
+  get families(): Family[] {
+    return this.#ports.map(({ family }) => family);
+  }
+
+  readonly send: DataPlane["send"] = (bytes, to, ttl) => {
+    for (const { socket } of this.#ports) socket.send(bytes, to, ttl);
+  };
 
   setLink(link: PeerLink): LinkState {
     const mtu = linkMtu(this.#rtnl, link);
@@ -84,6 +100,17 @@ export class FouPlane implements DataPlane {
       throw error;
     }
     return { ifname: this.#rtnl.link(ifindex)!.name, mtu };
+  }
+
+  /** Links of IPv6 name the address that they send from: others of this kind carry nothing. */
+  addressesChanged(): void {
+    for (const ifindex of this.#links.values()) {
+      const tunnel = this.#rtnl.link(ifindex)?.tunnel;
+      if (!tunnel || familyOf(tunnel.remote) !== 6) continue;
+      const local = sourceTo(this.#rtnl, tunnel.remote);
+      if (!local || local === tunnel.local) continue;
+      this.#rtnl.changeLink(ifindex, { tunnel: { kind: GRE[6].kind, ...tunnel, local } });
+    }
   }
 
   removeLink(peer: NodeKey): void {
@@ -106,8 +133,7 @@ export class FouPlane implements DataPlane {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.removeStrangers(new Set());
-    this.#socket[Symbol.dispose]();
-    this.#fou.delete({ port: this.#options.port, family: 4 });
+    for (const port of this.#ports) port[Symbol.dispose]();
     this.#fou[Symbol.dispose]();
     this.#rtnl[Symbol.dispose]();
   }
@@ -118,12 +144,11 @@ export class FouPlane implements DataPlane {
     return ifindex === undefined ? undefined : this.#rtnl.link(ifindex);
   }
 
-  #create(link: PeerLink, mtu: number): number {
-    const taken = new Set(this.#rtnl.links().map(({ name }) => name));
+  #create(link: PeerLink, mtu: number, name = this.#freeName()): number {
     const ifindex = this.#rtnl.createLink({
-      name: freeName(this.#options.ifnamePattern, taken),
+      name,
       alias: ownerAlias(this.#options.port, link.peer),
-      kind: "gre",
+      kind: GRE[familyOf(link.remote.ip)].kind,
       tunnel: this.#tunnel(link),
       mtu,
       up: true,
@@ -132,23 +157,89 @@ export class FouPlane implements DataPlane {
     return ifindex;
   }
 
+  #freeName(): string {
+    const taken = new Set(this.#rtnl.links().map(({ name }) => name));
+    return freeName(this.#options.ifnamePattern, taken);
+  }
+
   #change(known: Link, link: PeerLink, mtu: number): number {
+    const { kind } = GRE[familyOf(link.remote.ip)];
+    if (known.kind !== kind) {
+      // What was there is of no use, for the peer has left that path, too.
+      this.removeLink(link.peer);
+      return this.#create(link, mtu, known.name);
+    }
     this.#rtnl.changeLink(known.ifindex, {
-      tunnel: { kind: "gre", ...this.#tunnel(link) },
+      tunnel: { kind, ...this.#tunnel(link) },
       mtu,
       up: true,
     });
     return known.ifindex;
   }
 
-  #tunnel({ remote, keys }: PeerLink): Tunnel {
-    const { port, encapCsum } = this.#options;
-    const csum = encapCsum === "auto"
-      ? hasSafeChecksums(this.#rtnl, remote.ip)
-      : encapCsum === "on";
-    const encap = { type: "fou", sport: port, dport: remote.port, csum } as const;
-    // Without `local` a changed address of this host needs no change of the link.
-    return { remote: remote.ip, ttl: TTL, pmtudisc: true, encap, ...keys };
+  #tunnel({ remote: { ip, port: dport }, keys }: PeerLink): Tunnel {
+    const encap = { type: "fou", sport: this.#options.port, dport } as const;
+    const tunnel = { remote: ip, ttl: TTL, pmtudisc: true, ...keys };
+    if (familyOf(ip) === 4) {
+      // Without `local` a changed address of this host needs no change of the link.
+      return { ...tunnel, encap: { ...encap, csum: this.#hasChecksum(ip) } };
+    }
+    // The kernel sends nothing by a tunnel of IPv6 without `local` (ip6_tnl_get_cap).
+    const local = sourceTo(this.#rtnl, ip);
+    return { ...tunnel, ...(local ? { local } : {}), encap: { ...encap, csum: true } };
+  }
+
+  #hasChecksum(remote: Ip): boolean {
+    const { encapCsum } = this.#options;
+    return encapCsum === "auto" ? hasSafeChecksums(this.#rtnl, remote) : encapCsum === "on";
+  }
+}
+
+/** One family's half of the port: the kernel's, for data, and the raw socket beside it. */
+class OuterPort implements Disposable {
+  readonly family: Family;
+  readonly socket: RawUdpSocket;
+  readonly #stack: DisposableStack;
+
+  /** Throws what the kernel says, and `GretunError` when the port is somebody else's. */
+  static open(
+    family: Family,
+    options: DataPlaneOptions,
+    rtnl: RtNetlink,
+    fou: Fou,
+    poller: Poller,
+  ): OuterPort {
+    using stack = new DisposableStack();
+    const { port, onDatagram } = options;
+    tryGreOverFou(rtnl, family, options);
+    openPort(fou, port, family);
+    stack.defer(() => fou.delete({ port, family }));
+    const socket = stack.use(RawUdpSocket.open(port, poller, onDatagram, { family }));
+    return new OuterPort(family, socket, stack.move());
+  }
+
+  private constructor(family: Family, socket: RawUdpSocket, stack: DisposableStack) {
+    this.family = family;
+    this.socket = socket;
+    this.#stack = stack;
+  }
+
+  [Symbol.dispose](): void {
+    this.#stack.dispose();
+  }
+}
+
+function familyOfKind(kind: string | undefined): Family | undefined {
+  return ([4, 6] as const).find((family) => GRE[family].kind === kind);
+}
+
+/** The address that packets to `ip` leave from; undefined when there is no way. */
+function sourceTo(rtnl: RtNetlink, ip: Ip): Ip | undefined {
+  try {
+    return rtnl.routeTo(ip).source;
+  } catch (error) {
+    if (error instanceof NetlinkError) return undefined;
+    throw error;
   }
 }
 
@@ -163,6 +254,11 @@ export class NoKernelPlaneError extends GretunError {
       { cause },
     );
   }
+}
+
+/** Said by the kernel, of what it has; not by us, of a port that is taken. */
+function isKernels(error: unknown): boolean {
+  return [NoKernelPlaneError, NetlinkError, SystemError].some((kind) => error instanceof kind);
 }
 
 function hasCode(error: unknown, ...codes: string[]): boolean {
@@ -181,33 +277,38 @@ function openFou(): Fou {
 }
 
 /** Makes and removes a link: now is the time to find that the kernel cannot do it. */
-function tryGreOverFou(rtnl: RtNetlink, { port, ifnamePattern }: DataPlaneOptions): void {
+function tryGreOverFou(
+  rtnl: RtNetlink,
+  family: Family,
+  { port, ifnamePattern }: DataPlaneOptions,
+): void {
+  const { kind, modules, testAddress } = GRE[family];
   const taken = new Set(rtnl.links().map(({ name }) => name));
   const encap = { type: "fou", sport: port, dport: port, csum: true } as const;
-  const create = () =>
-    rtnl.createLink({
-      name: freeName(ifnamePattern, taken),
-      kind: "gre",
-      tunnel: { remote: TEST_ADDRESS, ttl: TTL, pmtudisc: true, encap },
-    });
+  const tunnel = { remote: testAddress, ttl: TTL, pmtudisc: true, encap };
+  const name = freeName(ifnamePattern, taken);
+  const tryOnce = () => rtnl.deleteLink(rtnl.createLink({ name, kind, tunnel }));
   try {
-    rtnl.deleteLink(create());
+    tryOnce();
   } catch (error) {
     // Another gretun up is trying the same thing now.
     if (hasCode(error, "EEXIST")) return;
-    if (!hasCode(error, "EOPNOTSUPP")) throw error;
-    if (!loadModule("ip_gre")) throw new NoKernelPlaneError("ip_gre", error);
-    rtnl.deleteLink(create());
+    // EINVAL: no such encapsulation, for want of fou6.
+    if (!hasCode(error, "EOPNOTSUPP", "EINVAL")) throw error;
+    for (const module of modules) {
+      if (!loadModule(module)) throw new NoKernelPlaneError(module, error);
+    }
+    tryOnce();
   }
 }
 
 /** Opens the kernel's receive port, or takes over the one that an earlier run left behind. */
-function openPort(fou: Fou, port: number): void {
+function openPort(fou: Fou, port: number, family: Family): void {
   try {
-    fou.add({ port, ipproto: IPPROTO_GRE, type: "direct", family: 4 });
+    fou.add({ port, ipproto: IPPROTO_GRE, type: "direct", family });
   } catch (error) {
-    if (!(error instanceof NetlinkError) || error.code !== "EADDRINUSE") throw error;
-    const left = fou.ports().find((p) => p.port === port && p.family === 4);
+    if (!hasCode(error, "EADDRINUSE")) throw error;
+    const left = fou.ports().find((p) => p.port === port && p.family === family);
     if (left?.ipproto === IPPROTO_GRE && left.type === "direct") return;
     throw new GretunError(
       `cannot open UDP port ${port}: ${left ? "another FOU port" : "another program"} has it`,

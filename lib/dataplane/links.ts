@@ -10,12 +10,19 @@ import { overheadBytes } from "./gre.ts";
 const MIN_MTU = 576;
 const ETHERNET_MTU = 1500;
 
+const ALIAS_START = "gretun up port ";
+
 /**
  * The interface alias by which a link of ours is known after a crash: the port, because each port
  * is one daemon's, and the peer.
  */
 export function ownerAlias(port: number, peer: NodeKey): string {
-  return `gretun up port ${port} peer ${peer}`;
+  return `${ALIAS_START}${port} peer ${peer}`;
+}
+
+/** Whether the link is one of `gretun up`, this daemon's or another's. */
+export function isOverlayLink({ alias }: Link): boolean {
+  return alias?.startsWith(ALIAS_START) ?? false;
 }
 
 /** The peer that a link of the daemon on `port` belongs to. */
@@ -47,7 +54,8 @@ const PARAVIRTUAL_DRIVERS = ["virtio_net", "vif", "hv_netvsc", "vmxnet3"];
  * do not (containers, virtual machines), the next kernel on the same machine still sees the inner
  * TCP checksum as one to fill in; if it translates the address, it then updates the outer UDP
  * checksum the wrong way round (inet_proto_csum_replace4; seen on Linux 6.1): the peer drops the
- * packet.
+ * packet. IPv6 is not looked at here: its addresses are hardly ever translated, and it has no UDP
+ * without a checksum (RFC 8200 section 8.1).
  */
 export function hasSafeChecksums(rtnl: RtNetlink, remote: Ip): boolean {
   const device = rtnl.link(rtnl.routeTo(remote).device ?? 0);
@@ -82,9 +90,10 @@ function routeMtu(rtnl: RtNetlink, ip: Ip): number {
 }
 
 /** What is left for inner packets on the way to `remote`: the route's MTU less the overhead. */
-export function linkMtu(rtnl: RtNetlink, link: PeerLink): number {
-  const outer = isLoopback(link.remote.ip) ? ETHERNET_MTU : routeMtu(rtnl, link.remote.ip);
-  return Math.max(MIN_MTU, outer - overheadBytes({ key: link.keys !== undefined }));
+export function linkMtu(rtnl: RtNetlink, { remote: { ip }, keys }: PeerLink): number {
+  const outer = isLoopback(ip) ? ETHERNET_MTU : routeMtu(rtnl, ip);
+  const overhead = overheadBytes({ family: familyOf(ip), key: keys !== undefined });
+  return Math.max(MIN_MTU, outer - overhead);
 }
 
 /** Makes `local peer/32` the link's only IPv4 address; the kernel adds the route to the peer. */

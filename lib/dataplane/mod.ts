@@ -7,7 +7,7 @@ import type { DataPlane, DataPlaneKind, DataPlaneOptions } from "./plane.ts";
 import { TunPlane } from "./tun.ts";
 
 export { decodeGre, encodeGre } from "./gre.ts";
-export { freeName, hasSafeChecksums } from "./links.ts";
+export { freeName, hasSafeChecksums, isOverlayLink } from "./links.ts";
 export * from "./plane.ts";
 
 /** Opens the plane asked for; `auto` takes the kernel's where it has one. Throws `GretunError`. */
@@ -19,7 +19,7 @@ export function openDataPlane(
 ): DataPlane {
   if (kind === "tun") return TunPlane.open(options, poller);
   try {
-    return FouPlane.open(options, poller);
+    return FouPlane.open(options, poller, log);
   } catch (error) {
     if (kind === "fou" || !(error instanceof NoKernelPlaneError)) throw error;
     log.info("no kernel plane here, using user space", { reason: errorText(error) });

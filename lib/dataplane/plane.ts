@@ -1,11 +1,11 @@
 /** What the daemon asks of a data plane; `fou.ts` does it in the kernel, `tun.ts` in user space. */
-import type { Endpoint, Ip } from "../addr.ts";
+import type { Endpoint, Family, Ip } from "../addr.ts";
 import type { Datagram, SendDatagram } from "../edges.ts";
 import type { NodeKey } from "../keys.ts";
 
 export type DataPlaneKind = "fou" | "tun";
 
-/** `auto`: see `hasSafeChecksums`. */
+/** Of IPv4; outer packets of IPv6 always have one. `auto`: see `hasSafeChecksums`. */
 export type EncapCsum = "auto" | "on" | "off";
 
 /** One peer's link as the daemon wants it to be. */
@@ -34,10 +34,21 @@ export interface LinkCounters {
 
 export interface DataPlane extends AsyncDisposable {
   readonly kind: DataPlaneKind;
-  /** Sends a STUN or disco datagram from the port that the data uses. */
+  /** Of outer packets: IPv4, and IPv6 where the kernel has it. */
+  readonly families: readonly Family[];
+  /**
+   * Sends a STUN or disco datagram from the port that the data uses; one to an address of another
+   * family is lost.
+   */
   readonly send: SendDatagram;
-  /** Makes the peer's link, or changes it in place; throws `GretunError`, then nothing changed. */
+  /**
+   * Makes the peer's link, or changes it in place; throws `GretunError`, then nothing changed. Where
+   * a remote of the other family needs another kind of link, the old one is removed first, and the
+   * new one has its name: packets are lost for a moment, and what others have set on the link is.
+   */
   setLink(link: PeerLink): LinkState;
+  /** This host's addresses or routes changed: puts right the links that name one of its addresses. */
+  addressesChanged(): void;
   /** Removes the peer's link, if there is one. */
   removeLink(peer: NodeKey): void;
   /** Peers whose link was made and is there no more: somebody removed it. */

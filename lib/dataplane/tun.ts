@@ -1,14 +1,15 @@
 /**
- * The user-space plane: a TUN device for each peer and one UDP socket for signalling and data.
+ * The user-space plane: a TUN device for each peer and one UDP port for signalling and data.
  * Per packet and simple; it speaks the kernel plane's bytes, so both kinds of node can be mixed.
  */
-import { familyOf, parseIp } from "../addr.ts";
+import { type Family, familyOf, parseIp } from "../addr.ts";
 import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import {
   loadModule,
   type Poller,
   RawUdpSender,
+  readKernelFile,
   RtNetlink,
   SystemError,
   tryTun,
@@ -24,6 +25,12 @@ const STUN_COOKIE_OFFSET = 4;
 const STUN_COOKIE = [0x21, 0x12, 0xa4, 0x42];
 const DISCO_MAGIC = [0x54, 0x53, 0xf0, 0x9f, 0x92, 0xac];
 
+/** Of one UDP port, by family; one and the same where it takes both. */
+interface Sockets {
+  4: Deno.DatagramConn;
+  6?: Deno.DatagramConn;
+}
+
 interface TunLink {
   device: TunDevice;
   ifindex: number;
@@ -35,13 +42,13 @@ export class TunPlane implements DataPlane {
   readonly #options: DataPlaneOptions;
   readonly #poller: Poller;
   readonly #rtnl: RtNetlink;
-  readonly #socket: Deno.DatagramConn;
-  /** For what needs a TTL of its own, which Deno's socket cannot give it. */
-  readonly #sender: RawUdpSender;
+  readonly #sockets: Sockets;
+  /** For what needs a TTL of its own, which Deno's sockets cannot give it. */
+  readonly #senders: readonly RawUdpSender[];
   readonly #links = new Map<NodeKey, TunLink>();
   /** By what an arriving packet shows: its key, or its source where there is no key. */
   readonly #receivers = new Map<string, TunLink>();
-  readonly #receiving: Promise<void>;
+  readonly #receiving: Promise<unknown>;
   #sending = 0;
   #closed = false;
 
@@ -49,31 +56,44 @@ export class TunPlane implements DataPlane {
     ensureTun();
     using stack = new DisposableStack();
     const rtnl = stack.use(RtNetlink.open());
-    const sender = stack.use(RawUdpSender.open(options.port));
-    const socket = openSocket(options.port);
+    const sockets = openSockets(options.port);
+    stack.defer(() => closeSockets(sockets));
+    const senders = familiesOf(sockets)
+      .map((family) => stack.use(RawUdpSender.open(options.port, family)));
     stack.move();
-    return new TunPlane(options, poller, { rtnl, sender, socket });
+    return new TunPlane(options, poller, { rtnl, senders, sockets });
   }
 
   private constructor(
     options: DataPlaneOptions,
     poller: Poller,
-    sockets: { rtnl: RtNetlink; sender: RawUdpSender; socket: Deno.DatagramConn },
+    { rtnl, senders, sockets }: {
+      rtnl: RtNetlink;
+      senders: readonly RawUdpSender[];
+      sockets: Sockets;
+    },
   ) {
     this.#options = options;
     this.#poller = poller;
-    this.#rtnl = sockets.rtnl;
-    this.#sender = sockets.sender;
-    this.#socket = sockets.socket;
-    this.#receiving = this.#receive();
+    this.#rtnl = rtnl;
+    this.#senders = senders;
+    this.#sockets = sockets;
+    this.#receiving = Promise.all(distinct(sockets).map((socket) => this.#receive(socket)));
+  }
+
+  get families(): Family[] {
+    return familiesOf(this.#sockets);
   }
 
   readonly send: DataPlane["send"] = (bytes, to, ttl) => {
-    // The overlay's outer addresses are IPv4 for now; the socket is.
-    if (this.#closed || familyOf(to.ip) !== 4 || this.#sending >= MAX_SENDING) return;
-    if (ttl !== undefined) return this.#sender.send(bytes, to, ttl);
+    const socket = this.#sockets[familyOf(to.ip)];
+    if (this.#closed || !socket || this.#sending >= MAX_SENDING) return;
+    if (ttl !== undefined) {
+      for (const sender of this.#senders) sender.send(bytes, to, ttl);
+      return;
+    }
     this.#sending++;
-    this.#socket.send(bytes, { transport: "udp", hostname: to.ip, port: to.port })
+    socket.send(bytes, { transport: "udp", hostname: to.ip, port: to.port })
       .catch(() => {}) // as lost as a datagram that is lost on the way
       .finally(() => this.#sending--);
   };
@@ -94,6 +114,9 @@ export class TunPlane implements DataPlane {
     this.#receivers.set(receiverKey(link), tun);
     return { ifname: tun.device.name, mtu };
   }
+
+  /** Devices name no address of this host. */
+  addressesChanged(): void {}
 
   removeLink(peer: NodeKey): void {
     const tun = this.#links.get(peer);
@@ -120,9 +143,9 @@ export class TunPlane implements DataPlane {
     if (this.#closed) return;
     this.#closed = true;
     for (const peer of [...this.#links.keys()]) this.removeLink(peer);
-    this.#socket.close();
+    closeSockets(this.#sockets);
     await this.#receiving;
-    this.#sender[Symbol.dispose]();
+    for (const sender of this.#senders) sender[Symbol.dispose]();
     this.#rtnl[Symbol.dispose]();
   }
 
@@ -150,11 +173,11 @@ export class TunPlane implements DataPlane {
     if (packet) this.send(packet, tun.link.remote);
   }
 
-  async #receive(): Promise<void> {
+  async #receive(socket: Deno.DatagramConn): Promise<void> {
     const buffer = new Uint8Array(65_536);
     while (!this.#closed) {
       try {
-        const [bytes, from] = await this.#socket.receive(buffer);
+        const [bytes, from] = await socket.receive(buffer);
         if (from.transport === "udp") this.#take(bytes, from);
       } catch {
         // Closed, or an ICMP error of an earlier datagram: neither ends a datagram socket's life.
@@ -199,14 +222,53 @@ function ensureTun(): void {
   }
 }
 
-function openSocket(port: number): Deno.DatagramConn {
+/** Throws `GretunError`. */
+function openSockets(port: number): Sockets {
   try {
-    return Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port });
+    const keepsApart = readBindV6Only();
+    if (keepsApart === undefined) return { 4: listen("0.0.0.0", port) };
+    const ipv6 = listen("::", port);
+    if (!keepsApart) return { 4: ipv6, 6: ipv6 };
+    try {
+      return { 4: listen("0.0.0.0", port), 6: ipv6 };
+    } catch (error) {
+      ipv6.close();
+      throw error;
+    }
   } catch (cause) {
     throw new GretunError(
       `cannot open UDP port ${port}: ${errorText(cause)}`,
       `Choose another one with --fou-port, or look with: ss -ulpn 'sport = :${port}'`,
       { cause },
     );
+  }
+}
+
+function listen(hostname: string, port: number): Deno.DatagramConn {
+  return Deno.listenDatagram({ transport: "udp", hostname, port });
+}
+
+function closeSockets(sockets: Sockets): void {
+  for (const socket of distinct(sockets)) socket.close();
+}
+
+function distinct(sockets: Sockets): Deno.DatagramConn[] {
+  return [...new Set(Object.values(sockets))];
+}
+
+function familiesOf(sockets: Sockets): Family[] {
+  return sockets[6] ? [4, 6] : [4];
+}
+
+/**
+ * Whether a socket of IPv6 takes IPv6 alone; else it takes IPv4 as well. Undefined on a kernel
+ * without IPv6.
+ */
+function readBindV6Only(): boolean | undefined {
+  try {
+    return readKernelFile("/proc/sys/net/ipv6/bindv6only").trim() === "1";
+  } catch (error) {
+    if (error instanceof SystemError) return undefined;
+    throw error;
   }
 }

@@ -46,8 +46,8 @@ async function joined(a: RtNetlink, b: RtNetlink, b_netns: Fd): Promise<void> {
   for (const [i, rtnl] of [a, b].entries()) {
     const { ifindex } = rtnl.link("v0")!;
     rtnl.addAddress({ ifindex, local: parseIp(IPS[4][i]!), prefixLength: 24 });
-    rtnl.addAddress({ ifindex, local: parseIp(IPS[6][i]!), prefixLength: 64 });
     rtnl.changeLink(ifindex, { up: true });
+    rtnl.addAddress({ ifindex, local: parseIp(IPS[6][i]!), prefixLength: 64 });
     rtnl.changeLink(rtnl.link("lo")!.ifindex, { up: true });
   }
   await until("carrier", () => a.link("v0")!.running && b.link("v0")!.running);

@@ -40,8 +40,10 @@ Deno.test("decodeGre() refuses what no node sends", () => {
   for (const [name, hex] of cases) strictEqual(decodeGre(fromHex(hex)), undefined, name);
 });
 
-Deno.test("overheadBytes() is the bytes around an inner packet over IPv4", () => {
+Deno.test("overheadBytes() is the bytes around an inner packet", () => {
   const header = (key?: number) => encodeGre(IPV4, key)!.length - IPV4.length;
-  strictEqual(overheadBytes({ key: false }), 20 + 8 + header());
-  strictEqual(overheadBytes({ key: true }), 20 + 8 + header(1));
+  for (const [family, ipHeader] of [[4, 20], [6, 40]] as const) {
+    strictEqual(overheadBytes({ family, key: false }), ipHeader + 8 + header());
+    strictEqual(overheadBytes({ family, key: true }), ipHeader + 8 + header(1));
+  }
 });
