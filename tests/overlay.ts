@@ -1,7 +1,7 @@
 /** An overlay in a lab: the programs themselves, a coordinator and as many nodes as a test wants. */
 import { ok } from "node:assert/strict";
 import { askDaemon, type DaemonReport } from "../lib/daemon/control.ts";
-import { type Host, Lab, type Nat } from "../lib/lab/mod.ts";
+import { type Families, type Host, Lab, type Nat } from "../lib/lab/mod.ts";
 
 const program = (name: string) => new URL(`../${name}`, import.meta.url).pathname;
 export const GRETUN = program("gretun");
@@ -10,6 +10,9 @@ const GRETUN_COORD = program("gretun-coord");
 /** Long for a machine under emulation; nothing that works gets near it. */
 const PATIENCE_MS = 60_000;
 const POLL_MS = 25;
+
+/** Made by the kernel in each namespace when it loads a module. */
+const FALLBACK_DEVICES = ["gre0", "gretap0", "erspan0", "tunl0", "ip6gre0", "ip6tnl0"];
 
 export const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
@@ -48,6 +51,8 @@ export interface OverlayOptions {
   coordDelayMs?: number;
   /** Keeps the coordinator's state in a file, so that it can be started again. */
   keepState?: boolean;
+  /** Coordinator and internet have IPv6 besides IPv4. */
+  ipv6?: boolean;
 }
 
 export class Overlay implements AsyncDisposable {
@@ -69,9 +74,10 @@ export class Overlay implements AsyncDisposable {
     }
   }
 
-  private constructor({ coordDelayMs = 0, keepState = false }: OverlayOptions) {
-    this.lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
-    this.coord = this.lab.publicHost("coord", { delayMs: coordDelayMs });
+  private constructor({ coordDelayMs = 0, keepState = false, ipv6 = false }: OverlayOptions) {
+    this.lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-`, ipv6 });
+    const families = ipv6 ? "dual" : "ipv4";
+    this.coord = this.lab.publicHost("coord", { delayMs: coordDelayMs, families });
     this.#keepState = keepState;
   }
 
@@ -79,13 +85,20 @@ export class Overlay implements AsyncDisposable {
     return `http://${this.coord.ip}:8443`;
   }
 
+  /** The same coordinator, for hosts without IPv4. */
+  get url6(): string {
+    return `http://[${this.coord.ip6}]:8443`;
+  }
+
   /** Resolves once it answers. */
   async startCoordinator(): Promise<void> {
     const state = this.#keepState ? `${this.directory}/coord.db` : ":memory:";
-    const args = ["--listen", `${this.coord.ip}:8443`, "--state", state, "--debug"];
+    const { ip, ip6 } = this.coord;
     this.coordinator = this.coord.spawn(GRETUN_COORD, [
-      ...args,
-      ...["--stun-listen", `${this.coord.ip}:3478`],
+      ...["--state", state, "--debug"],
+      ...(ip6
+        ? ["--stun-advertise", `${ip}:3478`, "--stun-advertise", `[${ip6}]:3478`]
+        : ["--listen", `${ip}:8443`, "--stun-listen", `${ip}:3478`]),
     ]);
     await until("the coordinator to listen", async () => {
       try {
@@ -115,8 +128,13 @@ export class Overlay implements AsyncDisposable {
   }
 
   /** A host behind the NAT with `gretun up` running on it. */
-  node(name: string, behind: Nat, args: string[]): OverlayNode {
-    const node = new OverlayNode(this, this.lab.host(name, { behind }), args);
+  node(name: string, behind: Nat, args: string[], families: Families = "ipv4"): OverlayNode {
+    return this.join(this.lab.host(name, { behind, families }), args);
+  }
+
+  /** Starts `gretun up` on that host. */
+  join(host: Host, args: string[]): OverlayNode {
+    const node = new OverlayNode(this, host, args);
     node.start();
     this.nodes.push(node);
     return node;
@@ -146,7 +164,8 @@ export class OverlayNode {
   constructor(overlay: Overlay, host: Host, args: string[]) {
     this.host = host;
     this.stateDir = `${overlay.directory}/${host.name}`;
-    this.#args = ["up", "--coordinator", overlay.url, "--state-dir", this.stateDir];
+    const url = host.ip === host.ip6 ? overlay.url6 : overlay.url;
+    this.#args = ["up", "--coordinator", url, "--state-dir", this.stateDir];
     this.#args.push("--node-name", host.name, ...args);
   }
 
@@ -221,7 +240,7 @@ export class OverlayNode {
   async linkNames(): Promise<string[]> {
     const { stdout } = await this.host.run("ip", ["-o", "link"]);
     const names = [...stdout.matchAll(/^\d+: ([^:@]+)/gm)].map(([, name]) => name!);
-    return names.filter((name) => !["lo", "gre0", "gretap0", "erspan0", "tunl0"].includes(name));
+    return names.filter((name) => !FALLBACK_DEVICES.includes(name) && name !== "lo");
   }
 
   /** Fails the test unless every ping is answered. */

@@ -1,0 +1,155 @@
+/** IPv6 between hosts, on either plane: what is inside the tunnels stays IPv4. */
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { SYMMETRIC } from "../lib/lab/mod.ts";
+import { RtNetlink } from "../lib/netlink.ts";
+import { Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
+
+RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
+
+const OVER_IPV6 = /^\[2001:db8:/;
+const OVER_IPV4 = /^203\./;
+/** Of 1500 bytes, what IP, UDP and GRE with a key leave. */
+const MTU_OVER = { 4: 1464, 6: 1444 };
+const PING_HEADERS = 28;
+
+/** Alice and Bob, dual stack, each behind a router of its own. */
+function dualStack(overlay: Overlay, args: string[], nat = {}): [OverlayNode, OverlayNode] {
+  const { lab } = overlay;
+  const alice = overlay.node("alice", lab.nat("nat-a", { ...nat, ipv6: true }), args, "dual");
+  const bob = overlay.node("bob", lab.nat("nat-b", { ...nat, ipv6: true }), args, "dual");
+  return [alice, bob];
+}
+
+async function bothOver(alice: OverlayNode, bob: OverlayNode, endpoint: RegExp): Promise<void> {
+  await alice.pathTo("bob", endpoint);
+  await bob.pathTo("alice", endpoint);
+}
+
+/** As large as fits, without fragments, both ways; one byte more does not. */
+async function pingFull(alice: OverlayNode, bob: OverlayNode, mtu: number): Promise<void> {
+  for (const [from, to] of [[alice, bob], [bob, alice]] as const) {
+    strictEqual((await from.report()).peers[0]!.mtu, mtu);
+    await from.ping(to, { sizeBytes: mtu - PING_HEADERS });
+    const size = String(mtu - PING_HEADERS + 1);
+    const { stderr } = await from.host
+      .run("ping", ["-c", "1", "-W", "1", "-M", "do", "-s", size, await to.tunnelIp()]);
+    match(stderr, new RegExp(`mtu.?=${mtu}`));
+  }
+}
+
+async function untilDataFlows(alice: OverlayNode, bob: OverlayNode): Promise<void> {
+  await until("data to flow", async () => {
+    const { code } = await alice.host.run("ping", ["-c", "1", "-W", "1", await bob.tunnelIp()]);
+    return code === 0;
+  }, () => alice.log + bob.log);
+}
+
+async function ip(node: OverlayNode, ...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await node.host.run("ip", args);
+  strictEqual(code, 0, `ip ${args.join(" ")}: ${stderr}`);
+  return stdout;
+}
+
+export function testIpv6(plane: "fou" | "tun"): void {
+  const args = ["--data-plane", plane];
+
+  Deno.test(`${plane}: two hosts behind symmetric NATs meet over IPv6, through firewalls`, async () => {
+    await using overlay = await Overlay.start({ ipv6: true });
+    const [alice, bob] = dualStack(overlay, args, SYMMETRIC);
+    await bothOver(alice, bob, OVER_IPV6);
+    await pingFull(alice, bob, MTU_OVER[6]);
+    const { stdout } = await alice.host.run("ping", [
+      "-c",
+      "20",
+      "-i",
+      "0.1",
+      await bob.tunnelIp(),
+    ]);
+    match(stdout, / 0% packet loss/);
+
+    const server = alice.host.spawn("iperf3", ["-s", "-1"]);
+    await sleep(1_000);
+    const client = ["-c", await alice.tunnelIp(), "-t", "3", "-J"];
+    const iperf = await bob.host.run("iperf3", client);
+    strictEqual(iperf.code, 0, iperf.stdout);
+    ok(JSON.parse(iperf.stdout).end.sum_received?.bits_per_second > 1e6, iperf.stdout);
+    await server.status;
+    for (const node of [alice, bob]) {
+      strictEqual(await node.stop("SIGTERM"), 0, node.log);
+      deepStrictEqual(await node.linkNames(), ["eth0"]);
+    }
+  });
+
+  Deno.test(`${plane}: an open host of IPv6 alone and one behind NAT and firewall`, async () => {
+    await using overlay = await Overlay.start({ ipv6: true });
+    const { lab } = overlay;
+    const nat = lab.nat("nat-b", { ...SYMMETRIC, ipv6: true });
+    const alice = overlay.join(lab.publicHost("alice", { families: "ipv6" }), args);
+    const bob = overlay.node("bob", nat, args, "dual");
+    await bothOver(alice, bob, OVER_IPV6);
+    await pingFull(alice, bob, MTU_OVER[6]);
+    deepStrictEqual((await alice.report()).endpoints, [`[${alice.host.ip}]:7777`]);
+  });
+
+  Deno.test(`${plane}: a host of IPv6 alone and one of IPv4 alone meet through the relay`, async () => {
+    await using overlay = await Overlay.start({ ipv6: true });
+    const { lab } = overlay;
+    const alice = overlay.node("alice", lab.nat("nat-a", { ipv6: true }), args, "ipv6");
+    const bob = overlay.node("bob", lab.nat("nat-b"), args);
+    for (const node of [alice, bob]) {
+      await until(`${node.host.name} to be relayed`, async () => {
+        const peer = (await node.report().catch(() => undefined))?.peers[0];
+        return peer?.state === "relay" && peer.path === "relay-udp";
+      }, () => node.log);
+    }
+    await alice.ping(bob);
+    await bob.ping(alice, { sizeBytes: MTU_OVER[6] - PING_HEADERS });
+  });
+
+  Deno.test(`${plane}: a path goes from IPv6 to IPv4 and back with the host's addresses`, async () => {
+    await using overlay = await Overlay.start({ ipv6: true });
+    const [alice, bob] = dualStack(overlay, args);
+    await bothOver(alice, bob, OVER_IPV6);
+    await alice.ping(bob);
+    await ip(alice, "-6", "addr", "flush", "dev", "eth0", "scope", "global");
+    await untilDataFlows(alice, bob);
+    await bothOver(alice, bob, OVER_IPV4);
+    await pingFull(alice, bob, MTU_OVER[4]);
+    deepStrictEqual(await alice.linkNames(), ["eth0", "gretun0"]);
+    await ip(alice, "-6", "addr", "add", `${alice.host.ip6}/64`, "dev", "eth0", "nodad");
+    await bothOver(alice, bob, OVER_IPV6);
+    await untilDataFlows(alice, bob);
+    await pingFull(alice, bob, MTU_OVER[6]);
+    deepStrictEqual(await bob.linkNames(), ["eth0", "gretun0"]);
+  });
+
+  Deno.test(`${plane}: a path goes to IPv4 when routers carry IPv6 no more`, async () => {
+    await using overlay = await Overlay.start({ ipv6: true });
+    const [alice, bob] = dualStack(overlay, args);
+    await bothOver(alice, bob, OVER_IPV6);
+    const target = await bob.tunnelIp();
+    const pings = alice.host.run("ping", ["-c", "100", "-i", "0.1", "-D", target]);
+    await sleep(1_000);
+    const filter =
+      "add table ip6 stop; add chain ip6 stop forward { type filter hook forward priority 1; policy drop; }";
+    strictEqual((await overlay.lab.internet.run("nft", [filter])).code, 0);
+    await bothOver(alice, bob, OVER_IPV4);
+    const lost = Number(/(\d+)% packet loss/.exec((await pings).stdout)?.[1]);
+    ok(lost > 0 && lost <= 50, `${lost} % of 10 s lost`); // 5 s
+    await alice.ping(bob);
+  });
+
+  Deno.test(`${plane}: a host whose IPv6 address changes is followed, the link stays`, async () => {
+    await using overlay = await Overlay.start({ ipv6: true });
+    const [alice, bob] = dualStack(overlay, args, SYMMETRIC);
+    await bothOver(alice, bob, OVER_IPV6);
+    const links = [await alice.ifindex("gretun0"), await bob.ifindex("gretun0")];
+    const other = alice.host.ip6!.replace(/[^:]*$/, "99");
+    await ip(alice, "-6", "addr", "add", `${other}/64`, "dev", "eth0", "nodad");
+    await ip(alice, "-6", "addr", "del", `${alice.host.ip6}/64`, "dev", "eth0");
+    await bob.pathTo("alice", new RegExp(`^\\[${other}\\]`));
+    await untilDataFlows(alice, bob);
+    await bob.ping(alice);
+    deepStrictEqual([await alice.ifindex("gretun0"), await bob.ifindex("gretun0")], links);
+  });
+}
