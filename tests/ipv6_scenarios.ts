@@ -103,7 +103,8 @@ export function testIpv6(plane: "fou" | "tun"): void {
       }, () => node.log);
     }
     await alice.ping(bob);
-    await bob.ping(alice, { sizeBytes: MTU_OVER[6] - PING_HEADERS });
+    // The relay sends on to IPv6 what has come by IPv4 in one piece.
+    await bob.ping(alice, { sizeBytes: MTU_OVER[4] - PING_HEADERS });
   });
 
   Deno.test(`${plane}: a path goes from IPv6 to IPv4 and back with the host's addresses`, async () => {

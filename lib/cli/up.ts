@@ -81,7 +81,7 @@ const FLAGS = {
     choices: ["auto", "on", "off"],
     default: "auto",
     placeholder: "auto|on|off",
-    help: "checksum of outer packets (fou); auto: on where a hardware card makes it",
+    help: "checksum of outer packets over IPv4 (fou); auto: on where a hardware card makes it",
   },
   "metrics-addr": {
     type: "string",
