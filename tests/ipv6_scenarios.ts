@@ -1,6 +1,6 @@
 /** IPv6 between hosts, on either plane: what is inside the tunnels stays IPv4. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
-import { SYMMETRIC } from "../lib/lab/mod.ts";
+import { NO_UDP, SYMMETRIC } from "../lib/lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
 
@@ -91,21 +91,24 @@ export function testIpv6(plane: "fou" | "tun"): void {
     deepStrictEqual((await alice.report()).endpoints, [`[${alice.host.ip}]:7777`]);
   });
 
-  Deno.test(`${plane}: a host of IPv6 alone and one of IPv4 alone meet through the relay`, async () => {
-    await using overlay = await Overlay.start({ ipv6: true });
-    const { lab } = overlay;
-    const alice = overlay.node("alice", lab.nat("nat-a", { ipv6: true }), args, "ipv6");
-    const bob = overlay.node("bob", lab.nat("nat-b"), args);
-    for (const node of [alice, bob]) {
-      await until(`${node.host.name} to be relayed`, async () => {
-        const peer = (await node.report().catch(() => undefined))?.peers[0];
-        return peer?.state === "relay" && peer.path === "relay-udp";
-      }, () => node.log);
-    }
-    await alice.ping(bob);
-    // The relay sends on to IPv6 what has come by IPv4 in one piece.
-    await bob.ping(alice, { sizeBytes: MTU_OVER[4] - PING_HEADERS });
-  });
+  for (const [path, firewall] of [["relay-udp", {}], ["relay-tcp", NO_UDP]] as const) {
+    Deno.test(`${plane}: a host of IPv6 alone meets one of IPv4 alone, ${path}`, async () => {
+      await using overlay = await Overlay.start({ ipv6: true });
+      const { lab } = overlay;
+      const nat = lab.nat("nat-a", { ipv6: true, firewall });
+      const alice = overlay.node("alice", nat, args, "ipv6");
+      const bob = overlay.node("bob", lab.nat("nat-b"), args);
+      for (const [node, kind] of [[alice, path], [bob, "relay-udp"]] as const) {
+        await until(`${node.host.name} to be relayed`, async () => {
+          const peer = (await node.report().catch(() => undefined))?.peers[0];
+          return peer?.state === "relay" && peer.path === kind;
+        }, () => node.log);
+      }
+      await alice.ping(bob);
+      // The relay sends on to IPv6 what has come by IPv4 in one piece.
+      await bob.ping(alice, { sizeBytes: MTU_OVER[4] - PING_HEADERS });
+    });
+  }
 
   Deno.test(`${plane}: a path goes from IPv6 to IPv4 and back with the host's addresses`, async () => {
     await using overlay = await Overlay.start({ ipv6: true });

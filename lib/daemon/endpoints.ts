@@ -7,11 +7,14 @@ import {
   familyOf,
   formatEndpoint,
   isUsableEndpoint,
+  parseIp,
 } from "../addr.ts";
 import type { AdvertisedEndpoint, EndpointSource } from "../coord/api.ts";
 import { isOverlayLink } from "../dataplane/mod.ts";
 import type { RtNetlink } from "../netlink.ts";
 
+/** Of documentation (RFC 3849): a place that nobody has a route of its own to. */
+const ELSEWHERE = parseIp("2001:db8:ffff:ffff::1");
 /** As many endpoints as a coordinator takes from one node. */
 const MAX_ENDPOINTS = 32;
 
@@ -25,7 +28,8 @@ export interface LocalEndpointsOptions {
 
 /**
  * Every address of this host that others may send to, with the data port: none of our tunnels, and
- * of IPv6 none that will not last. A temporary one that packets leave from is told by STUN.
+ * of IPv6 none that will not last, except the one that packets leave from. A peer's firewall lets in
+ * only whom the peer has sent to.
  */
 export function localEndpoints(
   rtnl: RtNetlink,
@@ -33,9 +37,11 @@ export function localEndpoints(
 ): Endpoint[] {
   const links = rtnl.links().filter((link) => link.up && !isOverlayLink(link));
   const ifindexes = new Set(links.map(({ ifindex }) => ifindex));
+  const outgoing = rtnl.tryRouteTo(ELSEWHERE)?.source;
   return rtnl.addresses()
     .filter(({ ifindex, local, isNotLasting }) =>
-      ifindexes.has(ifindex) && families.includes(familyOf(local)) && !isNotLasting
+      ifindexes.has(ifindex) && families.includes(familyOf(local)) &&
+      (!isNotLasting || local === outgoing)
     )
     .map(({ local }) => ({ ip: local, port }))
     .filter((endpoint) => isUsableEndpoint(endpoint) && !cidrContains(overlay, endpoint.ip));

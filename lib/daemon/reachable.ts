@@ -1,7 +1,7 @@
 /** Servers by name, as far as this host has a way to them. */
-import { type Family, type Ip } from "../addr.ts";
+import type { Family } from "../addr.ts";
 import { GretunError } from "../errors.ts";
-import { NetlinkError, type RtNetlink } from "../netlink.ts";
+import type { RtNetlink } from "../netlink.ts";
 import { resolveServers, type StunServer } from "../stun/mod.ts";
 
 /**
@@ -19,21 +19,10 @@ export async function resolveReachable(
   const servers = resolved.flatMap((r) => r.status === "fulfilled" ? r.value : []);
   const [failed] = resolved.flatMap((r) => r.status === "rejected" ? [r.reason] : []);
   if (servers.length === 0 && failed) throw failed;
-  const reachable = servers.filter(({ endpoint }) => hasRoute(rtnl, endpoint.ip));
+  const reachable = servers.filter(({ endpoint }) => rtnl.tryRouteTo(endpoint.ip));
   if (reachable.length > 0 || servers.length === 0) return reachable;
   throw new GretunError(
     `no route to ${names.join(", ")}`,
     "Check this host's network with: ip route; ip -6 route",
   );
-}
-
-function hasRoute(rtnl: RtNetlink, ip: Ip): boolean {
-  try {
-    rtnl.routeTo(ip);
-    return true;
-  } catch (error) {
-    // ENETUNREACH, or whatever a route that leads nowhere on purpose gives.
-    if (error instanceof NetlinkError) return false;
-    throw error;
-  }
 }

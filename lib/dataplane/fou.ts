@@ -107,7 +107,7 @@ export class FouPlane implements DataPlane {
     for (const ifindex of this.#links.values()) {
       const tunnel = this.#rtnl.link(ifindex)?.tunnel;
       if (!tunnel || familyOf(tunnel.remote) !== 6) continue;
-      const local = sourceTo(this.#rtnl, tunnel.remote);
+      const local = this.#rtnl.tryRouteTo(tunnel.remote)?.source;
       if (!local || local === tunnel.local) continue;
       this.#rtnl.changeLink(ifindex, { tunnel: { kind: GRE[6].kind, ...tunnel, local } });
     }
@@ -185,7 +185,7 @@ export class FouPlane implements DataPlane {
       return { ...tunnel, encap: { ...encap, csum: this.#hasChecksum(ip) } };
     }
     // The kernel sends nothing by a tunnel of IPv6 without `local` (ip6_tnl_get_cap).
-    const local = sourceTo(this.#rtnl, ip);
+    const local = this.#rtnl.tryRouteTo(ip)?.source;
     return { ...tunnel, ...(local ? { local } : {}), encap: { ...encap, csum: true } };
   }
 
@@ -231,16 +231,6 @@ class OuterPort implements Disposable {
 
 function familyOfKind(kind: string | undefined): Family | undefined {
   return ([4, 6] as const).find((family) => GRE[family].kind === kind);
-}
-
-/** The address that packets to `ip` leave from; undefined when there is no way. */
-function sourceTo(rtnl: RtNetlink, ip: Ip): Ip | undefined {
-  try {
-    return rtnl.routeTo(ip).source;
-  } catch (error) {
-    if (error instanceof NetlinkError) return undefined;
-    throw error;
-  }
 }
 
 /** A kernel without FOU, GRE or both, and no module of it that could be loaded. */

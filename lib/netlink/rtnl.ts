@@ -197,6 +197,17 @@ export class RtNetlink implements Disposable {
     const [reply] = this.#connection.request({ type: RTM_GETROUTE, payload, operation });
     return decodeRoute(reply!.payload);
   }
+
+  /** As {@link routeTo}; undefined where there is no way. */
+  tryRouteTo(ip: Ip): Route | undefined {
+    try {
+      return this.routeTo(ip);
+    } catch (error) {
+      // ENETUNREACH, or whatever a route that leads nowhere on purpose gives.
+      if (error instanceof NetlinkError) return undefined;
+      throw error;
+    }
+  }
 }
 
 function encodeLinkName(

@@ -5,7 +5,13 @@ import { localEndpoints } from "../../lib/daemon/endpoints.ts";
 import { resolveReachable } from "../../lib/daemon/reachable.ts";
 import { ownerAlias } from "../../lib/dataplane/links.ts";
 import type { NodeKey } from "../../lib/keys.ts";
-import { createNamedNetns, deleteNamedNetns, RtNetlink, withNetns } from "../../lib/netlink.ts";
+import {
+  createNamedNetns,
+  deleteNamedNetns,
+  RtNetlink,
+  withNetns,
+  writeKernelFile,
+} from "../../lib/netlink.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
 
@@ -14,7 +20,11 @@ const PEER = "ab".repeat(32) as NodeKey;
 
 /** A namespace with two bridges: "net0", and "gretun0", which is marked as a link of ours. */
 async function inNetwork(
-  body: (rtnl: RtNetlink, ip: (...args: string[]) => Promise<void>) => Promise<void>,
+  body: (
+    rtnl: RtNetlink,
+    ip: (...args: string[]) => Promise<void>,
+    within: (body: () => void) => void,
+  ) => Promise<void>,
 ): Promise<void> {
   const name = `gretun-test-${Deno.pid}`;
   using stack = new DisposableStack();
@@ -28,7 +38,16 @@ async function inNetwork(
     const { success, stderr } = await new Deno.Command("ip", { args: ["-n", name, ...args] })
       .output();
     strictEqual(success, true, `${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
-  });
+  }, (body) => withNetns(netns, body));
+}
+
+async function until<T>(look: () => T | undefined | false): Promise<T> {
+  for (let i = 0; i < 200; i++) {
+    const value = look();
+    if (value) return value;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  throw new Error("waited 2 s in vain");
 }
 
 Deno.test("localEndpoints() are the addresses that last, of families that can be used", () =>
@@ -52,6 +71,38 @@ Deno.test("localEndpoints() are the addresses that last, of families that can be
     ]);
     await ip("link", "set", "net0", "down");
     deepStrictEqual(endpoints(4, 6), []);
+  }));
+
+Deno.test("localEndpoints() have the temporary address that packets leave from", () =>
+  inNetwork(async (rtnl, ip, within) => {
+    within(() => {
+      writeKernelFile("/proc/sys/net/ipv6/conf/net0/use_tempaddr", "2");
+      writeKernelFile("/proc/sys/net/ipv6/conf/net0/accept_dad", "0");
+    });
+    const lifetime = ["valid_lft", "86400", "preferred_lft", "43200"];
+    await ip("addr", "add", "2001:db8::1/64", "dev", "net0", "mngtmpaddr", ...lifetime);
+    await ip("route", "add", "default", "via", "2001:db8::2", "dev", "net0");
+    const temporary = await until(() => {
+      const found = rtnl.addresses().find(({ local }) => /^2001:db8::.{5}/.test(local));
+      return found?.isNotLasting && found.local;
+    });
+    const endpoints = () =>
+      localEndpoints(rtnl, { port: 7777, families: [6], overlay: OVERLAY })
+        .map(formatEndpoint).sort();
+    await until(() => endpoints().length === 2);
+    deepStrictEqual(endpoints(), ["[2001:db8::1]:7777", `[${temporary}]:7777`]);
+    await ip(
+      "route",
+      "change",
+      "default",
+      "via",
+      "2001:db8::2",
+      "dev",
+      "net0",
+      "src",
+      "2001:db8::1",
+    );
+    deepStrictEqual(endpoints(), ["[2001:db8::1]:7777"]);
   }));
 
 Deno.test("resolveReachable() gives what there is a route to, over each family", () =>
