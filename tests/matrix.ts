@@ -1,0 +1,494 @@
+/**
+ * Every kind of network against every other: hosts of all kinds join one overlay, one after the
+ * other, and ping those that are there. What each pair should find is a pure function of the two
+ * kinds; the rest of the file is about finding out what it did.
+ */
+import { type Ip, parseIp } from "../lib/addr.ts";
+import { askDaemon, type DaemonReport } from "../lib/daemon/control.ts";
+import type { PathKind } from "../lib/daemon/peers.ts";
+import { decodeEchoReply, encodeEcho } from "../lib/health/icmp.ts";
+import {
+  type Families,
+  type Host,
+  Lab,
+  type Nat,
+  type NatOptions,
+  SYMMETRIC,
+} from "../lib/lab/mod.ts";
+import { IcmpSocket, Poller } from "../lib/netlink.ts";
+import { GRETUN, sleep, until } from "./overlay.ts";
+
+const GRETUN_COORD = new URL("../gretun-coord", import.meta.url).pathname;
+/** HTTP there, so that networks which let out nothing else reach it. */
+const COORDINATOR_PORT = 443;
+
+/** A way to be joined to the internet. */
+export interface NetworkKind {
+  name: string;
+  what: string;
+  /** On the way from the internet to the host; none: the host has a public address. */
+  nats: readonly Omit<NatOptions, "behind">[];
+  /** How many of the NATs, from the internet on, two hosts of this kind have in common. */
+  shared?: number;
+  families?: Families;
+}
+
+const OPEN = { filtering: "endpoint-independent" } as const;
+const MEDIUM = { filtering: "address-dependent" } as const;
+const EASY = {};
+
+export const KINDS: readonly NetworkKind[] = [
+  { name: "public", what: "no NAT", nats: [] },
+  { name: "cone", what: "filtering endpoint-independent", nats: [OPEN] },
+  { name: "restricted", what: "filtering address-dependent", nats: [MEDIUM] },
+  { name: "easy", what: "filtering address-and-port-dependent", nats: [EASY] },
+  {
+    name: "adm",
+    what: "mapping and filtering address-dependent",
+    nats: [{ mapping: "address-dependent", ...MEDIUM }],
+  },
+  { name: "hard", what: "mapping address-and-port-dependent, random ports", nats: [SYMMETRIC] },
+  {
+    name: "hard-seq",
+    what: "the same with sequential ports",
+    nats: [{ ...SYMMETRIC, ports: "sequential" }],
+  },
+  { name: "cgn-cone", what: "cone behind cone", nats: [OPEN, OPEN] },
+  { name: "cgn-easy", what: "easy behind easy", nats: [EASY, EASY] },
+  { name: "cgn-hard", what: "easy behind hard", nats: [SYMMETRIC, EASY] },
+  { name: "same-nat", what: "two hosts behind one easy NAT", nats: [EASY], shared: 1 },
+  {
+    name: "same-cgn",
+    what: "two homes behind one carrier's easy NAT, no hairpinning",
+    nats: [EASY, EASY],
+    shared: 1,
+  },
+  {
+    name: "hairpin",
+    what: "two homes behind one carrier's easy NAT with hairpinning",
+    nats: [{ hairpin: true }, EASY],
+    shared: 1,
+  },
+  {
+    name: "open-input",
+    what: "Linux router that takes what is sent to it",
+    nats: [{ openInput: true }],
+  },
+  {
+    name: "udp-443",
+    what: "easy, UDP let out to port 443 alone",
+    nats: [{ firewall: { udpTo: [443] } }],
+  },
+  {
+    name: "tcp-443",
+    what: "easy, TCP let out to port 443 alone, no UDP",
+    nats: [{ firewall: { udpTo: [], tcpTo: [443] } }],
+  },
+  {
+    name: "dual",
+    what: "easy, and IPv6 behind a stateful firewall",
+    nats: [{ ipv6: true }],
+    families: "dual",
+  },
+  {
+    name: "ipv6",
+    what: "IPv6 alone behind a stateful firewall",
+    nats: [{ ipv6: true }],
+    families: "ipv6",
+  },
+  { name: "mtu-1280", what: "easy, larger packets disappear", nats: [{ uplink: { mtu: 1280 } }] },
+  { name: "mtu-1492", what: "easy, larger packets disappear", nats: [{ uplink: { mtu: 1492 } }] },
+  {
+    name: "far",
+    what: "easy, 50 ms away, 5 % of packets lost each way",
+    nats: [{ uplink: { delayMs: 50, lossRate: 0.05 } }],
+  },
+];
+
+export type Expected = PathKind | "none";
+
+/** What the daemon can do of what is possible: turn one on when it is built. */
+const DAEMON = {
+  relay: true,
+  /** Direct paths and relays over IPv6. */
+  ipv6: false,
+  /** Where one NAT gives sequential ports. */
+  portPrediction: false,
+};
+
+/**
+ * The best path that there is between two kinds, by facts/nat-traversal.md section 3, as far as the
+ * daemon can. `isSame`: two hosts of one kind, which may have NATs in common.
+ */
+export function expectedPath(a: NetworkKind, b: NetworkKind): Expected {
+  const shared = a === b ? a.shared ?? 0 : 0;
+  if (a.nats.length > 0 && shared === a.nats.length) return "lan";
+  if (DAEMON.ipv6 && hasIpv6(a) && hasIpv6(b)) return "direct";
+  if (canPunch(a, b, shared)) return "direct";
+  if (!DAEMON.relay) return "none";
+  return reachesUdpRelay(a) && reachesUdpRelay(b) ? "relay-udp" : "relay-tcp";
+}
+
+const hasIpv6 = ({ families = "ipv4" }: NetworkKind) => families !== "ipv4";
+const hasIpv4 = ({ families = "ipv4" }: NetworkKind) => families !== "ipv6";
+const hasFreeUdp = ({ nats }: NetworkKind) => nats.every(({ firewall }) => !firewall?.udpTo);
+const reachesUdpRelay = (kind: NetworkKind) => hasFreeUdp(kind) && (DAEMON.ipv6 || hasIpv4(kind));
+
+function canPunch(a: NetworkKind, b: NetworkKind, shared: number): boolean {
+  if (!hasIpv4(a) || !hasIpv4(b) || !hasFreeUdp(a) || !hasFreeUdp(b)) return false;
+  if (shared > 0 && !a.nats[shared - 1]!.hairpin) return false;
+  if (admits(a, b) || admits(b, a)) return true; // it is answered to where it came from
+  return DAEMON.portPrediction && (isPredictable(a) && isPredictable(b));
+}
+
+/** A datagram from `b` gets in at the address by which `a` is known, once `a` has pinged `b`'s. */
+function admits(a: NetworkKind, b: NetworkKind): boolean {
+  const filterings = a.nats.map(({ filtering = "address-and-port-dependent" }) => filtering);
+  if (!filterings.includes("address-and-port-dependent")) return true;
+  return hasOnePort(a) && hasOnePort(b);
+}
+
+function hasOnePort({ nats }: NetworkKind): boolean {
+  return nats.every(({ mapping = "endpoint-independent" }) => mapping === "endpoint-independent");
+}
+
+function isPredictable({ nats }: NetworkKind): boolean {
+  return nats.every(({ mapping = "endpoint-independent", ports }) =>
+    mapping === "endpoint-independent" || ports === "sequential"
+  );
+}
+
+/** One host of a kind, with `gretun up` running on it once it has joined. */
+class Member {
+  readonly kind: NetworkKind;
+  readonly host: Host;
+  readonly stateDir: string;
+  /** When its program was started. */
+  startMs = 0;
+  tunnelIp: Ip | undefined;
+  log = "";
+
+  constructor(kind: NetworkKind, host: Host, directory: string) {
+    this.kind = kind;
+    this.host = host;
+    this.stateDir = `${directory}/${host.name}`;
+  }
+
+  get name(): string {
+    return this.host.name;
+  }
+
+  report(): Promise<DaemonReport | undefined> {
+    return askDaemon(this.stateDir).catch(() => undefined);
+  }
+}
+
+/** What became of two hosts: the first was there when the second joined. */
+export interface PairResult {
+  first: NetworkKind;
+  second: NetworkKind;
+  expected: Expected;
+  path: Expected;
+  /** From the start of the second's program to the first ping of the first that was answered. */
+  firstPingMs: number | undefined;
+  /** Why it is not as expected; undefined if it is. */
+  problem?: string;
+}
+
+export interface MatrixOptions {
+  plane: "fou" | "tun";
+  /** Two hosts of every one of these join. */
+  kinds: readonly NetworkKind[];
+  /** How long after the last one joined paths may still become what is expected. */
+  settleMs?: number;
+}
+
+const PING_INTERVAL_MS = 50;
+/** Of pairs that have waited for so long. */
+const SLOW_AFTER_MS = 3_000;
+const SLOW_INTERVAL_MS = 500;
+/** The next one joins when all have answered, or after this. */
+const JOIN_MS = 1_500;
+const SETTLE_MS = 30_000;
+const IDENTIFIER = 0x6772;
+
+interface Pair {
+  first: Member;
+  second: Member;
+  sentMs: number;
+  answeredMs?: number;
+}
+
+/** A lab with two hosts of each kind, copy "a" and copy "b". */
+export class Matrix implements AsyncDisposable {
+  coordinatorLog = "";
+  readonly #lab: Lab;
+  readonly #coord: Host;
+  readonly #directory = Deno.makeTempDirSync();
+  readonly #plane: "fou" | "tun";
+  readonly #settleMs: number;
+  readonly #members: Member[] = [];
+  readonly #joined: Member[] = [];
+  readonly #pairs: Pair[] = [];
+  readonly #logs: Promise<void>[] = [];
+  readonly #poller = new Poller();
+  readonly #sockets = new DisposableStack();
+  readonly #socketOf = new Map<Member, IcmpSocket>();
+
+  static async start(options: MatrixOptions): Promise<Matrix> {
+    const matrix = new Matrix(options);
+    try {
+      await matrix.#startCoordinator();
+      return matrix;
+    } catch (error) {
+      await matrix[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  private constructor({ plane, kinds, settleMs = SETTLE_MS }: MatrixOptions) {
+    this.#plane = plane;
+    this.#settleMs = settleMs;
+    this.#lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-`, ipv6: true });
+    this.#coord = this.#lab.publicHost("coord", { families: "dual" });
+    // First all of copy a, then b from the last to the first: with each two kinds, one host of each
+    // is there before one of the other.
+    const a = kinds.map((kind) => this.#addPlace(kind));
+    const b = kinds.map((kind, i) => this.#addTwin(kind, a[i]!));
+    this.#members = [...a, ...b.reverse()].map(({ kind, host }) =>
+      new Member(kind, host, this.#directory)
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#sockets.dispose();
+    await this.#lab[Symbol.asyncDispose]();
+    await this.#poller[Symbol.asyncDispose]();
+    await Promise.all(this.#logs);
+    await Deno.remove(this.#directory, { recursive: true });
+  }
+
+  #addPlace(kind: NetworkKind): Place {
+    return place(this.#lab, kind, "a", []);
+  }
+
+  #addTwin(kind: NetworkKind, { nats }: Place): Place {
+    return place(this.#lab, kind, "b", nats.slice(0, kind.shared ?? 0));
+  }
+
+  async #startCoordinator(): Promise<void> {
+    const args = ["--listen", `:${COORDINATOR_PORT}`, "--state", ":memory:"];
+    this.#follow(this.#coord.spawn(GRETUN_COORD, args, { stderr: "piped" }), (text) => {
+      this.coordinatorLog += text;
+    });
+    await until("the coordinator to listen", async () => {
+      try {
+        const { connecting } = this.#coord.within(() => ({
+          connecting: Deno.connect({ hostname: "127.0.0.1", port: COORDINATOR_PORT }),
+        }));
+        (await connecting).close();
+        return true;
+      } catch {
+        return false;
+      }
+    });
+  }
+
+  /** All join, one by one; resolves to what every pair of the two copies found. */
+  async run(): Promise<PairResult[]> {
+    const stop = new AbortController();
+    const pinging = this.#keepPinging(stop.signal);
+    for (const member of this.#members) await this.#join(member);
+    const results = await this.#settle();
+    stop.abort();
+    await pinging;
+    return results;
+  }
+
+  /** What the daemons of one kind have logged. */
+  log(kind: NetworkKind): string {
+    return this.#members.filter((member) => member.kind === kind)
+      .map(({ name, log }) => `--- ${name}\n${log}`).join("\n");
+  }
+
+  async #join(member: Member): Promise<void> {
+    const { host, stateDir, name } = member;
+    const coordIp = host.ip === host.ip6 ? `[${this.#coord.ip6}]` : this.#coord.ip;
+    const url = `http://${coordIp}:${COORDINATOR_PORT}`;
+    const args = ["up", "--coordinator", url, "--state-dir", stateDir, "--node-name", name];
+    member.startMs = performance.now();
+    const child = host.spawn(GRETUN, [...args, "--data-plane", this.#plane], { stderr: "piped" });
+    this.#follow(child, (text) => member.log += text);
+    const tunnelIp = await until(
+      `${name} to be registered`,
+      async () => (await member.report())?.tunnel_ip,
+      () => member.log,
+    );
+    member.tunnelIp = parseIp(tunnelIp.split("/")[0]!);
+    this.#socketOf.set(member, this.#sockets.use(this.#openSocket(member)));
+    const pairs = this.#joined.map((first): Pair => ({ first, second: member, sentMs: 0 }));
+    this.#pairs.push(...pairs);
+    this.#joined.push(member);
+    const deadline = performance.now() + JOIN_MS;
+    while (performance.now() < deadline && pairs.some(isAwaited)) await sleep(PING_INTERVAL_MS);
+  }
+
+  #openSocket(member: Member): IcmpSocket {
+    return member.host.within(() =>
+      IcmpSocket.open({ family: 4, poller: this.#poller }, ({ from, message }) => {
+        const echo = decodeEchoReply(4, message);
+        if (echo?.identifier !== IDENTIFIER) return;
+        const pair = this.#pairs[echo.sequence];
+        if (pair?.second === member && pair.first.tunnelIp === from) {
+          pair.answeredMs ??= performance.now();
+        }
+      })
+    );
+  }
+
+  async #keepPinging(signal: AbortSignal): Promise<void> {
+    const data = new Uint8Array(56);
+    while (!signal.aborted) {
+      const nowMs = performance.now();
+      for (const [sequence, pair] of this.#pairs.entries()) {
+        const { first, second, sentMs, answeredMs } = pair;
+        const isSlow = nowMs - second.startMs > SLOW_AFTER_MS;
+        if (answeredMs !== undefined || isSlow && nowMs - sentMs < SLOW_INTERVAL_MS) continue;
+        pair.sentMs = nowMs;
+        try {
+          const echo = encodeEcho(4, { identifier: IDENTIFIER, sequence, data });
+          this.#socketOf.get(second)!.send(echo, first.tunnelIp!);
+        } catch {
+          // there is no route for it yet
+        }
+      }
+      await sleep(PING_INTERVAL_MS);
+    }
+  }
+
+  /** Asks all daemons until every path is as expected, or the time is up. */
+  async #settle(): Promise<PairResult[]> {
+    const deadline = performance.now() + this.#settleMs;
+    while (true) {
+      const reports = new Map<Member, DaemonReport | undefined>();
+      for (const member of this.#members) reports.set(member, await member.report());
+      const results = this.#pairs
+        .filter(({ first, second }) => first.name.endsWith("-a") && second.name.endsWith("-b"))
+        .map((pair) => result(pair, reports));
+      const isDone = results.every(({ problem }) => problem === undefined);
+      if (isDone || performance.now() > deadline) return results;
+      await sleep(1_000);
+    }
+  }
+
+  #follow({ stderr }: Deno.ChildProcess, take: (text: string) => void): void {
+    this.#logs.push((async () => {
+      for await (const text of stderr.pipeThrough(new TextDecoderStream())) take(text);
+    })());
+  }
+}
+
+interface Place {
+  kind: NetworkKind;
+  nats: Nat[];
+  host: Host;
+}
+
+/** Behind the NATs that are given, which are the kind's first ones, and new ones for the rest. */
+function place(lab: Lab, kind: NetworkKind, copy: "a" | "b", known: readonly Nat[]): Place {
+  const nats = [...known];
+  for (const [i, options] of kind.nats.entries()) {
+    if (i < known.length) continue;
+    const behind = nats.at(-1);
+    const name = `${natName(kind)}-${i}${copy}`;
+    nats.push(lab.nat(name, { ...options, ...(behind ? { behind } : {}) }));
+  }
+  const { families = "ipv4" } = kind;
+  const behind = nats.at(-1);
+  const name = `${kind.name}-${copy}`;
+  const host = behind ? lab.host(name, { behind, families }) : lab.publicHost(name, { families });
+  return { kind, nats, host };
+}
+
+/** Short enough for the name of an interface. */
+function natName({ name }: NetworkKind): string {
+  return `n${KINDS.findIndex((kind) => kind.name === name)}`;
+}
+
+function isAwaited({ first, second, answeredMs }: Pair): boolean {
+  return answeredMs === undefined && expectedPath(first.kind, second.kind) !== "none";
+}
+
+function result(
+  { first, second, answeredMs }: Pair,
+  reports: ReadonlyMap<Member, DaemonReport | undefined>,
+): PairResult {
+  const pathOf = (from: Member, to: Member) =>
+    reports.get(from)?.peers.find(({ name }) => name === to.name)?.path;
+  const paths = [pathOf(first, second), pathOf(second, first)];
+  const expected = expectedPath(first.kind, second.kind);
+  const path = worst(paths);
+  const problem = answeredMs === undefined
+    ? expected === "none" ? undefined : "no ping is answered"
+    : path === expected
+    ? undefined
+    : `${path}`;
+  return {
+    first: first.kind,
+    second: second.kind,
+    expected,
+    path: answeredMs === undefined ? "none" : path,
+    firstPingMs: answeredMs === undefined ? undefined : Math.round(answeredMs - second.startMs),
+    ...(problem === undefined ? {} : { problem }),
+  };
+}
+
+const WORST_FIRST = ["none", "relay-tcp", "relay-udp", "port-mapped", "direct", "lan"] as const;
+
+/** Each side says how it reaches the other, and need not use what the other does. */
+function worst(paths: readonly (PathKind | undefined)[]): Expected {
+  return WORST_FIRST.find((kind) => paths.some((path) => (path ?? "none") === kind))!;
+}
+
+const SHORT: Record<Expected, string> = {
+  lan: "L",
+  direct: "D",
+  "port-mapped": "M",
+  "relay-udp": "U",
+  "relay-tcp": "T",
+  none: "-",
+};
+
+/** Rows: who was there first; columns: who joined. What is not as expected is marked. */
+export function formatMatrix(results: readonly PairResult[]): string {
+  const kinds = KINDS.filter((kind) => results.some(({ first }) => first === kind));
+  const letter = (kind: NetworkKind) => String.fromCharCode(65 + kinds.indexOf(kind));
+  const cell = (first: NetworkKind, second: NetworkKind) => {
+    const found = results.find((r) => r.first === first && r.second === second);
+    if (!found) return "";
+    const { path, firstPingMs = "", problem } = found;
+    return `${SHORT[path]} ${firstPingMs}${problem === undefined ? "" : "!"}`;
+  };
+  const width = Math.max(...kinds.map(({ name }) => name.length)) + 2;
+  const line = (cells: string[]) => cells.map((text) => text.padEnd(8)).join("").trimEnd();
+  return [
+    ...kinds.map((kind) => `${letter(kind)} ${kind.name.padEnd(width)}${kind.what}`),
+    "",
+    "L lan, D direct, M port-mapped, U relay-udp, T relay-tcp, - none; ms from the start of gretun up",
+    "on the host of the column, which joins last, to its first answered ping; ! not as expected",
+    "",
+    " ".repeat(width + 2) + line(kinds.map(letter)),
+    ...kinds.map((first) =>
+      `${letter(first)} ${first.name.padEnd(width)}${
+        line(kinds.map((second) => cell(first, second)))
+      }`
+    ),
+  ].join("\n");
+}
+
+/** One line for each pair that is not as expected. */
+export function problems(results: readonly PairResult[]): string[] {
+  return results.filter(({ problem }) => problem !== undefined).map((r) =>
+    `${r.first.name} and ${r.second.name}: expected ${r.expected}, but ${r.problem}`
+  );
+}
