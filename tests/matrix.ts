@@ -110,7 +110,7 @@ export type Expected = PathKind | "none";
 /** What the daemon can do of what is possible: turn one on when it is built. */
 const DAEMON = {
   relay: true,
-  /** Direct paths and relays over IPv6. */
+  /** Direct paths and relays over IPv6; without it a host of IPv6 alone has no endpoints to tell. */
   ipv6: false,
   /** Where one NAT gives sequential ports. */
   portPrediction: false,
@@ -123,16 +123,16 @@ const DAEMON = {
 export function expectedPath(a: NetworkKind, b: NetworkKind): Expected {
   const shared = a === b ? a.shared ?? 0 : 0;
   if (a.nats.length > 0 && shared === a.nats.length) return "lan";
+  if (!DAEMON.ipv6 && (!hasIpv4(a) || !hasIpv4(b))) return "none";
   if (DAEMON.ipv6 && hasIpv6(a) && hasIpv6(b)) return "direct";
   if (canPunch(a, b, shared)) return "direct";
   if (!DAEMON.relay) return "none";
-  return reachesUdpRelay(a) && reachesUdpRelay(b) ? "relay-udp" : "relay-tcp";
+  return hasFreeUdp(a) && hasFreeUdp(b) ? "relay-udp" : "relay-tcp";
 }
 
 const hasIpv6 = ({ families = "ipv4" }: NetworkKind) => families !== "ipv4";
 const hasIpv4 = ({ families = "ipv4" }: NetworkKind) => families !== "ipv6";
 const hasFreeUdp = ({ nats }: NetworkKind) => nats.every(({ firewall }) => !firewall?.udpTo);
-const reachesUdpRelay = (kind: NetworkKind) => hasFreeUdp(kind) && (DAEMON.ipv6 || hasIpv4(kind));
 
 function canPunch(a: NetworkKind, b: NetworkKind, shared: number): boolean {
   if (!hasIpv4(a) || !hasIpv4(b) || !hasFreeUdp(a) || !hasFreeUdp(b)) return false;
@@ -166,6 +166,8 @@ class Member {
   /** When its program was started. */
   startMs = 0;
   tunnelIp: Ip | undefined;
+  child: Deno.ChildProcess | undefined;
+  socket: IcmpSocket | undefined;
   log = "";
 
   constructor(kind: NetworkKind, host: Host, directory: string) {
@@ -180,6 +182,17 @@ class Member {
 
   report(): Promise<DaemonReport | undefined> {
     return askDaemon(this.stateDir).catch(() => undefined);
+  }
+
+  async leave(): Promise<void> {
+    this.closeSocket();
+    this.child?.kill("SIGTERM");
+    await this.child?.status;
+  }
+
+  closeSocket(): void {
+    this.socket?.[Symbol.dispose]();
+    this.socket = undefined;
   }
 }
 
@@ -203,12 +216,15 @@ export interface MatrixOptions {
   settleMs?: number;
 }
 
+/** More at once would say more about this machine than about the networks. */
+const KINDS_AT_ONCE = 11;
+
+/** All but the slowest of those that are expected to be direct are by then. */
+const JOIN_MS = 1_500;
 const PING_INTERVAL_MS = 50;
 /** Of pairs that have waited for so long. */
 const SLOW_AFTER_MS = 3_000;
 const SLOW_INTERVAL_MS = 500;
-/** The next one joins when all have answered, or after this. */
-const JOIN_MS = 1_500;
 const SETTLE_MS = 30_000;
 const IDENTIFIER = 0x6772;
 
@@ -227,13 +243,11 @@ export class Matrix implements AsyncDisposable {
   readonly #directory = Deno.makeTempDirSync();
   readonly #plane: "fou" | "tun";
   readonly #settleMs: number;
-  readonly #members: Member[] = [];
-  readonly #joined: Member[] = [];
-  readonly #pairs: Pair[] = [];
+  readonly #members: { a: Member; b: Member }[];
+  /** Of those that have joined; a ping's sequence number is the index of its pair. */
+  #pairs: Pair[] = [];
   readonly #logs: Promise<void>[] = [];
   readonly #poller = new Poller();
-  readonly #sockets = new DisposableStack();
-  readonly #socketOf = new Map<Member, IcmpSocket>();
 
   static async start(options: MatrixOptions): Promise<Matrix> {
     const matrix = new Matrix(options);
@@ -251,29 +265,20 @@ export class Matrix implements AsyncDisposable {
     this.#settleMs = settleMs;
     this.#lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-`, ipv6: true });
     this.#coord = this.#lab.publicHost("coord", { families: "dual" });
-    // First all of copy a, then b from the last to the first: with each two kinds, one host of each
-    // is there before one of the other.
-    const a = kinds.map((kind) => this.#addPlace(kind));
-    const b = kinds.map((kind, i) => this.#addTwin(kind, a[i]!));
-    this.#members = [...a, ...b.reverse()].map(({ kind, host }) =>
-      new Member(kind, host, this.#directory)
-    );
+    this.#members = kinds.map((kind) => {
+      const a = place(this.#lab, kind, "a", []);
+      const b = place(this.#lab, kind, "b", a.nats.slice(0, kind.shared ?? 0));
+      const member = ({ host }: Place) => new Member(kind, host, this.#directory);
+      return { a: member(a), b: member(b) };
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#sockets.dispose();
+    for (const { a, b } of this.#members) for (const member of [a, b]) member.closeSocket();
     await this.#lab[Symbol.asyncDispose]();
     await this.#poller[Symbol.asyncDispose]();
     await Promise.all(this.#logs);
     await Deno.remove(this.#directory, { recursive: true });
-  }
-
-  #addPlace(kind: NetworkKind): Place {
-    return place(this.#lab, kind, "a", []);
-  }
-
-  #addTwin(kind: NetworkKind, { nats }: Place): Place {
-    return place(this.#lab, kind, "b", nats.slice(0, kind.shared ?? 0));
   }
 
   async #startCoordinator(): Promise<void> {
@@ -294,41 +299,73 @@ export class Matrix implements AsyncDisposable {
     });
   }
 
-  /** All join, one by one; resolves to what every pair of the two copies found. */
+  /** Resolves to what every copy "a" and copy "b" have found of each other. */
   async run(): Promise<PairResult[]> {
+    const parts: { a: Member; b: Member }[][] = [];
+    for (let i = 0; i < this.#members.length; i += KINDS_AT_ONCE) {
+      parts.push(this.#members.slice(i, i + KINDS_AT_ONCE));
+    }
+    const results = [];
+    for (const first of parts) {
+      for (const second of parts) {
+        results.push(...await this.#meet(first.map(({ a }) => a), second.map(({ b }) => b)));
+      }
+    }
+    return results;
+  }
+
+  /** The same of these pairs alone, "a" of the first and "b" of the second kind: by their names. */
+  async runPairs(pairs: readonly (readonly [string, string])[]): Promise<PairResult[]> {
+    const memberOf = (name: string) => this.#members.find(({ a }) => a.kind.name === name)!;
+    const results = [];
+    for (const [first, second] of pairs) {
+      results.push(...await this.#meet([memberOf(first).a], [memberOf(second).b]));
+    }
+    return results;
+  }
+
+  /** They join one by one, the second ones when all the first are there, and leave again. */
+  async #meet(first: Member[], second: Member[]): Promise<PairResult[]> {
+    const joined: Member[] = [];
+    this.#pairs = [];
     const stop = new AbortController();
     const pinging = this.#keepPinging(stop.signal);
-    for (const member of this.#members) await this.#join(member);
-    const results = await this.#settle();
+    for (const member of [...first, ...second]) {
+      const others = second.includes(member) ? first : [];
+      await this.#join(member, others);
+      joined.push(member);
+    }
+    const results = await this.#settle(joined);
     stop.abort();
     await pinging;
+    await Promise.all(joined.map((member) => member.leave()));
     return results;
   }
 
   /** What the daemons of one kind have logged. */
   log(kind: NetworkKind): string {
-    return this.#members.filter((member) => member.kind === kind)
+    return this.#members.filter(({ a }) => a.kind === kind).flatMap(({ a, b }) => [a, b])
       .map(({ name, log }) => `--- ${name}\n${log}`).join("\n");
   }
 
-  async #join(member: Member): Promise<void> {
+  /** Waits until it has reached those others that it can reach directly, for a moment at most. */
+  async #join(member: Member, others: readonly Member[]): Promise<void> {
     const { host, stateDir, name } = member;
     const coordIp = host.ip === host.ip6 ? `[${this.#coord.ip6}]` : this.#coord.ip;
     const url = `http://${coordIp}:${COORDINATOR_PORT}`;
     const args = ["up", "--coordinator", url, "--state-dir", stateDir, "--node-name", name];
     member.startMs = performance.now();
-    const child = host.spawn(GRETUN, [...args, "--data-plane", this.#plane], { stderr: "piped" });
-    this.#follow(child, (text) => member.log += text);
+    member.child = host.spawn(GRETUN, [...args, "--data-plane", this.#plane], { stderr: "piped" });
+    this.#follow(member.child, (text) => member.log += text);
     const tunnelIp = await until(
       `${name} to be registered`,
       async () => (await member.report())?.tunnel_ip,
       () => member.log,
     );
     member.tunnelIp = parseIp(tunnelIp.split("/")[0]!);
-    this.#socketOf.set(member, this.#sockets.use(this.#openSocket(member)));
-    const pairs = this.#joined.map((first): Pair => ({ first, second: member, sentMs: 0 }));
+    member.socket = this.#openSocket(member);
+    const pairs = others.map((first): Pair => ({ first, second: member, sentMs: 0 }));
     this.#pairs.push(...pairs);
-    this.#joined.push(member);
     const deadline = performance.now() + JOIN_MS;
     while (performance.now() < deadline && pairs.some(isAwaited)) await sleep(PING_INTERVAL_MS);
   }
@@ -357,7 +394,7 @@ export class Matrix implements AsyncDisposable {
         pair.sentMs = nowMs;
         try {
           const echo = encodeEcho(4, { identifier: IDENTIFIER, sequence, data });
-          this.#socketOf.get(second)!.send(echo, first.tunnelIp!);
+          second.socket!.send(echo, first.tunnelIp!);
         } catch {
           // there is no route for it yet
         }
@@ -367,14 +404,12 @@ export class Matrix implements AsyncDisposable {
   }
 
   /** Asks all daemons until every path is as expected, or the time is up. */
-  async #settle(): Promise<PairResult[]> {
+  async #settle(members: readonly Member[]): Promise<PairResult[]> {
     const deadline = performance.now() + this.#settleMs;
     while (true) {
       const reports = new Map<Member, DaemonReport | undefined>();
-      for (const member of this.#members) reports.set(member, await member.report());
-      const results = this.#pairs
-        .filter(({ first, second }) => first.name.endsWith("-a") && second.name.endsWith("-b"))
-        .map((pair) => result(pair, reports));
+      for (const member of members) reports.set(member, await member.report());
+      const results = this.#pairs.map((pair) => result(pair, reports));
       const isDone = results.every(({ problem }) => problem === undefined);
       if (isDone || performance.now() > deadline) return results;
       await sleep(1_000);
@@ -416,7 +451,8 @@ function natName({ name }: NetworkKind): string {
 }
 
 function isAwaited({ first, second, answeredMs }: Pair): boolean {
-  return answeredMs === undefined && expectedPath(first.kind, second.kind) !== "none";
+  const expected = expectedPath(first.kind, second.kind);
+  return answeredMs === undefined && (expected === "direct" || expected === "lan");
 }
 
 function result(

@@ -23,6 +23,14 @@ export function ipv6Prefix(n: number): Cidr {
   return parseCidr(`2001:db8:${n.toString(16)}::/64`);
 }
 
+/** Both halves of a prefix: routes to them go before one to the whole. */
+export function halves({ ip, prefixLength }: Cidr): [Cidr, Cidr] {
+  const bytes = ipBytes(ip);
+  bytes[prefixLength >> 3]! |= 0x80 >> (prefixLength & 7);
+  const half = prefixLength + 1;
+  return [{ ip, prefixLength: half }, { ip: ipFromBytes(bytes), prefixLength: half }];
+}
+
 /** Which addresses a host has. */
 export type Families = "ipv4" | "ipv6" | "dual";
 
@@ -32,7 +40,7 @@ export interface Addresses {
   ip6?: Ip;
 }
 
-/** Gives the host addresses of a prefix one after the other, from the first; of IPv6 as many. */
+/** Gives the host addresses of a prefix one after the other, from the first but for the last. */
 export class AddressPool {
   readonly prefix: Cidr;
   #next = 1;
@@ -44,7 +52,7 @@ export class AddressPool {
   take(): Ip {
     const { ip, prefixLength } = this.prefix;
     const hostBits = Math.min(16, (familyOf(ip) === 4 ? 32 : 128) - prefixLength);
-    if (this.#next >= 2 ** hostBits - 1) {
+    if (this.#next >= 2 ** hostBits - 2) {
       throw new GretunError(
         `no address is left in ${formatCidr(this.prefix)}`,
         "Make fewer hosts, or give the NAT a larger prefix",

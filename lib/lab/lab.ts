@@ -12,6 +12,7 @@ import {
   ipv6Prefix,
   PUBLIC_PREFIX,
 } from "./addresses.ts";
+import { addBackbone, BACKBONE_NAMES } from "./backbone.ts";
 import { delayedLink, type LineQuality } from "./delay.ts";
 import { Host, LabNode } from "./host.ts";
 import { Nat } from "./nat.ts";
@@ -23,7 +24,8 @@ import { Space } from "./space.ts";
 const INTERNET = "internet";
 const UPLINK = "eth0";
 /** Interfaces are named after hosts, so a host cannot have the name of another interface. */
-const RESERVED_NAMES = [INTERNET, "lo", "all", "default", IN, OUT, UPLINK];
+const SPACES = [INTERNET, ...Object.values(BACKBONE_NAMES)];
+const RESERVED_NAMES = [...SPACES, "lo", "all", "default", IN, OUT, UPLINK];
 
 export interface LabOptions {
   /** Namespaces are named with it; a lab is the only one with its prefix. */
@@ -124,8 +126,16 @@ export class Lab implements AsyncDisposable {
     this.#internet = this.#createSpace(INTERNET);
     try {
       this.internet = new LabNode(INTERNET, this.#internet, this.#children);
-      const prefixes = { prefix: PUBLIC_PREFIX, ...(ipv6 ? { prefix6: ipv6Prefix(0) } : {}) };
-      this.#public = new Segment(this.#internet, INTERNET, prefixes);
+      this.#public = new Segment(this.#internet, INTERNET, {
+        prefix: PUBLIC_PREFIX,
+        ...(ipv6 ? { prefix6: ipv6Prefix(0) } : {}),
+        isRouted: true,
+      });
+      addBackbone({
+        gateway: this.#internet,
+        backbone: this.#createSpace(BACKBONE_NAMES.backbone),
+        farEnd: this.#createSpace(BACKBONE_NAMES.farEnd),
+      }, this.#public);
       this.#internet.forwardPackets();
       if (ipv6) this.#internet.forwardIpv6Packets();
     } catch (error) {
@@ -181,7 +191,7 @@ export class Lab implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    const netnsNames = [INTERNET, ...this.#names].map((name) => this.#prefix + name);
+    const netnsNames = [...SPACES, ...this.#names].map((name) => this.#prefix + name);
     await endProcesses(netnsNames, this.#children, this.#clock);
     this.#links.dispose();
     await this.#poller?.[Symbol.asyncDispose]();

@@ -6,6 +6,7 @@ import {
   DEFAULT_DESTINATION,
   DEFAULT_DESTINATION_6,
   type Families,
+  halves,
 } from "./addresses.ts";
 import type { Space } from "./space.ts";
 
@@ -26,19 +27,26 @@ export interface CableOptions {
   mtu?: number;
 }
 
+export interface SegmentOptions extends SegmentPrefixes {
+  /** IPv4 goes by the gateway from one to the other too; otherwise straight. */
+  isRouted?: boolean;
+}
+
 export class Segment {
   readonly prefix: Cidr;
   readonly hasIpv6: boolean;
   /** The first addresses of the prefixes, and everybody's default routes. */
   readonly #gateway: Addresses;
+  readonly #isRouted: boolean;
   readonly #space: Space;
   readonly #bridge: number;
   readonly #pool: AddressPool;
   readonly #pool6: AddressPool | undefined;
 
   /** Makes the bridge `name` in `space`. */
-  constructor(space: Space, name: string, { prefix, prefix6 }: SegmentPrefixes) {
+  constructor(space: Space, name: string, { prefix, prefix6, isRouted = false }: SegmentOptions) {
     this.prefix = prefix;
+    this.#isRouted = isRouted;
     this.hasIpv6 = prefix6 !== undefined;
     this.#space = space;
     this.#pool = new AddressPool(prefix);
@@ -55,7 +63,23 @@ export class Segment {
   /** Joins `space` by a cable: `port` on the bridge, `ifname` at the other end. */
   attach(space: Space, port: string, ifname: string, options: CableOptions = {}): Addresses {
     const addresses = this.#takeAddresses(options.families ?? "ipv4");
-    const ifindex = this.#space.rtnl.createLink({
+    const ifindex = this.plug(space, port, ifname);
+    if (options.mtu !== undefined) this.#space.rtnl.changeLink(ifindex, { mtu: options.mtu });
+    this.#configure(space, ifname, addresses);
+    const { ip4, ip6 } = this.#gateway;
+    if (addresses.ip4 && ip4) {
+      const around = this.#isRouted ? halves(this.prefix) : [];
+      for (const destination of [...around, DEFAULT_DESTINATION]) {
+        space.route(destination, { gateway: ip4, ifname });
+      }
+    }
+    if (addresses.ip6 && ip6) space.route(DEFAULT_DESTINATION_6, { gateway: ip6, ifname });
+    return addresses;
+  }
+
+  /** The cable alone; gives the ifindex of the port. */
+  plug(space: Space, port: string, ifname: string): number {
+    return this.#space.rtnl.createLink({
       name: port,
       kind: "veth",
       peerName: ifname,
@@ -63,12 +87,6 @@ export class Segment {
       master: this.#bridge,
       up: true,
     });
-    if (options.mtu !== undefined) this.#space.rtnl.changeLink(ifindex, { mtu: options.mtu });
-    this.#configure(space, ifname, addresses);
-    const { ip4, ip6 } = this.#gateway;
-    if (addresses.ip4 && ip4) space.route(DEFAULT_DESTINATION, { gateway: ip4, ifname });
-    if (addresses.ip6 && ip6) space.route(DEFAULT_DESTINATION_6, { gateway: ip6, ifname });
-    return addresses;
   }
 
   #takeAddresses(families: Families): Addresses {

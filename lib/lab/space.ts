@@ -74,6 +74,12 @@ export class Space implements Disposable {
     this.#writeSetting("ipv6/conf/all/forwarding", "1");
   }
 
+  /** Packets may come by an interface that the way back does not lead to. */
+  acceptAnySource(): void {
+    this.#writeSetting("ipv4/conf/all/rp_filter", "0");
+    this.#writeSetting("ipv4/conf/default/rp_filter", "0");
+  }
+
   /** Interfaces made from now on use their addresses at once: nobody else has them. */
   skipDuplicateAddressDetection(): void {
     this.#writeSetting("ipv6/conf/default/accept_dad", "0");
