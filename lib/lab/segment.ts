@@ -1,5 +1,5 @@
 /** A switched network: a bridge in the namespace of its gateway, and who is plugged into it. */
-import type { Cidr } from "../addr.ts";
+import { type Cidr, ipBytes } from "../addr.ts";
 import {
   type Addresses,
   AddressPool,
@@ -11,6 +11,9 @@ import {
 import type { Space } from "./space.ts";
 
 const ETHERNET_MTU = 1500;
+
+/** Locally administered: the first two bytes of an address. */
+const LOCAL_MAC = [0x02, 0x00];
 
 export interface SegmentPrefixes {
   prefix: Cidr;
@@ -52,7 +55,9 @@ export class Segment {
     this.#pool = new AddressPool(prefix);
     this.#pool6 = prefix6 && new AddressPool(prefix6);
     this.#gateway = this.#takeAddresses("dual");
-    this.#bridge = space.rtnl.createLink({ name, kind: "bridge" });
+    // One that it was not given follows its ports, and neighbours would not hear of the new one.
+    const macAddress = new Uint8Array([...LOCAL_MAC, ...ipBytes(this.#gateway.ip4!)]);
+    this.#bridge = space.rtnl.createLink({ name, kind: "bridge", macAddress });
     // A bridge takes the least MTU of its ports for its own until it has been given another one.
     for (const mtu of [ETHERNET_MTU - 1, ETHERNET_MTU]) {
       space.rtnl.changeLink(this.#bridge, { mtu });

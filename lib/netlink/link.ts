@@ -15,6 +15,7 @@ export const RTM_GETLINK = 18;
 const IFF_UP = 0x1;
 const IFF_RUNNING = 0x40;
 
+const IFLA_ADDRESS = 1;
 const IFLA_IFNAME = 3;
 const IFLA_MTU = 4;
 const IFLA_MASTER = 10;
@@ -62,6 +63,8 @@ export interface Link {
 export interface LinkSettings {
   name?: string;
   alias?: string;
+  /** Of Ethernet, 6 bytes; the kernel chooses one otherwise. */
+  macAddress?: Uint8Array;
   mtu?: number;
   up?: boolean;
   /** ifindex of the bridge; 0 takes it out of its bridge. */
@@ -112,9 +115,10 @@ function encodeLink(
   settings: LinkSettings,
   info: Attr[],
 ): Uint8Array<ArrayBuffer> {
-  const { name, alias, mtu, up, master, group, netnsFd } = settings;
+  const { name, alias, macAddress, mtu, up, master, group, netnsFd } = settings;
   const attrs: Attr[] = [];
   if (name !== undefined) attrs.push(attr.string(IFLA_IFNAME, name));
+  if (macAddress) attrs.push(attr.bytes(IFLA_ADDRESS, macAddress));
   if (mtu !== undefined) attrs.push(attr.u32(IFLA_MTU, mtu));
   if (master !== undefined) attrs.push(attr.u32(IFLA_MASTER, master));
   if (group !== undefined) attrs.push(attr.u32(IFLA_GROUP, group));
