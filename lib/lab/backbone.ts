@@ -1,78 +1,59 @@
 /**
- * The way between two places of the public network: it has one segment, but what is sent from one
- * place to another goes by three routers, as on the internet no two routers of homes are next to
- * each other. What dies on the way with a small TTL must not reach the other side.
+ * The way between two places of the public network. It has one segment, but what is sent from one
+ * place to another goes by four routers, as on the internet the routers of two homes are not next
+ * to each other: what is meant to die on the way must not reach the other side.
  *
- *     place -- gateway -- backbone -- far-end -- place
- *              (internet)
+ *     place -- internet -- backbone-1 -- backbone-2 -- far-end -- place
  *
  * IPv6 has no such need: it goes straight.
  */
-import { type Cidr, parseCidr, parseIp } from "../addr.ts";
+import { type Cidr, type Ip, parseCidr, parseIp } from "../addr.ts";
 import { DEFAULT_DESTINATION, halves } from "./addresses.ts";
 import type { Segment } from "./segment.ts";
 import type { Space } from "./space.ts";
 
-/** TEST-NET-1 (RFC 5737): between the routers. */
-const GATEWAY_TO_BACKBONE = ["192.0.2.1", "192.0.2.2"] as const;
-const BACKBONE_TO_FAR_END = ["192.0.2.5", "192.0.2.6"] as const;
-const LINK_PREFIX_LENGTH = 30;
-/** Last of the segment, which gives out addresses from the first on. */
+/** What comes after the segment's gateway. */
+export const BACKBONE_NAMES = ["backbone-1", "backbone-2", "far-end"] as const;
+
+/** The last address of the segment, which gives out addresses from the first on. */
 const FAR_END = parseCidr("203.0.113.254/24");
+const UPSTREAM = "up";
+const DOWNSTREAM = "down";
+const PLACES = "places";
+const LINK_PREFIX_LENGTH = 30;
 
-export const BACKBONE_NAMES = { backbone: "backbone", farEnd: "far-end" } as const;
-
-export interface BackboneSpaces {
-  gateway: Space;
-  backbone: Space;
-  farEnd: Space;
+/** Both ends of the nth link between routers, of TEST-NET-1 (RFC 5737). */
+function linkAddresses(n: number): [Ip, Ip] {
+  return [parseIp(`192.0.2.${4 * n + 1}`), parseIp(`192.0.2.${4 * n + 2}`)];
 }
 
-/** Joins the routers, and sends what is for the segment from its gateway around to its far end. */
-export function addBackbone({ gateway, backbone, farEnd }: BackboneSpaces, segment: Segment): void {
-  const { backbone: backboneName, farEnd: farEndName } = BACKBONE_NAMES;
+/** Joins the routers, the segment's gateway first, and sends what is for the segment that way. */
+export function addBackbone(routers: readonly Space[], segment: Segment): void {
   // Packets come by another way than answers go.
-  for (const space of [gateway, backbone, farEnd]) space.acceptAnySource();
-  join(gateway, backboneName, backbone, "gateway", GATEWAY_TO_BACKBONE);
-  join(backbone, farEndName, farEnd, backboneName, BACKBONE_TO_FAR_END);
-  segment.plug(farEnd, farEndName, "places");
-  farEnd.addAddress("places", FAR_END.ip, FAR_END.prefixLength);
-  farEnd.bringUp("places");
-  routeAround(gateway, segment.prefix, GATEWAY_TO_BACKBONE[1], backboneName);
-  routeAround(backbone, segment.prefix, BACKBONE_TO_FAR_END[1], farEndName);
-  backbone.route(DEFAULT_DESTINATION, {
-    gateway: parseIp(GATEWAY_TO_BACKBONE[0]),
-    ifname: "gateway",
-  });
-  farEnd.route(DEFAULT_DESTINATION, {
-    gateway: parseIp(BACKBONE_TO_FAR_END[0]),
-    ifname: backboneName,
-  });
-  backbone.forwardPackets();
-  farEnd.forwardPackets();
-}
-
-function routeAround(space: Space, prefix: Cidr, gateway: string, ifname: string): void {
-  for (const half of halves(prefix)) space.route(half, { gateway: parseIp(gateway), ifname });
-}
-
-function join(
-  a: Space,
-  nameAtA: string,
-  b: Space,
-  nameAtB: string,
-  addresses: readonly [string, string],
-): void {
-  a.rtnl.createLink({
-    name: nameAtA,
-    kind: "veth",
-    peerName: nameAtB,
-    peerNetnsFd: b.netns.fd,
-  });
-  for (
-    const [space, ifname, ip] of [[a, nameAtA, addresses[0]], [b, nameAtB, addresses[1]]] as const
-  ) {
-    space.addAddress(ifname, parseIp(ip), LINK_PREFIX_LENGTH);
-    space.bringUp(ifname);
+  for (const router of routers) router.acceptAnySource();
+  for (const [i, next] of routers.slice(1).entries()) {
+    const router = routers[i]!;
+    const [near, far] = linkAddresses(i);
+    const peer = { peerName: UPSTREAM, peerNetnsFd: next.netns.fd };
+    router.rtnl.createLink({ name: DOWNSTREAM, kind: "veth", ...peer });
+    bringUp(router, DOWNSTREAM, near);
+    bringUp(next, UPSTREAM, far);
+    routeAround(router, segment.prefix, far);
+    next.route(DEFAULT_DESTINATION, { gateway: near, ifname: UPSTREAM });
+    next.forwardPackets();
   }
+  const farEnd = routers.at(-1)!;
+  segment.plug(farEnd, BACKBONE_NAMES.at(-1)!, PLACES);
+  farEnd.addAddress(PLACES, FAR_END.ip, FAR_END.prefixLength);
+  farEnd.bringUp(PLACES);
+}
+
+function bringUp(space: Space, ifname: string, ip: Ip): void {
+  space.addAddress(ifname, ip, LINK_PREFIX_LENGTH);
+  space.bringUp(ifname);
+}
+
+/** Before the route that the gateway has because it is in the segment. */
+function routeAround(router: Space, prefix: Cidr, gateway: Ip): void {
+  for (const half of halves(prefix)) router.route(half, { gateway, ifname: DOWNSTREAM });
 }

@@ -24,8 +24,8 @@ import { Space } from "./space.ts";
 const INTERNET = "internet";
 const UPLINK = "eth0";
 /** Interfaces are named after hosts, so a host cannot have the name of another interface. */
-const SPACES = [INTERNET, ...Object.values(BACKBONE_NAMES)];
-const RESERVED_NAMES = [...SPACES, "lo", "all", "default", IN, OUT, UPLINK];
+const SPACES = [INTERNET, ...BACKBONE_NAMES];
+const RESERVED_NAMES = [...SPACES, "up", "down", "lo", "all", "default", IN, OUT, UPLINK];
 
 export interface LabOptions {
   /** Namespaces are named with it; a lab is the only one with its prefix. */
@@ -131,11 +131,8 @@ export class Lab implements AsyncDisposable {
         ...(ipv6 ? { prefix6: ipv6Prefix(0) } : {}),
         isRouted: true,
       });
-      addBackbone({
-        gateway: this.#internet,
-        backbone: this.#createSpace(BACKBONE_NAMES.backbone),
-        farEnd: this.#createSpace(BACKBONE_NAMES.farEnd),
-      }, this.#public);
+      const backbone = BACKBONE_NAMES.map((name) => this.#createSpace(name));
+      addBackbone([this.#internet, ...backbone], this.#public);
       this.#internet.forwardPackets();
       if (ipv6) this.#internet.forwardIpv6Packets();
     } catch (error) {

@@ -8,10 +8,11 @@ RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look 
 const NETNS_DIR = "/run/netns";
 const STATE_DIR = "/run/gretun-demo";
 const PREFIX = "gretun-demo-";
-/** Two hosts, two NATs, the coordinator, and the three routers of the internet between them. */
+/** Two hosts, two NATs, the coordinator, and the four routers of the internet between them. */
 const NAMESPACES = [
   "alice",
-  "backbone",
+  "backbone-1",
+  "backbone-2",
   "bob",
   "coord",
   "far-end",

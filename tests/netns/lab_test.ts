@@ -127,8 +127,8 @@ Deno.test("Lab: hosts reach what they should, and no more", async () => {
   ];
   const hops = async (ttl: number) =>
     (await alice.run("ping", ["-c", "1", "-W", "1", "-t", String(ttl), server.ip])).stdout;
-  match(await hops(4), /exceeded/, "its own NAT and three routers");
-  match(await hops(5), / 0% packet loss/);
+  match(await hops(5), /exceeded/, "its own NAT and four routers");
+  match(await hops(6), / 0% packet loss/);
   await Promise.all(cases.map(async ([name, from, to, reached]) => {
     strictEqual(await ping(from, to) !== undefined, reached, name);
   }));
@@ -412,9 +412,11 @@ Deno.test("Lab: a path with a small MTU swallows what is larger", async () => {
     ok(!/too long|needed/.test(stdout + stderr), stdout + stderr);
     return code === 0;
   };
+  const other = lab.publicHost("other");
+  for (const node of [host, other]) ok(await ping(node, server.ip) !== undefined);
   ok(await answered(host, 1280 - 28));
   ok(!await answered(host, 1300 - 28));
-  ok(await answered(lab.publicHost("other"), 1500 - 28));
+  ok(await answered(other, 1500 - 28));
   using a = new Udp(host, 5000);
   using b = new Udp(server, 6000);
   const outer = await a.outer(at(server, 6000), b);
@@ -473,7 +475,7 @@ Deno.test("Lab refuses what cannot be", async () => {
     ["hairpin", () => lab.nat("hp", { hairpin: true, mapping: hard }), /no hairpinning with addre/],
     ["Linux's own", () => lab.nat("li", { openInput: true, hairpin: true }), /open input maps and/],
     ["line inside", () => lab.nat("in", { behind: nat, uplink: { delayMs: 1 } }), /a cable to nat/],
-    ["prefix in use", () => newLab(), /exist already: gretun-test-\d+-backbone, /],
+    ["prefix in use", () => newLab(), /exist already: gretun-test-\d+-backbone-1, /],
   ];
   for (const [name, call, message] of cases) {
     throws(call, (error) => error instanceof GretunError && message.test(error.message), name);
@@ -539,7 +541,7 @@ Deno.test("Lab.removeLeftovers cleans up after a killed run", async () => {
   throws(newLab, GretunError);
   deepStrictEqual(
     await Lab.removeLeftovers(PREFIX),
-    ["backbone", "far-end", "host", "internet", "nat"].map((name) => PREFIX + name),
+    ["backbone-1", "backbone-2", "far-end", "host", "internet", "nat"].map((name) => PREFIX + name),
   );
   ok(!isAlive(pid));
   await using _lab = newLab();
