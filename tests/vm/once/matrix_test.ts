@@ -1,7 +1,7 @@
 /** A sample of pairs of networks on the kernel plane, every kind among them. */
 import { deepStrictEqual } from "node:assert/strict";
-import { RtNetlink } from "../../lib/netlink.ts";
-import { formatMatrix, KINDS, Matrix, problems } from "../matrix.ts";
+import { RtNetlink } from "../../../lib/netlink.ts";
+import { formatMatrix, KINDS, Matrix, problems } from "../../matrix.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
 
