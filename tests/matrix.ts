@@ -506,7 +506,9 @@ const SHORT: Record<Expected, string> = {
 
 /** Rows: who was there first; columns: who joined. What is not as expected is marked. */
 export function formatMatrix(results: readonly PairResult[]): string {
-  const kinds = KINDS.filter((kind) => results.some(({ first }) => first === kind));
+  const kinds = KINDS.filter((kind) =>
+    results.some(({ first, second }) => first === kind || second === kind)
+  );
   const letter = (kind: NetworkKind) => String.fromCharCode(65 + kinds.indexOf(kind));
   const cell = (first: NetworkKind, second: NetworkKind) => {
     const found = results.find((r) => r.first === first && r.second === second);
