@@ -212,7 +212,7 @@ export class GretunSpoke implements SpokeProtocol {
         });
       }
     }
-    this.#inFlight = undefined;
+    // The welcome to an earlier auth may still come: it is as good.
     this.#nonce = this.#core.edges.random(NONCE_LENGTH);
     this.#send(encodeHello({ nonce: this.#nonce, name: this.#core.options.name }));
   }

@@ -6,6 +6,8 @@
 /** Between tries that are not answered, doubling. */
 const RETRY_MIN_MS = 400;
 const RETRY_MAX_MS = 15_000;
+/** For an answer that both ends compute for: slow machines take their time. */
+const WELCOME_WAIT_MS = 2_000;
 /** An unanswered keepalive is repeated so fast, so often, before the hub counts as lost. */
 const KEEPALIVE_RETRY_MS = 700;
 const MAX_LOST_KEEPALIVES = 3;
@@ -75,7 +77,10 @@ function react(spoke: Spoke, event: SpokeEvent): [Spoke, SpokeEffect[]] {
       return hello({ ...spoke, tries: 0 }, nowMs);
     case "challenge":
       if (spoke.waiting !== "challenge") return [spoke, []];
-      return [{ ...spoke, waiting: "welcome" }, [{ kind: "send-auth" }]];
+      return [
+        { ...spoke, waiting: "welcome", nextMs: nowMs + WELCOME_WAIT_MS * spoke.jitter },
+        [{ kind: "send-auth" }],
+      ];
     case "welcome":
       return welcome(spoke, event);
     case "refused":

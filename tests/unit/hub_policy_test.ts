@@ -225,3 +225,15 @@ Deno.test("spoke: refused, it waits before it asks again", () => {
   run.until(15_000);
   strictEqual(run.sent.at(-1), "send-hello");
 });
+
+Deno.test("spoke: waits longer for the welcome, then begins again; a late one is taken", () => {
+  const run = new SpokeRun();
+  run.event({ kind: "start" });
+  run.event({ kind: "challenge" });
+  run.until(1999);
+  deepStrictEqual(run.sent, ["send-hello", "send-auth"]);
+  run.until(2000);
+  strictEqual(run.sent.at(-1), "send-hello");
+  run.event({ kind: "welcome", keepaliveMs: 25_000, reauthMs: 3_600_000 });
+  deepStrictEqual([run.spoke.state, run.spoke.waiting], ["up", "nothing"]);
+});
