@@ -2,6 +2,7 @@
 import { strictEqual } from "node:assert/strict";
 import type { NodeKey } from "../lib/keys.ts";
 import { type Host, Lab, type Nat, type NatOptions } from "../lib/lab/mod.ts";
+import { DENO_RUN } from "./deno_run.ts";
 import type { NodeCommand, NodeEvent } from "./fakes/relay_node.ts";
 import { until } from "./overlay.ts";
 
@@ -22,10 +23,9 @@ export class RelayNode {
 
   constructor(host: Host, url: string) {
     this.host = host;
-    const importMap = `--import-map=${path("npm_imports.json")}`;
     const child = host.spawn(
       Deno.execPath(),
-      ["run", "-A", "--quiet", "--no-check", "--cached-only", importMap, NODE, url, `${NODE_PORT}`],
+      [...DENO_RUN, NODE, url, `${NODE_PORT}`],
       { stdin: "piped", stdout: "piped", stderr: "piped" },
     );
     this.#input = child.stdin.getWriter();

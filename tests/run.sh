@@ -101,15 +101,15 @@ skip() { # NAME REASON
   skipped=$((skipped + 1))
 }
 
-run_tests() { "$DENO" test --quiet -A --no-check "${DENO_FLAGS[@]}" "$@"; }
+run_tests() { GRETUN_DENO_FLAGS="${DENO_FLAGS[*]}" "$DENO" test --quiet -A --no-check "${DENO_FLAGS[@]}" "$@"; }
 
-# Everything is in the guest's copy of DENO_DIR; the lock file was obeyed when it was filled.
+# Everything that is needed is in the guest's copy of DENO_DIR, and the lock file in its .cache.
 run_vm() {
-  local flags="--quiet -A --no-check --cached-only"
-  case "${DENO_FLAGS[*]}" in *npm_imports.json*) flags="$flags --import-map=npm_imports.json" ;; esac
+  local flags="${DENO_FLAGS[*]/#--lock=$CACHE/--lock=.cache}"
   local tests="tests/vm/*_test.ts"
   case $VM_KERNELS in "$1 "*) tests="$tests tests/vm/once" ;; esac
-  DENO=$DENO tests/vm/boot.sh "$1" "\$DENO test $flags $tests"
+  DENO=$DENO tests/vm/boot.sh "$1" "export GRETUN_DENO_FLAGS='$flags'
+    \$DENO test --quiet -A --no-check --cached-only $flags $tests"
 }
 
 install_packages

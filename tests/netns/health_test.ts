@@ -16,6 +16,7 @@ import {
   TunDevice,
   withNetns,
 } from "../../lib/netlink.ts";
+import { DENO_RUN } from "../deno_run.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();
@@ -91,10 +92,7 @@ Deno.test("each tunnel is pinged through itself, whatever the routes say", () =>
 
 // --- the program
 
-const GRETUN = [
-  ...["run", "-A", "--no-check", "--cached-only", "--import-map=npm_imports.json"],
-  ...["main.ts", "health"],
-];
+const GRETUN = [...DENO_RUN, "main.ts", "health"];
 
 function spawn(
   netns: Fd,

@@ -12,6 +12,7 @@ import { type Endpoint, formatEndpoint, parseEndpoint, parseIp } from "../../lib
 import { type Host, Lab, type LabNode } from "../../lib/lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { findGateway, type PortMapProtocol, PROTOCOLS } from "../../lib/portmap/mod.ts";
+import { DENO_RUN } from "../deno_run.ts";
 import { isMiniupnpdThere, makeHome, Miniupnpd, PUBLIC_IP } from "../miniupnpd.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
@@ -39,7 +40,7 @@ class Node implements AsyncDisposable {
 
   constructor(host: Host, ...args: string[]) {
     const program = `${ROOT}tests/fakes/portmap_process.ts`;
-    const run = ["run", "-A", "--no-check", "--quiet", "--unstable-net", program];
+    const run = [...DENO_RUN, program];
     const env = { NO_COLOR: "1" };
     const pipes = { stdin: "piped", stdout: "piped", stderr: "inherit" } as const;
     this.#child = host.spawn(Deno.execPath(), [...run, ...args], { env, ...pipes });

@@ -18,6 +18,7 @@ import {
   withNetns,
   writeKernelFile,
 } from "../../lib/netlink.ts";
+import { DENO_RUN } from "../deno_run.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();
@@ -84,10 +85,7 @@ async function nft(netns: Fd, rules: string): Promise<void> {
   strictEqual(code, 0, stderr);
 }
 
-const GRETUN = [
-  ...["run", "-A", "--no-check", "--cached-only", "--import-map=npm_imports.json"],
-  "main.ts",
-];
+const GRETUN = [...DENO_RUN, "main.ts"];
 const gretun = (netns: Fd, ...args: string[]) =>
   runIn(netns, Deno.execPath(), [...GRETUN, ...args]);
 

@@ -129,6 +129,10 @@ tree=$work/work
 mkdir -p "$tree"
 (cd "$repository" && cp -r --parents main.ts coord.ts lib tests bench deno.json deno.lock npm_imports.json \
   gretun gretun-coord "$tree/")
+if [ -e "$repository/.cache/deno.lock" ]; then
+  mkdir "$tree/.cache"
+  cp "$repository/.cache/deno.lock" "$tree/.cache/"
+fi
 cp "$DENO" "$tree/deno"
 cp -r "${DENO_DIR:-$HOME/.cache/deno}" "$tree/deno_dir"
 echo "$*" >"$tree/command"

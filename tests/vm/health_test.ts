@@ -10,6 +10,7 @@ import {
   RtNetlink,
   withNetns,
 } from "../../lib/netlink.ts";
+import { DENO_RUN } from "../deno_run.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();
@@ -38,7 +39,7 @@ async function ip(netns: Fd, ...lines: string[]): Promise<void> {
 
 const health = (netns: Fd, ...args: string[]) =>
   run(netns, Deno.execPath(), [
-    ...["run", "-A", "--no-check", "--cached-only", "--import-map=npm_imports.json", "main.ts"],
+    ...[...DENO_RUN, "main.ts"],
     ...["health", ...args],
   ]);
 
