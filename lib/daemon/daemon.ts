@@ -30,6 +30,10 @@ const RETRY_MIN_MS = 500;
 const RETRY_MAX_MS = 30_000;
 const LEAVE_TIMEOUT_MS = 2_000;
 const RELAY_MEASURE_MS = 300_000;
+/** Where no relay answered by UDP: the network may just have been busy. */
+const RELAY_NO_UDP_MS = 60_000;
+/** Between two measurements at least, whatever changes. */
+const RELAY_MEASURE_GAP_MS = 10_000;
 
 export interface DaemonOptions {
   coordinator: URL;
@@ -103,6 +107,7 @@ class Daemon implements AsyncDisposable {
   readonly #plane: DataPlane;
   readonly #stun: StunClient;
   readonly #relays: RelayClient;
+  #networkNews = new AbortController();
   #peers: Peers | undefined;
   #tunnelIp: Cidr | undefined;
   #own: OwnEndpoints | undefined;
@@ -349,12 +354,16 @@ class Daemon implements AsyncDisposable {
   async #measureRelays(): Promise<void> {
     const { clock, log } = this.#edges;
     while (!this.#signal.aborted) {
+      const wake = AbortSignal.any([this.#signal, this.#networkNews.signal]);
       try {
         await this.#relays.measure(this.#signal);
+        if (this.#relays.udpWorks) this.#peers?.retryTcpRelays();
       } catch (error) {
         if (!this.#signal.aborted) log.debug("relays not measured", { error: errorText(error) });
       }
-      await clock.sleep(RELAY_MEASURE_MS, this.#signal).catch(() => {});
+      const pauseMs = this.#relays.udpWorks === false ? RELAY_NO_UDP_MS : RELAY_MEASURE_MS;
+      await clock.sleep(pauseMs, wake).catch(() => {});
+      await clock.sleep(RELAY_MEASURE_GAP_MS, this.#signal).catch(() => {});
     }
   }
 
@@ -364,6 +373,9 @@ class Daemon implements AsyncDisposable {
   networkChanged(): void {
     this.#own?.look();
     this.#portMapper?.networkChanged();
+    this.#relays.check();
+    this.#networkNews.abort();
+    this.#networkNews = new AbortController();
     void this.#restoreLinks();
   }
 

@@ -224,7 +224,7 @@ function isSearching({ state }: Peer): boolean {
 
 /** When a relay is to be asked for or given back. */
 function nextRelayMs({ relay, state, punchingSinceMs, directSinceMs }: Peer): number {
-  if (relay.kind === "none" && state === "punching") {
+  if (relay.kind === "none" && (state === "punching" || state === "unknown")) {
     return Math.max(relay.askMs, punchingSinceMs + RELAY_AFTER_MS);
   }
   return relay.kind === "open" && state === "direct" ? directSinceMs + RELAY_KEPT_MS : Infinity;
@@ -565,6 +565,7 @@ class Transition {
     this.#set({ relay: { kind: "open", endpoint } });
     this.#candidates.delete(formatEndpoint(endpoint));
     this.#add(endpoint, "relay");
+    this.#startPunching(); // of a peer without endpoints the relay is the first candidate
     this.#linkedOrNot(); // the peer's packets may have come through it before we knew
   }
 

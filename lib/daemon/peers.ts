@@ -340,6 +340,8 @@ export class Peers {
         if (effect.punchMs !== undefined) metrics.punched(effect.punchMs / 1000);
         return log.info("peer state change", { peer, from: effect.from, to: effect.to });
       case "path-lost":
+        // Known sooner than by its next refresh, if it is the relay that is gone.
+        if (isRelayed(entry, effect.endpoint)) entry.relay!.check();
         return log.warn("path lost, searching again", {
           peer,
           endpoint: formatEndpoint(effect.endpoint),
@@ -409,6 +411,16 @@ export class Peers {
   #closeRelay(entry: Entry): void {
     void entry.relay?.[Symbol.asyncDispose]();
     delete entry.relay;
+  }
+
+  /** UDP works again: paths that made do with TCP are tried anew. */
+  retryTcpRelays(): void {
+    const nowMs = this.#options.clock.nowMs();
+    for (const entry of this.#byNode.values()) {
+      if (entry.relay?.kind !== "relay-tcp") continue;
+      this.#closeRelay(entry);
+      this.#event(entry, { kind: "relay-closed", nowMs });
+    }
   }
 
   /** The relay has forgotten us, or is away. */

@@ -339,6 +339,17 @@ Deno.test("step() asks for a relay once a search is unanswered for a second, not
   strictEqual(answered.count("open-relay"), 0);
 });
 
+Deno.test("step() reaches a peer that has no endpoints through the relay", () => {
+  const bench = new Bench(false);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [] });
+  bench.runUntil(RELAY_AFTER_MS);
+  strictEqual(bench.count("open-relay"), 1);
+  bench.give({ kind: "relay-open", nowMs: RELAY_AFTER_MS + 50, endpoint: RELAY });
+  deepStrictEqual(bench.pings(RELAY), [RELAY_AFTER_MS + 50]);
+  bench.give({ kind: "pong", nowMs: RELAY_AFTER_MS + 90, from: RELAY, rttMs: 40 });
+  strictEqual(bench.peer.state, "relay");
+});
+
 Deno.test("step() asks again for a relay that it did not get, for ever", () => {
   const bench = new Bench(true);
   bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
