@@ -504,6 +504,23 @@ const SHORT: Record<Expected, string> = {
   none: "-",
 };
 
+/** A few pairs, every kind among them. */
+export const SAMPLE = [
+  ["public", "udp-443"],
+  ["cone", "hard"],
+  ["restricted", "hard-seq"],
+  ["easy", "easy"],
+  ["adm", "cgn-cone"],
+  ["cgn-easy", "open-input"],
+  ["cgn-hard", "far"],
+  ["same-nat", "same-nat"],
+  ["same-cgn", "same-cgn"],
+  ["hairpin", "hairpin"],
+  ["tcp-443", "mtu-1280"],
+  ["dual", "mtu-1492"],
+  ["ipv6", "dual"],
+] as const;
+
 /** Rows: who was there first; columns: who joined. What is not as expected is marked. */
 export function formatMatrix(results: readonly PairResult[]): string {
   const kinds = KINDS.filter((kind) =>

@@ -4,6 +4,7 @@
 # Installs what is missing from Debian's packages. Tests make their own namespaces and machines and
 # remove them; nothing else of this host's network is touched.
 #   --no-vm      leaves the virtual machines out, and says so in the summary
+#   --long       also what takes minutes more: every kind of network against every other
 # With CI set in the environment a skipped test is a failure.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -29,18 +30,20 @@ NEEDED_FOR_VM="
   cpio cpio
   mke2fs e2fsprogs"
 
-with_vm=yes
-case "${1:-}" in
-  "") ;;
-  --no-vm) with_vm= ;;
-  -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
-  *) echo "Error: unknown argument $1. Run tests/run.sh --help to see what there is." >&2; exit 2 ;;
-esac
+with_vm=yes with_long=
+for argument in "$@"; do
+  case $argument in
+    --no-vm) with_vm= ;;
+    --long) with_long=yes ;;
+    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "Error: unknown argument $argument. Run tests/run.sh --help to see what there is." >&2; exit 2 ;;
+  esac
+done
 [ "$(id -u)" = 0 ] || die "the tests make network namespaces: run tests/run.sh as root"
 export PATH=$PATH:/usr/sbin:/sbin NO_COLOR=1 DENO_DIR=$CACHE/deno_dir
 mkdir -p "$CACHE"
 log=$(mktemp "$CACHE/tests.XXXXXX")
-trap 'rm -f "$log"' EXIT
+trap 'rm -f "$log"*' EXIT
 trap 'exit 130' INT TERM
 
 # --- what the tests need
@@ -62,7 +65,7 @@ install_packages() {
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod +x "$policy"
-    trap 'rm -f "$log" '"$policy" EXIT
+    trap 'rm -f "$log"* '"$policy" EXIT
   fi
   apt-get -qq update >/dev/null
   DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $packages >"$log" 2>&1 ||
@@ -75,12 +78,17 @@ passed=0 failed=0 skipped=0
 
 # stage NAME COMMAND...: shows the output; counts by the test runner's last line, or as one check.
 stage() {
-  local name=$1 status summary
+  local name=$1 status
   shift
   echo "run.sh: $name"
   "$@" 2>&1 | tee "$log"
   status=${PIPESTATUS[0]}
-  summary=$(grep -aE '^(ok|FAILED) \| [0-9]+ passed' "$log" | tail -n 1)
+  take_result "$name" "$status" "$log"
+}
+
+take_result() { # NAME STATUS LOG
+  local name=$1 status=$2 summary
+  summary=$(grep -aE '^(ok|FAILED) \| [0-9]+ passed' "$3" | tail -n 1)
   if [ -n "$summary" ]; then
     passed=$((passed + $(count passed "$summary")))
     skipped=$((skipped + $(count ignored "$summary")))
@@ -92,6 +100,26 @@ stage() {
   else failed=$((failed + 1))
   fi
   [ "$status" = 0 ] || echo "run.sh: FAILED: $name"
+}
+
+# Those that mostly wait for something run beside the others; their output comes afterwards.
+WAITING="health lab netcheck portmap probe relay stun"
+run_netns_tests() {
+  local waiting=() others=() test pid status
+  for test in tests/netns/*_test.ts; do
+    case " $WAITING " in
+      *" $(basename "$test" _test.ts) "*) waiting+=("$test") ;;
+      *) others+=("$test") ;;
+    esac
+  done
+  run_tests "${waiting[@]}" >"$log.waiting" 2>&1 &
+  pid=$!
+  stage "tests in network namespaces" run_tests "${others[@]}"
+  wait "$pid"
+  status=$?
+  echo "run.sh: tests in network namespaces that ran beside those"
+  cat "$log.waiting"
+  take_result "tests in network namespaces that ran beside those" "$status" "$log.waiting"
 }
 
 count() { sed -nE "s/.* ([0-9]+) $1.*/\1/p" <<<"$2" | grep . || echo 0; }
@@ -121,7 +149,8 @@ stage "lint" "$DENO" lint --quiet
 stage "types" "$DENO" check --quiet "${DENO_FLAGS[@]}" main.ts coord.ts lib tests bench
 stage "rules of the source" run_tests tests/imports_test.ts
 stage "unit tests" run_tests tests/unit
-stage "tests in network namespaces" run_tests tests/netns
+run_netns_tests
+if [ -n "$with_long" ]; then stage "long tests in network namespaces" run_tests tests/long; fi
 for kernel in $VM_KERNELS; do
   if [ -z "$with_vm" ]; then skip "tests in a virtual machine with $kernel" "--no-vm"
   elif ! command -v apt-get >/dev/null; then
