@@ -5,7 +5,7 @@ import { publicKeyOf } from "../../lib/hub/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { Flood, SimulatedSpokes } from "../hub_crowd.ts";
 import { HubLab, type Scheme } from "../hub_lab.ts";
-import { sleep, until } from "../overlay.ts";
+import { GRETUN, sleep, until } from "../overlay.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
 
@@ -297,6 +297,56 @@ Deno.test("programs: exit codes are logged, the tunnel stays; a stubborn one is 
   strictEqual(await lab.hub.stop("SIGTERM"), 0, lab.hub.log);
   const tookMs = performance.now() - before;
   ok(tookMs > 300 && tookMs < 3000, `${tookMs} ms`);
+});
+
+Deno.test("status, metrics, SIGUSR1 and --reauth-only, a configuration file", async () => {
+  await using lab = new HubLab();
+  const config = lab.secretFile("hub.conf", "address 10.90.0.1\ndata-plane = tun\nencrypt off\n");
+  await lab.startHub(["--config", config, "--metrics-addr", "127.0.0.1:9100"]);
+  const alice = lab.spoke("alice", lab.lab.publicHost("alice"), {
+    file: "address 10.90.0.2\nroutes 192.168.7.0/24\n",
+    args: ["--encrypt", "off", "--route", "10.91.0.0/16"],
+  });
+  strictEqual((await alice.up()).encrypt, false);
+  match(alice.log, /data is authenticated and NOT encrypted/);
+  await alice.ping("10.90.0.1");
+  match((await lab.host.run("ip", ["route", "show", "192.168.7.0/24"])).stdout, /dev hub0/);
+  match((await alice.host.run("ip", ["route", "show", "10.91.0.0/16"])).stdout, /dev spoke0/);
+
+  const authentications = async (n: number) =>
+    await until(
+      `${n} authentications`,
+      async () => (await lab.client("alice")).authentications === n,
+    );
+  alice.process.kill("SIGUSR1");
+  await authentications(2);
+  const reauth = ["spoke", "--reauth-only", "--hub", lab.host.ip];
+  const state = ["--state-dir", `${lab.directory}/alice`];
+  const asked = await alice.host.run(GRETUN, [...reauth, ...state]);
+  strictEqual(asked.code, 0, asked.stderr);
+  await authentications(3);
+  strictEqual((await alice.host.run(GRETUN, [...reauth, "--state-dir", "/nonexistent"])).code, 3);
+
+  const status = ["hub", "status", "--state-dir", `${lab.directory}/hub`];
+  const { stdout } = await lab.host.run(GRETUN, status);
+  match(
+    stdout,
+    /^CLIENT +STATE +ENDPOINT.*\nalice +up +203\.0\.113\.3:7788 +10\.90\.0\.2 +hub0 +1440 /,
+  );
+  const json = JSON.parse((await lab.host.run(GRETUN, [...status, "--json"])).stdout);
+  strictEqual(json.clients[0].name, "alice");
+  const metrics = (await lab.host.run("curl", ["-s", "http://127.0.0.1:9100/metrics"])).stdout;
+  match(metrics, /^gretun_hub_clients\{state="up"\} 1$/m);
+  match(metrics, /^gretun_hub_authentications_total 3$/m);
+  match(metrics, /^gretun_hub_refused_packets_total\{reason="bad-mac"\} 0$/m);
+
+  // A link that somebody removes is made again; a second hub on the port is told.
+  await lab.host.run("ip", ["link", "delete", "hub0"]);
+  await until("the link", async () => (await lab.hub.linkNames()).length === 1);
+  await alice.ping("10.90.0.1");
+  const second = await lab.host.run(GRETUN, ["hub", "--clients", lab.clientsDir]);
+  strictEqual(second.code, 1);
+  match(second.stderr, /^Error: another gretun hub uses port 7788\./);
 });
 
 // --- others' protocols
