@@ -256,7 +256,7 @@ Deno.test("programs: run with the link, told about it, ended with all their chil
     const client = await lab.client("alice");
     return client.pid !== undefined && client;
   });
-  const lines = () => Deno.readTextFileSync(out).trim().split("\n");
+  const lines = () => Deno.readTextFileSync(out).trim().split(/ *\n/);
   await until("both to write", async () => {
     try {
       return lines().length === 2;
