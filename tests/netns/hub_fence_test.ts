@@ -1,0 +1,117 @@
+/** The hub's table against the real kernel: what nft reads back, and what comes through. */
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { parseEndpoint, parseIp } from "../../lib/addr.ts";
+import { concatBytes, equalBytes } from "../../lib/bytes.ts";
+import { Fence, type FenceOptions } from "../../lib/hub/fence.ts";
+import { Lab } from "../../lib/lab/mod.ts";
+import { Poller, RtNetlink, UdpSocket } from "../../lib/netlink.ts";
+import { sleep } from "../overlay.ts";
+
+RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
+
+const text = (value: string) => new TextEncoder().encode(value);
+/** IPv4 that says its own length. */
+const data = (length: number) => {
+  const bytes = new Uint8Array(length);
+  bytes.set([0x45, 0, length >> 8, length & 0xff]);
+  return bytes;
+};
+const MAGIC = Uint8Array.of(0xe7, 0x67, 0x72, 0x74);
+const TOKEN = text("Elephant-of-a-token-that-is-long");
+
+const CASES: [string, FenceOptions["signalling"], Uint8Array, boolean][] = [
+  ["our signalling", "hub", concatBytes(MAGIC, new Uint8Array(60)), true],
+  ["GRE", "hub", concatBytes(Uint8Array.of(0x20, 0, 8, 0), data(60)), false],
+  ["bare IPv4", "hub", data(60), false],
+  ["nothing", "hub", new Uint8Array(), false],
+  ["ipipou: data", "not-ipv4", data(60), false],
+  ["ipipou: data as long as a signature", "not-ipv4", data(73), false],
+  ["ipipou: a signature", "not-ipv4", new Uint8Array(73).fill(0x91), true],
+  ["ipipou: a signature that begins as data does", "not-ipv4", new Uint8Array(73).fill(0x45), true],
+  ["ipipou: an empty packet", "not-ipv4", new Uint8Array(), true],
+  ["ipipou: a short token", "not-ipv4", text("Eleph"), true],
+  ["ipipou: the token", "not-ipv4", TOKEN, true],
+  ["ipipou: another token", "not-ipv4", text("Elephants-of-a-token-that-is-long"), false],
+];
+
+Deno.test("fence: what strangers get in, and clients; nothing is left", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  const hub = lab.publicHost("hub");
+  const peer = lab.publicHost("peer");
+  await using poller = new Poller();
+  const received: Uint8Array[] = [];
+  using receiver = hub.within(() =>
+    UdpSocket.open({ port: 7788 }, poller, (bytes) => received.push(bytes.slice()))
+  );
+  const { socket } = peer.within(() => ({
+    socket: Deno.listenDatagram({ transport: "udp", hostname: peer.ip, port: 4000 }),
+  }));
+  const LAST = text("last");
+  const to = { transport: "udp", hostname: hub.ip, port: receiver.port } as const;
+  /** Whether it comes before a packet that comes for sure, as the table lets it in. */
+  const comes = async (bytes: Uint8Array, last: Uint8Array) => {
+    received.length = 0;
+    await socket.send(bytes, to);
+    await socket.send(last, to);
+    for (let i = 0; i < 200 && !received.some((r) => equalBytes(r, last)); i++) await sleep(5);
+    ok(received.some((r) => equalBytes(r, last)));
+    return received.length === 2;
+  };
+  for (const [name, signalling, bytes, passes] of CASES) {
+    const last = signalling === "hub" ? concatBytes(MAGIC, LAST) : LAST;
+    const options = { port: 7788, signalling, tokens: () => [TOKEN] };
+    using fence = hub.within(() => new Fence(options));
+    fence.update([]);
+    strictEqual(await comes(bytes, last), passes, name);
+    fence.update([{ endpoint: parseEndpoint(`${peer.ip}:4000`) }]);
+    strictEqual(await comes(bytes, last), true, `${name}, of a client`);
+    fence.update([{ endpoint: parseEndpoint(`${peer.ip}:4001`) }]);
+    strictEqual(await comes(bytes, last), passes, `${name}, from another port of a client`);
+  }
+  socket.close();
+  strictEqual((await hub.run("nft", ["list", "ruleset"])).stdout, "");
+});
+
+Deno.test("fence: alternative addresses are rewritten both ways, as nft reads it", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  const hub = lab.publicHost("hub");
+  const peer = lab.publicHost("peer");
+  await hub.run("ip", ["address", "add", "172.29.0.1/32", "dev", "lo"]);
+  using fence = hub.within(() => new Fence({ port: 7788, signalling: "hub" }));
+  const alternative = parseIp("172.29.0.1");
+  fence.update([
+    { endpoint: parseEndpoint(`${peer.ip}:4000`), alternative, own: hub.ip },
+    { endpoint: parseEndpoint(`${peer.ip}:4001`) },
+  ]);
+  const { stdout } = await hub.run("nft", ["list", "table", "ip", "gretun-hub-7788"]);
+  const lines = stdout.split("\n").map((line) => line.trim());
+  deepStrictEqual(lines.filter((line) => /daddr set|saddr set/.test(line)), [
+    "udp dport 7788 ip daddr set ip saddr . udp sport map @alternatives accept",
+    "udp sport 7788 ip saddr set ip saddr map @own",
+  ]);
+  // A socket on the alternative address alone: packets of the one client come to it, answers go back.
+  await using poller = new Poller();
+  const received: string[] = [];
+  using socket = hub.within(() =>
+    UdpSocket.open({ port: 7788, bind: alternative }, poller, (bytes, source) => {
+      received.push(new TextDecoder().decode(bytes));
+      socket.send(bytes, source.slice());
+    })
+  );
+  const to = { transport: "udp", hostname: hub.ip, port: 7788 } as const;
+  for (const port of [4000, 4001]) {
+    const { conn } = peer.within(() => ({
+      conn: Deno.listenDatagram({ transport: "udp", hostname: peer.ip, port }),
+    }));
+    await conn.send(text(`from ${port}`), to);
+    if (port === 4000) {
+      const [answer, from] = await conn.receive();
+      strictEqual(new TextDecoder().decode(answer), "from 4000");
+      deepStrictEqual({ ...from }, { transport: "udp", hostname: hub.ip, port: 7788 });
+    } else await sleep(100);
+    conn.close();
+  }
+  deepStrictEqual(received, ["from 4000"]);
+  const conntrack = await hub.run("sh", ["-c", "cat /proc/net/nf_conntrack 2>/dev/null"]);
+  ok(!conntrack.stdout.includes("172.29"), conntrack.stdout);
+});
