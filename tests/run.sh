@@ -44,7 +44,7 @@ export PATH=$PATH:/usr/sbin:/sbin NO_COLOR=1 DENO_DIR=$CACHE/deno_dir
 mkdir -p "$CACHE"
 log=$(mktemp "$CACHE/tests.XXXXXX")
 trap 'rm -f "$log"*' EXIT
-trap 'exit 130' INT TERM
+trap 'jobs -p | xargs -r kill; exit 130' INT TERM
 
 # --- what the tests need
 
@@ -70,6 +70,18 @@ install_packages() {
   apt-get -qq update >/dev/null
   DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $packages >"$log" 2>&1 ||
     { tail -n 20 "$log" >&2; die "apt-get cannot install $packages"; }
+}
+
+# Of runs that were killed: namespaces are named after the process that made them.
+remove_leftovers() {
+  local path name maker
+  for path in /run/netns/gretun-*; do
+    name=${path##*/}
+    maker=$(sed -nE 's/^gretun-[a-z]+-([0-9]+)-.*/\1/p' <<<"$name")
+    if [ -z "$maker" ] || kill -0 "$maker" 2>/dev/null; then continue; fi
+    ip netns pids "$name" | xargs -r kill -9
+    ip netns delete "$name"
+  done
 }
 
 # --- stages
@@ -141,6 +153,7 @@ run_vm() {
 }
 
 install_packages
+remove_leftovers
 choose_packages
 echo "run.sh: $BUILD_WITH"
 stage "compile.sh" ./compile.sh
