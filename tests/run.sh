@@ -20,6 +20,7 @@ NEEDED="
   iperf3 iperf3
   turnserver coturn
   miniupnpd miniupnpd-nftables
+  bird bird2
   strace strace
   tcpdump tcpdump
   setpriv util-linux

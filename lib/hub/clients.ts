@@ -9,6 +9,7 @@
  *     address IP[/BITS]      its address in the tunnel
  *     hub-address IP         the hub's, where it is not the hub's --address
  *     routes CIDR[,CIDR]     networks behind it
+ *     sources CIDR[,CIDR]    what else its packets may come from, as with a routing daemon
  *     lifetime SECONDS       how long an authentication is good; 0: until it is silent
  */
 import {
@@ -36,6 +37,7 @@ export interface ClientFile {
   address?: Cidr;
   hubAddress?: Ip;
   routes: Cidr[];
+  sources?: Cidr[];
   lifetimeMs?: number;
 }
 
@@ -56,6 +58,7 @@ const KEYS: Record<string, (draft: Draft, value: string) => void> = {
   address: (draft, value) => draft.address = parseAddress(value),
   "hub-address": (draft, value) => draft.hubAddress = parseIp(value),
   routes: (draft, value) => draft.routes = [...draft.routes ?? [], ...parseCidrs(value)],
+  sources: (draft, value) => draft.sources = [...draft.sources ?? [], ...parseCidrs(value)],
   lifetime: (draft, value) => draft.lifetimeMs = parseSeconds(value) * 1000,
 };
 /** As ipipou's configuration has them. */
@@ -124,8 +127,13 @@ function parseSeconds(value: string): number {
   return Number(match[1]);
 }
 
-/** Inner addresses that are this client's. */
-export function allowedSources({ address, routes }: ClientFile): Cidr[] {
+/** Inner sources that this client's packets may have. */
+export function allowedSources(client: ClientFile): Cidr[] {
+  return [...ownNetworks(client), ...client.sources ?? []];
+}
+
+/** What is routed to this client and to no other. */
+function ownNetworks({ address, routes }: ClientFile): Cidr[] {
   if (!address) return routes;
   const bits = familyOf(address.ip) === 4 ? 32 : 128;
   return [{ ip: address.ip, prefixLength: bits }, ...routes];
@@ -142,7 +150,7 @@ export function withoutConflicts(
   const kept: ClientFile[] = [];
   const conflicts: { name: string; with: string; cidr: string }[] = [];
   for (const client of clients.toSorted((a, b) => a.name < b.name ? -1 : 1)) {
-    const cidrs = allowedSources(client).map(formatCidr);
+    const cidrs = ownNetworks(client).map(formatCidr);
     const taken = cidrs.find((cidr) => owners.has(cidr));
     if (taken !== undefined) {
       conflicts.push({ name: client.name, with: owners.get(taken)!, cidr: taken });

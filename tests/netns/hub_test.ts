@@ -2,6 +2,7 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { fromBase64, fromHex, toBase64, toHex } from "../../lib/bytes.ts";
 import { publicKeyOf } from "../../lib/hub/mod.ts";
+import type { Host } from "../../lib/lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { Flood, SimulatedSpokes } from "../hub_crowd.ts";
 import { HubLab, type Scheme } from "../hub_lab.ts";
@@ -347,6 +348,36 @@ Deno.test("status, metrics, SIGUSR1 and --reauth-only, a configuration file", as
   const second = await lab.host.run(GRETUN, ["hub", "--clients", lab.clientsDir]);
   strictEqual(second.code, 1);
   match(second.stderr, /^Error: another gretun hub uses port 7788\./);
+});
+
+Deno.test("OSPF and its multicast pass: bird on both ends learns what is behind the other", async () => {
+  await using lab = new HubLab();
+  await lab.startHub(HUB_ARGS);
+  const alice = lab.spoke("alice", lab.lab.publicHost("alice"), {
+    file: "address 10.90.0.2\nsources 10.77.0.0/16\n",
+  });
+  await alice.up();
+  const bird = async (host: Host, id: string, ifname: string, network: string) => {
+    await host.run("ip", ["address", "add", network, "dev", "lo"]);
+    const config = `router id ${id};
+      protocol device {}
+      protocol kernel { ipv4 { export all; }; }
+      protocol ospf v2 { ipv4 { import all; export none; };
+        area 0 { interface "${ifname}" { type ptp; hello 1; }; interface "lo" { stub; }; }; }`;
+    const path = lab.secretFile(`${host.name}.bird`, config);
+    host.spawn("bird", ["-f", "-c", path, "-s", `${lab.directory}/${host.name}.ctl`]);
+  };
+  await bird(lab.host, "10.90.0.1", "hub0", "10.78.0.1/24");
+  await bird(alice.host, "10.90.0.2", "spoke0", "10.77.0.1/24");
+  await until("the hub to learn the route", async () => {
+    const { stdout } = await lab.host.run("ip", ["route", "show", "proto", "bird"]);
+    return /10\.77\.0\..* dev hub0/.test(stdout);
+  });
+  await until("alice to learn the route", async () => {
+    const { stdout } = await alice.host.run("ip", ["route", "show", "proto", "bird"]);
+    return /10\.78\.0\..* dev spoke0/.test(stdout);
+  });
+  await lab.hub.ping("10.77.0.1", ["-I", "10.78.0.1"]);
 });
 
 // --- others' protocols

@@ -95,6 +95,7 @@ remote 192.0.2.1
 address 10.90.0.2
 hub-address 10.90.0.1
 routes 192.168.1.0/24, 10.5.0.0/16
+sources 172.16.0.0/12
 lifetime 600`;
   const parsed = parseClientFile("alice", text);
   ok("client" in parsed);
@@ -105,6 +106,7 @@ lifetime 600`;
     "10.90.0.2/32",
     "192.168.1.0/24",
     "10.5.0.0/16",
+    "172.16.0.0/12",
   ]);
   strictEqual(client.lifetimeMs, 600_000);
 });
@@ -155,11 +157,11 @@ Deno.test("two clients with one address: the second in the order of names is lef
     return parsed.client;
   };
   const { clients, conflicts } = withoutConflicts([
-    client("carol", "address 10.0.0.3\nroutes 10.1.0.0/16"),
+    client("carol", "address 10.0.0.3\nroutes 10.1.0.0/16\nsources 0.0.0.0/0"),
     client("bob", "address 10.0.0.2"),
     client("alice", "address 10.0.0.2"),
     client("dave", "routes 10.1.0.0/16"),
-    client("erin", "routes 10.1.2.0/24"),
+    client("erin", "routes 10.1.2.0/24\nsources 0.0.0.0/0"),
   ]);
   deepStrictEqual(clients.map(({ name }) => name), ["alice", "carol", "erin"]);
   deepStrictEqual(conflicts, [
