@@ -184,7 +184,7 @@ function hubOptions(
     ...(secret ? { secret } : {}),
     publicEndpoints: flags["public-address"].map(parsePublic),
     keepaliveMs: flags.keepalive,
-    idleMs: flags.idle ?? (protocol === "gretun" ? DEFAULT_IDLE_MS : 0),
+    idleMs: idleMs(flags),
     lifetimeMs: flags.lifetime,
     encrypt: flags.encrypt === "on",
     ...(id ? { serverId: fromHex(id) } : {}),
@@ -195,6 +195,17 @@ function hubOptions(
     ...(flags["on-up"] ? { onUp: flags["on-up"] } : {}),
     ...(flags["on-down"] ? { onDown: flags["on-down"] } : {}),
   };
+}
+
+/** Longer than a few keepalives, or connected clients would be let go. */
+function idleMs({ protocol, idle, keepalive }: Settings<typeof FLAGS>["flags"]): number {
+  if (protocol !== "gretun") return idle ?? 0;
+  if (idle === undefined) return Math.max(DEFAULT_IDLE_MS, 4 * keepalive);
+  if (idle === 0 || idle >= 2 * keepalive) return idle;
+  throw new UsageError(
+    `--idle ${idle / 1000}s is less than two keepalives`,
+    `Give at least ${2 * keepalive / 1000}s, or a shorter --keepalive`,
+  );
 }
 
 function parsePublic(text: string): Endpoint {

@@ -49,6 +49,7 @@ const WRONG: [Command, string[], RegExp][] = [
   [hub, ["--iface", "much-too-long-name%d"], /gives no interface name/],
   [hub, ["--public-address", "1.2.3.4"], /--public-address "1.2.3.4" is not IP:PORT/],
   [hub, ["--keepalive", "10"], /--keepalive "10" is not a duration/],
+  [hub, ["--idle", "30s"], /--idle 30s is less than two keepalives/],
   [hub, ["--protocol", "jtunnel"], /--id is missing/],
   [hub, ["--protocol", "jtunnel", "-i", "xyz"], /--id "xyz" is no identifier/],
   [hub, ["--protocol", "jtunnel", "-i", "0000000000000000"], /is no identifier/],
