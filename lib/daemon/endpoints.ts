@@ -47,13 +47,19 @@ export function localEndpoints(
     .filter((endpoint) => isUsableEndpoint(endpoint) && !cidrContains(overlay, endpoint.ip));
 }
 
-/** Each endpoint once, by the first source that has it, those first that the user gave. */
+/**
+ * Each endpoint once, by the first source that has it, those first that the user gave. What makes the
+ * list too long is left out of the local ones: a host can have many addresses that nobody reaches.
+ */
 export function advertise(
   found: Readonly<Record<EndpointSource, readonly Endpoint[]>>,
 ): AdvertisedEndpoint[] {
   const all = new Map<string, AdvertisedEndpoint>();
+  const others = found.given.length + found.portmap.length + found.stun.length;
+  const local = found.local.slice(0, Math.max(0, MAX_ENDPOINTS - others));
+  const sources = { ...found, local };
   for (const source of ["given", "local", "portmap", "stun"] as const) {
-    for (const endpoint of found[source]) {
+    for (const endpoint of sources[source]) {
       const key = formatEndpoint(endpoint);
       if (!all.has(key)) all.set(key, { endpoint, source });
     }

@@ -223,7 +223,6 @@ export class Peers {
   /** Links or addresses have changed: puts ours right, and makes those again that are gone. */
   restoreLinks(): void {
     if (this.#closed.signal.aborted) return;
-    this.#options.plane.addressesChanged();
     const nowMs = this.#options.clock.nowMs();
     for (const nodeKey of this.#options.plane.missingLinks()) {
       const entry = this.#byNode.get(nodeKey);
@@ -233,6 +232,7 @@ export class Peers {
       this.#dispatch(entry, { kind: "link-gone", nowMs });
     }
     this.#arm();
+    this.#options.plane.addressesChanged();
   }
 
   report(): PeerReport[] {

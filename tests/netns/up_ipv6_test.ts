@@ -1,8 +1,9 @@
 /** `gretun up` over IPv6, on the user-space plane. */
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
-import { testIpv6 } from "../ipv6_scenarios.ts";
+import { testIpv6, testIpv6Meeting } from "../ipv6_scenarios.ts";
 import { Overlay } from "../overlay.ts";
 
+testIpv6Meeting("tun");
 testIpv6("tun");
 
 const TUN = ["--data-plane", "tun"];
