@@ -339,8 +339,11 @@ class Transition {
     // The peer asks because it has no path to us: ours may be dead without our knowing.
     this.#verifyPath();
     this.#startPunching();
-    // An invitation is never answered with another: two such nodes would go on for ever.
-    for (const candidate of this.#candidates.values()) this.#startBurst(candidate);
+    // An invitation is never answered with another: two such nodes would go on for ever. What was
+    // sent a moment ago has found the peer's firewall closed, as likely as not.
+    for (const candidate of this.#candidates.values()) {
+      this.#update({ ...candidate, burstMs: this.#nowMs, sent: 0 });
+    }
   }
 
   /** The new list of one source stands in for its old one; known candidates keep their history. */
@@ -418,9 +421,11 @@ class Transition {
     if (this.peer.state === "punching") this.effects.push({ kind: "no-path-yet", rounds });
   }
 
+  /** The best first: what is answered first makes the link, and another one soon after remakes it. */
   #pingIfDue(): void {
-    for (const candidate of this.#candidates.values()) {
-      if (nextPingMs(candidate) > this.#nowMs) continue;
+    const due = [...this.#candidates.values()].filter((c) => nextPingMs(c) <= this.#nowMs)
+      .sort((a, b) => rank(this.peer, b.endpoint) - rank(this.peer, a.endpoint));
+    for (const candidate of due) {
       if (this.#isAnswered(candidate)) {
         this.#update({ ...candidate, sent: BURST_MS.length });
         continue;
