@@ -56,6 +56,11 @@ export const MAX_REFLEXIVE = 16;
 /** An incoming ping or invitation starts another burst unless a ping left this shortly before. */
 const TRIGGER_GAP_MS = 40;
 const INVITE_GAP_MS = 1_000;
+/**
+ * For so long a new link over public IPv4 waits for an answer over IPv6: the kernel's links are of
+ * one family, and to remake one cuts off what has begun to use it.
+ */
+export const IPV6_HEAD_START_MS = 50;
 /** A link that could not be set is tried again after this. */
 const LINK_RETRY_MS = 5_000;
 /** A search without answer for this long asks for a relay. */
@@ -205,7 +210,7 @@ export function nextTickMs(peer: Peer): number {
   let due = isSearching(peer) ? peer.nextBurstMs : Infinity;
   for (const candidate of peer.candidates.values()) due = Math.min(due, nextPingMs(candidate));
   if (peer.path && !peer.path.dead) due = Math.min(due, nextVerifyMs(peer, peer.path));
-  if (peer.link.kind === "failed") due = Math.min(due, peer.link.retryMs);
+  if (peer.path && !peer.path.dead) due = Math.min(due, nextLinkMs(peer, peer.path));
   return Math.min(due, nextRelayMs(peer));
 }
 
@@ -239,6 +244,30 @@ function nextVerifyMs(peer: Peer, { pongMs, verify }: Path): number {
   if (!verify) return pongMs + KEEPALIVE_MS;
   const deadMs = deadAfterMs(peer, verify.sinceMs);
   return verify.sinceMs + Math.min(VERIFY_MS[verify.sent] ?? deadMs, deadMs);
+}
+
+/** When the link is to be pointed to the path. */
+function nextLinkMs(peer: Peer, path: Path): number {
+  const { link } = peer;
+  switch (link.kind) {
+    case "setting":
+      return Infinity;
+    case "set":
+      return equalEndpoints(link.endpoint, path.endpoint) ? Infinity : -Infinity;
+    case "failed":
+      return link.retryMs;
+    case "none":
+      return waitsForIpv6(peer, path) ? path.pongMs + IPV6_HEAD_START_MS : -Infinity;
+  }
+}
+
+/** Whether IPv6 is being tried and has not answered yet, where it would be better. */
+function waitsForIpv6(peer: Peer, path: Path): boolean {
+  if (rank(peer, path.endpoint) !== PUBLIC_IPV4) return false;
+  return [...peer.candidates.values()].some((candidate) =>
+    familyOf(candidate.endpoint.ip) === 6 && candidate.pongMs === undefined &&
+    nextPingMs(candidate) < Infinity
+  );
 }
 
 /** A line that is full of data answers late: see whether that data comes. */
@@ -586,10 +615,8 @@ class Transition {
   // --- the link
 
   #setLinkIfDue(): void {
-    const { path, link } = this.peer;
-    if (!path || path.dead || link.kind === "setting") return;
-    if (link.kind === "set" && equalEndpoints(link.endpoint, path.endpoint)) return;
-    if (link.kind === "failed" && this.#nowMs < link.retryMs) return;
+    const { path } = this.peer;
+    if (!path || path.dead || this.#nowMs < nextLinkMs(this.peer, path)) return;
     this.#set({ link: { kind: "setting", endpoint: path.endpoint } });
     this.effects.push({ kind: "set-link", endpoint: path.endpoint });
   }

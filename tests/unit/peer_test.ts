@@ -5,6 +5,7 @@ import {
   BURST_MS,
   BUSY_PATH_DEAD_MS,
   FIRST_INVITE_MS,
+  IPV6_HEAD_START_MS,
   KEEPALIVE_MS,
   MAX_REFLEXIVE,
   newPeer,
@@ -24,6 +25,7 @@ import {
 const PUBLIC_A = parseEndpoint("198.51.100.1:7777");
 const PUBLIC_B = parseEndpoint("198.51.100.2:7777");
 const RELAY = parseEndpoint("203.0.113.9:50001");
+const IPV6_B = parseEndpoint("[2001:db8::2]:7777");
 const LAN_B = parseEndpoint("10.0.0.2:7777");
 const TX = new Uint8Array(12);
 
@@ -188,6 +190,39 @@ Deno.test("step() on the controlling side replaces a public path by a LAN path",
   bench.give({ kind: "pong", nowMs: 110, from: LAN_B, rttMs: 1 });
   strictEqual(bench.peer.path!.endpoint, LAN_B);
   ok(bench.log.some(({ effect }) => effect.kind === "send-ping" && effect.nominating));
+});
+
+Deno.test("step() pings IPv6 before IPv4, and all anew when it is invited", () => {
+  const bench = new Bench(true);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B, IPV6_B] });
+  bench.give({ kind: "call-me-maybe", nowMs: 10, endpoints: [PUBLIC_B, IPV6_B] });
+  const pings = bench.log.flatMap(({ atMs, effect }) =>
+    effect.kind === "send-ping" ? [`${atMs} ${formatEndpoint(effect.to)}`] : []
+  );
+  const [ipv4, ipv6] = [PUBLIC_B, IPV6_B].map(formatEndpoint);
+  deepStrictEqual(pings, [`0 ${ipv6}`, `10 ${ipv6}`, `10 ${ipv4}`]);
+});
+
+Deno.test("step() waits with a link over IPv4 for an answer over IPv6, not for long", () => {
+  const setLinks = (answerMs: number, ipv6Ms?: number) => {
+    const bench = new Bench(true);
+    bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B, IPV6_B] });
+    bench.runUntil(answerMs);
+    bench.give({ kind: "pong", nowMs: answerMs, from: PUBLIC_B, rttMs: 20 });
+    if (ipv6Ms !== undefined) {
+      bench.runUntil(ipv6Ms);
+      bench.give({ kind: "pong", nowMs: ipv6Ms, from: IPV6_B, rttMs: 20 });
+    }
+    bench.runUntil(answerMs + 1_000);
+    return bench.log.flatMap(({ atMs, effect }) =>
+      effect.kind === "set-link" ? [`${atMs} ${formatEndpoint(effect.endpoint)}`] : []
+    );
+  };
+  const [ipv4, ipv6] = [PUBLIC_B, IPV6_B].map(formatEndpoint);
+  deepStrictEqual(setLinks(300), [`${300 + IPV6_HEAD_START_MS} ${ipv4}`]);
+  deepStrictEqual(setLinks(300, 320), [`320 ${ipv6}`]);
+  deepStrictEqual(setLinks(300, 400), [`350 ${ipv4}`, `400 ${ipv6}`]);
+  deepStrictEqual(setLinks(4_900), [`4900 ${ipv4}`], "IPv6 was tried in vain");
 });
 
 Deno.test("step() on the controlled side moves only to the nominated path", () => {
