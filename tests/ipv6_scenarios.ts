@@ -151,7 +151,7 @@ export function testIpv6(plane: "fou" | "tun"): void {
       "add table ip6 stop; add chain ip6 stop forward { type filter hook forward priority 1; policy drop; }";
     strictEqual((await overlay.lab.internet.run("nft", [filter])).code, 0);
     await bothOver(alice, bob, OVER_IPV4);
-    const lost = Number(/(\d+)% packet loss/.exec((await pings).stdout)?.[1]);
+    const lost = Number(/([\d.]+)% packet loss/.exec((await pings).stdout)?.[1]);
     ok(lost > 0 && lost <= 62, `${lost} % of 8 s lost`); // 5 s
     await alice.ping(bob);
   });

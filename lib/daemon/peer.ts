@@ -479,7 +479,7 @@ class Transition {
     if (nominating && !this.peer.controlling) this.#set({ nominated: from });
     if (!this.#isPath(from)) {
       // A live peer on another address: has the old one died?
-      if (known.heardMs === undefined) this.#verifyPath();
+      if (known.heardMs === undefined || this.#isSilent()) this.#verifyPath();
       this.#follow(from);
     } else if (this.peer.path?.dead) {
       this.#startBurst(this.#candidates.get(formatEndpoint(from))!);
@@ -545,9 +545,13 @@ class Transition {
 
   #traffic({ sent, received }: { sent: boolean; received: boolean }): void {
     if (received) return this.#set({ receivedMs: this.#nowMs });
+    if (sent && this.#isSilent()) this.#verifyPath();
+  }
+
+  /** Neither data nor a pong has come by the path lately. */
+  #isSilent(): boolean {
     const { path, receivedMs } = this.peer;
-    const heardMs = Math.max(receivedMs, path?.pongMs ?? -Infinity);
-    if (sent && this.#nowMs - heardMs >= SILENCE_MS) this.#verifyPath();
+    return this.#nowMs - Math.max(receivedMs, path?.pongMs ?? -Infinity) >= SILENCE_MS;
   }
 
   #verifyIfDue(): void {
@@ -571,7 +575,12 @@ class Transition {
     const others = [...this.#candidates.values()]
       .filter((c) => !this.#isPath(c.endpoint) && this.#isConfirmed(c) && c.heardMs !== undefined)
       .sort((a, b) => b.heardMs! - a.heardMs!);
-    if (others[0]) this.#choosePath(others[0]);
+    if (!others[0]) return;
+    this.#choosePath(others[0]);
+    // So that the controlling side looks at the old path, too, which it may have no reason to doubt.
+    if (!this.peer.controlling) {
+      this.effects.push({ kind: "send-ping", to: others[0].endpoint, nominating: false });
+    }
   }
 
   #pathDied(path: Path): void {

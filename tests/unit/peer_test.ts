@@ -234,6 +234,32 @@ Deno.test("step() on the controlled side moves only to the nominated path", () =
   strictEqual(formatEndpoint(bench.peer.path!.endpoint), formatEndpoint(LAN_B));
 });
 
+Deno.test("step() looks at a path that was silent when the peer is heard from elsewhere", () => {
+  const bench = directBench();
+  const pingFromElsewhere = (nowMs: number) =>
+    bench.give({ kind: "ping", nowMs, from: LAN_B, txId: TX, nominating: false });
+  bench.runUntil(10_000); // its first burst is over
+  pingFromElsewhere(10_000);
+  bench.give({ kind: "pong", nowMs: 10_020, from: PUBLIC_B, rttMs: 20 });
+  const pings = bench.pings(PUBLIC_B).length;
+  pingFromElsewhere(10_020 + SILENCE_MS - 1);
+  strictEqual(bench.pings(PUBLIC_B).length, pings);
+  pingFromElsewhere(10_020 + SILENCE_MS);
+  strictEqual(bench.pings(PUBLIC_B).length, pings + 1);
+});
+
+Deno.test("step() on the controlled side says so when another path takes over", () => {
+  const bench = directBench(false);
+  bench.give({ kind: "listed", nowMs: 1_000, endpoints: [PUBLIC_B, LAN_B] });
+  bench.give({ kind: "ping", nowMs: 1_010, from: LAN_B, txId: TX, nominating: false });
+  bench.give({ kind: "pong", nowMs: 1_020, from: LAN_B, rttMs: 1 });
+  strictEqual(formatEndpoint(bench.peer.path!.endpoint), formatEndpoint(PUBLIC_B));
+  const before = bench.pings(LAN_B).length;
+  bench.runUntil(3_000); // the path stays silent
+  strictEqual(formatEndpoint(bench.peer.path!.endpoint), formatEndpoint(LAN_B));
+  strictEqual(bench.pings(LAN_B).length, before + 1);
+});
+
 Deno.test("step() keeps a path alive with a ping each 25 s", () => {
   const bench = directBench();
   bench.runUntil(KEEPALIVE_MS + 20);
