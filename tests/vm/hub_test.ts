@@ -18,14 +18,14 @@ async function run(host: Host, command: string): Promise<string> {
   return stdout;
 }
 
-/** Three behind one NAT, one behind another, one that roams. */
-async function fiveSpokes(lab: HubLab): Promise<SpokeDaemon[]> {
+/** Three behind one NAT; of five one behind another, and one that roams. */
+async function startSpokes(lab: HubLab, count: 3 | 5): Promise<SpokeDaemon[]> {
   const shared = lab.lab.nat("nat-s");
-  const hosts = [
-    ...["ann", "ben", "cat"].map((name) => lab.lab.host(name, { behind: shared })),
-    lab.lab.host("dan", { behind: lab.lab.nat("nat-d") }),
-    lab.lab.host("roamer", { behind: lab.lab.nat("nat-r") }),
-  ];
+  const hosts = ["ann", "ben", "cat"].map((name) => lab.lab.host(name, { behind: shared }));
+  if (count === 5) {
+    hosts.push(lab.lab.host("dan", { behind: lab.lab.nat("nat-d") }));
+    hosts.push(lab.lab.host("roamer", { behind: lab.lab.nat("nat-r") }));
+  }
   const spokes = hosts.map((host, i) =>
     lab.spoke(host.name, host, { file: `address 10.90.0.${i + 2}\n` })
   );
@@ -52,10 +52,10 @@ async function restartBothEnds(lab: HubLab, spokes: SpokeDaemon[]): Promise<void
   // A killed hub: data flows, the next one adopts the links.
   const before = await run(lab.host, "ip -o link show type ipip");
   await lab.hub.stop("SIGKILL");
-  await pingAll(lab, spokes.slice(0, 3), 100);
+  await pingAll(lab, spokes, 100);
   lab.hub.start();
   await lab.hubReady();
-  await pingAll(lab, spokes.slice(0, 3), 100);
+  await pingAll(lab, spokes, 100);
   strictEqual(await run(lab.host, "ip -o link show type ipip"), before);
   ok((await lab.report()).clients.every(({ state }) => state === "up"));
   ann!.process.kill("SIGUSR1");
@@ -72,7 +72,7 @@ async function restartBothEnds(lab: HubLab, spokes: SpokeDaemon[]): Promise<void
   lab.removeClient("ben");
   const startMs = performance.now();
   lab.hub.process.kill("SIGHUP");
-  await until("ben's link to go", async () => (await lab.hub.linkNames()).length === 4);
+  await until("ben's link to go", async () => (await lab.hub.linkNames()).length === 2);
   ok(performance.now() - startMs < 1000);
   await pingAll(lab, [ann!], 100);
 }
@@ -105,17 +105,16 @@ async function roamDuringIperf(lab: HubLab, roamer: SpokeDaemon): Promise<void> 
 }
 
 /** Restarts are tested where links need most, roaming with the plane that is used most. */
-const PLANES = [["gre-fou", 1464, "roaming"], ["ipip-fou", 1472, "restarts"]] as const;
+const PLANES = [["gre-fou", 1464, 5, "roaming"], ["ipip-fou", 1472, 3, "restarts"]] as const;
 
-for (const [plane, mtu, what] of PLANES) {
-  Deno.test(`${plane}: five spokes, three behind one NAT; data without daemons; ${what}`, async () => {
+for (const [plane, mtu, count, what] of PLANES) {
+  Deno.test(`${plane}: ${count} spokes, three behind one NAT; data without daemons; ${what}`, async () => {
     await using lab = new HubLab();
     await lab.startHub([...ADDRESS, "--data-plane", plane]);
-    const spokes = await fiveSpokes(lab);
+    const spokes = await startSpokes(lab, count);
     const [ann] = spokes;
     strictEqual((await ann!.report()).mtu, mtu);
     strictEqual((await ann!.report()).data_plane, plane);
-    await pingAll(lab, spokes, mtu - 28);
 
     // The kernels alone.
     for (const { process } of [lab.hub, ...spokes]) process.kill("SIGSTOP");
@@ -161,9 +160,11 @@ Deno.test("fence: no data from a wrong port of a client's address, no ICMP to st
     await sleep(500);
     strictEqual(await unreachables(host), before, host.name);
   }
+  match(
+    await run(lab.host, "nft list table ip gretun-hub-7788"),
+    /counter packets 4 bytes \d+ drop/,
+  );
   await alice.ping("10.90.0.1");
-  // What came in are these two pings.
-  strictEqual((await lab.client("alice")).rx_packets, 2);
 });
 
 // --- ipipou: a client and a server made of iproute2 and of bytes from its description
