@@ -8,7 +8,7 @@ import { Reader, Writer } from "../bytes.ts";
 import { GretunError } from "../errors.ts";
 import { NetlinkError, type RtNetlink } from "../netlink.ts";
 
-export const ALTERNATIVE_PREFIX = parseCidr("172.29.0.0/16");
+const ALTERNATIVE_PREFIX = parseCidr("172.29.0.0/16");
 const COUNT = 2 ** 16;
 const LOOPBACK_NAME = "lo";
 

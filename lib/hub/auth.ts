@@ -304,7 +304,7 @@ export function checkAuth(check: AuthCheck): Refusal | undefined {
   return pair.isProven("client", auth.proof, auth.nonce, transcript) ? undefined : "bad-proof";
 }
 
-export function isFrom(remote: Endpoint, from: Endpoint): boolean {
+function isFrom(remote: Endpoint, from: Endpoint): boolean {
   return remote.ip === from.ip && (remote.port === 0 || remote.port === from.port);
 }
 

@@ -113,7 +113,7 @@ export function parseAddress(value: string): Cidr {
   return { ip, prefixLength: familyOf(ip) === 4 ? 32 : 128 };
 }
 
-export function parseCidrs(value: string): Cidr[] {
+function parseCidrs(value: string): Cidr[] {
   return value.split(/[\s,]+/).filter((text) => text !== "").map(parseAddress);
 }
 

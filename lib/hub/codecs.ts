@@ -4,7 +4,13 @@ import { endpointOf, type SockAddr } from "../netlink.ts";
 import type { Refusal } from "./auth.ts";
 import { isIpPacket } from "./inner.ts";
 import { BARE_OVERHEAD_BYTES, isBareIpv4 } from "./ipipou.ts";
-import { decodeJtunnel, encodeJtunnel, JTUNNEL_OVERHEAD_BYTES, type JtunnelId } from "./jtunnel.ts";
+import {
+  decodeJtunnel,
+  encodeJtunnel,
+  isReflection,
+  JTUNNEL_OVERHEAD_BYTES,
+  type JtunnelId,
+} from "./jtunnel.ts";
 import type { DataCodec } from "./plane.ts";
 import { SEALED_OVERHEAD_BYTES, type Sealer, sessionOf } from "./seal.ts";
 
@@ -136,6 +142,10 @@ export class JtunnelCodec implements DataCodec {
     const isSignOfLife = packet?.inner.length === 0;
     if (!packet || !(isSignOfLife || isIpPacket(packet.inner))) {
       this.#events.onRefused(packet ? "not-ip" : "malformed");
+      return undefined;
+    }
+    if (isReflection(bytes, this.#own)) {
+      this.#events.onRefused("unknown-client");
       return undefined;
     }
     const name = this.#events.onPacket(packet.id, source, isSignOfLife);

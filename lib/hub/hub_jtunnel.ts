@@ -7,7 +7,6 @@ import type { HubCore, HubEntry, HubProtocol } from "./hub_core.ts";
 import { type JtunnelId, parseJtunnelId } from "./jtunnel.ts";
 import type { HubPlane, PlaneOptions } from "./plane.ts";
 import { TunPlane } from "./tun_plane.ts";
-import { toHex } from "../bytes.ts";
 
 /** Between tries to make a link that the kernel refused. */
 const RETRY_MS = 1_000;
@@ -21,7 +20,6 @@ interface ClientState {
 export class JtunnelHub implements HubProtocol {
   readonly plane: HubPlane;
   readonly #core: HubCore;
-  readonly #ownId: JtunnelId;
   readonly #byId = new Map<JtunnelId, ClientState>();
 
   constructor(core: HubCore, options: PlaneOptions, poller: Poller) {
@@ -30,7 +28,6 @@ export class JtunnelHub implements HubProtocol {
     if (dataPlane !== "tun" && dataPlane !== "auto") {
       throw new GretunError("jtunnel's protocol has no kernel plane", "Use --data-plane tun");
     }
-    this.#ownId = toHex(serverId!);
     const codec = new JtunnelCodec(serverId!, {
       onPacket: (id, source) => this.#packet(id, source),
       onRefused: (reason) => core.refused(reason),
@@ -72,7 +69,7 @@ export class JtunnelHub implements HubProtocol {
   #packet(id: JtunnelId, source: SockAddr): string | undefined {
     const state = this.#byId.get(id);
     if (!state) {
-      if (id !== this.#ownId) this.#core.lookAgain();
+      this.#core.lookAgain();
       this.#core.refused("unknown-client");
       return undefined;
     }

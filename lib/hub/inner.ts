@@ -4,24 +4,6 @@ import { type Cidr, cidrContains, type Ip, ipFromBytes, isMulticast } from "../a
 const IPV4_HEADER_LENGTH = 20;
 const IPV6_HEADER_LENGTH = 40;
 
-/** Source and destination; undefined for what is no IP packet. */
-export function innerAddresses(packet: Uint8Array): { source: Ip; destination: Ip } | undefined {
-  const version = (packet[0] ?? 0) >> 4;
-  if (version === 4 && packet.length >= IPV4_HEADER_LENGTH) {
-    return {
-      source: ipFromBytes(packet.subarray(12, 16)),
-      destination: ipFromBytes(packet.subarray(16, 20)),
-    };
-  }
-  if (version === 6 && packet.length >= IPV6_HEADER_LENGTH) {
-    return {
-      source: ipFromBytes(packet.subarray(8, 24)),
-      destination: ipFromBytes(packet.subarray(24, 40)),
-    };
-  }
-  return undefined;
-}
-
 export function isIpPacket(packet: Uint8Array): boolean {
   const version = (packet[0] ?? 0) >> 4;
   return version === 4 && packet.length >= IPV4_HEADER_LENGTH ||

@@ -2,9 +2,9 @@
  * jtunnel's header: 8 bytes of the sender's identifier, then the IP packet. An identifier is a
  * password in the clear: whoever hears it once is that client. 36 bytes of overhead over IPv4.
  */
-import { equalBytes, fromHex, toHex } from "../bytes.ts";
+import { equalBytes, toHex } from "../bytes.ts";
 
-export const JTUNNEL_ID_LENGTH = 8;
+const JTUNNEL_ID_LENGTH = 8;
 /** IPv4 20, UDP 8, identifier 8. */
 export const JTUNNEL_OVERHEAD_BYTES = 36;
 const ID_PATTERN = /^[0-9a-fA-F]{16}$/;
@@ -34,10 +34,6 @@ export function decodeJtunnel(
     id: toHex(bytes.subarray(0, JTUNNEL_ID_LENGTH)),
     inner: bytes.subarray(JTUNNEL_ID_LENGTH),
   };
-}
-
-export function jtunnelIdBytes(id: JtunnelId): Uint8Array<ArrayBuffer> {
-  return fromHex(id);
 }
 
 /** Our own packet, come back. */

@@ -8,9 +8,6 @@ import type { Refusal } from "./auth.ts";
 /** As on the command line. */
 export type PlaneKind = "gre-fou" | "ipip-fou" | "tun";
 
-/** How inner packets are put into datagrams: "bare" is ipipou's IPv4, "jtunnel" has its header. */
-export type Encapsulation = "sealed" | "gre" | "bare" | "jtunnel";
-
 /** A link as it is wanted. Links are told apart by name: the client's, or the hub's on a spoke. */
 export interface HubLink {
   name: string;

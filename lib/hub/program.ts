@@ -7,8 +7,7 @@ import { errorText } from "../errors.ts";
 import { readKernelFile, SystemError } from "../netlink.ts";
 
 /** Given to this program by its environment; no program of a link gets them. */
-export const SECRET_VARIABLES = ["GRETUN_TOKEN", "GRETUN_SECRET", "GRETUN_PRIVATE_KEY"];
-/** A program that cannot be started is tried again with the link's next authentication. */
+const SECRET_VARIABLES = ["GRETUN_TOKEN", "GRETUN_SECRET", "GRETUN_PRIVATE_KEY"];
 const SCRIPT_TIMEOUT_MS = 30_000;
 /** Field 22 of /proc/PID/stat, counted from the one after the name in parentheses. */
 const START_TIME_FIELD = 19;

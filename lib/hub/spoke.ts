@@ -12,10 +12,15 @@ import { linkEnvironment, onSignal } from "./environment.ts";
 import type { PlaneOptions } from "./plane.ts";
 import { Programs } from "./program.ts";
 import { BlindSpoke } from "./spoke_blind.ts";
-import type { SpokeCore, SpokeEdges, SpokeOptions, SpokeProtocol } from "./spoke_core.ts";
+import {
+  HUB_LINK,
+  type SpokeCore,
+  type SpokeEdges,
+  type SpokeOptions,
+  type SpokeProtocol,
+} from "./spoke_core.ts";
 import { GretunSpoke } from "./spoke_gretun.ts";
 
-export const HUB_LINK = "hub";
 const CHANGE_SETTLE_MS = 100;
 const LOOK_UP_GAP_MS = 10_000;
 const RESOLVE_RETRY_MS = 5_000;

@@ -10,10 +10,9 @@ import { BareCodec, JtunnelCodec } from "./codecs.ts";
 import { encodeIpipouAuth } from "./ipipou.ts";
 import { KernelPlane, NoKernelPlaneError } from "./kernel_plane.ts";
 import type { DataCodec, HubPlane, PlaneOptions } from "./plane.ts";
-import type { SpokeCore, SpokeProtocol, SpokeStatus } from "./spoke_core.ts";
+import { HUB_LINK, type SpokeCore, type SpokeProtocol, type SpokeStatus } from "./spoke_core.ts";
 import { TunPlane } from "./tun_plane.ts";
 
-const HUB_LINK = "hub";
 /** A link that cannot be set (no route yet) is tried again. */
 const RETRY_MS = 2_000;
 /** Names are looked up again once in so many keepalives. */

@@ -8,6 +8,9 @@ import type { IpipouScheme } from "./ipipou.ts";
 import type { HubMetrics } from "./metrics.ts";
 import type { HubPlane, PlaneKind, PlaneOptions } from "./plane.ts";
 
+/** The name of a spoke's one link. */
+export const HUB_LINK = "hub";
+
 export interface SpokeOptions {
   protocol: ProtocolName;
   dataPlane: PlaneKind | "auto";
@@ -61,7 +64,6 @@ export interface SpokeProtocol extends AsyncDisposable {
   start(): void;
   /** Asks for a new authentication now. */
   reauth(reason: "moved" | "asked"): void;
-  /** The hub's name has another address, or was resolved for the first time. */
   status(): SpokeStatus;
 }
 

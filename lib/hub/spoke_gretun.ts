@@ -10,7 +10,7 @@ import { greKeys } from "./gre_keys.ts";
 import { KernelPlane, leftKernelPlane, NoKernelPlaneError } from "./kernel_plane.ts";
 import type { DataCodec, HubPlane, PlaneOptions } from "./plane.ts";
 import { Sealer, type SessionKeys, sessionText } from "./seal.ts";
-import type { SpokeCore, SpokeProtocol, SpokeStatus } from "./spoke_core.ts";
+import { HUB_LINK, type SpokeCore, type SpokeProtocol, type SpokeStatus } from "./spoke_core.ts";
 import {
   newSpoke,
   nextSpokeTickMs,
@@ -35,8 +35,6 @@ import {
   type Welcome,
 } from "./wire.ts";
 
-/** The name of the one link, as `spoke.ts` has it. */
-const HUB_LINK = "hub";
 /** A reset names a packet of ours; this many back it is believed. */
 const RESET_WINDOW = 4096n;
 /** After so many hellos without an answer the hub is looked up again. */

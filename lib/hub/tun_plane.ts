@@ -6,7 +6,6 @@ import { type Endpoint, equalEndpoints } from "../addr.ts";
 import type { LinkCounters, LinkState } from "../dataplane/mod.ts";
 import { errorText, GretunError } from "../errors.ts";
 import {
-  endpointOf,
   loadModule,
   type Poller,
   RawUdpSocket,
@@ -185,12 +184,6 @@ export class TunPlane implements HubPlane {
     }
     tun.device.write(packet.inner);
   }
-}
-
-/** Datagrams of a link whose packets are told by where they come from. */
-export function sourceText(source: SockAddr): string {
-  const { ip, port } = endpointOf(source);
-  return `${ip} ${port}`;
 }
 
 /** Links are made later, so now is the time to find that this kernel cannot. */

@@ -54,12 +54,14 @@ Deno.test("jtunnel: by identifier; what is short or no IP is refused", () => {
   strictEqual(packet("ffffffffffffffff", toHex(INNER)), undefined);
   strictEqual(packet("0123456789abcdef", "1234"), undefined);
   strictEqual(packet("01234567", ""), undefined);
+  strictEqual(packet("fedcba9876543210", toHex(INNER)), undefined, "our own, come back");
   deepStrictEqual(log, [
     "0123456789abcdef false",
     "0123456789abcdef true",
     "ffffffffffffffff false",
     "not-ip",
     "malformed",
+    "unknown-client",
   ]);
   strictEqual(toHex(codec.encode("alice", INNER)!).slice(0, 16), "fedcba9876543210");
 });

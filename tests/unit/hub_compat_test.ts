@@ -10,7 +10,7 @@ import {
   type IpipouClient,
   isBareIpv4,
 } from "../../lib/hub/ipipou.ts";
-import { innerAddresses, SourceFilter } from "../../lib/hub/inner.ts";
+import { isIpPacket, SourceFilter } from "../../lib/hub/inner.ts";
 import {
   decodeJtunnel,
   encodeJtunnel,
@@ -210,9 +210,10 @@ Deno.test("inner sources are the client's own, link-local ones, and no multicast
   strictEqual(filter.allows(ipv6(`fd00${"00".repeat(13)}03`)), false);
 });
 
-Deno.test("what is no IP packet has no addresses", () => {
+Deno.test("what is an IP packet", () => {
   for (const packet of ["", "45", "60".padEnd(78, "0"), "15".padEnd(80, "0")]) {
-    strictEqual(innerAddresses(fromHex(packet)), undefined, packet);
+    strictEqual(isIpPacket(fromHex(packet)), false, packet);
   }
-  strictEqual(innerAddresses(fromHex(jtunnel.inner))!.destination, "10.0.0.1");
+  strictEqual(isIpPacket(fromHex(jtunnel.inner)), true);
+  strictEqual(isIpPacket(fromHex("60".padEnd(80, "0"))), true);
 });
