@@ -8,6 +8,7 @@
  * rtnl.deleteLink(ifindex);
  */
 export type { InterfaceAddress } from "./netlink/addr.ts";
+export { flushConntrack } from "./netlink/conntrack.ts";
 export { Fou, type FouPort } from "./netlink/fou.ts";
 export {
   type IcmpMessage,

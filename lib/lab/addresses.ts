@@ -1,4 +1,4 @@
-/** Arithmetic on the lab's prefixes. */
+/** Names and addresses in the lab, and arithmetic on its prefixes. */
 import {
   type Cidr,
   familyOf,
@@ -11,6 +11,8 @@ import {
 import { Reader, Writer } from "../bytes.ts";
 import { GretunError } from "../errors.ts";
 
+/** What every host calls its cable. */
+export const UPLINK = "eth0";
 /** TEST-NET-3 (RFC 5737) stands in for the internet. */
 export const PUBLIC_PREFIX = parseCidr("203.0.113.0/24");
 /** TEST-NET-2: what is at the far end of a long line. */

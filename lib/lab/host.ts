@@ -2,7 +2,7 @@
 import type { Ip } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import type { Fd } from "../netlink.ts";
-import type { Addresses } from "./addresses.ts";
+import { type Addresses, UPLINK } from "./addresses.ts";
 import type { ChildProcesses } from "./processes.ts";
 import type { Space } from "./space.ts";
 
@@ -81,19 +81,31 @@ export class LabNode {
   }
 }
 
-export class Host extends LabNode {
-  /** Of IPv4 if it has one. */
-  readonly ip: Ip;
-  readonly ip6: Ip | undefined;
+/** What a cable can be plugged into. */
+interface Network {
+  attach(space: Space, port: string, ifname: string): Addresses;
+}
 
-  constructor(
-    name: string,
-    space: Space,
-    children: ChildProcesses,
-    { ip4, ip6 }: Addresses,
-  ) {
+export class Host extends LabNode {
+  #addresses: Addresses;
+
+  constructor(name: string, space: Space, children: ChildProcesses, addresses: Addresses) {
     super(name, space, children);
-    this.ip = (ip4 ?? ip6)!;
-    this.ip6 = ip6;
+    this.#addresses = addresses;
+  }
+
+  /** Of IPv4 if it has one. */
+  get ip(): Ip {
+    return (this.#addresses.ip4 ?? this.#addresses.ip6)!;
+  }
+
+  get ip6(): Ip | undefined {
+    return this.#addresses.ip6;
+  }
+
+  /** Pulls its cable and plugs it in behind another NAT, where it has another address. */
+  moveTo(behind: Network): void {
+    this.space.rtnl.deleteLink(this.space.ifindex(UPLINK));
+    this.#addresses = behind.attach(this.space, this.name, UPLINK);
   }
 }

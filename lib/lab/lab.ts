@@ -11,6 +11,7 @@ import {
   type Families,
   ipv6Prefix,
   PUBLIC_PREFIX,
+  UPLINK,
 } from "./addresses.ts";
 import { addBackbone, BACKBONE_NAMES } from "./backbone.ts";
 import { delayedLink, type LineQuality } from "./delay.ts";
@@ -22,7 +23,6 @@ import { Segment } from "./segment.ts";
 import { Space } from "./space.ts";
 
 const INTERNET = "internet";
-const UPLINK = "eth0";
 /** Interfaces are named after hosts, so a host cannot have the name of another interface. */
 const SPACES = [INTERNET, ...BACKBONE_NAMES];
 const RESERVED_NAMES = [...SPACES, "up", "down", "lo", "all", "default", IN, OUT, UPLINK];

@@ -1,6 +1,6 @@
 /** A router between two segments: translates addresses of IPv4, and filters both families. */
 import type { Cidr, Ip } from "../addr.ts";
-import { nft } from "../netlink.ts";
+import { flushConntrack, nft } from "../netlink.ts";
 import type { Addresses } from "./addresses.ts";
 import { LabNode } from "./host.ts";
 import {
@@ -33,13 +33,19 @@ export class Nat extends LabNode {
   constructor({ name, space, children, ip, inside, behaviour, firewall }: NatSetup) {
     super(name, space, children);
     this.ip = ip;
-    using tables = space.within(() => nft.Nft.open());
-    tables.replaceTable(natTable({ behaviour, firewall, ip, inside: inside.prefix }));
     this.#inside = new Segment(space, IN, inside);
+    this.#setTables(behaviour, firewall);
     space.forwardPackets();
-    if (!this.hasIpv6) return;
-    tables.replaceTable(firewallTable(firewall));
-    space.forwardIpv6Packets();
+    if (this.hasIpv6) space.forwardIpv6Packets();
+  }
+
+  /**
+   * As a restart does: all mappings and connections are forgotten. Those made from now on are
+   * made as `behaviour` says.
+   */
+  restart(behaviour: NatBehaviour, firewall: EgressFirewall = {}): void {
+    this.#setTables(behaviour, firewall);
+    this.within(() => flushConntrack());
   }
 
   /** Private addresses of its hosts. */
@@ -54,5 +60,11 @@ export class Nat extends LabNode {
   /** Plugs a host, or another NAT's outside, into the inside. */
   attach(space: Space, port: string, ifname: string, options?: CableOptions): Addresses {
     return this.#inside.attach(space, port, ifname, options);
+  }
+
+  #setTables(behaviour: NatBehaviour, firewall: EgressFirewall): void {
+    using tables = this.within(() => nft.Nft.open());
+    tables.replaceTable(natTable({ behaviour, firewall, ip: this.ip, inside: this.prefix }));
+    if (this.hasIpv6) tables.replaceTable(firewallTable(firewall));
   }
 }
