@@ -78,15 +78,16 @@ export class RelayDirectory {
   }
 
   /**
-   * The pair's relay: the one it has, as long as that lives; else that with the lowest sum of both
-   * latencies. Undefined when there is none. Throws `RangeError` for a node and itself.
+   * The pair's relay: the one it has, as long as that lives and both reach it; else that with the
+   * lowest sum of both latencies. Undefined when there is none. Throws `RangeError` for a node and itself.
    */
   choose(a: NodeKey, b: NodeKey, nowMs: number): RelayPlace | undefined {
     const pair = nodePair(a, b).join();
     const relays = this.list(nowMs);
     const chosen = this.#choices.get(pair);
-    const place = relays.find(({ relayKey }) => relayKey === chosen?.relay) ??
-      this.#nearest(a, b, relays);
+    const kept = relays.find(({ relayKey }) => relayKey === chosen?.relay);
+    const isMissed = kept && [a, b].some((node) => this.#misses(node, kept));
+    const place = kept && !isMissed ? kept : this.#nearest(a, b, relays);
     this.#choices.delete(pair);
     if (!place) return undefined;
     this.#choices.set(pair, { relay: place.relayKey, keptUntilMs: nowMs + CHOICE_KEPT_MS });
@@ -95,6 +96,12 @@ export class RelayDirectory {
       this.#choices.delete(oldest!);
     }
     return place;
+  }
+
+  /** The node reaches other relays, and not this one. A node without UDP measures none. */
+  #misses(node: NodeKey, { relayKey }: RelayPlace): boolean {
+    const measured = this.#latencies.get(node);
+    return measured !== undefined && measured.size > 0 && !measured.has(relayKey);
   }
 
   #nearest(a: NodeKey, b: NodeKey, relays: RelayPlace[]): RelayPlace | undefined {

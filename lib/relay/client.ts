@@ -76,8 +76,9 @@ export class RelayClient implements AsyncDisposable {
   /** Paths by their line's key. */
   readonly #lines = new Map<string, KeptPath>();
   readonly #closed = new AbortController();
-  #latencies: RelayLatencies = new Map();
+  #latencies = new Map<NodeKey, number>();
   #udpWorks: boolean | undefined;
+  #isMeasureDue = false;
 
   constructor(options: RelayClientOptions) {
     this.#options = options;
@@ -110,13 +111,17 @@ export class RelayClient implements AsyncDisposable {
     const places = await coordinator.relays(this.#latencies, either);
     const servers = await this.#resolved(places);
     const timeoutMs = MEASURE_TIMEOUT_MS;
+    const isRelayAway = this.#isMeasureDue;
+    this.#isMeasureDue = false;
     const answers = await this.#stun.query(servers, { timeoutMs, signal: either });
     const rttOf = new Map(answers.map(({ server, rttMs }) => [server.name, rttMs]));
     this.#latencies = new Map(places.flatMap(({ relayKey, udp }) => {
       const rttMs = rttOf.get(udp);
       return rttMs === undefined ? [] : [[relayKey, rttMs] as const];
     }));
-    if (places.length > 0) this.#udpWorks = answers.length > 0;
+    // A relay that is away says nothing of UDP.
+    if (answers.length > 0) this.#udpWorks = true;
+    else if (places.length > 0 && !isRelayAway) this.#udpWorks = false;
     if (this.#latencies.size > 0) await coordinator.relays(this.#latencies, either);
     return this.#latencies;
   }
@@ -150,8 +155,15 @@ export class RelayClient implements AsyncDisposable {
     return made;
   }
 
+  /** Until it answers a measurement, the coordinator is to name another one if there is any. */
+  #isSilent(relay: NodeKey): void {
+    this.#latencies.delete(relay);
+    this.#isMeasureDue = this.#latencies.size === 0;
+  }
+
   async #make(peer: NodeKey, signal: AbortSignal): Promise<KeptPath> {
     const { coordinator, log } = this.#options;
+    if (this.#isMeasureDue) await this.measure(signal);
     const offer = await coordinator.relay(peer, this.#latencies, signal);
     let onClosed: (reason: string) => void = (reason) => {
       closedEarly = reason;
@@ -170,7 +182,9 @@ export class RelayClient implements AsyncDisposable {
       onEnd: (reason) => {
         this.#paths.delete(peer);
         this.#lines.delete(bound.line.key);
-        if (reason !== undefined) this.#options.onLost(path, reason);
+        if (reason === undefined) return;
+        this.#isSilent(path.relayKey);
+        this.#options.onLost(path, reason);
       },
     });
     this.#lines.set(bound.line.key, path);
@@ -323,32 +337,35 @@ class KeptPath implements RelayPath {
     const { signal } = this.#ended;
     try {
       while (true) {
-        await this.#pause(signal);
-        await this.#refresh(signal);
+        const isChecked = await this.#pause(signal);
+        await this.#refresh(signal, isChecked ? { tries: FIRST_TRIES } : {});
       }
     } catch (error) {
       this.lose(errorText(error)); // unless it was closed
     }
   }
 
-  /** Until the next refresh is due, or asked for and the last one was not just now. */
-  async #pause(signal: AbortSignal): Promise<void> {
+  /** Until the next refresh is due, or asked for and the last one was not just now; whether asked. */
+  async #pause(signal: AbortSignal): Promise<boolean> {
     const { clock } = this.#options;
+    let isAskedFor = false;
     try {
       await clock.sleep(REFRESH_MS, AbortSignal.any([signal, this.#wake.signal]));
     } catch {
       signal.throwIfAborted();
+      isAskedFor = true;
       const sinceMs = clock.nowMs() - this.#refreshedMs;
       if (sinceMs < REFRESH_GAP_MS) await clock.sleep(REFRESH_GAP_MS - sinceMs, signal);
     }
     this.#wake = new AbortController();
     this.#refreshedMs = clock.nowMs();
+    return isAskedFor;
   }
 
-  async #refresh(signal: AbortSignal): Promise<void> {
+  async #refresh(signal: AbortSignal, tries: { tries?: number }): Promise<void> {
     const { bound, exchange } = this.#options;
     await this.#renewGrant(signal);
-    const ask = { grant: this.#grant, port: bound.port, nonce: bound.nonce };
+    const ask = { grant: this.#grant, port: bound.port, nonce: bound.nonce, ...tries };
     const { nonce } = await exchange.ask(bound.line, ask, signal);
     bound.nonce = nonce;
   }

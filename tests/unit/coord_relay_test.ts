@@ -120,6 +120,20 @@ Deno.test("the relay with the lowest sum of both latencies is chosen, and kept",
   strictEqual((await offer(b, a)).relay_id, idOf(NEAR), "kept: the other node has it already");
 });
 
+Deno.test("a pair's relay is left when a node reaches others and not this one any more", async () => {
+  const { coord, a, b, registerRelay, offer } = await bench();
+  await registerRelay(NEAR, NEAR_AT);
+  const report = (node: FakeNode, latencies: [FakeNode, number][]) =>
+    coord.call(node, "POST", "/v1/relays", { body: { latencies: measured(latencies) } });
+  for (const node of [a, b]) await report(node, [[OWN, 50], [NEAR, 10]]);
+  strictEqual((await offer(a, b)).relay_id, idOf(NEAR));
+  await report(b, []);
+  strictEqual((await offer(a, b)).relay_id, idOf(NEAR), "a node without UDP reaches none so");
+  strictEqual((await offer(a, b, [[OWN, 50]])).relay_id, idOf(OWN));
+  await report(a, [[OWN, 50], [NEAR, 10]]);
+  strictEqual((await offer(b, a)).relay_id, idOf(OWN), "kept: the other node has it already");
+});
+
 Deno.test("a relay that was not measured is the last choice", async () => {
   const { a, b, registerRelay, offer } = await bench();
   await registerRelay(NEAR, NEAR_AT);

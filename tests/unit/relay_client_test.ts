@@ -292,6 +292,22 @@ Deno.test("check() and hints refresh at once, but not more than once a second", 
   await world.close();
 });
 
+Deno.test("a relay that does not answer a check is lost after 3 s, and is not near any more", async () => {
+  const world = new World();
+  const path = await world.allocate();
+  await world.clock.until(world.client.measure(never));
+  deepStrictEqual(world.reports.at(-1), [[RELAY, RTT_MS]]);
+  world.dropUdp = () => true;
+  path.check();
+  await world.pass(2_900);
+  strictEqual(world.lost.length, 0);
+  await world.pass(200);
+  strictEqual(world.lost.length, 1);
+  await world.clock.until(world.client.measure(never));
+  deepStrictEqual(world.reports.at(-1), []);
+  await world.close();
+});
+
 Deno.test("the grant is renewed at half of its time; a coordinator that is away can wait", async () => {
   const world = new World();
   await world.allocate();
