@@ -17,6 +17,7 @@ import { errorText, GretunError } from "../errors.ts";
 import { bindAbstractLock, LinkMonitor, Poller, RtNetlink } from "../netlink.ts";
 import { RelayClient } from "../relay/mod.ts";
 import { StunClient } from "../stun/mod.ts";
+import { watchForSleep } from "./awakening.ts";
 import { type DaemonReport, serveControl } from "./control.ts";
 import type { Identity } from "./identity.ts";
 import type { DaemonMetrics } from "./metrics.ts";
@@ -183,6 +184,7 @@ class Daemon implements AsyncDisposable {
       this.#own!.run(this.#signal),
       this.#portMapper?.run(this.#signal),
       this.#measureRelays(),
+      watchForSleep(this.#edges.clock, () => this.#awoke(), this.#signal),
       this.#postEndpoints(),
       this.#pollPeers(),
       this.#pullSignals(),
@@ -295,6 +297,7 @@ class Daemon implements AsyncDisposable {
         });
       },
       allocateRelay: (peer, signal) => this.#relays.allocate(peer, signal),
+      onDoubt: () => this.#own!.doubt(),
       ownEndpoints: () => this.#own!.list.map(({ endpoint }) => endpoint),
     });
   }
@@ -319,10 +322,23 @@ class Daemon implements AsyncDisposable {
         this.#postIsDue.resolve();
       },
       onMoved: (what) => {
-        if (what === "address") this.#coord.reconnect();
+        if (what !== "more") this.#reconnect();
         this.#peers!.moved();
       },
     });
+  }
+
+  /** Connections that there are may be dead without anybody having said so. */
+  #reconnect(): void {
+    this.#coord.reconnect();
+    this.#relays.check();
+  }
+
+  #awoke(): void {
+    this.#edges.log.info("awake after a pause, looking at all paths");
+    this.#reconnect();
+    this.networkChanged();
+    this.#peers?.moved();
   }
 
   async #pollPeers(): Promise<void> {

@@ -11,6 +11,11 @@ import { resolveReachable } from "./reachable.ts";
 /** Well under the 30 s after which many NATs forget a mapping (RFC 4787 section 4.3). */
 const STUN_INTERVAL_MS = 20_000;
 const STUN_TIMEOUT_MS = 3_000;
+/** Between two questions to STUN that somebody asks for. */
+const ASK_GAP_MS = 250;
+/** A network that was away is noticed soon after it is back, unless it was away for long. */
+const SILENT_INTERVAL_MS = 500;
+const SILENT_FOR_MS = 600_000;
 /** For so long after the answer over one family, that over the other one is waited for. */
 const FAMILY_GRACE_MS = 100;
 /** Several addresses change at once when an interface comes up. */
@@ -33,8 +38,11 @@ export interface OwnEndpointsOptions {
   log: Log;
   /** The list is another. */
   onChange: (endpoints: readonly AdvertisedEndpoint[]) => void;
-  /** Peers should hear from us: an address of this host is another, or a NAT's mapping is. */
-  onMoved: (what: "address" | "mapping") => void;
+  /**
+   * Peers should hear from us. "more": there are more endpoints; else an address of this host or a
+   * NAT's mapping is another, or the network is back: connections that there were may be dead.
+   */
+  onMoved: (what: "address" | "mapping" | "more") => void;
 }
 
 export class OwnEndpoints {
@@ -48,6 +56,11 @@ export class OwnEndpoints {
   #wake = new AbortController();
   /** Something changed that those looks have not taken in yet. */
   #hasNews = false;
+  /** Somebody doubts that what STUN said still holds. */
+  #isDoubted = false;
+  #askedMs = -Infinity;
+  /** Since when no STUN server answers. */
+  #silentSinceMs: number | undefined;
 
   constructor(options: OwnEndpointsOptions) {
     this.#options = options;
@@ -64,11 +77,20 @@ export class OwnEndpoints {
     this.#wake.abort();
   }
 
+  /** Asks STUN now: a NAT may have mapped us anew. */
+  doubt(): void {
+    this.#isDoubted = true;
+    this.#wake.abort();
+  }
+
   /** Asks STUN at once, each 20 s and after {@link look}; until `signal` is aborted. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
+      const wasSilent = this.#silentSinceMs !== undefined;
       await this.#askStun(signal);
-      this.#tell();
+      const hasTold = this.#tell();
+      const isBack = wasSilent && this.#silentSinceMs === undefined;
+      if (isBack && !hasTold) this.#options.onMoved("mapping");
       const before = this.#local();
       await this.#pause(signal);
       // Peers hear from a new address at once, before STUN has answered.
@@ -76,15 +98,17 @@ export class OwnEndpoints {
     }
   }
 
-  /** If the list is another, or was never told. */
-  #tell(): void {
+  /** If the list is another, or was never told; whether it did. */
+  #tell(): boolean {
+    const before = this.#list;
     const list = this.#gather();
-    if (this.#isTold && sameEndpoints(this.#list, list)) return;
+    if (this.#isTold && sameEndpoints(before, list)) return false;
     this.#list = list;
     this.#options.onChange(list);
     // The first time all peers learn them from the coordinator anyway.
-    if (this.#isTold) this.#options.onMoved("mapping");
+    if (this.#isTold) this.#options.onMoved(hasAllMappings(list, before) ? "more" : "mapping");
     this.#isTold = true;
+    return true;
   }
 
   #local(): string[] {
@@ -104,7 +128,9 @@ export class OwnEndpoints {
 
   /** Over both families at once; what one says is told soon even if the other stays silent. */
   async #askStun(signal: AbortSignal): Promise<void> {
-    const { families, clock, log } = this.#options;
+    const { families, clock } = this.#options;
+    this.#isDoubted = false;
+    this.#askedMs = clock.nowMs();
     try {
       const servers = await this.#servers();
       const asked = families.flatMap((family) => {
@@ -120,12 +146,18 @@ export class OwnEndpoints {
         this.#tell();
       }
       const answered = await all;
-      if (answered.length === 0 || answered.includes(true)) return;
-      log.warn("endpoint collection incomplete", { error: "no STUN server answers" });
+      if (answered.length === 0 || answered.includes(true)) this.#silentSinceMs = undefined;
+      else this.#stunIsSilent("no STUN server answers");
     } catch (error) {
-      if (signal.aborted) return;
-      log.warn("endpoint collection incomplete", { error: errorText(error) });
+      if (!signal.aborted) this.#stunIsSilent(errorText(error));
     }
+  }
+
+  #stunIsSilent(error: string): void {
+    const { clock, log } = this.#options;
+    if (this.#silentSinceMs !== undefined) return;
+    this.#silentSinceMs = clock.nowMs();
+    log.warn("endpoint collection incomplete", { error });
   }
 
   async #servers(): Promise<StunServer[]> {
@@ -149,9 +181,29 @@ export class OwnEndpoints {
     const { clock } = this.#options;
     this.#wake = new AbortController();
     const either = AbortSignal.any([this.#wake.signal, signal]);
-    if (!this.#hasNews) await clock.sleep(STUN_INTERVAL_MS, either).catch(() => {});
+    if (!this.#hasNews && !this.#isDoubted) {
+      await clock.sleep(this.#intervalMs(), either).catch(() => {});
+    }
+    const gapMs = this.#askedMs + ASK_GAP_MS - clock.nowMs();
+    if (this.#isDoubted && gapMs > 0) await clock.sleep(gapMs, signal).catch(() => {});
     if (!this.#hasNews) return;
     await clock.sleep(SETTLE_MS, signal).catch(() => {});
     this.#hasNews = false;
   }
+
+  #intervalMs(): number {
+    const silentMs = this.#options.clock.nowMs() - (this.#silentSinceMs ?? -Infinity);
+    return silentMs < SILENT_FOR_MS ? SILENT_INTERVAL_MS : STUN_INTERVAL_MS;
+  }
+}
+
+/** Whether all that STUN servers saw of us before is still there. */
+function hasAllMappings(
+  list: readonly AdvertisedEndpoint[],
+  before: readonly AdvertisedEndpoint[],
+): boolean {
+  const now = new Set(list.map(({ endpoint }) => formatEndpoint(endpoint)));
+  return before.every(({ endpoint, source }) =>
+    source !== "stun" || now.has(formatEndpoint(endpoint))
+  );
 }

@@ -36,18 +36,31 @@ export const FIRST_INVITE_MS = 1_000;
 export const BURST_PAUSE_MS = [5_000, 10_000, 20_000, 40_000, 60_000] as const;
 /** Pings that verify a path that should work. */
 export const VERIFY_MS = [0, 150, 350, 600, 900, 1300, 1700, 2500, 3500] as const;
-/** A path is dead when its verification stays unanswered so long; longer while data arrives on it. */
+/**
+ * A path is dead when its verification stays unanswered so long; while data arrives on it, longer, and
+ * until that has stopped for a while.
+ */
 export const PATH_DEAD_MS = 2_000;
 export const BUSY_PATH_DEAD_MS = 4_500;
+const BUSY_FOR_MS = 1_000;
 /**
  * A verification unanswered for three round trips, within these bounds, lets another confirmed
  * path take over.
  */
 const PATH_SUSPECT_MIN_MS = 150;
 const PATH_SUSPECT_MAX_MS = 700;
-/** Data sent for so long without any back, and without a pong, is reason to verify the path. */
-export const SILENCE_MS = 500;
+/** A relay takes over from a suspect path later: a new mapping is found sooner than that. */
+const PATH_SUSPECT_RELAY_MS = 1_000;
+/** Between two times that the peer is asked whether its mapping is the old one. */
+const DOUBT_GAP_MS = 1_000;
+/**
+ * Data sent for so long without any back, and without a pong, is reason to verify the path. So is
+ * data that came steadily and has stopped for so long: who only answers has nothing to send then.
+ */
+export const SILENCE_MS = 300;
 export const KEEPALIVE_MS = 25_000;
+/** Looks in a row at which data had arrived, to be called steady. */
+const STEADY_LOOKS = 4;
 /** How long an answered ping counts as proof that a candidate works. */
 export const CONFIRMED_FOR_MS = 10_000;
 /** A path that came from pings alone is forgotten when silent for so long. */
@@ -63,7 +76,7 @@ const INVITE_GAP_MS = 1_000;
 export const IPV6_HEAD_START_MS = 50;
 /** A link that could not be set is tried again after this. */
 const LINK_RETRY_MS = 5_000;
-/** A search without answer for this long asks for a relay. */
+/** A first search without answer for this long asks for a relay; one for a path that died, at once. */
 export const RELAY_AFTER_MS = 1_000;
 /** Pauses between tries to get one. */
 export const RELAY_RETRY_MS = 15_000;
@@ -91,12 +104,19 @@ export interface Candidate {
   readonly heardMs?: number;
 }
 
+interface Verification {
+  readonly sinceMs: number;
+  readonly sent: number;
+  /** It took so long that something may be wrong. */
+  readonly isDoubted: boolean;
+}
+
 export interface Path {
   readonly endpoint: Endpoint;
   readonly pongMs: number;
   readonly rttMs: number;
   /** Verification under way: when it began and how many pings it sent. */
-  readonly verify?: { readonly sinceMs: number; readonly sent: number };
+  readonly verify?: Verification;
   /** Nothing answers on it any more; the link still points there until a better one is found. */
   readonly dead: boolean;
 }
@@ -130,10 +150,14 @@ export interface Peer {
   readonly nextBurstMs: number;
   readonly rounds: number;
   readonly invitedMs: number;
+  /** When the peer was last invited because the path was in doubt. */
+  readonly doubtedMs: number;
   /** When the search under way began, for the hole-punch histogram. */
   readonly punchingSinceMs: number;
   /** When data last came through the link. */
   readonly receivedMs: number;
+  /** At how many looks in a row it had. */
+  readonly receivedLooks: number;
   /** When the path last became a direct one. */
   readonly directSinceMs: number;
 }
@@ -175,6 +199,8 @@ export type PeerEffect =
   /** Comes back as relay-closed. */
   | { kind: "close-relay" }
   | { kind: "state-changed"; from: PeerState; to: PeerState; punchMs?: number }
+  /** The path stays silent for longer than it should, and is not dead yet. */
+  | { kind: "path-doubted"; endpoint: Endpoint }
   | { kind: "path-lost"; endpoint: Endpoint }
   | { kind: "no-path-yet"; rounds: number }
   /** Unlisted and silent: drop the peer and its link. */
@@ -187,12 +213,14 @@ export function newPeer(options: { controlling: boolean; nowMs: number }): Peer 
     listed: true,
     candidates: new Map(),
     link: { kind: "none" },
-    relay: { kind: "none", askMs: options.nowMs },
+    relay: { kind: "none", askMs: options.nowMs + RELAY_AFTER_MS },
     nextBurstMs: options.nowMs + FIRST_INVITE_MS,
     rounds: 0,
     invitedMs: -Infinity,
+    doubtedMs: -Infinity,
     punchingSinceMs: options.nowMs,
     receivedMs: -Infinity,
+    receivedLooks: 0,
     directSinceMs: options.nowMs,
   };
 }
@@ -211,6 +239,7 @@ export function nextTickMs(peer: Peer): number {
   for (const candidate of peer.candidates.values()) due = Math.min(due, nextPingMs(candidate));
   if (peer.path && !peer.path.dead) due = Math.min(due, nextVerifyMs(peer, peer.path));
   if (peer.path && !peer.path.dead) due = Math.min(due, nextLinkMs(peer, peer.path));
+  due = Math.min(due, nextSilenceMs(peer));
   return Math.min(due, nextRelayMs(peer));
 }
 
@@ -228,10 +257,8 @@ function isSearching({ state }: Peer): boolean {
 }
 
 /** When a relay is to be asked for or given back. */
-function nextRelayMs({ relay, state, punchingSinceMs, directSinceMs }: Peer): number {
-  if (relay.kind === "none" && (state === "punching" || state === "unknown")) {
-    return Math.max(relay.askMs, punchingSinceMs + RELAY_AFTER_MS);
-  }
+function nextRelayMs({ relay, state, directSinceMs }: Peer): number {
+  if (relay.kind === "none" && (state === "punching" || state === "unknown")) return relay.askMs;
   return relay.kind === "open" && state === "direct" ? directSinceMs + RELAY_KEPT_MS : Infinity;
 }
 
@@ -270,9 +297,15 @@ function waitsForIpv6(peer: Peer, path: Path): boolean {
   );
 }
 
+/** When data that came steadily has stopped. */
+function nextSilenceMs({ receivedMs, receivedLooks }: Peer): number {
+  return receivedLooks >= STEADY_LOOKS ? receivedMs + SILENCE_MS : Infinity;
+}
+
 /** A line that is full of data answers late: see whether that data comes. */
 function deadAfterMs({ receivedMs }: Peer, verifyingSinceMs: number): number {
-  return receivedMs > verifyingSinceMs ? BUSY_PATH_DEAD_MS : PATH_DEAD_MS;
+  const busyMs = receivedMs + BUSY_FOR_MS - verifyingSinceMs;
+  return Math.max(PATH_DEAD_MS, Math.min(busyMs, BUSY_PATH_DEAD_MS));
 }
 
 /** The one mutable thing: a copy of the peer being changed by one event. */
@@ -328,6 +361,10 @@ class Transition {
   catchUp(): void {
     this.#pruneReflexive();
     this.#roundIfDue();
+    if (nextSilenceMs(this.peer) <= this.#nowMs) {
+      this.#set({ receivedLooks: 0 });
+      this.#verifyPath();
+    }
     this.#verifyIfDue();
     this.#relayIfDue();
     this.#pingIfDue();
@@ -363,10 +400,12 @@ class Transition {
 
   #invited(endpoints: readonly Endpoint[]): void {
     this.#replaceCandidates("invited", endpoints);
-    if (this.#nowMs - this.peer.invitedMs < INVITE_GAP_MS) return;
-    this.#set({ invitedMs: this.#nowMs });
     // The peer asks because it has no path to us: ours may be dead without our knowing.
     this.#verifyPath();
+    if (this.#nowMs - this.peer.invitedMs < INVITE_GAP_MS) return;
+    this.#set({ invitedMs: this.#nowMs });
+    const { path } = this.peer;
+    if (path) this.effects.push({ kind: "path-doubted", endpoint: path.endpoint });
     this.#startPunching();
     // An invitation is never answered with another: two such nodes would go on for ever. What was
     // sent a moment ago has found the peer's firewall closed, as likely as not.
@@ -431,6 +470,11 @@ class Transition {
     if (this.peer.state === "unknown") this.#changeState("have_endpoints");
     if (this.peer.state !== "have_endpoints") return;
     this.#changeState("punching");
+    const { relay } = this.peer;
+    if (relay.kind === "none") {
+      const askMs = Math.max(relay.askMs, this.#nowMs + RELAY_AFTER_MS);
+      this.#set({ relay: { kind: "none", askMs } });
+    }
     this.#startRound({ invite: true });
   }
 
@@ -520,14 +564,25 @@ class Transition {
 
   #isBetter(endpoint: Endpoint): boolean {
     const { path, controlling, nominated } = this.peer;
-    if (!path || path.dead || this.#isSuspect(path)) return true;
+    if (!path || path.dead || this.#canBeReplaced(path, endpoint)) return true;
     if (!controlling) return nominated !== undefined && equalEndpoints(nominated, endpoint);
     return rank(this.peer, endpoint) > rank(this.peer, path.endpoint);
   }
 
   #isSuspect({ verify, rttMs }: Path): boolean {
-    const limitMs = Math.max(PATH_SUSPECT_MIN_MS, Math.min(3 * rttMs, PATH_SUSPECT_MAX_MS));
+    const limitMs = Math.max(
+      PATH_SUSPECT_MIN_MS,
+      Math.min(3 * rttMs, PATH_SUSPECT_MAX_MS),
+      1.5 * rttMs,
+    );
     return verify !== undefined && this.#nowMs - verify.sinceMs >= limitMs;
+  }
+
+  /** Whether another path that works may take over without being better. */
+  #canBeReplaced(path: Path, by: Endpoint): boolean {
+    if (!path.verify || !this.#isSuspect(path)) return false;
+    const sinceMs = this.#nowMs - path.verify.sinceMs;
+    return rank(this.peer, by) > 0 || sinceMs >= PATH_SUSPECT_RELAY_MS;
   }
 
   #choosePath({ endpoint, pongMs, rttMs }: Candidate): void {
@@ -540,11 +595,17 @@ class Transition {
   #verifyPath(): void {
     const { path } = this.peer;
     if (!path || path.dead || path.verify) return;
-    this.#set({ path: { ...path, verify: { sinceMs: this.#nowMs, sent: 0 } } });
+    this.#set({ path: { ...path, verify: { sinceMs: this.#nowMs, sent: 0, isDoubted: false } } });
   }
 
   #traffic({ sent, received }: { sent: boolean; received: boolean }): void {
-    if (received) return this.#set({ receivedMs: this.#nowMs });
+    if (received) {
+      const isInRow = this.#nowMs - this.peer.receivedMs <= SILENCE_MS;
+      return this.#set({
+        receivedMs: this.#nowMs,
+        receivedLooks: isInRow ? this.peer.receivedLooks + 1 : 1,
+      });
+    }
     if (sent && this.#isSilent()) this.#verifyPath();
   }
 
@@ -557,23 +618,35 @@ class Transition {
   #verifyIfDue(): void {
     const { path } = this.peer;
     if (!path || path.dead || nextVerifyMs(this.peer, path) > this.#nowMs) return;
-    const verify = path.verify ?? { sinceMs: this.#nowMs, sent: 0 };
+    const verify = path.verify ?? { sinceMs: this.#nowMs, sent: 0, isDoubted: false };
     const deadMs = deadAfterMs(this.peer, verify.sinceMs);
     if (this.#nowMs - verify.sinceMs >= deadMs) return this.#pathDied(path);
     const sent = VERIFY_MS.filter((offset) => verify.sinceMs + offset <= this.#nowMs).length;
-    this.#set({ path: { ...path, verify: { ...verify, sent } } });
+    const isDoubted = this.#isSuspect(path);
+    this.#set({ path: { ...path, verify: { ...verify, sent, isDoubted } } });
     this.effects.push({
       kind: "send-ping",
       to: path.endpoint,
       nominating: this.peer.controlling,
     });
-    if (this.#isSuspect(path)) this.#takeOver();
+    if (!isDoubted) return;
+    if (!verify.isDoubted) this.#doubtPath();
+    this.#takeOver(path);
+  }
+
+  /** Either side's NAT may have mapped it anew: each asks how it is seen now, and tells the other. */
+  #doubtPath(): void {
+    this.effects.push({ kind: "path-doubted", endpoint: this.peer.path!.endpoint });
+    if (!this.peer.listed || this.#nowMs - this.peer.doubtedMs < DOUBT_GAP_MS) return;
+    this.#set({ doubtedMs: this.#nowMs });
+    this.effects.push({ kind: "send-call-me-maybe" });
   }
 
   /** Another path that works right now takes over from a suspect one. */
-  #takeOver(): void {
+  #takeOver(path: Path): void {
     const others = [...this.#candidates.values()]
       .filter((c) => !this.#isPath(c.endpoint) && this.#isConfirmed(c) && c.heardMs !== undefined)
+      .filter(({ endpoint }) => this.#canBeReplaced(path, endpoint))
       .sort((a, b) => b.heardMs! - a.heardMs!);
     if (!others[0]) return;
     this.#choosePath(others[0]);

@@ -13,6 +13,7 @@ import {
   isPrivate,
   isUsableEndpoint,
 } from "../addr.ts";
+import { equalBytes } from "../bytes.ts";
 import type { PeerRecord } from "../coord/api.ts";
 import type { DataPlane, LinkCounters } from "../dataplane/mod.ts";
 import * as disco from "../disco/mod.ts";
@@ -25,6 +26,7 @@ import type { Identity } from "./identity.ts";
 import type { DaemonMetrics } from "./metrics.ts";
 import { newPeer, nextTickMs, type Peer, type PeerEffect, type PeerEvent, step } from "./peer.ts";
 import { PendingPings } from "./pending.ts";
+import { SeenIds } from "./seen_ids.ts";
 
 /**
  * Padding, in zero bytes, by which a ping of the controlling side says "this path". Any disco
@@ -32,7 +34,9 @@ import { PendingPings } from "./pending.ts";
  */
 const NOMINATING_PADDING = 4;
 const TX_ID_LENGTH = 12;
-const TRAFFIC_INTERVAL_MS = 500;
+/** Between looks at the links' counters: while data flows, and while none does. */
+const BUSY_INTERVAL_MS = 150;
+const IDLE_INTERVAL_MS = 500;
 /** Past one or two NATs of our own, and hardly ever as far as a NAT of the peer's. */
 const OPENER_TTLS = [2, 3, 4] as const;
 
@@ -50,6 +54,8 @@ export interface PeersOptions {
   signal: (to: DiscoKey, sealed: Uint8Array) => Promise<void>;
   /** A way to that peer through a relay; rejects when there is none. */
   allocateRelay: (peer: NodeKey, signal: AbortSignal) => Promise<RelayPath>;
+  /** Pings stay unanswered: a NAT may have mapped this node anew. */
+  onDoubt: () => void;
   /** Where this node believes it can be reached, now. */
   ownEndpoints: () => readonly Endpoint[];
 }
@@ -80,7 +86,7 @@ interface Entry {
   peer: Peer;
   boxKey: Uint8Array<ArrayBuffer>;
   keys: Promise<{ ikey: number; okey: number }> | undefined;
-  lastPingTx: string;
+  seenPings: SeenIds;
   relay?: RelayPath;
   /** Of the link, at the last look. */
   rxPackets: number;
@@ -95,12 +101,12 @@ export class Peers {
   readonly #byDisco = new Map<DiscoKey, Entry>();
   readonly #pending = new PendingPings();
   #timer: number | undefined;
-  readonly #trafficTimer: number;
+  #trafficTimer: number;
   readonly #closed = new AbortController();
 
   constructor(options: PeersOptions) {
     this.#options = options;
-    this.#trafficTimer = setInterval(() => this.#lookAtTraffic(), TRAFFIC_INTERVAL_MS);
+    this.#trafficTimer = setTimeout(() => this.#lookAtTraffic(), IDLE_INTERVAL_MS);
   }
 
   /** The coordinator's whole list, without us. */
@@ -147,7 +153,7 @@ export class Peers {
       peer: newPeer({ controlling, nowMs }),
       boxKey,
       keys: this.#options.greKeys ? this.#deriveKeys(boxKey, record.discoKey) : undefined,
-      lastPingTx: "",
+      seenPings: new SeenIds(),
       rxPackets: 0,
       txPackets: 0,
     };
@@ -177,10 +183,7 @@ export class Peers {
     const { entry, message } = opened;
     const nowMs = this.#options.clock.nowMs();
     if (message.type === "ping") {
-      // One datagram can be captured twice: the second is not answered.
-      const tx = `${formatEndpoint(from)} ${message.txId.join()}`;
-      if (tx === entry.lastPingTx) return;
-      entry.lastPingTx = tx;
+      if (!isOwnPing(entry, message) || !entry.seenPings.add(message.txId)) return;
       if (!isRelayed(entry, from) && this.#usable([from]).length === 0) return;
       const nominating = message.padding === NOMINATING_PADDING;
       this.#event(entry, { kind: "ping", nowMs, from, txId: message.txId, nominating });
@@ -265,22 +268,32 @@ export class Peers {
   close(): void {
     this.#closed.abort();
     clearTimeout(this.#timer);
-    clearInterval(this.#trafficTimer);
+    clearTimeout(this.#trafficTimer);
   }
 
   /** The kernel moves the data: only its counters tell that nothing comes back any more. */
   #lookAtTraffic(): void {
-    if (this.#byNode.size === 0) return;
+    const isBusy = this.#byNode.size > 0 && this.#takeCounters();
+    const waitMs = isBusy ? BUSY_INTERVAL_MS : IDLE_INTERVAL_MS;
+    this.#trafficTimer = setTimeout(() => this.#lookAtTraffic(), waitMs);
+  }
+
+  /** Whether data went through any link since the last look. */
+  #takeCounters(): boolean {
     const nowMs = this.#options.clock.nowMs();
+    let isBusy = false;
     for (const [nodeKey, { rxPackets, txPackets }] of this.#options.plane.counters()) {
       const entry = this.#byNode.get(nodeKey);
       if (!entry) continue;
       const received = rxPackets !== entry.rxPackets;
       const sent = txPackets !== entry.txPackets;
       Object.assign(entry, { rxPackets, txPackets });
-      if (sent || received) this.#dispatch(entry, { kind: "traffic", nowMs, sent, received });
+      if (!sent && !received) continue;
+      isBusy = true;
+      this.#dispatch(entry, { kind: "traffic", nowMs, sent, received });
     }
     this.#arm();
+    return isBusy;
   }
 
   // --- the loop
@@ -339,6 +352,9 @@ export class Peers {
       case "state-changed":
         if (effect.punchMs !== undefined) metrics.punched(effect.punchMs / 1000);
         return log.info("peer state change", { peer, from: effect.from, to: effect.to });
+      case "path-doubted":
+        if (isRelayed(entry, effect.endpoint)) entry.relay!.check();
+        return this.#options.onDoubt();
       case "path-lost":
         // Known sooner than by its next refresh, if it is the relay that is gone.
         if (isRelayed(entry, effect.endpoint)) entry.relay!.check();
@@ -480,6 +496,14 @@ export class Peers {
       });
     }
   }
+}
+
+/**
+ * Whether the peer made it. A pair has one box key for both directions: our own ping opens as well when
+ * it comes back under the peer's disco key, but it names our node.
+ */
+function isOwnPing({ record }: Entry, { nodeKey }: disco.Ping): boolean {
+  return nodeKey === undefined || equalBytes(nodeKey, keyBytes(record.nodeKey));
 }
 
 function isRelayed({ relay }: Entry, endpoint: Endpoint): boolean {

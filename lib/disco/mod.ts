@@ -14,4 +14,10 @@ export {
   parseKeyText,
   shortKeyText,
 } from "./keys_text.ts";
-export { decodeMessage, DiscoFormatError, type DiscoMessage, encodeMessage } from "./messages.ts";
+export {
+  decodeMessage,
+  DiscoFormatError,
+  type DiscoMessage,
+  encodeMessage,
+  type Ping,
+} from "./messages.ts";

@@ -327,6 +327,96 @@ Deno.test("step() waits longer for the pong of a path on which data arrives", ()
   strictEqual(bench.count("path-lost"), 1);
 });
 
+Deno.test("step() verifies a path when data that came steadily has stopped", () => {
+  const looks = (bench: Bench, fromMs: number, toMs: number, everyMs: number) => {
+    for (let nowMs = fromMs; nowMs <= toMs; nowMs += everyMs) {
+      bench.runUntil(nowMs);
+      bench.give({ kind: "traffic", nowMs, sent: false, received: true });
+    }
+  };
+  const bench = directBench();
+  bench.runUntil(3_000);
+  looks(bench, 5_000, 7_000, 1_000);
+  bench.runUntil(10_000);
+  strictEqual(bench.peer.path!.verify, undefined, "a packet now and then is not steady");
+  looks(bench, 10_000, 12_000, 150);
+  strictEqual(bench.peer.path!.verify, undefined);
+  const lastMs = bench.nowMs;
+  bench.runUntil(lastMs + SILENCE_MS);
+  strictEqual(bench.pings(PUBLIC_B).at(-1), lastMs + SILENCE_MS);
+  bench.give({ kind: "pong", nowMs: bench.nowMs + 20, from: PUBLIC_B, rttMs: 20 });
+  const before = bench.count("send-ping");
+  bench.runUntil(20_000);
+  strictEqual(bench.count("send-ping"), before, "once");
+});
+
+Deno.test("step() doubts a silent path: both sides ask how they are seen, once each", () => {
+  const bench = directBench();
+  const invited = bench.count("send-call-me-maybe");
+  traffic(bench, 5_000, 5_600, true, true);
+  const sinceMs = 6_000;
+  bench.give({ kind: "traffic", nowMs: sinceMs, sent: true, received: false });
+  bench.runUntil(sinceMs + 150);
+  deepStrictEqual(bench.times("path-doubted"), [sinceMs + 150]);
+  strictEqual(bench.count("send-call-me-maybe"), invited + 1);
+  bench.runUntil(sinceMs + 1_900);
+  strictEqual(bench.count("path-doubted"), 1);
+  strictEqual(bench.count("send-call-me-maybe"), invited + 1);
+});
+
+Deno.test("step() doubts a path on an invitation, and only while pings are overdue", () => {
+  const invited = directBench();
+  invited.give({ kind: "call-me-maybe", nowMs: 5_000, endpoints: [PUBLIC_B] });
+  deepStrictEqual(invited.times("path-doubted"), [5_000]);
+  const slow = new Bench(true);
+  slow.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  slow.give({ kind: "pong", nowMs: 900, from: PUBLIC_B, rttMs: 800 });
+  for (let nowMs = 2_000; nowMs < 20_000; nowMs += 800) {
+    slow.give({ kind: "traffic", nowMs, sent: true, received: false });
+    slow.runUntil(nowMs + 799);
+    slow.give({ kind: "pong", nowMs: nowMs + 799, from: PUBLIC_B, rttMs: 800 });
+  }
+  strictEqual(slow.count("path-doubted"), 0);
+});
+
+Deno.test("step() verifies the path on every invitation, however soon it comes after another", () => {
+  const bench = directBench();
+  for (const nowMs of [5_000, 5_500]) {
+    bench.give({ kind: "call-me-maybe", nowMs, endpoints: [PUBLIC_B] });
+    strictEqual(bench.pings(PUBLIC_B).at(-1), nowMs);
+    bench.give({ kind: "pong", nowMs: nowMs + 20, from: PUBLIC_B, rttMs: 20 });
+    strictEqual(bench.peer.path!.verify, undefined);
+  }
+});
+
+Deno.test("step() leaves a suspect path for a relay after a second, for another path at once", () => {
+  for (const [other, afterMs] of [[PUBLIC_A, 150], [RELAY, 1_300]] as const) {
+    const bench = directBench(false);
+    if (other === RELAY) bench.give({ kind: "relay-open", nowMs: 1_000, endpoint: RELAY });
+    const ping = { kind: "ping", from: other, txId: TX, nominating: false } as const;
+    bench.give({ ...ping, nowMs: 5_000 });
+    bench.give({ kind: "pong", nowMs: 5_020, from: other, rttMs: 20 });
+    bench.give({ kind: "pong", nowMs: 5_030, from: PUBLIC_B, rttMs: 20 });
+    bench.give({ kind: "traffic", nowMs: 6_000, sent: true, received: false });
+    bench.runUntil(6_000 + afterMs - 1);
+    deepStrictEqual(bench.peer.path!.endpoint, PUBLIC_B);
+    bench.runUntil(6_000 + afterMs);
+    deepStrictEqual(bench.peer.path!.endpoint, other);
+  }
+});
+
+Deno.test("step() asks a peer whose paths keep failing not more than once a second", () => {
+  const bench = directBench();
+  const before = bench.count("send-call-me-maybe");
+  for (let nowMs = 5_000; nowMs < 15_000; nowMs += 500) {
+    bench.give({ kind: "traffic", nowMs, sent: true, received: false });
+    bench.runUntil(nowMs + 200);
+    bench.give({ kind: "pong", nowMs: nowMs + 200, from: PUBLIC_B, rttMs: 20 });
+  }
+  const asked = bench.count("send-call-me-maybe") - before;
+  ok(asked >= 5 && asked <= 10, `${asked} times`);
+});
+
 Deno.test("step() follows a peer whose mapping moved, within a second", () => {
   for (const controlling of [true, false]) {
     const bench = directBench(controlling);
