@@ -61,6 +61,7 @@ export class Overlay implements AsyncDisposable {
   readonly nodes: OverlayNode[] = [];
   readonly directory = Deno.makeTempDirSync();
   readonly #keepState: boolean;
+  readonly #drained: Promise<void>[] = [];
   coordinator!: Deno.ChildProcess;
 
   static async start(options: OverlayOptions = {}): Promise<Overlay> {
@@ -91,7 +92,7 @@ export class Overlay implements AsyncDisposable {
   }
 
   /** Resolves once it answers. */
-  async startCoordinator(): Promise<void> {
+  async startCoordinator(...more: string[]): Promise<void> {
     const state = this.#keepState ? `${this.directory}/coord.db` : ":memory:";
     const { ip, ip6 } = this.coord;
     this.coordinator = this.coord.spawn(GRETUN_COORD, [
@@ -99,6 +100,7 @@ export class Overlay implements AsyncDisposable {
       ...(ip6
         ? ["--stun-advertise", `${ip}:3478`, "--stun-advertise", `[${ip6}]:3478`]
         : ["--listen", `${ip}:8443`, "--stun-listen", `${ip}:3478`]),
+      ...more,
     ]);
     await until("the coordinator to listen", async () => {
       try {
@@ -127,6 +129,24 @@ export class Overlay implements AsyncDisposable {
     await this.coordinator.status;
   }
 
+  /**
+   * Relays of a role of their own on public hosts; the coordinator is started anew to take them, and to
+   * have none itself. By their addresses.
+   */
+  async startRelays(...names: string[]): Promise<Map<string, Deno.ChildProcess>> {
+    const relays = names.map((name) => new RelayOnly(this, this.lab.publicHost(name)));
+    this.#drained.push(...relays.map(({ drained }) => drained));
+    const keys = await Promise.all(relays.map((relay) => relay.key()));
+    await this.killCoordinator();
+    await this.startCoordinator(
+      "--relay-listen",
+      "off",
+      ...keys.flatMap((k) => ["--relay-key", k]),
+    );
+    for (const relay of relays) await relay.says("registered with");
+    return new Map(relays.map(({ host, process }) => [host.ip, process]));
+  }
+
   /** A host behind the NAT with `gretun up` running on it. */
   node(name: string, behind: Nat, args: string[], families: Families = "ipv4"): OverlayNode {
     return this.join(this.lab.host(name, { behind, families }), args);
@@ -147,8 +167,38 @@ export class Overlay implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.lab[Symbol.asyncDispose]();
-    await Promise.all(this.nodes.map((node) => node.ended));
+    await Promise.all([...this.nodes.map((node) => node.ended), ...this.#drained]);
     await Deno.remove(this.directory, { recursive: true });
+  }
+}
+
+class RelayOnly {
+  readonly host: Host;
+  readonly process: Deno.ChildProcess;
+  readonly drained: Promise<void>;
+  #log = "";
+
+  constructor({ url, directory }: Overlay, host: Host) {
+    this.host = host;
+    const args = ["--relay-only", "--coordinator", url, "--listen", `${host.ip}:8443`];
+    const state = ["--state", `${directory}/${host.name}.db`];
+    this.process = host.spawn(GRETUN_COORD, [...args, ...state], { stderr: "piped" });
+    this.drained = this.#drain();
+  }
+
+  async #drain(): Promise<void> {
+    const text = this.process.stderr.pipeThrough(new TextDecoderStream());
+    for await (const part of text) this.#log += part;
+  }
+
+  async says(what: string): Promise<void> {
+    const hasSaid = async () => this.#log.includes(what);
+    await until(`${this.host.name} to say ${what}`, hasSaid, () => this.#log);
+  }
+
+  async key(): Promise<string> {
+    await this.says("relay listening");
+    return /msg="relay listening".* key="?([^\s"]+)/.exec(this.#log)![1]!;
   }
 }
 

@@ -1,0 +1,161 @@
+/** What strangers on the network can do to nodes: they see all packets, and send what they like. */
+import type { Host, LabNode } from "../lib/lab/mod.ts";
+import { type Endpoint, formatEndpoint, ipFromBytes } from "../lib/addr.ts";
+import { concatBytes, Reader } from "../lib/bytes.ts";
+
+const PCAP_HEADER = 24;
+const PCAP_RECORD = 16;
+const ETHERNET_HEADER = 14;
+const IPPROTO_UDP = 17;
+
+export interface Captured {
+  from: Endpoint;
+  to: Endpoint;
+  payload: Uint8Array;
+}
+
+/** All UDP that passes a node, as it passes. */
+export class Capture {
+  readonly packets: Captured[] = [];
+  readonly ended: Promise<void>;
+  readonly #process: Deno.ChildProcess;
+  readonly #onPacket: (packet: Captured) => void;
+
+  constructor(node: LabNode, ifname: string, onPacket: (packet: Captured) => void) {
+    this.#onPacket = onPacket;
+    const args = ["-i", ifname, "-w", "-", "-U", "--immediate-mode", "udp"];
+    this.#process = node.spawn("tcpdump", args, { stdout: "piped" });
+    this.ended = this.#read(this.#process.stdout);
+  }
+
+  stop(): void {
+    this.#process.kill("SIGTERM");
+  }
+
+  async #read(stdout: ReadableStream<Uint8Array>): Promise<void> {
+    let rest: Uint8Array = new Uint8Array();
+    let hasHeader = false;
+    for await (const part of stdout) {
+      rest = concatBytes(rest, part);
+      if (!hasHeader && rest.length >= PCAP_HEADER) {
+        rest = rest.subarray(PCAP_HEADER);
+        hasHeader = true;
+      }
+      while (hasHeader && rest.length >= PCAP_RECORD) {
+        const length = new Reader(rest, "host").skip(8).u32();
+        if (rest.length < PCAP_RECORD + length) break;
+        this.#take(rest.slice(PCAP_RECORD, PCAP_RECORD + length));
+        rest = rest.subarray(PCAP_RECORD + length);
+      }
+    }
+  }
+
+  #take(frame: Uint8Array): void {
+    const packet = decodeFrame(frame);
+    if (!packet) return;
+    this.packets.push(packet);
+    this.#onPacket(packet);
+  }
+}
+
+/** Ethernet, IPv4 and UDP. */
+function decodeFrame(frame: Uint8Array): Captured | undefined {
+  const ip = frame.subarray(ETHERNET_HEADER);
+  const headerLength = (ip[0]! & 0xf) * 4;
+  if (ip[0]! >> 4 !== 4 || ip[9] !== IPPROTO_UDP || ip.length < headerLength + 8) return undefined;
+  const udp = new Reader(ip.subarray(headerLength), "network");
+  const [source, destination, length] = [udp.u16(), udp.u16(), udp.u16()];
+  udp.skip(2);
+  return {
+    from: { ip: ipFromBytes(ip.subarray(12, 16)), port: source },
+    to: { ip: ipFromBytes(ip.subarray(16, 20)), port: destination },
+    payload: udp.bytes(Math.min(length - 8, udp.left)).slice(),
+  };
+}
+
+/** A stranger with some sockets, who counts what comes back. */
+export class Attacker implements Disposable {
+  readonly host: Host;
+  sentBytes = 0;
+  receivedBytes = 0;
+  /** By whom it was answered. */
+  readonly answeredBy = new Set<string>();
+  readonly #sockets: Deno.DatagramConn[];
+
+  constructor(host: Host, ports: readonly number[]) {
+    this.host = host;
+    this.#sockets = ports.map((port) =>
+      host.within(() => Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port }))
+    );
+    for (const socket of this.#sockets) void this.#count(socket);
+  }
+
+  /** From each of its ports. */
+  async send(payload: Uint8Array, to: Endpoint): Promise<void> {
+    await Promise.all(this.#sockets.map(async (socket) => {
+      this.sentBytes += payload.length;
+      // A full queue is no failure of the attack.
+      await socket.send(payload, { transport: "udp", hostname: to.ip, port: to.port }).catch(
+        () => {},
+      );
+    }));
+  }
+
+  async #count(socket: Deno.DatagramConn): Promise<void> {
+    try {
+      for await (const [bytes, { hostname, port }] of datagrams(socket)) {
+        this.receivedBytes += bytes.length;
+        this.answeredBy.add(`${hostname}:${port}`);
+      }
+    } catch {
+      // closed
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const socket of this.#sockets) socket.close();
+  }
+}
+
+function datagrams(socket: Deno.DatagramConn): AsyncIterable<[Uint8Array, Deno.NetAddr]> {
+  return socket as unknown as AsyncIterable<[Uint8Array, Deno.NetAddr]>;
+}
+
+const KEY_AT = 6;
+const KEY_LENGTH = 32;
+const isDisco = ({ payload }: Captured) => payload[0] === 0x54 && payload[1] === 0x53;
+
+/** What can be made of a captured packet without any key: where each is to go. */
+export function variants(
+  { from, payload }: Captured,
+  discoKeys: readonly Uint8Array[],
+  targets: readonly Endpoint[],
+): { to: Endpoint; payload: Uint8Array }[] {
+  const flipped = payload.slice();
+  const at = Math.floor(Math.random() * payload.length);
+  flipped[at]! ^= 1 << Math.floor(Math.random() * 8);
+  const made = [
+    payload,
+    flipped,
+    payload.subarray(0, Math.floor(Math.random() * payload.length)),
+    concatBytes(payload, new Uint8Array([1, 2, 3, 4])),
+  ];
+  if (isDisco({ payload } as Captured)) {
+    // Under another member's name: a box opens with the keys of both its ends.
+    for (const key of discoKeys) {
+      const renamed = payload.slice();
+      renamed.set(key, KEY_AT);
+      made.push(renamed);
+    }
+  }
+  const places = new Map([from, ...targets].map((to) => [formatEndpoint(to), to]));
+  return [...places.values()].flatMap((to) => made.map((bytes) => ({ to, payload: bytes })));
+}
+
+/** The disco keys that senders show. */
+export function discoKeysIn(packets: readonly Captured[]): Uint8Array[] {
+  const keys = packets.filter(isDisco).map(({ payload }) =>
+    payload.slice(KEY_AT, KEY_AT + KEY_LENGTH)
+  );
+  return [...new Map(keys.map((key) => [key.join(), key])).values()];
+}
