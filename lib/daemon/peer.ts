@@ -60,7 +60,9 @@ const DOUBT_GAP_MS = 1_000;
 export const SILENCE_MS = 300;
 export const KEEPALIVE_MS = 25_000;
 /** Looks in a row at which data had arrived, to be called steady. */
-const STEADY_LOOKS = 4;
+const STEADY_LOOKS = 3;
+/** Looks are in a row even where a busy machine is late with one. */
+const LOOK_GAP_MS = 2 * SILENCE_MS;
 /** How long an answered ping counts as proof that a candidate works. */
 export const CONFIRMED_FOR_MS = 10_000;
 /** A path that came from pings alone is forgotten when silent for so long. */
@@ -158,6 +160,8 @@ export interface Peer {
   readonly receivedMs: number;
   /** At how many looks in a row it had. */
   readonly receivedLooks: number;
+  /** Between the last two of them. */
+  readonly receivedGapMs: number;
   /** When the path last became a direct one. */
   readonly directSinceMs: number;
 }
@@ -221,6 +225,7 @@ export function newPeer(options: { controlling: boolean; nowMs: number }): Peer 
     punchingSinceMs: options.nowMs,
     receivedMs: -Infinity,
     receivedLooks: 0,
+    receivedGapMs: 0,
     directSinceMs: options.nowMs,
   };
 }
@@ -298,8 +303,9 @@ function waitsForIpv6(peer: Peer, path: Path): boolean {
 }
 
 /** When data that came steadily has stopped. */
-function nextSilenceMs({ receivedMs, receivedLooks }: Peer): number {
-  return receivedLooks >= STEADY_LOOKS ? receivedMs + SILENCE_MS : Infinity;
+function nextSilenceMs({ receivedMs, receivedLooks, receivedGapMs }: Peer): number {
+  if (receivedLooks < STEADY_LOOKS) return Infinity;
+  return receivedMs + Math.max(SILENCE_MS, 1.5 * receivedGapMs);
 }
 
 /** A line that is full of data answers late: see whether that data comes. */
@@ -600,11 +606,9 @@ class Transition {
 
   #traffic({ sent, received }: { sent: boolean; received: boolean }): void {
     if (received) {
-      const isInRow = this.#nowMs - this.peer.receivedMs <= SILENCE_MS;
-      return this.#set({
-        receivedMs: this.#nowMs,
-        receivedLooks: isInRow ? this.peer.receivedLooks + 1 : 1,
-      });
+      const receivedGapMs = this.#nowMs - this.peer.receivedMs;
+      const receivedLooks = receivedGapMs <= LOOK_GAP_MS ? this.peer.receivedLooks + 1 : 1;
+      return this.#set({ receivedMs: this.#nowMs, receivedLooks, receivedGapMs });
     }
     if (sent && this.#isSilent()) this.#verifyPath();
   }
