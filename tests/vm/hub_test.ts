@@ -34,10 +34,10 @@ async function startSpokes(lab: HubLab, count: 3 | 5): Promise<SpokeDaemon[]> {
 }
 
 async function pingAll(lab: HubLab, spokes: SpokeDaemon[], size: number): Promise<void> {
-  for (const [i, spoke] of spokes.entries()) {
-    await run(spoke.host, `ping -n -c 1 -W 5 -s ${size} -M do 10.90.0.1`);
-    await run(lab.host, `ping -n -c 1 -W 5 -s ${size} -M do 10.90.0.${i + 2}`);
-  }
+  await Promise.all(spokes.flatMap((spoke, i) => [
+    run(spoke.host, `ping -n -c 1 -W 9 -s ${size} -M do 10.90.0.1`),
+    run(lab.host, `ping -n -c 1 -W 9 -s ${size} -M do 10.90.0.${i + 2}`),
+  ]));
 }
 
 async function restartBothEnds(lab: HubLab, spokes: SpokeDaemon[]): Promise<void> {
@@ -124,7 +124,8 @@ for (const [plane, mtu, count, what] of PLANES) {
     if (what === "roaming") await roamDuringIperf(lab, spokes[4]!);
     else await restartBothEnds(lab, spokes);
 
-    for (const spoke of spokes) strictEqual(await spoke.stop("SIGTERM"), 0, spoke.log);
+    const codes = await Promise.all(spokes.map((spoke) => spoke.stop("SIGTERM")));
+    ok(codes.every((code) => code === 0), spokes.map(({ log }) => log).join());
     strictEqual(await lab.hub.stop("SIGTERM"), 0, lab.hub.log);
     for (const host of [lab.host, ann!.host]) {
       const left = await run(
