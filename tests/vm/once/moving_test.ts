@@ -1,5 +1,16 @@
-/** Paths that change while data flows, on the kernel plane. */
-import { testMoving } from "../../moving_scenarios.ts";
+/** Paths that change while data flows, and lines that lose, on the kernel plane. */
+import { ok } from "node:assert/strict";
+import { loadModule } from "../../../lib/netlink.ts";
+import { testLossyLine, testMoving } from "../../moving_scenarios.ts";
 
 // An emulated processor is some ten times slower than a real one.
-testMoving("fou", 2);
+testMoving("fou", 3);
+
+testLossyLine("fou", async (lab) => {
+  const nat = lab.nat("nat-a");
+  ok(loadModule("sch_netem"));
+  const netem = ["qdisc", "add", "dev", "out", "root", "netem", "delay", "200ms", "loss", "20%"];
+  const { code, stderr } = await nat.run("tc", netem);
+  ok(code === 0, stderr);
+  return nat;
+});
