@@ -131,8 +131,10 @@ async function unblock(nat: Nat): Promise<void> {
   strictEqual((await nat.run("nft", ["delete table ip block"])).code, 0);
 }
 
-/** `slack`: by how much a slow machine may miss the limits. */
-export function testMoving(plane: "fou" | "tun", slack = 1): void {
+/** By how much a busy or emulated machine may miss the limits; what was measured is printed. */
+const SLACK = 3;
+
+export function testMoving(plane: "fou" | "tun"): void {
   Deno.test(`${plane}: data flows on when NATs and hosts move`, async (t) => {
     await using overlay = await Overlay.start();
     const { alice, bob, natA, natB } = await pair(overlay, plane);
@@ -145,7 +147,7 @@ export function testMoving(plane: "fou" | "tun", slack = 1): void {
       t.step(what, async () => {
         const sinceMs = now();
         await change();
-        await flow.within(`${plane}: ${what}`, limitMs * slack, sinceMs);
+        await flow.within(`${plane}: ${what}`, limitMs * SLACK, sinceMs);
       });
 
     await step("the sender's NAT maps anew", 1_000, () => natA.restart(OTHER_PORTS));
@@ -177,7 +179,7 @@ export function testMoving(plane: "fou" | "tun", slack = 1): void {
       await until("the dead path to be noticed", hasNoticed);
       const noticedMs = now() - sinceMs;
       console.log(`${plane}: a dead path was noticed after ${noticedMs} ms`);
-      ok(noticedMs <= 3_000 * slack);
+      ok(noticedMs <= 3_000 * SLACK);
     });
     await t.step("from the relay back to a direct path", async () => {
       strictEqual((await peerOf(alice)).state, "relay");
@@ -211,7 +213,7 @@ export function testMoving(plane: "fou" | "tun", slack = 1): void {
     const before = await relayIp();
     const sinceMs = now();
     relays.get(before)!.kill("SIGKILL");
-    await flow.within(`${plane}: another relay takes over`, 8_000 * slack, sinceMs);
+    await flow.within(`${plane}: another relay takes over`, 8_000 * SLACK, sinceMs);
     notStrictEqual(await relayIp(), before);
   });
 }

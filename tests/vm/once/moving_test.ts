@@ -4,7 +4,7 @@ import { loadModule } from "../../../lib/netlink.ts";
 import { testLossyLine, testMoving } from "../../moving_scenarios.ts";
 
 // An emulated processor is some ten times slower than a real one.
-testMoving("fou", 3);
+testMoving("fou");
 
 testLossyLine("fou", async (lab) => {
   const nat = lab.nat("nat-a");
