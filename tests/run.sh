@@ -4,13 +4,14 @@
 # Installs what is missing from Debian's packages. Tests make their own namespaces and machines and
 # remove them; nothing else of this host's network is touched.
 #   --no-vm      leaves the virtual machines out, and says so in the summary
-#   --long       also what takes minutes more: every kind of network against every other
+#   --long       also what takes minutes more: every kind of network against every other, and what
+#                moves and IPv6 on the kernel plane
 # With CI set in the environment a skipped test is a failure.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . tools/deno.sh
 
-# tests/vm/once is left to the first one.
+# tests/vm/once is left to the first one, and tests/vm/long to --long on it.
 VM_KERNELS="linux-image-cloud-amd64 linux-image-6.12-cloud-amd64"
 # Program and the package it comes from.
 NEEDED="
@@ -36,7 +37,7 @@ for argument in "$@"; do
   case $argument in
     --no-vm) with_vm= ;;
     --long) with_long=yes ;;
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "Error: unknown argument $argument. Run tests/run.sh --help to see what there is." >&2; exit 2 ;;
   esac
 done
@@ -115,27 +116,28 @@ take_result() { # NAME STATUS LOG
   [ "$status" = 0 ] || echo "run.sh: FAILED: $name"
 }
 
-# Those that mostly wait for something run beside the others; their output comes afterwards.
-WAITING="health lab netcheck portmap probe relay stun"
+# Those that mostly wait for something run beside the others, each group in a process of its own;
+# their output comes afterwards.
+BESIDE=("lab netcheck portmap stun" "health hub hub_fence probe relay")
 run_netns_tests() {
-  local waiting=() others=() test pid status
-  for test in tests/netns/*_test.ts; do
-    case " $WAITING " in
-      *" $(basename "$test" _test.ts) "*) waiting+=("$test") ;;
-      *) others+=("$test") ;;
-    esac
+  local others=" " group name pids=() i status
+  for name in tests/netns/*_test.ts; do others="$others$(basename "$name" _test.ts) "; done
+  for i in "${!BESIDE[@]}"; do
+    for name in ${BESIDE[i]}; do others=${others/ $name / }; done
+    run_tests $(netns_files "${BESIDE[i]}") >"$log.$i" 2>&1 &
+    pids+=($!)
   done
-  run_tests "${waiting[@]}" >"$log.waiting" 2>&1 &
-  pid=$!
-  stage "tests in network namespaces" run_tests "${others[@]}"
-  wait "$pid"
-  status=$?
-  echo "run.sh: tests in network namespaces that ran beside those"
-  cat "$log.waiting"
-  take_result "tests in network namespaces that ran beside those" "$status" "$log.waiting"
+  stage "tests in network namespaces" run_tests $(netns_files "$others")
+  for i in "${!BESIDE[@]}"; do
+    wait "${pids[i]}"
+    status=$?
+    echo "run.sh: tests in network namespaces beside those: ${BESIDE[i]}"
+    cat "$log.$i"
+    take_result "tests in network namespaces: ${BESIDE[i]}" "$status" "$log.$i"
+  done
 }
 
-count() { sed -nE "s/.* ([0-9]+) $1.*/\1/p" <<<"$2" | grep . || echo 0; }
+netns_files() { printf 'tests/netns/%s_test.ts ' $1; }
 
 skip() { # NAME REASON
   echo "run.sh: skipped: $1: $2"
@@ -148,7 +150,7 @@ run_tests() { GRETUN_DENO_FLAGS="${DENO_FLAGS[*]}" "$DENO" test --quiet -A --no-
 run_vm() {
   local flags="${DENO_FLAGS[*]/#--lock=$CACHE/--lock=.cache}"
   local tests="tests/vm/*_test.ts"
-  case $VM_KERNELS in "$1 "*) tests="$tests tests/vm/once" ;; esac
+  case $VM_KERNELS in "$1 "*) tests="$tests tests/vm/once${with_long:+ tests/vm/long}" ;; esac
   DENO=$DENO tests/vm/boot.sh "$1" "export GRETUN_DENO_FLAGS='$flags'
     \$DENO test --quiet -A --no-check --cached-only $flags $tests"
 }

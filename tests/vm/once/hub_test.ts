@@ -1,12 +1,12 @@
 /** Hub and spokes on the kernel planes: needs a kernel with FOU, GRE and IPIP, see boot.sh. */
 import { match, ok, strictEqual } from "node:assert/strict";
 import { createPrivateKey, sign } from "node:crypto";
-import { parseEndpoint } from "../../lib/addr.ts";
-import { concatBytes, fromHex, toBase64, toHex } from "../../lib/bytes.ts";
-import { Poller, RawUdpSender, RtNetlink, UdpSocket } from "../../lib/netlink.ts";
-import type { Host } from "../../lib/lab/mod.ts";
-import { HubLab, type SpokeDaemon } from "../hub_lab.ts";
-import { sleep, until } from "../overlay.ts";
+import { parseEndpoint } from "../../../lib/addr.ts";
+import { concatBytes, fromHex, toBase64, toHex } from "../../../lib/bytes.ts";
+import { Poller, RawUdpSender, RtNetlink, UdpSocket } from "../../../lib/netlink.ts";
+import type { Host } from "../../../lib/lab/mod.ts";
+import { HubLab, type SpokeDaemon } from "../../hub_lab.ts";
+import { sleep, until } from "../../overlay.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
 
