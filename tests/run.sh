@@ -116,6 +116,8 @@ take_result() { # NAME STATUS LOG
   [ "$status" = 0 ] || echo "run.sh: FAILED: $name"
 }
 
+count() { sed -nE "s/.* ([0-9]+) $1.*/\1/p" <<<"$2" | grep . || echo 0; }
+
 # Those that mostly wait for something run beside the others, each group in a process of its own;
 # their output comes afterwards.
 BESIDE=("lab netcheck portmap stun" "health hub hub_fence probe relay")
