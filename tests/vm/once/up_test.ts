@@ -1,11 +1,9 @@
 /** What lasts too long to be tried on every kernel. */
 import { ok, strictEqual } from "node:assert/strict";
 import { GRETUN, Overlay, until } from "../../overlay.ts";
-import { testRelays } from "../../relay_scenarios.ts";
 import { testOverlays, twoNodes } from "../../up_scenarios.ts";
 
 testOverlays("fou");
-testRelays("fou");
 
 Deno.test("auto: the kernel plane is chosen where the kernel has it", async () => {
   await using overlay = await Overlay.start();
