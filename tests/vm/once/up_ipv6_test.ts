@@ -1,7 +1,7 @@
 /** `gretun up` over IPv6 on the kernel plane: needs a kernel with FOU and GRE, see boot.sh. */
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
-import { bothOver, dualStack, OVER_IPV6, testIpv6Meeting } from "../ipv6_scenarios.ts";
-import { Overlay } from "../overlay.ts";
+import { bothOver, dualStack, OVER_IPV6, testIpv6Meeting } from "../../ipv6_scenarios.ts";
+import { Overlay } from "../../overlay.ts";
 
 testIpv6Meeting("fou");
 
