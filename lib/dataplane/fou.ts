@@ -5,7 +5,7 @@
  * IPv6 has a port, a raw socket and a kind of link of its own.
  */
 import { type Family, familyOf, type Ip } from "../addr.ts";
-import type { Log } from "../edges.ts";
+import type { Datagram, Log } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import {
@@ -29,7 +29,15 @@ import {
   ownerOf,
   setPointToPoint,
 } from "./links.ts";
-import type { DataPlane, DataPlaneOptions, LinkCounters, LinkState, PeerLink } from "./plane.ts";
+import type {
+  DataPlane,
+  DataPlaneOptions,
+  ExtraPort,
+  LinkCounters,
+  LinkState,
+  PeerLink,
+} from "./plane.ts";
+import { ExtraPorts } from "./ports.ts";
 
 const IPPROTO_GRE = 47;
 const TTL = 64;
@@ -45,8 +53,14 @@ export class FouPlane implements DataPlane {
   readonly #rtnl: RtNetlink;
   readonly #fou: Fou;
   readonly #ports: readonly OuterPort[];
+  readonly #poller: Poller;
+  readonly #extra: ExtraPorts;
   /** ifindex of each peer's link. */
   readonly #links = new Map<NodeKey, number>();
+  /** Extra ports that carry data, or did for the link before it went elsewhere. */
+  readonly #dataPorts = new Map<NodeKey, number>();
+  /** FOU ports of an earlier run, closed when their link leaves them. */
+  readonly #leftPorts = new Map<NodeKey, number>();
 
   /** Throws `GretunError` when the kernel cannot do it, or when the port is somebody else's. */
   static open(options: DataPlaneOptions, poller: Poller, log: Log): FouPlane {
@@ -62,22 +76,25 @@ export class FouPlane implements DataPlane {
       log.debug("no IPv6 outside", { reason: errorText(error) });
     }
     stack.move();
-    return new FouPlane(options, rtnl, fou, ports);
+    return new FouPlane(options, { rtnl, fou, poller }, ports);
   }
 
   private constructor(
     options: DataPlaneOptions,
-    rtnl: RtNetlink,
-    fou: Fou,
+    { rtnl, fou, poller }: { rtnl: RtNetlink; fou: Fou; poller: Poller },
     ports: readonly OuterPort[],
   ) {
     this.#options = options;
     this.#rtnl = rtnl;
     this.#fou = fou;
     this.#ports = ports;
+    this.#poller = poller;
+    this.#extra = new ExtraPorts(poller, options.onDatagram);
     for (const link of rtnl.links()) {
-      const peer = ownerOf(link, options.port);
-      if (peer && familyOfKind(link.kind)) this.#links.set(peer, link.ifindex);
+      const owner = ownerOf(link, options.port);
+      if (!owner || !familyOfKind(link.kind)) continue;
+      this.#links.set(owner.peer, link.ifindex);
+      if (owner.extraPort !== undefined) this.#leftPorts.set(owner.peer, owner.extraPort);
     }
   }
 
@@ -89,9 +106,14 @@ export class FouPlane implements DataPlane {
     for (const { socket } of this.#ports) socket.send(bytes, to, ttl);
   };
 
+  openPort(): ExtraPort {
+    return this.#extra.open();
+  }
+
   setLink(link: PeerLink): LinkState {
     const mtu = linkMtu(this.#rtnl, link);
     const known = this.#link(link.peer);
+    if (link.localPort !== undefined) this.#carryData(link, link.localPort, known);
     const ifindex = known ? this.#change(known, link, mtu) : this.#create(link, mtu);
     try {
       setPointToPoint(this.#rtnl, ifindex, link.localIp, link.peerIp);
@@ -99,7 +121,49 @@ export class FouPlane implements DataPlane {
       if (!known) this.removeLink(link.peer);
       throw error;
     }
+    this.#closeLeftPort(link.peer);
     return { ifname: this.#rtnl.link(ifindex)!.name, mtu };
+  }
+
+  /** Makes an extra port one of the kernel's, with a raw socket beside it as the main one has. */
+  #carryData({ peer }: PeerLink, port: number, known: Link | undefined): void {
+    const extra = this.#extra.get(port);
+    if (!extra) throw new GretunError(`port ${port} is closed`, "Find another path");
+    const before = this.#dataPorts.get(peer);
+    if (before !== undefined && before !== port) this.#extra.get(before)?.[Symbol.dispose]();
+    this.#dataPorts.set(peer, port);
+    // Named before it is there, so that the next run closes it if this one is killed.
+    if (known) this.#rtnl.changeLink(known.ifindex, { alias: this.#alias(peer) });
+    const onDatagram = (datagram: Datagram) => this.#options.onDatagram(datagram, port);
+    extra.replace(() => {
+      using stack = new DisposableStack();
+      openPort(this.#fou, port, 4);
+      stack.defer(() => this.#fou.delete({ port, family: 4 }));
+      const socket = stack.use(RawUdpSocket.open(port, this.#poller, onDatagram));
+      const sockets = stack.move();
+      return {
+        send: (bytes, to, ttl) => socket.send(bytes, to, ttl),
+        [Symbol.dispose]: () => sockets.dispose(),
+      };
+    });
+  }
+
+  /** Names the extra port for as long as it is open. */
+  #alias(peer: NodeKey): string {
+    const port = this.#dataPorts.get(peer);
+    const isOpen = port !== undefined && this.#extra.get(port) !== undefined;
+    return ownerAlias(this.#options.port, peer, isOpen ? port : undefined);
+  }
+
+  #closeLeftPort(peer: NodeKey): void {
+    const port = this.#leftPorts.get(peer);
+    if (port === undefined) return;
+    this.#leftPorts.delete(peer);
+    try {
+      this.#fou.delete({ port, family: 4 });
+    } catch (error) {
+      if (!(error instanceof NetlinkError)) throw error; // it was never opened
+    }
   }
 
   /** Links of IPv6 name the address that they send from: others of this kind carry nothing. */
@@ -116,7 +180,9 @@ export class FouPlane implements DataPlane {
   removeLink(peer: NodeKey): void {
     const link = this.#link(peer);
     this.#links.delete(peer);
+    this.#dataPorts.delete(peer);
     if (link) this.#rtnl.deleteLink(link.ifindex);
+    this.#closeLeftPort(peer);
   }
 
   missingLinks(): NodeKey[] {
@@ -133,6 +199,7 @@ export class FouPlane implements DataPlane {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.removeStrangers(new Set());
+    this.#extra[Symbol.dispose]();
     for (const port of this.#ports) port[Symbol.dispose]();
     this.#fou[Symbol.dispose]();
     this.#rtnl[Symbol.dispose]();
@@ -147,7 +214,7 @@ export class FouPlane implements DataPlane {
   #create(link: PeerLink, mtu: number, name = this.#freeName()): number {
     const ifindex = this.#rtnl.createLink({
       name,
-      alias: ownerAlias(this.#options.port, link.peer),
+      alias: this.#alias(link.peer),
       kind: GRE[familyOf(link.remote.ip)].kind,
       tunnel: this.#tunnel(link),
       mtu,
@@ -170,6 +237,7 @@ export class FouPlane implements DataPlane {
       return this.#create(link, mtu, known.name);
     }
     this.#rtnl.changeLink(known.ifindex, {
+      alias: this.#alias(link.peer),
       tunnel: { kind, ...this.#tunnel(link) },
       mtu,
       up: true,
@@ -177,8 +245,8 @@ export class FouPlane implements DataPlane {
     return known.ifindex;
   }
 
-  #tunnel({ remote: { ip, port: dport }, keys }: PeerLink): Tunnel {
-    const encap = { type: "fou", sport: this.#options.port, dport } as const;
+  #tunnel({ remote: { ip, port: dport }, localPort, keys }: PeerLink): Tunnel {
+    const encap = { type: "fou", sport: localPort ?? this.#options.port, dport } as const;
     const tunnel = { remote: ip, ttl: TTL, pmtudisc: true, ...keys };
     if (familyOf(ip) === 4) {
       // Without `local` a changed address of this host needs no change of the link.

@@ -12,12 +12,15 @@ const ETHERNET_MTU = 1500;
 
 const ALIAS_START = "gretun up port ";
 
+const EXTRA_PORT = " from port ";
+
 /**
  * The interface alias by which a link of ours is known after a crash: the port, because each port
- * is one daemon's, and the peer.
+ * is one daemon's, the peer, and the extra port that the link uses.
  */
-export function ownerAlias(port: number, peer: NodeKey): string {
-  return `${ALIAS_START}${port} peer ${peer}`;
+export function ownerAlias(port: number, peer: NodeKey, extraPort?: number): string {
+  const extra = extraPort === undefined ? "" : `${EXTRA_PORT}${extraPort}`;
+  return `${ALIAS_START}${port} peer ${peer}${extra}`;
 }
 
 /** Whether the link is one of `gretun up`, this daemon's or another's. */
@@ -25,12 +28,18 @@ export function isOverlayLink({ alias }: Link): boolean {
   return alias?.startsWith(ALIAS_START) ?? false;
 }
 
-/** The peer that a link of the daemon on `port` belongs to. */
-export function ownerOf(link: Link, port: number): NodeKey | undefined {
+/** The peer that a link of the daemon on `port` belongs to, and the extra port that it uses. */
+export function ownerOf(
+  link: Link,
+  port: number,
+): { peer: NodeKey; extraPort?: number } | undefined {
   const prefix = ownerAlias(port, "" as NodeKey);
   if (!link.alias?.startsWith(prefix)) return undefined;
-  const peer = link.alias.slice(prefix.length);
-  return peer.length === 2 * KEY_LENGTH ? peer as NodeKey : undefined;
+  const [peer, extra] = link.alias.slice(prefix.length).split(EXTRA_PORT);
+  if (peer!.length !== 2 * KEY_LENGTH) return undefined;
+  const extraPort = Number(extra);
+  const isPort = Number.isInteger(extraPort) && extraPort > 0 && extraPort < 65_536;
+  return { peer: peer as NodeKey, ...(isPort ? { extraPort } : {}) };
 }
 
 /** The pattern with `%d` replaced by the lowest number that gives a free name. */

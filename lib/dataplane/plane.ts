@@ -16,6 +16,8 @@ export interface PeerLink {
   peerIp: Ip;
   /** Where the peer's packets go to and must come from. */
   remote: Endpoint;
+  /** The port that packets leave from and arrive at: an open {@link ExtraPort}'s, or the main one. */
+  localPort?: number;
   /** GRE keys of packets from and to the peer; absent: no key on the wire. */
   keys?: { ikey: number; okey: number };
 }
@@ -32,6 +34,16 @@ export interface LinkCounters {
   txBytes: number;
 }
 
+/**
+ * A UDP port of IPv4 besides the main one, for a path that has a NAT mapping of its own. Once it is
+ * disposed, nothing is sent from there, and a link that uses it carries nothing.
+ */
+export interface ExtraPort extends Disposable {
+  readonly port: number;
+  /** A STUN or disco datagram. */
+  readonly send: SendDatagram;
+}
+
 export interface DataPlane extends AsyncDisposable {
   readonly kind: DataPlaneKind;
   /** Of outer packets: IPv4, and IPv6 where the kernel has it. */
@@ -41,6 +53,8 @@ export interface DataPlane extends AsyncDisposable {
    * family is lost.
    */
   readonly send: SendDatagram;
+  /** Opens a free port, for signalling until a link uses it too. Throws `SystemError`. */
+  openPort(): ExtraPort;
   /**
    * Makes the peer's link, or changes it in place; throws `GretunError`, then nothing changed. Where
    * a remote of the other family needs another kind of link, the old one is removed first, and the
@@ -66,6 +80,6 @@ export interface DataPlaneOptions {
   ifnamePattern: string;
   /** Whether outer UDP packets have a checksum; user space always makes one. */
   encapCsum: EncapCsum;
-  /** Gets every STUN or disco datagram that arrives on the port. */
-  onDatagram: (datagram: Datagram) => void;
+  /** Gets every STUN or disco datagram that arrives; `localPort` is set for an extra port. */
+  onDatagram: (datagram: Datagram, localPort?: number) => void;
 }

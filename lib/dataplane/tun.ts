@@ -2,7 +2,7 @@
  * The user-space plane: a TUN device for each peer and one UDP port for signalling and data.
  * Per packet and simple; it speaks the kernel plane's bytes, so both kinds of node can be mixed.
  */
-import { type Family, familyOf, parseIp } from "../addr.ts";
+import { type Endpoint, type Family, familyOf, parseIp } from "../addr.ts";
 import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import {
@@ -17,7 +17,15 @@ import {
 } from "../netlink.ts";
 import { decodeGre, encodeGre } from "./gre.ts";
 import { countersOf, freeName, linkMtu, missing, ownerAlias, setPointToPoint } from "./links.ts";
-import type { DataPlane, DataPlaneOptions, LinkCounters, LinkState, PeerLink } from "./plane.ts";
+import type {
+  DataPlane,
+  DataPlaneOptions,
+  ExtraPort,
+  LinkCounters,
+  LinkState,
+  PeerLink,
+} from "./plane.ts";
+import { ExtraPorts } from "./ports.ts";
 
 /** Datagrams handed to the socket and not yet taken by the kernel; more are dropped. */
 const MAX_SENDING = 512;
@@ -45,6 +53,7 @@ export class TunPlane implements DataPlane {
   readonly #sockets: Sockets;
   /** For what needs a TTL of its own, which Deno's sockets cannot give it. */
   readonly #senders: readonly RawUdpSender[];
+  readonly #extra: ExtraPorts;
   readonly #links = new Map<NodeKey, TunLink>();
   /** By what an arriving packet shows: its key, or its source where there is no key. */
   readonly #receivers = new Map<string, TunLink>();
@@ -78,6 +87,10 @@ export class TunPlane implements DataPlane {
     this.#rtnl = rtnl;
     this.#senders = senders;
     this.#sockets = sockets;
+    this.#extra = new ExtraPorts(
+      poller,
+      ({ bytes, from }, localPort) => this.#take(bytes, from, localPort),
+    );
     this.#receiving = Promise.all(distinct(sockets).map((socket) => this.#receive(socket)));
   }
 
@@ -97,6 +110,10 @@ export class TunPlane implements DataPlane {
       .catch(() => {}) // as lost as a datagram that is lost on the way
       .finally(() => this.#sending--);
   };
+
+  openPort(): ExtraPort {
+    return this.#extra.open();
+  }
 
   setLink(link: PeerLink): LinkState {
     const mtu = linkMtu(this.#rtnl, link);
@@ -144,6 +161,7 @@ export class TunPlane implements DataPlane {
     this.#closed = true;
     for (const peer of [...this.#links.keys()]) this.removeLink(peer);
     closeSockets(this.#sockets);
+    this.#extra[Symbol.dispose]();
     await this.#receiving;
     for (const sender of this.#senders) sender[Symbol.dispose]();
     this.#rtnl[Symbol.dispose]();
@@ -169,8 +187,11 @@ export class TunPlane implements DataPlane {
   }
 
   #forward(tun: TunLink, inner: Uint8Array): void {
-    const packet = encodeGre(inner, tun.link.keys?.okey);
-    if (packet) this.send(packet, tun.link.remote);
+    const { keys, remote, localPort } = tun.link;
+    const packet = encodeGre(inner, keys?.okey);
+    if (!packet) return;
+    if (localPort === undefined) this.send(packet, remote);
+    else this.#extra.get(localPort)?.send(packet, remote);
   }
 
   async #receive(socket: Deno.DatagramConn): Promise<void> {
@@ -178,7 +199,8 @@ export class TunPlane implements DataPlane {
     while (!this.#closed) {
       try {
         const [bytes, from] = await socket.receive(buffer);
-        if (from.transport === "udp") this.#take(bytes, from);
+        if (from.transport !== "udp") continue;
+        this.#take(bytes, { ip: parseIp(from.hostname), port: from.port });
       } catch {
         // Closed, or an ICMP error of an earlier datagram: neither ends a datagram socket's life.
         if (this.#closed) return;
@@ -186,13 +208,13 @@ export class TunPlane implements DataPlane {
     }
   }
 
-  #take(bytes: Uint8Array, { hostname, port }: Deno.NetAddr): void {
-    const ip = parseIp(hostname);
+  #take(bytes: Uint8Array, from: Endpoint, localPort?: number): void {
     if (hasAt(bytes, 0, DISCO_MAGIC) || hasAt(bytes, STUN_COOKIE_OFFSET, STUN_COOKIE)) {
-      return this.#options.onDatagram({ bytes: bytes.slice(), from: { ip, port } });
+      return this.#options.onDatagram({ bytes: bytes.slice(), from }, localPort);
     }
     const packet = decodeGre(bytes);
     if (!packet) return;
+    const { ip } = from;
     const tun = this.#receivers.get(packet.key === undefined ? ip : `${ip} ${packet.key}`);
     tun?.device.write(packet.inner);
   }

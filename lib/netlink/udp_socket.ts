@@ -25,6 +25,9 @@ const SO_RCVBUF = 8;
 const SO_SNDBUF = 7;
 const SO_RCVBUFFORCE = 33;
 const IPPROTO_IP = 0;
+const IP_TTL = 2;
+/** As an option: back to the system's. */
+const DEFAULT_TTL = -1;
 const IP_MTU_DISCOVER = 10;
 const IP_PMTUDISC_DONT = 0;
 const IP_PMTUDISC_PROBE = 3;
@@ -103,10 +106,12 @@ export class UdpSocket implements Disposable {
   }
 
   /** A datagram that cannot be sent is lost, like any other on the way. */
-  send(bytes: Uint8Array, to: SockAddr): void {
+  send(bytes: Uint8Array, to: SockAddr, ttl?: number): void {
     const { fd } = this.#socket;
     const packet = bytes as Uint8Array<ArrayBuffer>;
+    if (ttl !== undefined) setIntOption(fd, IPPROTO_IP, IP_TTL, ttl);
     libc().sendto(fd, packet, BigInt(packet.length), MSG_DONTWAIT, to, SOCKADDR_LENGTH);
+    if (ttl !== undefined) setIntOption(fd, IPPROTO_IP, IP_TTL, DEFAULT_TTL);
   }
 
   #drain(): void {

@@ -1,0 +1,77 @@
+/** UDP ports besides a data plane's main one: see {@link ExtraPort}. */
+import { type Endpoint, familyOf } from "../addr.ts";
+import type { Datagram, SendDatagram } from "../edges.ts";
+import { endpointOf, type Poller, sockAddrOf, UdpSocket } from "../netlink.ts";
+import type { ExtraPort } from "./plane.ts";
+
+interface Socket extends Disposable {
+  send: SendDatagram;
+}
+
+export class ExtraPorts implements Disposable {
+  readonly #poller: Poller;
+  readonly #onDatagram: (datagram: Datagram, localPort: number) => void;
+  readonly #open = new Map<number, ReplaceablePort>();
+
+  /** `onDatagram` gets whatever arrives. */
+  constructor(poller: Poller, onDatagram: (datagram: Datagram, localPort: number) => void) {
+    this.#poller = poller;
+    this.#onDatagram = onDatagram;
+  }
+
+  open(): ExtraPort {
+    const udp = UdpSocket.open({ port: 0 }, this.#poller, (bytes, source) => {
+      this.#onDatagram({ bytes: bytes.slice(), from: endpointOf(source) }, udp.port);
+    });
+    const { port } = udp;
+    const socket: Socket = {
+      send: (bytes, to, ttl) => {
+        if (familyOf(to.ip) === 4) udp.send(bytes, sockAddrOf(to), ttl);
+      },
+      [Symbol.dispose]: () => udp[Symbol.dispose](),
+    };
+    const extra = new ReplaceablePort(port, socket, () => this.#open.delete(port));
+    this.#open.set(port, extra);
+    return extra;
+  }
+
+  get(port: number): ReplaceablePort | undefined {
+    return this.#open.get(port);
+  }
+
+  [Symbol.dispose](): void {
+    for (const port of [...this.#open.values()]) port[Symbol.dispose]();
+  }
+}
+
+/** A port whose socket can be exchanged for what else owns that port. */
+class ReplaceablePort implements ExtraPort {
+  readonly port: number;
+  readonly #onClose: () => void;
+  #socket: Socket | undefined;
+  #isReplaced = false;
+
+  constructor(port: number, socket: Socket, onClose: () => void) {
+    this.port = port;
+    this.#socket = socket;
+    this.#onClose = onClose;
+  }
+
+  readonly send = (bytes: Uint8Array, to: Endpoint, ttl?: number): void =>
+    this.#socket?.send(bytes, to, ttl);
+
+  /** Once: `open` is called when the port is free. When it throws, the port stays closed. */
+  replace(open: () => Socket): void {
+    if (this.#isReplaced) return;
+    this.#socket?.[Symbol.dispose]();
+    this.#socket = undefined;
+    this.#socket = open();
+    this.#isReplaced = true;
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket?.[Symbol.dispose]();
+    this.#socket = undefined;
+    this.#onClose();
+  }
+}
