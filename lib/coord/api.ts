@@ -36,6 +36,8 @@ export const MAX_RELAYS = 64;
 /** Longer than any round trip that is of use. */
 const MAX_LATENCY_MS = 60_000;
 const MAX_ADDRESS_LENGTH = 300;
+/** Between two ports. */
+const MAX_PORT_DELTA = 32_767;
 
 /** An original node has the first two; a router's port mapping and the user tell of others. */
 export const ENDPOINT_SOURCES = ["local", "stun", "portmap", "given"] as const;
@@ -46,12 +48,24 @@ export interface AdvertisedEndpoint {
   source: EndpointSource;
 }
 
+/**
+ * How a node's NAT maps: "easy" gives an inner port one outer port, whoever is sent to; "hard"
+ * another one for each remote (RFC 4787: not endpoint-independent), which peers can only guess.
+ */
+export interface NodeNat {
+  mapping: "easy" | "hard";
+  /** Of a hard one that takes ports in order: from one mapping to the next, not 0. */
+  portDelta?: number;
+}
+
 export interface PeerRecord {
   nodeKey: NodeKey;
   discoKey: DiscoKey;
   name: string;
   tunnelIp: Ip;
   endpoints: AdvertisedEndpoint[];
+  /** Absent: the node has not told, or does not know. */
+  nat?: NodeNat;
   /** RFC 3339. */
   updatedAt: string;
 }
@@ -228,8 +242,32 @@ function stunServers(body: Json): string[] {
   return list(body.stun, "stun", 16).map((item) => string(item, "stun"));
 }
 
-export function endpointsRequestJson(list: readonly AdvertisedEndpoint[]): Json {
-  return { endpoints: endpointsJson(list) };
+function natJson(nat: NodeNat | undefined): Json {
+  if (!nat) return {};
+  const { mapping, portDelta } = nat;
+  return { nat: { mapping, ...(portDelta === undefined ? {} : { port_delta: portDelta }) } };
+}
+
+/** Words that are not known here come from newer nodes: as good as nothing. */
+function nat(body: Json): { nat?: NodeNat } {
+  if (body.nat === undefined || body.nat === null) return {};
+  const { mapping, port_delta: portDelta } = object(body.nat, "nat");
+  if (mapping === "easy") return { nat: { mapping } };
+  if (mapping !== "hard") return {};
+  const isDelta = Number.isInteger(portDelta) && portDelta !== 0 &&
+    Math.abs(portDelta as number) <= MAX_PORT_DELTA;
+  return { nat: { mapping, ...(isDelta ? { portDelta: portDelta as number } : {}) } };
+}
+
+export function endpointsRequestJson(
+  list: readonly AdvertisedEndpoint[],
+  nat?: NodeNat,
+): Json {
+  return { endpoints: endpointsJson(list), ...natJson(nat) };
+}
+
+export function parseNat(value: unknown): NodeNat | undefined {
+  return nat(object(value, "body")).nat;
 }
 
 export function parseEndpointsRequest(value: unknown): AdvertisedEndpoint[] {
@@ -245,6 +283,7 @@ export function peersJson(etag: string, peers: readonly PeerRecord[]): Json {
       node_name: peer.name,
       tunnel_ip: peer.tunnelIp,
       endpoints: endpointsJson(peer.endpoints),
+      ...natJson(peer.nat),
       updated_at: peer.updatedAt,
     })),
   };
@@ -271,6 +310,7 @@ function parsePeer(peer: Json): PeerRecord {
     name: nodeName(peer.node_name),
     tunnelIp: parsed("tunnel_ip", () => parseIp(string(peer.tunnel_ip, "tunnel_ip"))),
     endpoints: endpoints(peer.endpoints),
+    ...nat(peer),
     updatedAt: string(peer.updated_at ?? "", "updated_at"),
   };
 }

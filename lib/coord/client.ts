@@ -10,6 +10,7 @@ import {
   ApiError,
   endpointsRequestJson,
   type Envelope,
+  type NodeNat,
   parseEnvelopes,
   parsePeers,
   parseRegisterResponse,
@@ -140,8 +141,10 @@ export class CoordClient implements RelayCoordinator, Disposable {
   async postEndpoints(
     endpoints: readonly AdvertisedEndpoint[],
     signal: AbortSignal,
+    nat?: NodeNat,
   ): Promise<void> {
-    await this.#call("POST", "/v1/endpoints", { body: endpointsRequestJson(endpoints), signal });
+    const body = endpointsRequestJson(endpoints, nat);
+    await this.#call("POST", "/v1/endpoints", { body, signal });
   }
 
   /** Held by the coordinator until something differs from `since`, at most 25 s. */

@@ -5,7 +5,7 @@
 import { type Cidr, cidrContains, formatEndpoint, type Ip, ipBytes, ipFromBytes } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
 import type { DiscoKey, NodeKey } from "../keys.ts";
-import type { AdvertisedEndpoint, Envelope, PeerRecord, RegisterRequest } from "./api.ts";
+import type { AdvertisedEndpoint, Envelope, NodeNat, PeerRecord, RegisterRequest } from "./api.ts";
 import { WINDOW_SECONDS } from "./auth.ts";
 
 /** A node is listed for so long after its last call; a long poll takes 25 s. */
@@ -32,6 +32,8 @@ export interface NodeRecord {
   name: string;
   tunnelIp: Ip;
   endpoints: AdvertisedEndpoint[];
+  /** Not stored: nodes tell it again when the coordinator was away. */
+  nat?: NodeNat | undefined;
   updatedMs: number;
   /** Renewed in memory only; what is stored is when it was last written. */
   leaseEndsMs: number;
@@ -126,6 +128,7 @@ export class Registry {
       name: request.nodeName,
       tunnelIp: known?.tunnelIp ?? this.#allocate(request.requestedTunnelIp, nowMs),
       endpoints: known?.endpoints ?? [],
+      nat: known?.nat,
       updatedMs: nowMs,
       leaseEndsMs: nowMs + LEASE_MS,
       listed: true,
@@ -144,13 +147,21 @@ export class Registry {
   }
 
   /** Whether the list of peers changed. */
-  setEndpoints(key: NodeKey, endpoints: AdvertisedEndpoint[], nowMs: number): boolean {
+  setEndpoints(
+    key: NodeKey,
+    endpoints: AdvertisedEndpoint[],
+    nowMs: number,
+    nat?: NodeNat,
+  ): boolean {
     const record = this.#nodes.get(key);
     if (!record) throw new RegistryError(404, "not registered");
-    const text = (list: AdvertisedEndpoint[]) =>
-      list.map(({ endpoint, source }) => `${formatEndpoint(endpoint)} ${source}`).join();
-    if (text(record.endpoints) === text(endpoints)) return false;
+    const text = (list: AdvertisedEndpoint[], nat: NodeNat | undefined) => {
+      const endpoints = list.map(({ endpoint, source }) => `${formatEndpoint(endpoint)} ${source}`);
+      return [...endpoints, nat?.mapping, nat?.portDelta].join();
+    };
+    if (text(record.endpoints, record.nat) === text(endpoints, nat)) return false;
     record.endpoints = endpoints;
+    record.nat = nat;
     record.updatedMs = nowMs;
     this.#version++;
     return true;
@@ -191,12 +202,13 @@ export class Registry {
     return [...this.#nodes.values()]
       .filter(({ listed }) => listed)
       .sort((a, b) => ipNumber(a.tunnelIp) - ipNumber(b.tunnelIp))
-      .map(({ nodeKey, discoKey, name, tunnelIp, endpoints, updatedMs }) => ({
+      .map(({ nodeKey, discoKey, name, tunnelIp, endpoints, nat, updatedMs }) => ({
         nodeKey,
         discoKey,
         name,
         tunnelIp,
         endpoints,
+        ...(nat ? { nat } : {}),
         updatedAt: new Date(updatedMs).toISOString(),
       }));
   }

@@ -8,6 +8,7 @@ import {
   envelopesJson,
   MAX_BODY_LENGTH,
   parseEndpointsRequest,
+  parseNat,
   parseRegisterRequest,
   parseRelayRegistration,
   parseRelayRequest,
@@ -182,11 +183,14 @@ export class CoordServer {
       case "DELETE /v1/register":
         if (registry.leave(node.nodeKey, nowMs)) this.#listChanged(node);
         return Response.json({ ok: true });
-      case "POST /v1/endpoints":
-        if (registry.setEndpoints(node.nodeKey, parseEndpointsRequest(json(call.body)), nowMs)) {
+      case "POST /v1/endpoints": {
+        const body = json(call.body);
+        const endpoints = parseEndpointsRequest(body);
+        if (registry.setEndpoints(node.nodeKey, endpoints, nowMs, parseNat(body))) {
           this.#listChanged(node);
         }
         return Response.json({ ok: true });
+      }
       case "GET /v1/peers":
         return await this.#peers(call.request, node);
       case "GET /v1/relays":

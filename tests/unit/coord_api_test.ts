@@ -3,8 +3,11 @@ import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import { parseIp } from "../../lib/addr.ts";
 import {
   ApiError,
+  endpointsRequestJson,
   envelopesJson,
+  type NodeNat,
   parseEnvelopes,
+  parseNat,
   parsePeers,
   parseRegisterResponse,
   peersJson,
@@ -40,6 +43,25 @@ Deno.test("parsePeers() reads what peersJson() writes", () => {
   const text = JSON.stringify(peersJson(ETAG, [record]));
   deepStrictEqual(parsePeers(JSON.parse(text)), { etag: ETAG, peers: [record] });
 });
+
+const NATS: [name: string, json: unknown, nat: NodeNat | undefined][] = [
+  ["none", undefined, undefined],
+  ["null", null, undefined],
+  ["an easy one", { mapping: "easy" }, { mapping: "easy" }],
+  ["an easy one with what it cannot have", { mapping: "easy", port_delta: 1 }, { mapping: "easy" }],
+  ["a hard one", { mapping: "hard" }, { mapping: "hard" }],
+  ["ports in order", { mapping: "hard", port_delta: -2 }, { mapping: "hard", portDelta: -2 }],
+  ["a delta of nothing", { mapping: "hard", port_delta: 0 }, { mapping: "hard" }],
+  ["too large a delta", { mapping: "hard", port_delta: 65_536 }, { mapping: "hard" }],
+  ["a word of later", { mapping: "purple" }, undefined],
+];
+for (const [name, json, nat] of NATS) {
+  Deno.test(`a node's NAT, ${name}, is read of a request and of the list`, () => {
+    deepStrictEqual(parseNat({ endpoints: [], nat: json }), nat);
+    deepStrictEqual(parsePeers({ etag: ETAG, peers: [peer({ nat: json })] }).peers[0]!.nat, nat);
+    if (nat) deepStrictEqual(parseNat(endpointsRequestJson([], nat)), nat);
+  });
+}
 
 Deno.test("parsePeers() reads the original's list, with null for no endpoints", () => {
   deepStrictEqual(parsePeers({ etag: ETAG, peers: [peer()] }).peers[0]!.endpoints, []);

@@ -98,13 +98,15 @@ Deno.test("askStunServers() tells a coordinator of another kind from what is non
 Deno.test("peers() gives what postEndpoints() told", async () => {
   const { server, a, clientA, clientB, coord } = await bench();
   await using _server = server;
-  await clientA.postEndpoints(ENDPOINTS, NEVER);
+  const nat = { mapping: "hard", portDelta: 1 } as const;
+  await clientA.postEndpoints(ENDPOINTS, NEVER, nat);
   const { etag, peers } = await clientB.peers(undefined, NEVER);
   strictEqual(etag, coord.registry.etag);
   deepStrictEqual(peers.map(({ name }) => name), ["a", "b"]);
   deepStrictEqual(peers[0], coord.registry.listed()[0]);
   strictEqual(peers[0]!.nodeKey, a.nodeKey);
   deepStrictEqual(peers[0]!.endpoints, ENDPOINTS);
+  deepStrictEqual(peers[0]!.nat, nat);
 });
 
 Deno.test("peers() wakes up as soon as the list changes", async () => {

@@ -311,6 +311,11 @@ const CHANGES: [name: string, act: (bench: Bench) => unknown, changes: boolean][
     (b) => b.registry.setEndpoints(nodeKey(1), [...ENDPOINTS], b.nowMs),
     false,
   ],
+  [
+    "another kind of NAT",
+    (b) => b.registry.setEndpoints(nodeKey(1), ENDPOINTS, b.nowMs, { mapping: "hard" }),
+    true,
+  ],
   ["a call", (b) => b.registry.renew(nodeKey(1), b.nowMs), false],
   ["a leave", (b) => b.registry.leave(nodeKey(1), b.nowMs), true],
   ["the end of a lease", (b) => b.registry.expire(b.nowMs + LEASE_MS), true],
