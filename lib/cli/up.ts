@@ -62,6 +62,10 @@ const FLAGS = {
     placeholder: "on|off",
     help: "ask the router for a port (PCP, NAT-PMP, UPnP)",
   },
+  "aggressive-punch": {
+    type: "boolean",
+    help: "guess the ports of NATs that choose them at random, by a thousand pings",
+  },
   "data-plane": {
     type: "choice",
     choices: ["auto", "fou", "tun"],
@@ -143,6 +147,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       stunServers: flags["stun-server"],
       endpoints,
       portMapping: flags["port-mapping"] === "on",
+      aggressivePunch: flags["aggressive-punch"],
       metrics,
     },
     { clock: systemClock, random: systemRandom, log, sign: await signer(identity.nodeSeed) },

@@ -15,6 +15,8 @@ export interface DaemonReport {
   data_plane?: string;
   port?: number;
   endpoints?: string[];
+  /** How the NAT maps, as far as it is known. */
+  nat?: { mapping: "easy" | "hard"; port_delta?: number };
   peers: PeerReport[];
 }
 

@@ -2,8 +2,9 @@
  * `gretun up`: opens the data plane, registers with the coordinator, keeps endpoints fresh, and
  * feeds peers with what arrives. Each concern is one loop that ends with the daemon's signal.
  */
-import { type Cidr, type Endpoint, formatCidr, formatEndpoint } from "../addr.ts";
+import { type Cidr, type Endpoint, familyOf, formatCidr, formatEndpoint } from "../addr.ts";
 import type { Sign } from "../coord/auth.ts";
+import type { NodeNat } from "../coord/api.ts";
 import { CoordClient, CoordError } from "../coord/client.ts";
 import {
   type DataPlane,
@@ -21,8 +22,11 @@ import { watchForSleep } from "./awakening.ts";
 import { type DaemonReport, serveControl } from "./control.ts";
 import type { Identity } from "./identity.ts";
 import type { DaemonMetrics } from "./metrics.ts";
+import { ExtraStun, type StunPort } from "./extra_stun.ts";
 import { OwnEndpoints, SETTLE_MS } from "./own_endpoints.ts";
+import { OwnNat } from "./own_nat.ts";
 import { Peers } from "./peers.ts";
+import { PortGuesser } from "./port_guesser.ts";
 import { PortMapper } from "./port_mapper.ts";
 import { resolveReachable } from "./reachable.ts";
 
@@ -35,6 +39,8 @@ const RELAY_MEASURE_MS = 300_000;
 const RELAY_NO_UDP_MS = 60_000;
 /** Between two measurements at least, whatever changes. */
 const RELAY_MEASURE_GAP_MS = 10_000;
+/** A mapping whose port is to be guessed soon is measured, or not at all. */
+const MEASURE_TIMEOUT_MS = 1_000;
 
 export interface DaemonOptions {
   coordinator: URL;
@@ -52,6 +58,8 @@ export interface DaemonOptions {
   endpoints: Endpoint[];
   /** Whether a router may be asked for a port. */
   portMapping: boolean;
+  /** Whether ports that a NAT chooses at random may be guessed, by a thousand pings. */
+  aggressivePunch: boolean;
   metrics: DaemonMetrics;
 }
 
@@ -78,7 +86,7 @@ export async function runDaemon(
       port: options.port,
       ifnamePattern: options.ifnamePattern,
       encapCsum: options.encapCsum,
-      onDatagram: (datagram) => daemon.datagram(datagram),
+      onDatagram: (datagram, localPort) => daemon.datagram(datagram, localPort),
     },
     poller,
     edges.log,
@@ -107,11 +115,13 @@ class Daemon implements AsyncDisposable {
   readonly #rtnl: RtNetlink;
   readonly #plane: DataPlane;
   readonly #stun: StunClient;
+  readonly #extraStun: ExtraStun;
   readonly #relays: RelayClient;
   #networkNews = new AbortController();
   #peers: Peers | undefined;
   #tunnelIp: Cidr | undefined;
   #own: OwnEndpoints | undefined;
+  #ownNat: OwnNat | undefined;
   readonly #portMapper: PortMapper | undefined;
   /** Resolved when the coordinator does not know what is advertised. */
   #postIsDue = Promise.withResolvers<void>();
@@ -140,6 +150,7 @@ class Daemon implements AsyncDisposable {
       random,
     });
     this.#stun = new StunClient({ send: plane.send, clock, random });
+    this.#extraStun = new ExtraStun({ plane, clock, random });
     this.#relays = new RelayClient({
       nodeKey: identity.nodeKey,
       coordinator: this.#coord,
@@ -182,6 +193,7 @@ class Daemon implements AsyncDisposable {
     if (!await this.#withCoordinator("register", () => this.#register())) return;
     await Promise.all([
       this.#own!.run(this.#signal),
+      this.#ownNat!.run(this.#signal),
       this.#portMapper?.run(this.#signal),
       this.#measureRelays(),
       watchForSleep(this.#edges.clock, () => this.#awoke(), this.#signal),
@@ -202,15 +214,19 @@ class Daemon implements AsyncDisposable {
       data_plane: this.#plane.kind,
       port,
       endpoints: this.#own?.list.map(({ endpoint }) => formatEndpoint(endpoint)) ?? [],
+      ...(this.#ownNat?.nat ? { nat: natReport(this.#ownNat.nat) } : {}),
       peers: this.#peers?.report() ?? [],
     };
   }
 
   // --- datagrams
 
-  datagram(datagram: Datagram): void {
-    if (isDisco(datagram.bytes)) this.#peers?.datagram(datagram);
-    else if (!this.#relays.handle(datagram.bytes, datagram.from)) {
+  /** `localPort`: an extra one, which it came to. */
+  datagram(datagram: Datagram, localPort?: number): void {
+    if (isDisco(datagram.bytes)) this.#peers?.datagram(datagram, localPort);
+    else if (localPort !== undefined) {
+      this.#extraStun.handle(datagram.bytes, datagram.from, localPort);
+    } else if (!this.#relays.handle(datagram.bytes, datagram.from)) {
       this.#stun.handle(datagram.bytes, datagram.from);
     }
   }
@@ -253,6 +269,7 @@ class Daemon implements AsyncDisposable {
     this.#coordinatorIsAway = false;
     this.#edges.log.info("coordinator is back");
     this.#own?.look(); // its STUN server is back too, as a rule
+    this.#postIsDue.resolve(); // it does not store all that it was told
   }
 
   async #register() {
@@ -281,6 +298,7 @@ class Daemon implements AsyncDisposable {
     this.#tunnelIp = tunnelIp;
     log.info("registered", { coord: coordinator.href, tunnel_cidr: formatCidr(tunnelIp) });
     this.#own = this.#watchEndpoints(tunnelIp, stunServers);
+    this.#ownNat = this.#watchNat(stunServers);
     this.#peers = new Peers({
       identity,
       tunnelIp,
@@ -299,6 +317,43 @@ class Daemon implements AsyncDisposable {
       allocateRelay: (peer, signal) => this.#relays.allocate(peer, signal),
       onDoubt: () => this.#own!.doubt(),
       ownEndpoints: () => this.#own!.list.map(({ endpoint }) => endpoint),
+      guesser: this.#openGuesser(),
+    });
+  }
+
+  #openGuesser(): PortGuesser {
+    const { clock, random, log } = this.#edges;
+    return new PortGuesser({
+      aggressive: this.#options.aggressivePunch,
+      clock,
+      random,
+      log,
+      ownNat: () => this.#ownNat!.nat,
+      ownMapped: () =>
+        this.#own!.list.find(({ endpoint: { ip }, source }) =>
+          source === "stun" && familyOf(ip) === 4
+        )?.endpoint,
+      openPort: () => {
+        const port = this.#extraStun.openPort();
+        return { ...port, measure: () => this.#mappedAt(port) };
+      },
+    });
+  }
+
+  async #mappedAt({ stun }: StunPort): Promise<Endpoint | undefined> {
+    const { server } = this.#ownNat!;
+    const options = { timeoutMs: MEASURE_TIMEOUT_MS, signal: this.#signal };
+    const [answer] = server ? await stun.query([server], options) : [];
+    return answer?.mapped;
+  }
+
+  #watchNat(advertisedStun: string[]): OwnNat {
+    const { stunServers } = this.#options;
+    return new OwnNat({
+      openPort: () => this.#extraStun.openPort(),
+      stunServers: stunServers.length > 0 ? stunServers : advertisedStun,
+      ...this.#edges,
+      onChange: () => this.#postIsDue.resolve(),
     });
   }
 
@@ -323,6 +378,7 @@ class Daemon implements AsyncDisposable {
       },
       onMoved: (what) => {
         if (what !== "more") this.#reconnect();
+        this.#ownNat!.look();
         this.#peers!.moved();
       },
     });
@@ -418,8 +474,13 @@ class Daemon implements AsyncDisposable {
       if (this.#signal.aborted) return;
       this.#postIsDue = Promise.withResolvers();
       // Each try posts what is known by then.
-      const post = () => this.#coord.postEndpoints([...this.#own!.list], this.#signal);
+      const post = () =>
+        this.#coord.postEndpoints([...this.#own!.list], this.#signal, this.#ownNat!.nat);
       await this.#withCoordinator("endpoints", post);
     }
   }
+}
+
+function natReport({ mapping, portDelta }: NodeNat) {
+  return { mapping, ...(portDelta === undefined ? {} : { port_delta: portDelta }) };
 }

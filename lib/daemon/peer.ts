@@ -13,7 +13,8 @@
  * the same path. The node with the smaller node key is the controlling one (RFC 8445 section 2.3
  * in spirit): it picks, and marks its pings on the picked path as nominating; the other follows.
  */
-import { type Endpoint, equalEndpoints, familyOf, formatEndpoint, isPrivate } from "../addr.ts";
+import { type Endpoint, familyOf, isPrivate } from "../addr.ts";
+import { equalPaths, formatPath, type PathAddress } from "./path_address.ts";
 
 export const PEER_STATES = ["unknown", "have_endpoints", "punching", "direct", "relay"] as const;
 export type PeerState = typeof PEER_STATES[number];
@@ -92,7 +93,7 @@ export const RELAY_KEPT_MS = 60_000;
 export type CandidateSource = "listed" | "invited" | "reflexive" | "relay";
 
 export interface Candidate {
-  readonly endpoint: Endpoint;
+  readonly endpoint: PathAddress;
   readonly source: CandidateSource;
   /** Start of the burst under way or last done; pings sent in it. */
   readonly burstMs: number;
@@ -114,7 +115,7 @@ interface Verification {
 }
 
 export interface Path {
-  readonly endpoint: Endpoint;
+  readonly endpoint: PathAddress;
   readonly pongMs: number;
   readonly rttMs: number;
   /** Verification under way: when it began and how many pings it sent. */
@@ -126,8 +127,8 @@ export interface Path {
 /** What the data plane was told and what it said. */
 export type Link =
   | { readonly kind: "none" }
-  | { readonly kind: "setting"; readonly endpoint: Endpoint }
-  | { readonly kind: "set"; readonly endpoint: Endpoint }
+  | { readonly kind: "setting"; readonly endpoint: PathAddress }
+  | { readonly kind: "set"; readonly endpoint: PathAddress }
   | { readonly kind: "failed"; readonly retryMs: number };
 
 /** An allocation at a relay: its address stands for the peer. */
@@ -145,7 +146,7 @@ export interface Peer {
   readonly candidates: ReadonlyMap<string, Candidate>;
   readonly path?: Path;
   /** The path that the controlling side nominated, when that is not us. */
-  readonly nominated?: Endpoint;
+  readonly nominated?: PathAddress;
   readonly link: Link;
   readonly relay: Relay;
   /** When all candidates are tried again, and how many such rounds stayed without answer. */
@@ -174,9 +175,9 @@ export type PeerEvent =
   | { kind: "unlisted"; nowMs: number }
   /** A sealed call-me-maybe came through the coordinator. */
   | { kind: "call-me-maybe"; nowMs: number; endpoints: readonly Endpoint[] }
-  | { kind: "ping"; nowMs: number; from: Endpoint; txId: Uint8Array; nominating: boolean }
+  | { kind: "ping"; nowMs: number; from: PathAddress; txId: Uint8Array; nominating: boolean }
   /** A pong that answers a ping of ours to that very address. */
-  | { kind: "pong"; nowMs: number; from: Endpoint; rttMs: number }
+  | { kind: "pong"; nowMs: number; from: PathAddress; rttMs: number }
   /** Our own addresses changed: mappings may be new, the peer must hear of it. */
   | { kind: "moved"; nowMs: number }
   /** What went through the link since the last such event. */
@@ -185,27 +186,27 @@ export type PeerEvent =
   | { kind: "relay-open"; nowMs: number; endpoint: Endpoint }
   /** There is none, or the one there was is lost. */
   | { kind: "relay-closed"; nowMs: number }
-  | { kind: "link-set"; nowMs: number; endpoint: Endpoint }
-  | { kind: "link-failed"; nowMs: number; endpoint: Endpoint }
+  | { kind: "link-set"; nowMs: number; endpoint: PathAddress }
+  | { kind: "link-failed"; nowMs: number; endpoint: PathAddress }
   /** Somebody removed the link. */
   | { kind: "link-gone"; nowMs: number };
 
 export type PeerEffect =
-  | { kind: "send-ping"; to: Endpoint; nominating: boolean }
+  | { kind: "send-ping"; to: PathAddress; nominating: boolean }
   /** A ping that gets past our own NAT and not to the peer's. */
-  | { kind: "send-opener"; to: Endpoint }
-  | { kind: "send-pong"; to: Endpoint; txId: Uint8Array }
+  | { kind: "send-opener"; to: PathAddress }
+  | { kind: "send-pong"; to: PathAddress; txId: Uint8Array }
   | { kind: "send-call-me-maybe" }
   /** Make the link, or change it in place; comes back as link-set or link-failed. */
-  | { kind: "set-link"; endpoint: Endpoint }
+  | { kind: "set-link"; endpoint: PathAddress }
   /** Allocate a relay; comes back as relay-open or relay-closed. */
   | { kind: "open-relay" }
   /** Comes back as relay-closed. */
   | { kind: "close-relay" }
   | { kind: "state-changed"; from: PeerState; to: PeerState; punchMs?: number }
   /** The path stays silent for longer than it should, and is not dead yet. */
-  | { kind: "path-doubted"; endpoint: Endpoint }
-  | { kind: "path-lost"; endpoint: Endpoint }
+  | { kind: "path-doubted"; endpoint: PathAddress }
+  | { kind: "path-lost"; endpoint: PathAddress }
   | { kind: "no-path-yet"; rounds: number }
   /** Unlisted and silent: drop the peer and its link. */
   | { kind: "forget" };
@@ -251,8 +252,8 @@ export function nextTickMs(peer: Peer): number {
 const PUBLIC_IPV4 = 1;
 
 /** How good a path is; a higher one replaces a lower one once confirmed. */
-export function rank({ relay }: Pick<Peer, "relay">, endpoint: Endpoint): number {
-  if (relay.kind === "open" && equalEndpoints(relay.endpoint, endpoint)) return 0;
+export function rank({ relay }: Pick<Peer, "relay">, endpoint: PathAddress): number {
+  if (relay.kind === "open" && equalPaths(relay.endpoint, endpoint)) return 0;
   if (isPrivate(endpoint.ip)) return 3;
   return familyOf(endpoint.ip) === 6 ? 2 : PUBLIC_IPV4;
 }
@@ -285,7 +286,7 @@ function nextLinkMs(peer: Peer, path: Path): number {
     case "setting":
       return Infinity;
     case "set":
-      return equalEndpoints(link.endpoint, path.endpoint) ? Infinity : -Infinity;
+      return equalPaths(link.endpoint, path.endpoint) ? Infinity : -Infinity;
     case "failed":
       return link.retryMs;
     case "none":
@@ -422,7 +423,7 @@ class Transition {
 
   /** The new list of one source stands in for its old one; known candidates keep their history. */
   #replaceCandidates(source: "listed" | "invited", endpoints: readonly Endpoint[]): void {
-    const wanted = new Map(endpoints.map((endpoint) => [formatEndpoint(endpoint), endpoint]));
+    const wanted = new Map(endpoints.map((endpoint) => [formatPath(endpoint), endpoint]));
     for (const [key, candidate] of this.#candidates) {
       if (candidate.source === source && !wanted.has(key)) this.#candidates.delete(key);
     }
@@ -433,9 +434,9 @@ class Transition {
     }
   }
 
-  #add(endpoint: Endpoint, source: CandidateSource): Candidate {
+  #add(endpoint: PathAddress, source: CandidateSource): Candidate {
     const candidate = { endpoint, source, burstMs: this.#nowMs, sent: 0 };
-    this.#candidates.set(formatEndpoint(endpoint), candidate);
+    this.#candidates.set(formatPath(endpoint), candidate);
     return candidate;
   }
 
@@ -443,7 +444,7 @@ class Transition {
     const reflexive = [...this.#candidates].filter(([, c]) => c.source === "reflexive");
     reflexive.sort(([, a], [, b]) => (a.heardMs ?? 0) - (b.heardMs ?? 0));
     for (const [i, [key, candidate]] of reflexive.entries()) {
-      if (this.peer.path && equalEndpoints(candidate.endpoint, this.peer.path.endpoint)) continue;
+      if (this.peer.path && equalPaths(candidate.endpoint, this.peer.path.endpoint)) continue;
       const silentMs = this.#nowMs - (candidate.heardMs ?? candidate.burstMs);
       if (silentMs > REFLEXIVE_KEPT_MS || reflexive.length - i > MAX_REFLEXIVE) {
         this.#candidates.delete(key);
@@ -466,7 +467,7 @@ class Transition {
   }
 
   #update(candidate: Candidate): void {
-    this.#candidates.set(formatEndpoint(candidate.endpoint), candidate);
+    this.#candidates.set(formatPath(candidate.endpoint), candidate);
   }
 
   // --- searching
@@ -521,9 +522,9 @@ class Transition {
 
   // --- pings and pongs
 
-  #pinged(from: Endpoint, txId: Uint8Array, nominating: boolean): void {
+  #pinged(from: PathAddress, txId: Uint8Array, nominating: boolean): void {
     this.effects.push({ kind: "send-pong", to: from, txId });
-    const known = this.#candidates.get(formatEndpoint(from)) ?? this.#add(from, "reflexive");
+    const known = this.#candidates.get(formatPath(from)) ?? this.#add(from, "reflexive");
     this.#update({ ...known, heardMs: this.#nowMs });
     this.#startPunching();
     if (nominating && !this.peer.controlling) this.#set({ nominated: from });
@@ -532,19 +533,19 @@ class Transition {
       if (known.heardMs === undefined || this.#isSilent()) this.#verifyPath();
       this.#follow(from);
     } else if (this.peer.path?.dead) {
-      this.#startBurst(this.#candidates.get(formatEndpoint(from))!);
+      this.#startBurst(this.#candidates.get(formatPath(from))!);
     }
   }
 
   /** The triggered check: whoever pings us from elsewhere than the path is pinged back. */
-  #follow(from: Endpoint): void {
-    const candidate = this.#candidates.get(formatEndpoint(from))!;
+  #follow(from: PathAddress): void {
+    const candidate = this.#candidates.get(formatPath(from))!;
     if (this.#isConfirmed(candidate)) this.#considerPath(candidate);
     else this.#startBurst(candidate);
   }
 
-  #ponged(from: Endpoint, rttMs: number): void {
-    const known = this.#candidates.get(formatEndpoint(from));
+  #ponged(from: PathAddress, rttMs: number): void {
+    const known = this.#candidates.get(formatPath(from));
     if (known) this.#update({ ...known, pongMs: this.#nowMs, rttMs });
     if (this.#isPath(from)) {
       this.#set({ path: { endpoint: from, pongMs: this.#nowMs, rttMs, dead: false } });
@@ -554,8 +555,8 @@ class Transition {
     }
   }
 
-  #isPath(endpoint: Endpoint): boolean {
-    return this.peer.path !== undefined && equalEndpoints(this.peer.path.endpoint, endpoint);
+  #isPath(endpoint: PathAddress): boolean {
+    return this.peer.path !== undefined && equalPaths(this.peer.path.endpoint, endpoint);
   }
 
   #isConfirmed({ pongMs }: Candidate): boolean {
@@ -568,10 +569,10 @@ class Transition {
     if (this.#isBetter(candidate.endpoint)) this.#choosePath(candidate);
   }
 
-  #isBetter(endpoint: Endpoint): boolean {
+  #isBetter(endpoint: PathAddress): boolean {
     const { path, controlling, nominated } = this.peer;
     if (!path || path.dead || this.#canBeReplaced(path, endpoint)) return true;
-    if (!controlling) return nominated !== undefined && equalEndpoints(nominated, endpoint);
+    if (!controlling) return nominated !== undefined && equalPaths(nominated, endpoint);
     return rank(this.peer, endpoint) > rank(this.peer, path.endpoint);
   }
 
@@ -585,7 +586,7 @@ class Transition {
   }
 
   /** Whether another path that works may take over without being better. */
-  #canBeReplaced(path: Path, by: Endpoint): boolean {
+  #canBeReplaced(path: Path, by: PathAddress): boolean {
     if (!path.verify || !this.#isSuspect(path)) return false;
     const sinceMs = this.#nowMs - path.verify.sinceMs;
     return rank(this.peer, by) > 0 || sinceMs >= PATH_SUSPECT_RELAY_MS;
@@ -683,7 +684,7 @@ class Transition {
   #relayOpen(endpoint: Endpoint): void {
     this.#relayClosed();
     this.#set({ relay: { kind: "open", endpoint } });
-    this.#candidates.delete(formatEndpoint(endpoint));
+    this.#candidates.delete(formatPath(endpoint));
     this.#add(endpoint, "relay");
     this.#startPunching(); // of a peer without endpoints the relay is the first candidate
     this.#linkedOrNot(); // the peer's packets may have come through it before we knew
@@ -694,7 +695,7 @@ class Transition {
     const pauseMs = relay.kind === "asked" ? RELAY_RETRY_MS : 0;
     this.#set({ relay: { kind: "none", askMs: this.#nowMs + pauseMs } });
     if (relay.kind !== "open") return;
-    this.#candidates.delete(formatEndpoint(relay.endpoint));
+    this.#candidates.delete(formatPath(relay.endpoint));
     if (path && !path.dead && this.#isPath(relay.endpoint)) this.#pathDied(path);
   }
 
@@ -707,13 +708,13 @@ class Transition {
     this.effects.push({ kind: "set-link", endpoint: path.endpoint });
   }
 
-  #linkSet(endpoint: Endpoint): void {
+  #linkSet(endpoint: PathAddress): void {
     this.#set({ link: { kind: "set", endpoint } });
     this.#linkedOrNot();
   }
 
-  #linkFailed(endpoint: Endpoint): void {
-    if (this.peer.link.kind !== "setting" || !equalEndpoints(this.peer.link.endpoint, endpoint)) {
+  #linkFailed(endpoint: PathAddress): void {
+    if (this.peer.link.kind !== "setting" || !equalPaths(this.peer.link.endpoint, endpoint)) {
       return;
     }
     this.#set({ link: { kind: "failed", retryMs: this.#nowMs + LINK_RETRY_MS } });
@@ -723,7 +724,7 @@ class Transition {
   #linkedOrNot(): void {
     const { path, link } = this.peer;
     if (!path || path.dead || link.kind !== "set") return;
-    if (!equalEndpoints(link.endpoint, path.endpoint)) return;
+    if (!equalPaths(link.endpoint, path.endpoint)) return;
     this.#changeState(rank(this.peer, path.endpoint) === 0 ? "relay" : "direct");
   }
 }

@@ -24,8 +24,10 @@ import type { RelayPath } from "../relay/mod.ts";
 import { greKey } from "./gre_keys.ts";
 import type { Identity } from "./identity.ts";
 import type { DaemonMetrics } from "./metrics.ts";
+import type { PathAddress } from "./path_address.ts";
 import { newPeer, nextTickMs, type Peer, type PeerEffect, type PeerEvent, step } from "./peer.ts";
 import { PendingPings } from "./pending.ts";
+import type { GuessPeer, PortGuesser } from "./port_guesser.ts";
 import { SeenIds } from "./seen_ids.ts";
 
 /**
@@ -58,6 +60,7 @@ export interface PeersOptions {
   onDoubt: () => void;
   /** Where this node believes it can be reached, now. */
   ownEndpoints: () => readonly Endpoint[];
+  guesser: PortGuesser;
 }
 
 /**
@@ -74,6 +77,8 @@ export interface PeerReport {
   state: string;
   path?: PathKind;
   endpoint?: string;
+  /** Of ours, where it is not the main one. */
+  local_port?: number;
   rtt_ms?: number;
   ifname?: string;
   mtu?: number;
@@ -87,6 +92,7 @@ interface Entry {
   boxKey: Uint8Array<ArrayBuffer>;
   keys: Promise<{ ikey: number; okey: number }> | undefined;
   seenPings: SeenIds;
+  guessed: GuessPeer;
   relay?: RelayPath;
   /** Of the link, at the last look. */
   rxPackets: number;
@@ -149,6 +155,7 @@ export class Peers {
     }
     const controlling = identity.nodeKey < record.nodeKey;
     const entry: Entry = {
+      guessed: this.#guessed(() => entry),
       record,
       peer: newPeer({ controlling, nowMs }),
       boxKey,
@@ -161,6 +168,35 @@ export class Peers {
     this.#byDisco.set(record.discoKey, entry);
     this.#options.metrics.peerAdded(entry.peer.state);
     return entry;
+  }
+
+  /** The peer as one whose NAT's ports may have to be guessed. */
+  #guessed(entry: () => Entry): GuessPeer {
+    return {
+      get nodeKey() {
+        return entry().record.nodeKey;
+      },
+      get controlling() {
+        return entry().peer.controlling;
+      },
+      get nat() {
+        return entry().record.nat;
+      },
+      get searchingSinceMs() {
+        const { state, punchingSinceMs } = entry().peer;
+        return state === "punching" || state === "relay" ? punchingSinceMs : undefined;
+      },
+      get heardMs() {
+        const reflexive = [...entry().peer.candidates.values()]
+          .filter(({ source }) => source === "reflexive");
+        return Math.max(...reflexive.map(({ heardMs = -Infinity }) => heardMs));
+      },
+      ping: (to) => this.#sendPing(entry(), to, false),
+      open: (to) => this.#sendOpener(entry(), to),
+      tell: (message) => {
+        void this.#options.signal(entry().record.discoKey, this.#seal(entry(), message));
+      },
+    };
   }
 
   async #deriveKeys(boxKey: Uint8Array<ArrayBuffer>, peer: DiscoKey) {
@@ -176,11 +212,12 @@ export class Peers {
     );
   }
 
-  /** A disco datagram from the data port. */
-  datagram({ bytes, from }: Datagram): void {
+  /** A disco datagram from the data port, or from an extra one. */
+  datagram({ bytes, from: endpoint }: Datagram, localPort?: number): void {
     const opened = this.#open(bytes);
     if (!opened) return;
     const { entry, message } = opened;
+    const from = { ...endpoint, ...(localPort === undefined ? {} : { localPort }) };
     const nowMs = this.#options.clock.nowMs();
     if (message.type === "ping") {
       if (!isOwnPing(entry, message) || !entry.seenPings.add(message.txId)) return;
@@ -195,13 +232,21 @@ export class Peers {
     }
   }
 
-  /** A sealed message that came through the coordinator: only an invitation counts there. */
+  /** A sealed message that came through the coordinator: nothing else counts there. */
   signal(sealed: Uint8Array): void {
     const opened = this.#open(sealed);
-    if (opened?.message.type !== "call-me-maybe") return;
-    const endpoints = this.#usable(opened.message.endpoints).slice(0, 32);
-    const nowMs = this.#options.clock.nowMs();
-    this.#event(opened.entry, { kind: "call-me-maybe", nowMs, endpoints });
+    if (!opened) return;
+    const { entry, message } = opened;
+    if (message.type === "port-guess") {
+      // Port 0 stands for many, and is told of an address alone.
+      const { ip, port } = message.endpoint;
+      const isUsable = this.#usable([{ ip, port: port || 1 }]).length > 0;
+      if (isUsable) this.#options.guesser.received(entry.guessed, message);
+    } else if (message.type === "call-me-maybe") {
+      const endpoints = this.#usable(message.endpoints).slice(0, 32);
+      const nowMs = this.#options.clock.nowMs();
+      this.#event(entry, { kind: "call-me-maybe", nowMs, endpoints });
+    }
   }
 
   #open(bytes: Uint8Array) {
@@ -256,6 +301,7 @@ export class Peers {
         ? {
           path: pathKind(entry, peer.path.endpoint),
           endpoint: formatEndpoint(peer.path.endpoint),
+          ...(peer.path.endpoint.localPort ? { local_port: peer.path.endpoint.localPort } : {}),
           rtt_ms: Math.round(peer.path.rttMs * 10) / 10,
         }
         : {}),
@@ -269,6 +315,7 @@ export class Peers {
     this.#closed.abort();
     clearTimeout(this.#timer);
     clearTimeout(this.#trafficTimer);
+    this.#options.guesser[Symbol.dispose]();
   }
 
   /** The kernel moves the data: only its counters tell that nothing comes back any more. */
@@ -292,6 +339,7 @@ export class Peers {
       isBusy = true;
       this.#dispatch(entry, { kind: "traffic", nowMs, sent, received });
     }
+    this.#options.guesser.look([...this.#byNode.values()].map(({ guessed }) => guessed));
     this.#arm();
     return isBusy;
   }
@@ -376,11 +424,11 @@ export class Peers {
     }
   }
 
-  #sendOpener(entry: Entry, to: Endpoint): void {
+  #sendOpener(entry: Entry, to: PathAddress): void {
     for (const ttl of OPENER_TTLS) this.#sendPing(entry, to, false, ttl);
   }
 
-  #sendPing(entry: Entry, to: Endpoint, nominating: boolean, ttl?: number): void {
+  #sendPing(entry: Entry, to: PathAddress, nominating: boolean, ttl?: number): void {
     const { identity, clock, random, metrics } = this.#options;
     const txId = random(TX_ID_LENGTH);
     this.#pending.add(txId, { peer: entry.record.nodeKey, to, sentMs: clock.nowMs() });
@@ -390,8 +438,11 @@ export class Peers {
     this.#send(entry, to, { type: "ping", txId, nodeKey, padding }, ttl);
   }
 
-  #send(entry: Entry, to: Endpoint, message: disco.DiscoMessage, ttl?: number): void {
-    this.#options.plane.send(this.#seal(entry, message), to, ttl);
+  #send(entry: Entry, to: PathAddress, message: disco.DiscoMessage, ttl?: number): void {
+    const { plane, guesser } = this.#options;
+    const { localPort } = to;
+    const port = localPort === undefined ? plane : guesser.port(entry.record.nodeKey, localPort);
+    port?.send(this.#seal(entry, message), to, ttl);
   }
 
   #seal(entry: Entry, message: disco.DiscoMessage): Uint8Array {
@@ -454,20 +505,28 @@ export class Peers {
     return !this.#closed.signal.aborted && this.#byNode.get(entry.record.nodeKey) === entry;
   }
 
-  async #setLink(entry: Entry, endpoint: Endpoint): Promise<void> {
-    const { plane, tunnelIp, log, clock } = this.#options;
+  async #setLink(entry: Entry, endpoint: PathAddress): Promise<void> {
+    const { plane, tunnelIp, log, clock, guesser } = this.#options;
+    const { ip, port, localPort } = endpoint;
     const { record } = entry;
     const peer = shortKey(record.nodeKey);
     const keys = await entry.keys;
     if (!this.#isCurrent(entry)) return;
     try {
       const link = { peer: record.nodeKey, localIp: tunnelIp.ip, peerIp: record.tunnelIp };
-      const state = plane.setLink({ ...link, remote: endpoint, ...(keys ? { keys } : {}) });
+      const state = plane.setLink({
+        ...link,
+        remote: { ip, port },
+        ...(localPort === undefined ? {} : { localPort }),
+        ...(keys ? { keys } : {}),
+      });
       Object.assign(entry, state);
+      guesser.linkUses(record.nodeKey, localPort);
       log.info("tunnel up", {
         ifname: state.ifname,
         peer,
         endpoint: formatEndpoint(endpoint),
+        port: localPort,
         tunnel_ip: record.tunnelIp,
         mtu: state.mtu,
         plane: plane.kind,
@@ -488,6 +547,7 @@ export class Peers {
     this.#options.metrics.peerRemoved(peer.state);
     try {
       this.#options.plane.removeLink(record.nodeKey);
+      this.#options.guesser.forget(record.nodeKey);
       this.#options.log.info("peer gone", { peer: shortKey(record.nodeKey) });
     } catch (error) {
       this.#options.log.warn("link not removed", {

@@ -1,7 +1,7 @@
 /** Pings that wait for their pong, by transaction id. Pure: time is an argument. */
-import { type Endpoint, equalEndpoints } from "../addr.ts";
 import { toHex } from "../bytes.ts";
 import type { NodeKey } from "../keys.ts";
+import { equalPaths, type PathAddress } from "./path_address.ts";
 
 /** After this a pong is no longer believed. */
 export const PONG_WAIT_MS = 10_000;
@@ -10,7 +10,7 @@ const MAX_PENDING = 65_536;
 
 interface PendingPing {
   peer: NodeKey;
-  to: Endpoint;
+  to: PathAddress;
   sentMs: number;
 }
 
@@ -31,10 +31,10 @@ export class PendingPings {
    * The round-trip time in ms when this pong answers a ping to that peer at that very address,
    * else undefined. Each transaction id counts once.
    */
-  take(txId: Uint8Array, peer: NodeKey, from: Endpoint, nowMs: number): number | undefined {
+  take(txId: Uint8Array, peer: NodeKey, from: PathAddress, nowMs: number): number | undefined {
     const key = toHex(txId);
     const ping = this.#pings.get(key);
-    if (!ping || ping.peer !== peer || !equalEndpoints(ping.to, from)) return undefined;
+    if (!ping || ping.peer !== peer || !equalPaths(ping.to, from)) return undefined;
     this.#pings.delete(key);
     const rttMs = nowMs - ping.sentMs;
     return rttMs <= PONG_WAIT_MS ? rttMs : undefined;

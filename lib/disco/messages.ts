@@ -9,9 +9,12 @@
  *     7 call-me-maybe-via      relay block
  *     8 allocate-request       64 two client disco keys, 4 generation
  *     9 allocate-response      4 generation, relay block
+ *     112 port-guess   8 attempt, u8 is-answer, u8 round, u8 outer ports, 1 zero, i16 delta, 18 endpoint
  *
  * A relay block: 32 server disco key, 64 two client disco keys, 8 Lamport id, 4 VNI, 8 bind
  * lifetime and 8 steady-state lifetime in nanoseconds, 18 x n endpoints with n >= 1.
+ *
+ * The last one is this project's own; other implementations take it for an unknown type.
  *
  * An endpoint: 16 IPv6 address, IPv4 as IPv4-mapped, then 2 port.
  */
@@ -33,8 +36,11 @@ const TYPES = {
   "call-me-maybe-via": 7,
   "allocate-request": 8,
   "allocate-response": 9,
+  "port-guess": 112,
 } as const;
 type MessageType = keyof typeof TYPES;
+const OUTER_PORTS = ["one", "sequential", "random"] as const;
+const ATTEMPT_LENGTH = 8;
 const TYPE_NAMES = new Map<number, MessageType>(
   Object.entries(TYPES).map(([name, number]) => [number, name as MessageType]),
 );
@@ -97,6 +103,25 @@ export interface AllocateResponse {
   response?: { generation: number; relay: RelayBlock };
 }
 
+/**
+ * "Guess the ports of my NAT", or "Then guess mine": see `hard_nat.ts` of the daemon. Comes through
+ * the coordinator only.
+ */
+export interface PortGuess {
+  type: "port-guess";
+  /** 8 bytes, the same in ask and answer. */
+  attempt: Uint8Array;
+  isAnswer: boolean;
+  /** Attempts of this pair so far; 8 bits. */
+  round: number;
+  /** How the sender's NAT chooses outer ports. */
+  ports: typeof OUTER_PORTS[number];
+  /** From one port to the next, where they are "sequential"; else 0. */
+  delta: number;
+  /** The one outer port, or the last one that was seen; port 0 where ports are "random". */
+  endpoint: Endpoint;
+}
+
 export type DiscoMessage =
   | Ping
   | Pong
@@ -104,7 +129,8 @@ export type DiscoMessage =
   | Bind
   | CallMeMaybeVia
   | AllocateRequest
-  | AllocateResponse;
+  | AllocateResponse
+  | PortGuess;
 
 /** Too short, misaligned, or of an unknown type: normal on an open network, drop it. */
 export class DiscoFormatError extends Error {
@@ -144,6 +170,11 @@ export function encodeMessage(message: DiscoMessage): Uint8Array<ArrayBuffer> {
       if (message.response) {
         writeRelayBlock(writer.u32(message.response.generation), message.response.relay);
       }
+      break;
+    case "port-guess":
+      writer.bytes(message.attempt).u8(Number(message.isAnswer)).u8(message.round & 0xff);
+      writer.u8(OUTER_PORTS.indexOf(message.ports)).u8(0).u16(message.delta & 0xffff);
+      writeEndpoint(writer, message.endpoint);
       break;
     default:
       message satisfies never;
@@ -193,9 +224,23 @@ function decodeBody(type: MessageType, version: number, reader: Reader): DiscoMe
     case "allocate-response":
       if (version !== 0) return { type };
       return { type, response: { generation: reader.u32(), relay: readRelayBlock(reader) } };
+    case "port-guess":
+      return readPortGuess(reader);
     default:
       return type satisfies never;
   }
+}
+
+function readPortGuess(reader: Reader): PortGuess {
+  const attempt = reader.bytes(ATTEMPT_LENGTH);
+  const [isAnswer, round] = [reader.u8() === 1, reader.u8()];
+  const ports = OUTER_PORTS[reader.u8()];
+  if (!ports) throw new DiscoFormatError("unknown_type");
+  const delta = reader.skip(1).u16() << 16 >> 16;
+  return {
+    ...{ type: "port-guess", attempt, isAnswer, round, ports, delta },
+    endpoint: readEndpoint(reader),
+  };
 }
 
 /** Behind the transaction id, 32 or more bytes begin with the node key; zero means "no key". */

@@ -20,4 +20,5 @@ export {
   type DiscoMessage,
   encodeMessage,
   type Ping,
+  type PortGuess,
 } from "./messages.ts";

@@ -425,6 +425,30 @@ Deno.test("a padded ping has the size that an MTU probe wants", () => {
   }
 });
 
+Deno.test("a port-guess, which is this project's own, is read as it was written", () => {
+  const attempt = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8);
+  for (const ports of ["one", "sequential", "random"] as const) {
+    for (const isAnswer of [true, false]) {
+      const endpoint = parseEndpoint("192.0.2.1:40000");
+      const about = { attempt, isAnswer, round: 3, ports, delta: -2, endpoint };
+      const message: DiscoMessage = { type: "port-guess", ...about };
+      const bytes = encodeMessage(message);
+      strictEqual(toHex(bytes.subarray(0, 12)), `70000102030405060708${isAnswer ? "01" : "00"}03`);
+      deepStrictEqual(decodeMessage(bytes), message);
+      deepStrictEqual(decodeMessage(concatBytes(bytes, attempt)), message, "longer of later");
+      for (let length = 2; length < bytes.length; length++) {
+        throws(() => decodeMessage(bytes.subarray(0, length)), DiscoFormatError);
+      }
+    }
+  }
+  const unknown = encodeMessage({
+    ...{ type: "port-guess", attempt, isAnswer: false, round: 0, ports: "one", delta: 0 },
+    endpoint: parseEndpoint("192.0.2.1:1"),
+  });
+  unknown[12] = 9;
+  throws(() => decodeMessage(unknown), DiscoFormatError);
+});
+
 Deno.test("messages have the sizes of the format", () => {
   const { packet_sizes, constants } = vectors;
   const txId = new Uint8Array(TX_ID_LENGTH);
