@@ -1,0 +1,115 @@
+/** Hosts behind NATs that give each remote another port find each other directly, on either plane. */
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { type NatBehaviour, SYMMETRIC } from "../lib/lab/mod.ts";
+import { RtNetlink } from "../lib/netlink.ts";
+import { Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
+
+RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
+
+type Plane = "fou" | "tun";
+
+const SEQUENTIAL: NatBehaviour = { ...SYMMETRIC, ports: "sequential" };
+const AGGRESSIVE = "--aggressive-punch";
+
+/** Alice behind the first NAT, bob behind the second one. */
+function pair(
+  overlay: Overlay,
+  plane: Plane,
+  nats: readonly [NatBehaviour, NatBehaviour],
+  args: readonly [string[], string[]] = [[], []],
+): [OverlayNode, OverlayNode] {
+  const [alice, bob] = (["alice", "bob"] as const).map((name, i) =>
+    overlay.node(name, overlay.lab.nat(`nat-${name}`, nats[i]!), [
+      ...["--data-plane", plane],
+      ...args[i]!,
+    ])
+  );
+  return [alice!, bob!];
+}
+
+async function ownNat(node: OverlayNode): Promise<unknown> {
+  return await until(
+    `${node.host.name} to know its NAT`,
+    async () => (await node.report().catch(() => undefined))?.nat,
+    () => node.log,
+  );
+}
+
+/** The extra port that the node's only path uses. */
+async function localPort(node: OverlayNode): Promise<number | undefined> {
+  return (await node.report()).peers[0]!.local_port;
+}
+
+/** UDP sockets of the host: the main one, one that is asked for source addresses, extra ports. */
+async function udpPorts(node: OverlayNode): Promise<number> {
+  const { stdout } = await node.host.run("ss", ["-Huan"]);
+  return stdout.trim().split("\n").filter((line) => line !== "").length;
+}
+
+export async function fouPorts(node: OverlayNode): Promise<string[]> {
+  const { stdout } = await node.host.run("ip", ["fou", "show"]);
+  return [...stdout.matchAll(/port (\d+) ipproto 47(?! -6)/g)].map(([, port]) => port!).sort();
+}
+
+async function pingBothWays(alice: OverlayNode, bob: OverlayNode): Promise<void> {
+  await alice.ping(bob, { sizeBytes: 1464 - 28 });
+  await bob.ping(alice, { sizeBytes: 1464 - 28 });
+}
+
+export function testHardNats(plane: Plane): void {
+  Deno.test(`${plane}: a NAT that takes ports in order, and one with one port`, async () => {
+    await using overlay = await Overlay.start();
+    const [alice, bob] = pair(overlay, plane, [SEQUENTIAL, {}]);
+    deepStrictEqual(await ownNat(alice), { mapping: "hard", port_delta: 1 });
+    deepStrictEqual(await ownNat(bob), { mapping: "easy" });
+    await overlay.allDirect();
+    await pingBothWays(alice, bob);
+    ok(await localPort(alice));
+    strictEqual(await localPort(bob), undefined);
+    for (const node of [alice, bob]) strictEqual(await node.stop("SIGTERM"), 0, node.log);
+    for (const node of [alice, bob]) deepStrictEqual(await node.linkNames(), ["eth0"]);
+    strictEqual(await udpPorts(alice), 0);
+  });
+
+  Deno.test(`${plane}: two NATs that take ports in order`, async () => {
+    await using overlay = await Overlay.start();
+    const [alice, bob] = pair(overlay, plane, [SEQUENTIAL, SEQUENTIAL]);
+    await overlay.allDirect();
+    await pingBothWays(alice, bob);
+    for (const node of [alice, bob]) ok(await localPort(node), alice.log + "\n\n" + bob.log);
+  });
+
+  Deno.test(`${plane}: a NAT with random ports, and one with one port`, async () => {
+    await using overlay = await Overlay.start();
+    const nats = [SYMMETRIC, {}] as const;
+    const [alice, bob] = pair(overlay, plane, nats, [[AGGRESSIVE], [AGGRESSIVE]]);
+    deepStrictEqual(await ownNat(alice), { mapping: "hard" });
+    // One attempt of a hundred does not succeed, and the next one comes a minute later.
+    const ip = await bob.tunnelIp();
+    await until("a path", async () => (await alice.report()).peers[0]?.state === "relay");
+    const pings = alice.host.run("ping", ["-q", "-i", "0.1", "-w", "8", ip]);
+    await overlay.allDirect();
+    const { stdout } = await pings;
+    const [, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(stdout)!;
+    ok(Number(sent) - Number(received) <= 1, `nothing is lost by the move: ${stdout}`);
+    const port = await localPort(alice);
+    ok(port);
+    await pingBothWays(alice, bob);
+    await until("other ports to be closed", async () => await udpPorts(alice) <= 4);
+    match(alice.log, /msg="relay opened"/);
+  });
+
+  Deno.test(`${plane}: random ports are not guessed where one side does not want it`, async () => {
+    await using overlay = await Overlay.start();
+    const nats = [SYMMETRIC, {}] as const;
+    const [alice, bob] = pair(overlay, plane, nats, [[], [AGGRESSIVE]]);
+    for (const node of [alice, bob]) {
+      await until("the relay", async () => {
+        return (await node.report().catch(() => undefined))?.peers[0]?.state === "relay";
+      }, () => node.log);
+    }
+    await sleep(5_000);
+    strictEqual((await bob.report()).peers[0]!.state, "relay");
+    ok(await udpPorts(alice) <= 3);
+  });
+}
