@@ -13,7 +13,7 @@ import type { PortGuess } from "../lib/disco/mod.ts";
 import { type Datagram, silentLog, systemClock, systemRandom } from "../lib/edges.ts";
 import type { NodeKey } from "../lib/keys.ts";
 import { type Host, Lab, type NatBehaviour, SYMMETRIC } from "../lib/lab/mod.ts";
-import { Poller, RtNetlink, UdpSocket } from "../lib/netlink.ts";
+import { endpointOf, Poller, RtNetlink, sockAddrOf, UdpSocket } from "../lib/netlink.ts";
 import { StunClient, StunService } from "../lib/stun/mod.ts";
 
 const FLAGS = {
@@ -132,11 +132,15 @@ class Node implements Disposable {
   }
 
   #socket(onDatagram: (datagram: Datagram) => void): UdpSocket {
-    return this.#host.within(() => UdpSocket.open(this.#poller, onDatagram));
+    return this.#host.within(() =>
+      UdpSocket.open({ port: 0 }, this.#poller, (bytes, source) => {
+        onDatagram({ bytes: bytes.slice(), from: endpointOf(source) });
+      })
+    );
   }
 
   #stun(socket: UdpSocket): StunClient {
-    const send = (bytes: Uint8Array, to: Endpoint) => socket.send(bytes, to);
+    const send = (bytes: Uint8Array, to: Endpoint) => socket.send(bytes, sockAddrOf(to));
     return new StunClient({ send, clock: systemClock, random: systemRandom });
   }
 
@@ -172,7 +176,7 @@ class Node implements Disposable {
 
   #send(kind: number, token: Uint8Array, to: PathAddress, ttl?: number): void {
     const socket = to.localPort === undefined ? this.#main : this.#sockets.get(to.localPort);
-    socket?.send(concatBytes(Uint8Array.of(kind), token), to, ttl);
+    socket?.send(concatBytes(Uint8Array.of(kind), token), sockAddrOf(to), ttl);
   }
 
   #received({ bytes, from: endpoint }: Datagram, localPort: number | undefined): void {

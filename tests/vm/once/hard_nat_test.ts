@@ -1,0 +1,32 @@
+/** Port guessing by `gretun up`, on the kernel plane. */
+import { deepStrictEqual, strictEqual } from "node:assert/strict";
+import {
+  fouPorts,
+  localPort,
+  pingBothWays,
+  predictable,
+  testHardNats,
+} from "../../hard_nat_scenarios.ts";
+import { Overlay } from "../../overlay.ts";
+
+testHardNats("fou");
+
+Deno.test("fou: a daemon that was killed leaves no port of a guessed path behind", async () => {
+  await using overlay = await Overlay.start();
+  const [alice, bob] = predictable(overlay, "fou");
+  await overlay.allDirect();
+  const ports = [`${await localPort(alice)}`, "7777"].sort();
+  deepStrictEqual(await fouPorts(alice), ports);
+  const ip = await bob.tunnelIp();
+  const ifindex = await alice.ifindex("gretun0");
+  await alice.stop("SIGKILL");
+  deepStrictEqual(await fouPorts(alice), ports);
+  strictEqual((await alice.host.run("ping", ["-c", "3", "-i", "0.1", ip])).code, 0);
+  alice.start();
+  await overlay.allDirect();
+  await pingBothWays(alice, bob);
+  strictEqual(await alice.ifindex("gretun0"), ifindex, "the link is adopted, not rebuilt");
+  deepStrictEqual(await fouPorts(alice), [`${await localPort(alice)}`, "7777"].sort());
+  strictEqual(await alice.stop("SIGTERM"), 0, alice.log);
+  deepStrictEqual(await fouPorts(alice), []);
+});
