@@ -33,11 +33,13 @@ const FLAGS = {
   },
 } as const;
 const STUN_PORT = 3478;
+const FIRST_ANSWER_MS = 10_000;
 const LIMIT_MS = 5_000;
 /** Ports that a NAT takes at random: 1024 to 65535. */
 const PORT_RANGE = 64_512;
-const PING = 1;
-const PONG = 2;
+/** Unlike the first byte of STUN. */
+const PING = 0xa1;
+const PONG = 0xa2;
 const OPENER_TTLS = [2, 3, 4] as const;
 const TOKEN_LENGTH = 100; // about as long as a sealed ping
 
@@ -98,9 +100,15 @@ class Node implements Disposable {
     this.#main[Symbol.dispose]();
   }
 
-  /** What a daemon knows long before. */
+  /** What a daemon knows long before; a link that has just come up may lose the first packets. */
   async measure(): Promise<void> {
-    this.#mapped = await this.#ask(this.#mainStun);
+    this.#mapped = await this.#ask(this.#mainStun, FIRST_ANSWER_MS);
+    if (!this.#mapped) throw new Error("the STUN server does not answer");
+  }
+
+  /** Daemons have pinged each other's public address before they guess ports. */
+  greet(): void {
+    this.#send(PING, systemRandom(TOKEN_LENGTH), this.other.#mapped!);
   }
 
   #asPeer(controlling: boolean): GuessPeer {
@@ -144,9 +152,9 @@ class Node implements Disposable {
     return new StunClient({ send, clock: systemClock, random: systemRandom });
   }
 
-  async #ask(stun: StunClient): Promise<Endpoint | undefined> {
+  async #ask(stun: StunClient, timeoutMs = 1_000): Promise<Endpoint | undefined> {
     const server = { name: "stun", endpoint: this.#server };
-    const [answer] = await stun.query([server], { timeoutMs: 1_000 });
+    const [answer] = await stun.query([server], { timeoutMs });
     return answer?.mapped;
   }
 
@@ -218,6 +226,7 @@ async function attempt(kinds: readonly [Kind, Kind]): Promise<Outcome> {
   [a.other, b.other] = [b, a];
   try {
     await Promise.all([a.measure(), b.measure()]);
+    for (const node of [a, b]) node.greet();
     const before = a.pings + b.pings;
     const startMs = systemClock.nowMs();
     // One of them asks.
