@@ -184,6 +184,22 @@ Deno.test("step() answers a ping with a pong and a ping of its own, but moves no
   strictEqual(formatEndpoint(bench.peer.path!.endpoint), formatEndpoint(PUBLIC_B));
 });
 
+Deno.test("step() takes one address from two ports of ours for two paths", () => {
+  const bench = new Bench(true);
+  const extra = { ...PUBLIC_B, localPort: 40_123 };
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  bench.give({ kind: "ping", nowMs: 10, from: extra, txId: TX, nominating: false });
+  bench.give({ kind: "pong", nowMs: 20, from: extra, rttMs: 10 });
+  strictEqual(bench.peer.state, "direct");
+  deepStrictEqual(bench.peer.link, { kind: "set", endpoint: extra });
+  bench.give({ kind: "pong", nowMs: 30, from: PUBLIC_B, rttMs: 10 });
+  deepStrictEqual(bench.peer.path!.endpoint, extra, "the one is as good as the other");
+  bench.runUntil(20 + KEEPALIVE_MS);
+  const last = bench.log.findLast(({ effect }) => effect.kind === "send-ping")!;
+  ok(last.effect.kind === "send-ping");
+  deepStrictEqual(last.effect.to, extra, "kept alive from its own port");
+});
+
 Deno.test("step() on the controlling side replaces a public path by a LAN path", () => {
   const bench = directBench();
   bench.give({ kind: "listed", nowMs: 100, endpoints: [PUBLIC_B, LAN_B] });
