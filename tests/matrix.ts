@@ -113,7 +113,7 @@ const DAEMON = {
   /** Direct paths and relays over IPv6; without it a host of IPv6 alone has no endpoints to tell. */
   ipv6: false,
   /** Where one NAT gives sequential ports. */
-  portPrediction: false,
+  portPrediction: true,
   /**
    * One early datagram of any peer moves such a router's mapping to all peers from then on: seen
    * when others than those of the pair are about.

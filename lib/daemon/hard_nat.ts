@@ -28,6 +28,8 @@ export type GuessRole = "guess" | "guessed" | "both";
 const MAX_DELTA = 16;
 /** How many ports ahead of the last one seen are tried. */
 export const WINDOW = 32;
+/** Where both sides go in step each of these is hit, or none: all of them at once are a crowd. */
+export const IN_STEP = 8;
 /** Ports that the guessed side opens. */
 export const OPEN_PORTS = { sequential: 4, random: 256 } as const;
 /** Of the birthday attack. */
@@ -122,7 +124,8 @@ export function nextPorts({ port, delta }: PortSequence, skip = 0): number[] {
  * number of ports; two rounds later, if it was an even one.
  */
 export function walk(peer: PortSequence, { round, isAsker }: { round: number; isAsker: boolean }) {
-  if (round % 2 === 0 || isAsker) return nextPorts(peer);
+  if (round % 2 === 0) return nextPorts(peer).slice(0, IN_STEP);
+  if (isAsker) return nextPorts(peer);
   return nextPorts(peer, round % 4 === 1 ? 0 : 1).reverse();
 }
 

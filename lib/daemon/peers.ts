@@ -166,6 +166,11 @@ export class Peers {
     };
     this.#byNode.set(record.nodeKey, entry);
     this.#byDisco.set(record.discoKey, entry);
+    const adopted = this.#options.plane.adoptedPort(record.nodeKey);
+    if (adopted) {
+      const measure = () => Promise.resolve(undefined);
+      this.#options.guesser.adopt(record.nodeKey, Object.assign(adopted, { measure }));
+    }
     this.#options.metrics.peerAdded(entry.peer.state);
     return entry;
   }

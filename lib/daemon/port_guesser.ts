@@ -116,6 +116,12 @@ export class PortGuesser implements Disposable {
     return this.#ports.get(nodeKey)?.get(localPort);
   }
 
+  /** The peer's link uses this port since an earlier run. */
+  adopt(nodeKey: NodeKey, port: GuessPort): void {
+    this.#ports.set(nodeKey, new Map([[port.port, port]]));
+    this.#used.set(nodeKey, { port: port.port });
+  }
+
   /** The peer's link uses this extra port now, or none; then it may be back soon. */
   linkUses(nodeKey: NodeKey, port: number | undefined): void {
     const used = this.#used.get(nodeKey);
@@ -201,7 +207,12 @@ export class PortGuesser implements Disposable {
         : nextPorts(toSequence(answer));
       const targets = toTargets(answer.endpoint, ports, port?.port);
       if (role === "both") { for (const target of targets) peer.open(target); }
-      const isDirect = await this.#probe(peer, kind, targets);
+      const isDirect = await this.#probe(
+        peer,
+        kind,
+        targets,
+        () => peer.searchingSinceMs === undefined,
+      );
       history.failed = isDirect ? 0 : history.failed + 1;
       history.nextMs = this.#later(pauseMs("failed", kind, Math.max(1, history.failed)));
       this.#options.log.info("guessed ports", {
@@ -216,11 +227,11 @@ export class PortGuesser implements Disposable {
     return await Promise.race([answer.promise, timeout]);
   }
 
-  // --- serving
+  // --- serving: what asks has no direct path, whatever ours may seem to be
 
   async #serve(peer: GuessPeer, ask: PortGuess): Promise<void> {
     const nat = this.#options.ownNat();
-    if (!nat || this.#attempt || peer.searchingSinceMs === undefined) return;
+    if (!nat || this.#attempt) return;
     const own = outerPorts(nat);
     const role = guessRole(own, ask.ports);
     if (!role || role === "guess" || !this.#mayTry(own, ask.ports)) return;
@@ -252,8 +263,8 @@ export class PortGuesser implements Disposable {
       }
       const about = { attempt: ask.attempt, round: ask.round, delta: nat.portDelta ?? 0, endpoint };
       peer.tell({ type: "port-guess", isAnswer: true, ports: own, ...about });
-      if (role === "both") await this.#probe(peer, kind, targets);
-      else await this.#untilDirect(peer, this.#later(ATTEMPT_MS));
+      const isDone = () => ports.some(({ port }) => this.#used.get(peer.nodeKey)?.port === port);
+      await this.#probe(peer, kind, role === "both" ? targets : [], isDone);
     });
   }
 
@@ -304,28 +315,25 @@ export class PortGuesser implements Disposable {
     if (ports.size === 0) this.#ports.delete(nodeKey);
   }
 
-  /** Pings the targets by the schedule; whether there was a direct path at the end. */
+  /** Pings the targets by the schedule, until it is done or over. Whether it was done. */
   async #probe(
     peer: GuessPeer,
     kind: "sequential" | "random",
     targets: readonly PathAddress[],
+    isDone: () => boolean,
   ): Promise<boolean> {
     const { clock } = this.#options;
     const startMs = clock.nowMs();
     let sent = 0;
     while (clock.nowMs() - startMs < ATTEMPT_MS) {
-      if (isDirect(peer)) return true;
+      if (isDone()) return true;
       const due = pingsDue(kind, targets.length, clock.nowMs() - startMs);
       // Once one has hit, it is answered, and the rest is as with any other address.
       const end = peer.heardMs >= startMs ? sent : Math.min(due, sent + MAX_PINGS_PER_STEP);
       for (; sent < end; sent++) peer.ping(targets[sent % targets.length]!);
       await this.#sleep(STEP_MS);
     }
-    return isDirect(peer);
-  }
-
-  async #untilDirect(peer: GuessPeer, endMs: number): Promise<void> {
-    while (!isDirect(peer) && this.#options.clock.nowMs() < endMs) await this.#sleep(STEP_MS);
+    return isDone();
   }
 
   /** Throws the signal's reason when all is closed. */
@@ -336,10 +344,6 @@ export class PortGuesser implements Disposable {
   #later(ms: number): number {
     return this.#options.clock.nowMs() + ms;
   }
-}
-
-function isDirect(peer: GuessPeer): boolean {
-  return peer.searchingSinceMs === undefined;
 }
 
 function toSequence({ endpoint, delta }: PortGuess) {

@@ -37,7 +37,7 @@ import type {
   LinkState,
   PeerLink,
 } from "./plane.ts";
-import { ExtraPorts } from "./ports.ts";
+import { ExtraPorts, type Socket } from "./ports.ts";
 
 const IPPROTO_GRE = 47;
 const TTL = 64;
@@ -59,8 +59,6 @@ export class FouPlane implements DataPlane {
   readonly #links = new Map<NodeKey, number>();
   /** Extra ports that carry data, or did for the link before it went elsewhere. */
   readonly #dataPorts = new Map<NodeKey, number>();
-  /** FOU ports of an earlier run, closed when their link leaves them. */
-  readonly #leftPorts = new Map<NodeKey, number>();
 
   /** Throws `GretunError` when the kernel cannot do it, or when the port is somebody else's. */
   static open(options: DataPlaneOptions, poller: Poller, log: Log): FouPlane {
@@ -94,7 +92,7 @@ export class FouPlane implements DataPlane {
       const owner = ownerOf(link, options.port);
       if (!owner || !familyOfKind(link.kind)) continue;
       this.#links.set(owner.peer, link.ifindex);
-      if (owner.extraPort !== undefined) this.#leftPorts.set(owner.peer, owner.extraPort);
+      if (owner.extraPort !== undefined) this.#adoptPort(owner.peer, owner.extraPort);
     }
   }
 
@@ -110,6 +108,11 @@ export class FouPlane implements DataPlane {
     return this.#extra.open();
   }
 
+  adoptedPort(peer: NodeKey): ExtraPort | undefined {
+    const port = this.#dataPorts.get(peer);
+    return port === undefined ? undefined : this.#extra.get(port);
+  }
+
   setLink(link: PeerLink): LinkState {
     const mtu = linkMtu(this.#rtnl, link);
     const known = this.#link(link.peer);
@@ -121,7 +124,6 @@ export class FouPlane implements DataPlane {
       if (!known) this.removeLink(link.peer);
       throw error;
     }
-    this.#closeLeftPort(link.peer);
     return { ifname: this.#rtnl.link(ifindex)!.name, mtu };
   }
 
@@ -134,18 +136,29 @@ export class FouPlane implements DataPlane {
     this.#dataPorts.set(peer, port);
     // Named before it is there, so that the next run closes it if this one is killed.
     if (known) this.#rtnl.changeLink(known.ifindex, { alias: this.#alias(peer) });
+    extra.replace(() => this.#openDataPort(port));
+  }
+
+  #openDataPort(port: number): Socket {
     const onDatagram = (datagram: Datagram) => this.#options.onDatagram(datagram, port);
-    extra.replace(() => {
-      using stack = new DisposableStack();
-      openPort(this.#fou, port, 4);
-      stack.defer(() => this.#fou.delete({ port, family: 4 }));
-      const socket = stack.use(RawUdpSocket.open(port, this.#poller, onDatagram));
-      const sockets = stack.move();
-      return {
-        send: (bytes, to, ttl) => socket.send(bytes, to, ttl),
-        [Symbol.dispose]: () => sockets.dispose(),
-      };
-    });
+    using stack = new DisposableStack();
+    openPort(this.#fou, port, 4);
+    stack.defer(() => this.#fou.delete({ port, family: 4 }));
+    const socket = stack.use(RawUdpSocket.open(port, this.#poller, onDatagram));
+    const sockets = stack.move();
+    return {
+      send: (bytes, to, ttl) => socket.send(bytes, to, ttl),
+      [Symbol.dispose]: () => sockets.dispose(),
+    };
+  }
+
+  #adoptPort(peer: NodeKey, port: number): void {
+    try {
+      this.#extra.adopt(port, this.#openDataPort(port));
+      this.#dataPorts.set(peer, port);
+    } catch {
+      // Somebody else has it by now: the link finds another path.
+    }
   }
 
   /** Names the extra port for as long as it is open. */
@@ -153,17 +166,6 @@ export class FouPlane implements DataPlane {
     const port = this.#dataPorts.get(peer);
     const isOpen = port !== undefined && this.#extra.get(port) !== undefined;
     return ownerAlias(this.#options.port, peer, isOpen ? port : undefined);
-  }
-
-  #closeLeftPort(peer: NodeKey): void {
-    const port = this.#leftPorts.get(peer);
-    if (port === undefined) return;
-    this.#leftPorts.delete(peer);
-    try {
-      this.#fou.delete({ port, family: 4 });
-    } catch (error) {
-      if (!(error instanceof NetlinkError)) throw error; // it was never opened
-    }
   }
 
   /** Links of IPv6 name the address that they send from: others of this kind carry nothing. */
@@ -180,9 +182,9 @@ export class FouPlane implements DataPlane {
   removeLink(peer: NodeKey): void {
     const link = this.#link(peer);
     this.#links.delete(peer);
-    this.#dataPorts.delete(peer);
     if (link) this.#rtnl.deleteLink(link.ifindex);
-    this.#closeLeftPort(peer);
+    this.adoptedPort(peer)?.[Symbol.dispose]();
+    this.#dataPorts.delete(peer);
   }
 
   missingLinks(): NodeKey[] {

@@ -4,7 +4,7 @@ import type { Datagram, SendDatagram } from "../edges.ts";
 import { endpointOf, type Poller, sockAddrOf, UdpSocket } from "../netlink.ts";
 import type { ExtraPort } from "./plane.ts";
 
-interface Socket extends Disposable {
+export interface Socket extends Disposable {
   send: SendDatagram;
 }
 
@@ -30,8 +30,18 @@ export class ExtraPorts implements Disposable {
       },
       [Symbol.dispose]: () => udp[Symbol.dispose](),
     };
-    const extra = new ReplaceablePort(port, socket, () => this.#open.delete(port));
-    this.#open.set(port, extra);
+    return this.#add(new ReplaceablePort(port, socket, () => this.#open.delete(port)));
+  }
+
+  /** A port that carries data already, which `socket` owns. */
+  adopt(port: number, socket: Socket): ExtraPort {
+    const extra = new ReplaceablePort(port, undefined, () => this.#open.delete(port));
+    extra.replace(() => socket);
+    return this.#add(extra);
+  }
+
+  #add(extra: ReplaceablePort): ReplaceablePort {
+    this.#open.set(extra.port, extra);
     return extra;
   }
 
@@ -51,7 +61,7 @@ class ReplaceablePort implements ExtraPort {
   #socket: Socket | undefined;
   #isReplaced = false;
 
-  constructor(port: number, socket: Socket, onClose: () => void) {
+  constructor(port: number, socket: Socket | undefined, onClose: () => void) {
     this.port = port;
     this.#socket = socket;
     this.#onClose = onClose;

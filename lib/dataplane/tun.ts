@@ -115,6 +115,9 @@ export class TunPlane implements DataPlane {
     return this.#extra.open();
   }
 
+  /** Nothing is left of an earlier run. */
+  adoptedPort(): undefined {}
+
   setLink(link: PeerLink): LinkState {
     const mtu = linkMtu(this.#rtnl, link);
     const known = this.#present(link.peer);
