@@ -97,12 +97,10 @@ export class Overlay implements AsyncDisposable {
     const { ip, ip6 } = this.coord;
     this.coordinator = this.coord.spawn(GRETUN_COORD, [
       ...["--state", state, "--debug"],
-      ...(ip6
-        ? ["--stun-advertise", `${ip}:3478`, "--stun-advertise", `[${ip6}]:3478`]
-        : [
-          ...["--listen", `${ip}:8443`],
-          ...["--stun-listen", `${ip}:3478`, "--stun-listen", `${ip}:3480`],
-        ]),
+      ...(ip6 ? ["--stun-advertise", `${ip}:3478`, "--stun-advertise", `[${ip6}]:3478`] : [
+        ...["--listen", `${ip}:8443`],
+        ...["--stun-listen", `${ip}:3478`, "--stun-listen", `${ip}:3480`],
+      ]),
       ...more,
     ]);
     await until("the coordinator to listen", async () => {

@@ -316,6 +316,7 @@ class Daemon implements AsyncDisposable {
       },
       allocateRelay: (peer, signal) => this.#relays.allocate(peer, signal),
       onDoubt: () => this.#own!.doubt(),
+      isRelay: (ip) => this.#relays.isRelay(ip),
       ownEndpoints: () => this.#own!.list.map(({ endpoint }) => endpoint),
       guesser: this.#openGuesser(),
     });

@@ -58,6 +58,8 @@ export interface PeersOptions {
   allocateRelay: (peer: NodeKey, signal: AbortSignal) => Promise<RelayPath>;
   /** Pings stay unanswered: a NAT may have mapped this node anew. */
   onDoubt: () => void;
+  /** Whether a relay has that address. */
+  isRelay: (ip: Ip) => boolean;
   /** Where this node believes it can be reached, now. */
   ownEndpoints: () => readonly Endpoint[];
   guesser: PortGuesser;
@@ -217,6 +219,16 @@ export class Peers {
     );
   }
 
+  /**
+   * Whether that may be the peer itself. What it sends through a relay may come before the relay is
+   * ours as well, and is no sign of a direct path.
+   */
+  #isDirect({ record }: Entry, from: Endpoint): boolean {
+    if (this.#usable([from]).length === 0) return false;
+    return !this.#options.isRelay(from.ip) ||
+      record.endpoints.some(({ endpoint }) => endpoint.ip === from.ip);
+  }
+
   /** A disco datagram from the data port, or from an extra one. */
   datagram({ bytes, from: endpoint }: Datagram, localPort?: number): void {
     const opened = this.#open(bytes);
@@ -226,7 +238,7 @@ export class Peers {
     const nowMs = this.#options.clock.nowMs();
     if (message.type === "ping") {
       if (!isOwnPing(entry, message) || !entry.seenPings.add(message.txId)) return;
-      if (!isRelayed(entry, from) && this.#usable([from]).length === 0) return;
+      if (!isRelayed(entry, from) && !this.#isDirect(entry, from)) return;
       const nominating = message.padding === NOMINATING_PADDING;
       this.#event(entry, { kind: "ping", nowMs, from, txId: message.txId, nominating });
     } else if (message.type === "pong") {

@@ -2,7 +2,7 @@
  * A node's way through relays: gets a grant from the coordinator, an allocation from the relay, by
  * UDP or else by WebSocket, and keeps it until it is closed or lost.
  */
-import { type Endpoint, formatEndpoint } from "../addr.ts";
+import { type Endpoint, formatEndpoint, type Ip } from "../addr.ts";
 import type { Clock, Log, Random, SendDatagram } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { type NodeKey, type Sign } from "../keys.ts";
@@ -76,6 +76,7 @@ export class RelayClient implements AsyncDisposable {
   /** Paths by their line's key. */
   readonly #lines = new Map<string, KeptPath>();
   readonly #closed = new AbortController();
+  #ips: ReadonlySet<Ip> = new Set();
   #latencies = new Map<NodeKey, number>();
   #udpWorks: boolean | undefined;
   #isMeasureDue = false;
@@ -86,6 +87,11 @@ export class RelayClient implements AsyncDisposable {
     const onHint = (line: string, nonce: Uint8Array) => this.#lines.get(line)?.hint(nonce);
     this.#exchange = new RelayExchange({ nodeKey, sign, clock, random, onHint });
     this.#stun = new StunClient(options);
+  }
+
+  /** Whether a relay that we were told of has that address. */
+  isRelay(ip: Ip): boolean {
+    return this.#ips.has(ip);
   }
 
   /** Whether the last measurement had an answer by UDP; undefined before the first. */
@@ -110,6 +116,7 @@ export class RelayClient implements AsyncDisposable {
     const either = AbortSignal.any([signal, this.#closed.signal]);
     const places = await coordinator.relays(this.#latencies, either);
     const servers = await this.#resolved(places);
+    this.#ips = new Set(servers.map(({ endpoint }) => endpoint.ip));
     const timeoutMs = MEASURE_TIMEOUT_MS;
     const isRelayAway = this.#isMeasureDue;
     this.#isMeasureDue = false;
