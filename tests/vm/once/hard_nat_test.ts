@@ -1,20 +1,13 @@
-/** Port guessing by `gretun up`, on the kernel plane. */
+/** A guessed path on the kernel plane, and what is left of it; more in tests/vm/long. */
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
-import {
-  fouPorts,
-  localPort,
-  pingBothWays,
-  predictable,
-  testHardNats,
-} from "../../hard_nat_scenarios.ts";
+import { fouPorts, localPort, pingBothWays, predictable } from "../../hard_nat_scenarios.ts";
 import { Overlay } from "../../overlay.ts";
-
-testHardNats("fou");
 
 Deno.test("fou: a daemon that was killed leaves no port of a guessed path behind", async () => {
   await using overlay = await Overlay.start();
   const [alice, bob] = predictable(overlay, "fou");
   await overlay.allDirect();
+  await pingBothWays(alice, bob);
   const ports = [`${await localPort(alice)}`, "7777"].sort();
   deepStrictEqual(await fouPorts(alice), ports);
   const ip = await bob.tunnelIp();
