@@ -90,7 +90,7 @@ export function testHardNats(plane: Plane): void {
     const nats = [SYMMETRIC, {}] as const;
     const [alice, bob] = pair(overlay, plane, nats, [[AGGRESSIVE], [AGGRESSIVE]]);
     deepStrictEqual(await ownNat(alice), { mapping: "hard" });
-    // One attempt of a hundred does not succeed, and the next one comes a minute later.
+    // Two attempts of a hundred do not succeed, and the next one comes a minute later.
     const ip = await bob.tunnelIp();
     await until("a path", async () => (await alice.report()).peers[0]?.state === "relay");
     const pings = alice.host.run("ping", ["-q", "-i", "0.1", "-w", "8", ip]);

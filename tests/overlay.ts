@@ -7,8 +7,8 @@ const program = (name: string) => new URL(`../${name}`, import.meta.url).pathnam
 export const GRETUN = program("gretun");
 const GRETUN_COORD = program("gretun-coord");
 
-/** Long for a machine under emulation; nothing that works gets near it. */
-const PATIENCE_MS = 60_000;
+/** Long for a machine under emulation; only a second attempt at random ports, after a minute, gets near it. */
+const PATIENCE_MS = 100_000;
 const POLL_MS = 25;
 
 /** Made by the kernel in each namespace when it loads a module. */
