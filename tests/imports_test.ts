@@ -133,6 +133,7 @@ const isException = ({ from, to }: Import) =>
 const EDGES = [
   ...["lib/cli/", "lib/lab/", "lib/dataplane/", "lib/daemon/", "lib/hub/", "lib/netlink/"],
   "lib/edges.ts",
+  "lib/control_socket.ts",
   "lib/relay/server.ts", // owns its UDP ports
   "lib/relay/web_socket.ts", // makes a WebSocket of a request
   "lib/relay/stand_in.ts", // a WebSocket and a UDP socket of loopback

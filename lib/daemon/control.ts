@@ -1,6 +1,6 @@
 /** The control socket: a running daemon answers over HTTP on a unix socket in its state directory. */
-import { errorText, GretunError, NoDaemonError } from "../errors.ts";
-import { endServer } from "../http.ts";
+import { askUnix, serveUnix } from "../control_socket.ts";
+import { GretunError, NoDaemonError } from "../errors.ts";
 import type { PeerReport } from "./peers.ts";
 
 export type { PeerReport };
@@ -20,9 +20,6 @@ export interface DaemonReport {
   peers: PeerReport[];
 }
 
-/** What an open request gets to finish when the daemon stops. */
-const SHUTDOWN_MS = 300;
-
 function socketPath(stateDir: string): string {
   return `${stateDir}/control.sock`;
 }
@@ -39,27 +36,13 @@ export async function serveControl(
       "Stop it first, or give this one another --state-dir",
     );
   }
-  await Deno.remove(path).catch(() => {}); // left behind by a daemon that was killed
-  const handler = (request: Request) =>
-    new URL(request.url).pathname === "/v1/status"
-      ? Response.json(report())
-      : new Response("not found\n", { status: 404 });
-  try {
-    const server = Deno.serve({ path, transport: "unix", onListen: () => {} }, handler);
-    await Deno.chmod(path, 0o600);
-    return {
-      async [Symbol.asyncDispose]() {
-        await endServer(server, SHUTDOWN_MS);
-        await Deno.remove(path).catch(() => {});
-      },
-    };
-  } catch (cause) {
-    throw new GretunError(
-      `cannot listen on ${path}: ${errorText(cause)}`,
-      "Give a writable directory with a shorter path with --state-dir",
-      { cause },
-    );
-  }
+  return await serveUnix(
+    path,
+    (request) =>
+      new URL(request.url).pathname === "/v1/status"
+        ? Response.json(report())
+        : new Response("not found\n", { status: 404 }),
+  );
 }
 
 async function isAnswering(path: string): Promise<boolean> {
@@ -74,10 +57,8 @@ async function isAnswering(path: string): Promise<boolean> {
 /** Asks the daemon that runs with `stateDir`; throws {@link NoDaemonError} when none does. */
 export async function askDaemon(stateDir: string): Promise<DaemonReport> {
   const path = socketPath(stateDir);
-  using client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
-  let response;
   try {
-    response = await fetch("http://gretun/v1/status", { client });
+    return JSON.parse(await askUnix(path, "/v1/status")) as DaemonReport;
   } catch (cause) {
     throw new NoDaemonError(
       `no daemon answers at ${path}`,
@@ -85,5 +66,4 @@ export async function askDaemon(stateDir: string): Promise<DaemonReport> {
       { cause },
     );
   }
-  return await response.json() as DaemonReport;
 }

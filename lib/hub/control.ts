@@ -1,8 +1,6 @@
 /** A running hub or spoke answers on a unix socket in its state directory. */
+import { askUnix, serveUnix } from "../control_socket.ts";
 import { errorText, GretunError, NoDaemonError } from "../errors.ts";
-import { endServer } from "../http.ts";
-
-const SHUTDOWN_MS = 300;
 
 export type Role = "hub" | "spoke";
 
@@ -57,17 +55,31 @@ export interface SpokeReport {
   tx_packets?: number;
 }
 
+interface Place {
+  stateDir: string;
+  role: Role;
+  port: number;
+}
+
 function socketPath(stateDir: string, role: Role, port: number): string {
   return `${stateDir}/${role}-${port}.sock`;
 }
 
 /** Serves until disposed. Throws `GretunError` when it cannot. */
 export async function serveControl(
-  { stateDir, role, port }: { stateDir: string; role: Role; port: number },
+  { stateDir, role, port }: Place,
   { report, reauth }: { report: () => HubReport | SpokeReport; reauth: () => void },
 ): Promise<AsyncDisposable> {
-  const path = socketPath(stateDir, role, port);
-  const handler = (request: Request) => {
+  try {
+    await Deno.mkdir(stateDir, { recursive: true, mode: 0o755 });
+  } catch (cause) {
+    throw new GretunError(
+      `cannot make ${stateDir}: ${errorText(cause)}`,
+      "Give a writable directory with --state-dir",
+      { cause },
+    );
+  }
+  return await serveUnix(socketPath(stateDir, role, port), (request) => {
     const { pathname } = new URL(request.url);
     if (pathname === "/v1/status" && request.method === "GET") return Response.json(report());
     if (pathname === "/v1/reauth" && request.method === "POST") {
@@ -75,49 +87,26 @@ export async function serveControl(
       return new Response("ok\n");
     }
     return new Response("not found\n", { status: 404 });
-  };
-  try {
-    await Deno.mkdir(stateDir, { recursive: true, mode: 0o755 });
-    await Deno.remove(path).catch(() => {}); // left behind by one that was killed
-    const server = Deno.serve({ path, transport: "unix", onListen: () => {} }, handler);
-    await Deno.chmod(path, 0o600);
-    return {
-      async [Symbol.asyncDispose]() {
-        await endServer(server, SHUTDOWN_MS);
-        await Deno.remove(path).catch(() => {});
-      },
-    };
-  } catch (cause) {
-    throw new GretunError(
-      `cannot listen on ${path}: ${errorText(cause)}`,
-      "Give a writable directory with a shorter path with --state-dir",
-      { cause },
-    );
-  }
+  });
 }
 
 /** Throws {@link NoDaemonError} when none runs. */
-export async function askControl(
-  { stateDir, role, port }: { stateDir: string; role: Role; port: number },
-): Promise<HubReport | SpokeReport> {
-  return await (await call(stateDir, role, port, "/v1/status", "GET")).json();
+export async function askControl(place: Place): Promise<HubReport | SpokeReport> {
+  return JSON.parse(await call(place, "/v1/status", "GET"));
 }
 
 /** Makes a running spoke authenticate now; throws {@link NoDaemonError}. */
-export async function askReauth(
-  { stateDir, port }: { stateDir: string; port: number },
-): Promise<void> {
-  await (await call(stateDir, "spoke", port, "/v1/reauth", "POST")).text();
+export async function askReauth(place: Omit<Place, "role">): Promise<void> {
+  await call({ ...place, role: "spoke" }, "/v1/reauth", "POST");
 }
 
-async function call(stateDir: string, role: Role, port: number, path: string, method: string) {
-  const socket = socketPath(stateDir, role, port);
-  using client = Deno.createHttpClient({ proxy: { transport: "unix", path: socket } });
+async function call({ stateDir, role, port }: Place, pathname: string, method: string) {
+  const path = socketPath(stateDir, role, port);
   try {
-    return await fetch(`http://gretun${path}`, { client, method });
+    return await askUnix(path, pathname, method);
   } catch (cause) {
     throw new NoDaemonError(
-      `no ${role} answers at ${socket}`,
+      `no ${role} answers at ${path}`,
       `Start gretun ${role}, or name its --port and --state-dir`,
       { cause },
     );
