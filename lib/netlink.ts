@@ -11,6 +11,7 @@ export type { InterfaceAddress } from "./netlink/addr.ts";
 export { flushConntrack } from "./netlink/conntrack.ts";
 export { Fou, type FouPort } from "./netlink/fou.ts";
 export {
+  type IcmpError,
   type IcmpMessage,
   IcmpNotAllowedError,
   IcmpSocket,

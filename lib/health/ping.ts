@@ -1,9 +1,15 @@
 /** Pings as `ping(8)` does them, without that program. */
 import { type Family, familyOf, type Ip } from "../addr.ts";
-import { equalBytes } from "../bytes.ts";
+import { equalBytes, startsWithBytes } from "../bytes.ts";
 import type { Clock, Random } from "../edges.ts";
-import { type IcmpMessage, IcmpSocket, type IcmpSocketOptions, SystemError } from "../netlink.ts";
-import { decodeEchoReply, encodeEcho } from "./icmp.ts";
+import {
+  type IcmpError,
+  type IcmpMessage,
+  IcmpSocket,
+  type IcmpSocketOptions,
+  SystemError,
+} from "../netlink.ts";
+import { decodeEchoReply, decodeQuotedEcho, type Echo, encodeEcho, icmpErrorText } from "./icmp.ts";
 import { type Answer, type ProbeOptions, type ProbeResult, runProbes } from "./probes.ts";
 
 const TOKEN_LENGTH = 8;
@@ -43,6 +49,11 @@ export async function ping(ip: Ip, options: PingOptions): Promise<ProbeResult[]>
   return await runProbes((sequence, signal) => pinger.echo(sequence, signal), options);
 }
 
+interface Waiting {
+  sentMs: number;
+  resolve: (answer: Answer) => void;
+}
+
 /** Sends echoes to one address and knows their replies: by source, identifier, sequence and data. */
 class Pinger implements Disposable {
   readonly #ip: Ip;
@@ -51,7 +62,7 @@ class Pinger implements Disposable {
   readonly #clock: Clock;
   readonly #socket: EchoSocket;
   /** By the sequence number on the wire. */
-  readonly #waiting = new Map<number, { sentMs: number; resolve: (answer: Answer) => void }>();
+  readonly #waiting = new Map<number, Waiting>();
 
   constructor(ip: Ip, { open, clock, random, sizeBytes = DEFAULT_SIZE_BYTES }: PingOptions) {
     const [high, low] = random(2);
@@ -87,15 +98,35 @@ class Pinger implements Disposable {
     });
   }
 
-  #handle({ from, waitedMs, message }: IcmpMessage): void {
+  #handle(message: IcmpMessage): void {
+    if (message.error) this.#refused(message, message.error);
+    else this.#replied(message);
+  }
+
+  #replied({ from, waitedMs, message }: IcmpMessage): void {
     const reply = decodeEchoReply(familyOf(this.#ip), message);
     if (!reply || from !== this.#ip || !equalBytes(reply.data, this.#data)) return;
-    if (!this.#socket.setsIdentifier && reply.identifier !== this.#identifier) return;
-    const waiting = this.#waiting.get(reply.sequence);
+    const waiting = this.#take(reply);
     if (!waiting) return;
-    this.#waiting.delete(reply.sequence);
     const rttMs = Math.max(0, this.#clock.nowMs() - waiting.sentMs - waitedMs);
     waiting.resolve({ rttMs });
+  }
+
+  /** Routers quote at least the echo's header, and as much of its data as they like. */
+  #refused({ from, message }: IcmpMessage, error: IcmpError): void {
+    const family = familyOf(this.#ip);
+    const echo = decodeQuotedEcho(family, message);
+    if (!echo || !startsWithBytes(this.#data, echo.data)) return;
+    const why = `${icmpErrorText(family, error)}, says ${from}`;
+    this.#take(echo)?.resolve({ error: why });
+  }
+
+  /** The one that waits for an answer to this echo; then it does not any more. */
+  #take({ identifier, sequence }: Echo): Waiting | undefined {
+    if (!this.#socket.setsIdentifier && identifier !== this.#identifier) return undefined;
+    const waiting = this.#waiting.get(sequence);
+    this.#waiting.delete(sequence);
+    return waiting;
   }
 }
 

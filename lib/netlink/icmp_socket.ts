@@ -14,8 +14,11 @@ import {
   type Fd,
   libc,
   MSG_DONTWAIT,
+  MSG_ERRQUEUE,
+  msghdr,
   openSocket,
   parseSockaddr,
+  setIntOption,
   setOption,
   SOCK_DGRAM,
   SOCK_RAW,
@@ -27,15 +30,31 @@ import {
 import type { Poller } from "./poll.ts";
 
 const SO_BINDTODEVICE = 25;
-/** Of the socket, and of what only a raw one needs: a filter of types (linux/icmp.h, icmpv6.h). */
+/**
+ * Of the socket: its errors (IP_RECVERR, IPV6_RECVERR), and what only a raw one needs: a filter of
+ * types (linux/icmp.h, icmpv6.h).
+ */
 const PROTOCOLS = {
-  4: { domain: AF_INET, protocol: 1, filterLevel: 255, filterLengthBytes: 4, echoReply: 0 },
-  6: { domain: AF_INET6, protocol: 58, filterLevel: 58, filterLengthBytes: 32, echoReply: 129 },
+  4: {
+    ...{ domain: AF_INET, protocol: 1, errors: { level: 0, option: 11 } },
+    ...{ filterLevel: 255, filterLengthBytes: 4, echoReply: 0 },
+  },
+  6: {
+    ...{ domain: AF_INET6, protocol: 58, errors: { level: 41, option: 25 } },
+    ...{ filterLevel: 58, filterLengthBytes: 32, echoReply: 129 },
+  },
 } as const;
 /** ICMP_FILTER and ICMPV6_FILTER: a set bit keeps that type out. */
 const FILTER = 1;
 const SOCKADDR_LENGTH = 28;
 const MAX_BATCH = 64;
+/** Room for one `struct cmsghdr` with an error and the address of who says so. */
+const CONTROL_LENGTH = 128;
+/** `struct cmsghdr`: length u64, level, type. */
+const CMSG_HEADER_LENGTH = 16;
+/** Where an error comes from (linux/errqueue.h): an ICMP or ICMPv6 message, not this host. */
+const SO_EE_ORIGIN_ICMP = 2;
+const SO_EE_ORIGIN_ICMP6 = 3;
 /** When the kernel got what was read last (asm-generic/sockios.h); asked once, it keeps track. */
 const SIOCGSTAMPNS = 0x8907n;
 const CLOCK_REALTIME = 0;
@@ -48,6 +67,14 @@ export interface IcmpMessage {
   waitedMs: number;
   /** From the ICMP header on. */
   message: Uint8Array;
+  /** `message` is the start of one that was sent from here, of which `from` says this. */
+  error?: IcmpError;
+}
+
+/** The head of an ICMP or ICMPv6 error message. */
+export interface IcmpError {
+  type: number;
+  code: number;
 }
 
 export interface IcmpSocketOptions {
@@ -89,6 +116,8 @@ export class IcmpSocket implements Disposable {
       if (device !== undefined) {
         setOption(socket.fd, SOL_SOCKET, SO_BINDTODEVICE, cString(device));
       }
+      const { level, option } = PROTOCOLS[family].errors;
+      setIntOption(socket.fd, level, option, 1);
       libc().ioctl(socket.fd, SIOCGSTAMPNS, new Uint8Array(TIMESPEC_LENGTH));
       return new IcmpSocket(socket, { isRaw, family, poller, onMessage });
     } catch (error) {
@@ -120,6 +149,8 @@ export class IcmpSocket implements Disposable {
 
   /** Throws `SystemError`: no route, not allowed, too large, no buffer. */
   send(message: Uint8Array<ArrayBuffer>, to: Ip): void {
+    // An error that nobody has read would be taken for one of this message.
+    this.#drainErrors();
     const bytes = ipBytes(to);
     const address = familyOf(to) === 4 ? sockaddrIn(bytes, 0) : sockaddrIn6(bytes, 0);
     const { fd } = this.#socket;
@@ -128,10 +159,25 @@ export class IcmpSocket implements Disposable {
   }
 
   #drain(): void {
+    this.#drainErrors();
     for (let i = 0; i < MAX_BATCH; i++) {
       const received = this.#receive();
       if (!received) return;
       this.#onMessage(received);
+    }
+  }
+
+  #drainErrors(): void {
+    const name = new Uint8Array(SOCKADDR_LENGTH);
+    const control = new Uint8Array(CONTROL_LENGTH);
+    for (let i = 0; i < MAX_BATCH; i++) {
+      const header = msghdr({ data: this.#buffer, name, control });
+      const result = libc().recvmsg(this.#socket.fd, header, MSG_ERRQUEUE | MSG_DONTWAIT);
+      const length = checkAgain("receive an ICMP error", result);
+      if (length === undefined) return;
+      const found = parseExtendedError(control);
+      const message = this.#buffer.slice(0, length);
+      if (found) this.#onMessage({ ...found, waitedMs: 0, message });
     }
   }
 
@@ -141,8 +187,9 @@ export class IcmpSocket implements Disposable {
     const { fd } = this.#socket;
     const size = BigInt(this.#buffer.length);
     const result = libc().recvfrom(fd, this.#buffer, size, MSG_DONTWAIT, address, addressLength);
-    const length = checkAgain("receive an ICMP message", result);
-    if (length === undefined) return undefined;
+    // An error here is that of a message sent earlier, and in the queue of errors too.
+    if (Number(result) === -1) return undefined;
+    const length = Number(result);
     const start = this.#hasIpHeader ? (this.#buffer[0]! & 0xf) * 4 : 0;
     return {
       from: parseSockaddr(address).ip,
@@ -150,6 +197,18 @@ export class IcmpSocket implements Disposable {
       message: this.#buffer.slice(start, length),
     };
   }
+}
+
+/**
+ * `struct sock_extended_err` of linux/errqueue.h, which a `struct sockaddr` of who says so follows:
+ * errno u32, origin, type, code, padding, info u32, data u32. Undefined for an error of this host.
+ */
+function parseExtendedError(control: Uint8Array): { from: Ip; error: IcmpError } | undefined {
+  const reader = new Reader(control, "host").skip(CMSG_HEADER_LENGTH + 4);
+  const origin = reader.u8();
+  if (origin !== SO_EE_ORIGIN_ICMP && origin !== SO_EE_ORIGIN_ICMP6) return undefined;
+  const error = { type: reader.u8(), code: reader.u8() };
+  return { from: parseSockaddr(reader.skip(9).bytes(SOCKADDR_LENGTH)).ip, error };
 }
 
 function openEither(family: Family): { socket: Fd; isRaw: boolean } {

@@ -3,7 +3,7 @@
  * symbols, opened on first use, and one gate that turns -1 into an error with its errno.
  */
 import { type Endpoint, ipFromBytes } from "../addr.ts";
-import { Reader } from "../bytes.ts";
+import { Reader, Writer } from "../bytes.ts";
 import { GretunError } from "../errors.ts";
 
 const SYMBOLS = {
@@ -172,6 +172,7 @@ export const SOCK_CLOEXEC = O_CLOEXEC;
 export const SOCK_NONBLOCK = O_NONBLOCK;
 export const SOL_SOCKET = 1;
 export const MSG_DONTWAIT = 0x40;
+export const MSG_ERRQUEUE = 0x2000;
 export const MSG_TRUNC = 0x20;
 
 export function openSocket(domain: number, type: number, protocol: number): Fd {
@@ -217,4 +218,30 @@ export function parseSockaddr(bytes: Uint8Array): Endpoint {
   const port = reader.u16();
   const ip = family === AF_INET6 ? reader.skip(4).bytes(16) : reader.bytes(4);
   return { ip: ipFromBytes(ip), port };
+}
+
+/** Keeps alive what a header points to as long as the header itself. */
+const POINTED_TO = new WeakMap<Uint8Array, Uint8Array[]>();
+
+/**
+ * `struct msghdr` with one `struct iovec`, 64-bit: name, namelen, iov, iovlen, control, controllen,
+ * flags. What recvmsg(2) writes goes into these buffers, their lengths into the header.
+ */
+export function msghdr(
+  { data, name, control }: {
+    data: Uint8Array<ArrayBuffer>;
+    name?: Uint8Array<ArrayBuffer>;
+    control?: Uint8Array<ArrayBuffer>;
+  },
+): Uint8Array<ArrayBuffer> {
+  const address = (bytes: Uint8Array<ArrayBuffer> | undefined) =>
+    bytes ? BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(bytes))) : 0n;
+  const length = (bytes: Uint8Array | undefined) => BigInt(bytes?.length ?? 0);
+  const iovec = new Writer("host").u64(address(data)).u64(length(data)).finish();
+  const header = new Writer("host")
+    .u64(address(name)).u64(length(name))
+    .u64(address(iovec)).u64(1n)
+    .u64(address(control)).u64(length(control)).u64(0n).finish();
+  POINTED_TO.set(header, [iovec, data, ...(name ? [name] : []), ...(control ? [control] : [])]);
+  return header;
 }

@@ -6,6 +6,7 @@ import {
   type Fd,
   libc,
   MSG_TRUNC,
+  msghdr,
   openSocket,
   setIntOption,
   SOCK_RAW,
@@ -49,16 +50,6 @@ export function openNetlinkSocket(protocol: number, groups: readonly number[] = 
   return socket;
 }
 
-/** `struct msghdr` with one `struct iovec`, 64-bit: name, namelen, iov, iovlen, control, flags. */
-function msghdr(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
-  const address = (b: Uint8Array<ArrayBuffer>) =>
-    BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(b)));
-  const iovec = new Writer("host").u64(address(bytes)).u64(BigInt(bytes.length)).finish();
-  const header = new Writer("host").zeros(16).u64(address(iovec)).u64(1n).zeros(24).finish();
-  POINTED_TO.set(header, [iovec, bytes]);
-  return header;
-}
-
 /** `struct sockaddr_nl`, linux/netlink.h: family u16, padding u16, port id u32, groups u32. */
 function portIdOf(socket: Fd): number {
   const address = new Uint8Array(12);
@@ -67,14 +58,11 @@ function portIdOf(socket: Fd): number {
   return new Reader(address, "host").skip(4).u32();
 }
 
-/** Keeps alive what a header points to as long as the header itself. */
-const POINTED_TO = new WeakMap<Uint8Array, Uint8Array[]>();
-
 class KernelTransport implements NetlinkTransport {
   readonly portId: number;
   readonly #socket: Fd;
   readonly #buffer = new Uint8Array(DATAGRAM_SIZE);
-  readonly #header = msghdr(this.#buffer);
+  readonly #header = msghdr({ data: this.#buffer });
 
   constructor(socket: Fd) {
     this.#socket = socket;

@@ -158,6 +158,40 @@ Deno.test("ping() says at once that there is no route, or that a firewall here r
     strictEqual(result!.error, "a firewall of this host refuses to send it");
   }));
 
+for (const kind of ["ping", "raw"] as const) {
+  Deno.test(`ping() over ${kind} sockets tells what a router says, at once`, () =>
+    inNet(async (net) => {
+      if (kind === "ping") allowPingSockets(net.near);
+      const ip = async (netns: Fd, command: string) => {
+        const { code, stderr } = await runIn(netns, "ip", command.split(" "));
+        strictEqual(code, 0, stderr);
+      };
+      const settings = { "ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1 };
+      const limits = { "ipv4/icmp_ratelimit": 0, "ipv6/icmp/ratelimit": 0 };
+      for (const [path, value] of Object.entries({ ...settings, ...limits })) {
+        withNetns(net.far, () => writeKernelFile(`/proc/sys/net/${path}`, `${value}`));
+      }
+      const hosts = ["192.0.2.7", "192.0.2.8", "2001:db8::7", "2001:db8::8"];
+      for (const [i, host] of hosts.entries()) {
+        await ip(
+          net.near,
+          `route add ${host} via ${familyOf(parseIp(host)) === 4 ? FAR_4 : FAR_6}`,
+        );
+        await ip(net.far, `route add ${i % 2 ? "prohibit" : "unreachable"} ${host}`);
+      }
+      const says = async (host: string) => {
+        const [result] = await pingIn(net, parseIp(host), { count: 1, timeoutMs: 5_000 });
+        return [result!.error, result!.rttMs];
+      };
+      deepStrictEqual(await says(hosts[0]!), [`host unreachable, says ${FAR_4}`, undefined]);
+      deepStrictEqual(await says(hosts[1]!), [`a firewall prohibits it, says ${FAR_4}`, undefined]);
+      deepStrictEqual(await says(hosts[2]!), [`no route to it, says ${FAR_6}`, undefined]);
+      deepStrictEqual(await says(hosts[3]!), [`a firewall prohibits it, says ${FAR_6}`, undefined]);
+      const [result] = await pingIn(net, FAR_4, { count: 1 });
+      ok(result!.rttMs !== undefined, "others are answered");
+    }));
+}
+
 // --- forged answers
 
 const ICMP_OFFSET = 20;

@@ -1,6 +1,11 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { fromHex, toHex } from "../../lib/bytes.ts";
-import { decodeEchoReply, encodeEcho } from "../../lib/health/icmp.ts";
+import {
+  decodeEchoReply,
+  decodeQuotedEcho,
+  encodeEcho,
+  icmpErrorText,
+} from "../../lib/health/icmp.ts";
 
 const REQUEST = "0800 0000 04d2 0001 0102030405060708"; // its checksum aside
 
@@ -57,5 +62,38 @@ Deno.test("decodeEchoReply() tells ICMPv6 by its types", () => {
   ];
   for (const [name, hex] of cases) {
     strictEqual(decodeEchoReply(6, fromHex(hex)), undefined, name);
+  }
+});
+
+Deno.test("decodeQuotedEcho() reads the start of an echo", () => {
+  for (const [family, type] of [[4, "08"], [6, "80"]] as const) {
+    const read = (hex: string) => decodeQuotedEcho(family, fromHex(hex));
+    const head = { identifier: 7, sequence: 65_535 };
+    deepStrictEqual(read(`${type}00 abcd 0007 ffff 0102`), { ...head, data: fromHex("0102") });
+    deepStrictEqual(read(`${type}00 abcd 0007 ffff`), { ...head, data: new Uint8Array() });
+    for (
+      const hex of ["", `${type}00 abcd 0007 ff`, `${type}01 abcd 0007 ffff`, "0000abcd0007ffff"]
+    ) {
+      strictEqual(read(hex), undefined, hex);
+    }
+  }
+});
+
+Deno.test("icmpErrorText() has words for the errors that there are", () => {
+  const cases: [4 | 6, number, number, string][] = [
+    [4, 3, 1, "host unreachable"],
+    [4, 3, 13, "a firewall prohibits it"],
+    [4, 3, 4, "the message is larger than the path takes"],
+    [4, 3, 99, "unreachable"],
+    [4, 11, 0, "too many hops: routers may send it in a circle"],
+    [4, 12, 0, "ICMP type 12, code 0"],
+    [6, 1, 0, "no route to it"],
+    [6, 1, 3, "host unreachable"],
+    [6, 2, 0, "the message is larger than the path takes"],
+    [6, 3, 0, "too many hops: routers may send it in a circle"],
+    [6, 4, 1, "ICMP type 4, code 1"],
+  ];
+  for (const [family, type, code, text] of cases) {
+    strictEqual(icmpErrorText(family, { type, code }), text);
   }
 });

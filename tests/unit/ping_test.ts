@@ -124,6 +124,36 @@ Deno.test("ping() takes the answer of that address to that echo only", async () 
   }
 });
 
+Deno.test("ping() tells what a router says of that echo, and of no other", async () => {
+  const error = { type: 3, code: 1 };
+  const said = `host unreachable, says ${OTHER[4]}`;
+  const quoted = ({ message }: IcmpMessage, change: (echo: Uint8Array) => void = () => {}) => {
+    const echo = message.slice();
+    echo[0] = 8;
+    change(echo);
+    return { from: OTHER[4], waitedMs: 0, message: echo, error };
+  };
+  const turned = (offset: number) => (reply: IcmpMessage) =>
+    quoted(reply, (echo) => echo[offset]! ^= 1);
+  const cases: [string, (reply: IcmpMessage) => IcmpMessage, string][] = [
+    ["that echo", quoted, said],
+    ["the start of it", (reply) => {
+      const message = quoted(reply);
+      return { ...message, message: message.message.slice(0, DATA) };
+    }, said],
+    ["cut short", (reply) => ({ ...quoted(reply), message: new Uint8Array(7) }), "no answer in 1s"],
+    ["another identifier", turned(IDENTIFIER), "no answer in 1s"],
+    ["another sequence number", turned(SEQUENCE), "no answer in 1s"],
+    ["other data", turned(DATA), "no answer in 1s"],
+    ["an echo reply", turned(0), "no answer in 1s"],
+  ];
+  for (const [name, message, expected] of cases) {
+    const answer = (reply: IcmpMessage) => [{ afterMs: DELAY_MS, message: message(reply) }];
+    const [result] = await run({ answer });
+    deepStrictEqual([result!.error, result!.rttMs], [expected, undefined], name);
+  }
+});
+
 Deno.test("ping() counts answers once, and to the echo that they answer", async () => {
   const cases: [string, Way["answer"], (number | undefined)[]][] = [
     ["twice", (message) => [{ afterMs: 10, message }, { afterMs: 15, message }], [10, 10, 10]],
