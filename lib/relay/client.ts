@@ -18,6 +18,12 @@ const REFRESH_GAP_MS = 1_000;
 /** Messages to a relay's main port, 3 s of them, until a connection is tried instead. */
 const FIRST_TRIES = 5;
 const MEASURE_TIMEOUT_MS = 2_000;
+/**
+ * From one allocation to the next, after as many at once: a relay answers an address 300 times a
+ * second, an allocation takes four messages, and those that there are refresh.
+ */
+const ALLOCATION_GAP_MS = 50;
+const ALLOCATIONS_AT_ONCE = 16;
 
 export type RelayPathKind = "relay-udp" | "relay-tcp";
 
@@ -80,6 +86,8 @@ export class RelayClient implements AsyncDisposable {
   #latencies = new Map<NodeKey, number>();
   #udpWorks: boolean | undefined;
   #isMeasureDue = false;
+  /** When the next allocation would begin if there were never several at once. */
+  #nextTurnMs = -Infinity;
 
   constructor(options: RelayClientOptions) {
     this.#options = options;
@@ -168,8 +176,18 @@ export class RelayClient implements AsyncDisposable {
     this.#isMeasureDue = this.#latencies.size === 0;
   }
 
+  async #turn(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    const nowMs = clock.nowMs();
+    const earliestMs = nowMs - (ALLOCATIONS_AT_ONCE - 1) * ALLOCATION_GAP_MS;
+    const turnMs = Math.max(this.#nextTurnMs, earliestMs);
+    this.#nextTurnMs = turnMs + ALLOCATION_GAP_MS;
+    if (turnMs > nowMs) await clock.sleep(turnMs - nowMs, signal);
+  }
+
   async #make(peer: NodeKey, signal: AbortSignal): Promise<KeptPath> {
     const { coordinator, log } = this.#options;
+    await this.#turn(signal);
     if (this.#isMeasureDue) await this.measure(signal);
     const offer = await coordinator.relay(peer, this.#latencies, signal);
     let onClosed: (reason: string) => void = (reason) => {

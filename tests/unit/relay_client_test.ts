@@ -182,6 +182,24 @@ Deno.test("allocate() twice is one path; after it is closed, a new one", async (
   await world.close();
 });
 
+Deno.test("many allocations: a burst, then one after the other; closing ends those that wait", async () => {
+  const world = new World();
+  const peers = Array.from({ length: 100 }, (_, i) => `${i}`.padStart(64, "0") as NodeKey);
+  const begun = peers.map((peer) => world.client.allocate(peer, never));
+  for (const promise of begun) promise.catch(() => {});
+  await world.clock.until(world.clock.sleep(1));
+  strictEqual(world.offers, 16);
+  await world.clock.until(world.clock.sleep(1_000));
+  strictEqual(world.offers, 16 + 20);
+  await world.clock.until(Promise.all(begun.slice(0, 36)));
+  const before = world.offers;
+  const closing = world.client[Symbol.asyncDispose]();
+  await rejects(world.clock.until(begun[99]!), /closed/);
+  await world.clock.until(closing);
+  await world.clock.until(world.clock.sleep(5_000));
+  strictEqual(world.offers, before, "those that waited were not begun");
+});
+
 Deno.test("lost messages are sent again, with later timestamps", async () => {
   const world = new World();
   world.dropUdp = (sent) => sent % 3 !== 0;
