@@ -29,6 +29,7 @@ export {
   bindAbstractLock,
   type Capability,
   hasCapability,
+  isAbstractLockHeld,
   listKernelDirectory,
   readKernelFile,
   readKernelLink,

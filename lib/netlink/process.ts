@@ -93,3 +93,8 @@ export function bindAbstractLock(name: string): Fd | undefined {
   socket[Symbol.dispose]();
   return undefined;
 }
+
+/** Whether a process in this network namespace has taken the name. */
+export function isAbstractLockHeld(name: string): boolean {
+  return readKernelFile("/proc/net/unix").split("\n").some((line) => line.endsWith(` @${name}`));
+}

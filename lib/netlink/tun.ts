@@ -11,6 +11,7 @@ import {
   O_RDWR,
   SystemError,
 } from "./libc.ts";
+import { loadModule } from "./modules.ts";
 import type { Poller } from "./poll.ts";
 
 const TUNSETIFF = 0x400454ca;
@@ -21,12 +22,23 @@ const IFNAMSIZ = 16;
 const IFREQ_LENGTH = 40;
 const MAX_BATCH = 256;
 
-/** Throws `SystemError`: ENOENT or ENODEV where the kernel has no TUN, or not yet. */
+/** Throws `SystemError`: ENOENT or ENODEV where the kernel has no TUN. */
 export function tryTun(): void {
   openCloneDevice()[Symbol.dispose]();
 }
 
+/** Loads the module where the kernel has it as one. */
 function openCloneDevice(): Fd {
+  try {
+    return tryOpenCloneDevice();
+  } catch (error) {
+    const isMissing = error instanceof SystemError && ["ENOENT", "ENODEV"].includes(error.code);
+    if (!isMissing || !loadModule("tun")) throw error;
+    return tryOpenCloneDevice();
+  }
+}
+
+function tryOpenCloneDevice(): Fd {
   const path = cString("/dev/net/tun");
   return new Fd(check("open /dev/net/tun", libc().open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC)));
 }

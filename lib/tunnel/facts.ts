@@ -14,13 +14,22 @@ export function gatherFacts(host: TunnelHost, specs: readonly TunnelSpec[]): Hos
     const key = pathKey(spec);
     if (!paths.has(key)) paths.set(key, pathOf(host, spec, mtus));
   }
-  const needsFou = specs.some(({ encap }) => encap);
   return {
     links,
-    fouPorts: needsFou ? host.fou()?.ports() ?? [] : [],
+    ...gatherFouPorts(host, specs.some(({ encap }) => encap)),
     modules: host.loadedModules(),
     paths,
   };
+}
+
+/** Of a host on which tunnels with an encapsulation come or go. */
+export function gatherFouPorts(
+  host: TunnelHost,
+  isNeeded: boolean,
+): Pick<HostFacts, "fouPorts" | "daemonPorts"> {
+  const fouPorts = isNeeded ? host.fou()?.ports() ?? [] : [];
+  const daemonPorts = fouPorts.map(({ port }) => port).filter((port) => host.hasDaemon(port));
+  return { fouPorts, daemonPorts: new Set(daemonPorts) };
 }
 
 /** A route may know a smaller MTU than its device has: that of the path, by ICMP or by hand. */

@@ -2,6 +2,7 @@
 import type { Family } from "../addr.ts";
 import {
   Fou,
+  isAbstractLockHeld,
   listKernelDirectory,
   loadModule,
   NetlinkError,
@@ -9,6 +10,7 @@ import {
   SystemError,
   udpPortOwner,
 } from "../netlink.ts";
+import { daemonLock } from "./mark.ts";
 
 export interface TunnelHost extends Disposable {
   readonly rtnl: RtNetlink;
@@ -19,6 +21,8 @@ export interface TunnelHost extends Disposable {
   loadModule(name: string): boolean;
   /** The program that has the UDP port; undefined where nobody or the kernel has it. */
   udpPortOwner(port: number, family: Family): string | undefined;
+  /** Whether a running `gretun up` uses the port, with or without links. */
+  hasDaemon(port: number): boolean;
 }
 
 /** Of the calling thread's network namespace. */
@@ -47,6 +51,10 @@ class KernelHost implements TunnelHost {
       if (error instanceof SystemError) return new Set(); // no sysfs: loading one twice is harmless
       throw error;
     }
+  }
+
+  hasDaemon(port: number): boolean {
+    return isAbstractLockHeld(daemonLock(port));
   }
 
   [Symbol.dispose](): void {

@@ -29,19 +29,35 @@ export function markOf({ alias }: Pick<Link, "alias">): FouMark | undefined {
   return match ? { port: Number(match[1]), opened: match[2] === "opened" } : undefined;
 }
 
+/** The name that `gretun up` holds in the abstract unix namespace while it uses the port. */
+export function daemonLock(port: number): string {
+  return `gretun-up-${port}`;
+}
+
 /** Whether a running or killed `gretun up` made the link. */
 export function isDaemons({ alias }: Pick<Link, "alias">): boolean {
   return alias?.startsWith(DAEMON_PREFIX) ?? false;
 }
 
 /**
- * Whether packets may come to the link by that port: the mark says so; of links of others, which
- * have none, their own ports are the best guess, as both ends mostly use one number.
+ * Whether packets may come to the link by that port: the mark says so. Daemons send from the port
+ * that they receive on; of links of others both their ports are the best guess, as both ends
+ * mostly use one number.
  */
 export function usesFouPort(link: Link, port: number, family: Family): boolean {
   if (!isTunnelKind(link.kind) || outerFamily(link.kind) !== family) return false;
   const mark = markOf(link);
   if (mark) return mark.port === port;
-  const encap = link.tunnel?.encap;
-  return encap !== undefined && (encap.sport === port || encap.dport === port);
+  const { sport, dport } = link.tunnel?.encap ?? {};
+  return sport === port || (dport === port && !isDaemons(link));
+}
+
+/** Whether links tell that the port was open before gretun used it. */
+export function isFouPortOfOthers(
+  links: readonly Link[],
+  port: number,
+  family: Family,
+): boolean {
+  const users = links.filter((link) => !isDaemons(link) && usesFouPort(link, port, family));
+  return users.length > 0 && !users.some((link) => markOf(link)?.opened);
 }

@@ -14,7 +14,7 @@ import {
   type TunnelEncap,
   type TunnelKind,
 } from "../netlink.ts";
-import { formatMark, isDaemons, markOf, usesFouPort } from "./mark.ts";
+import { formatMark, isDaemons, isFouPortOfOthers, markOf, usesFouPort } from "./mark.ts";
 import { isGre, overheadBytes } from "./overhead.ts";
 import type { AddLink, Step } from "./steps.ts";
 import {
@@ -37,6 +37,8 @@ export interface HostFacts {
   links: readonly Link[];
   /** Empty while the kernel has no FOU. */
   fouPorts: readonly FouPort[];
+  /** Those of them that a running `gretun up` uses. */
+  daemonPorts: ReadonlySet<number>;
   /** Kernel modules that are loaded. */
   modules: ReadonlySet<string>;
   /** By {@link pathKey}. */
@@ -232,11 +234,13 @@ function receivePort(
 class PortPlan {
   readonly #links: readonly Link[];
   readonly #ports: FouPort[];
+  readonly #daemonPorts: ReadonlySet<number>;
   readonly #opened = new Set<string>();
 
-  constructor({ links, fouPorts }: HostFacts) {
+  constructor({ links, fouPorts, daemonPorts }: HostFacts) {
     this.#links = links;
     this.#ports = [...fouPorts];
+    this.#daemonPorts = daemonPorts;
   }
 
   /** Adds the step that opens the port, where it is not open; gives the tunnel's mark. */
@@ -253,7 +257,15 @@ class PortPlan {
   }
 
   #isOurs(port: FouPort): boolean {
-    return this.#opened.has(placeOf(port)) || isOpenedByGretun(port, this.#links);
+    return this.#opened.has(placeOf(port)) || isOpenedByGretun(port, this.#links) ||
+      this.#isDaemons(port);
+  }
+
+  /** Whether `gretun up` opened it, and leaves it open if this tunnel still uses it then. */
+  #isDaemons({ port, family }: FouPort): boolean {
+    if (isFouPortOfOthers(this.#links, port, family)) return false;
+    return this.#daemonPorts.has(port) ||
+      this.#links.some((link) => isDaemons(link) && usesFouPort(link, port, family));
   }
 }
 
@@ -316,15 +328,15 @@ export function tunnelsToDelete(links: readonly Link[], names: readonly string[]
   return names.map((name) => findTunnel(links, name));
 }
 
-/** The links, then the ports that gretun opened and that no other tunnel uses. */
+/** The links, then the ports that gretun opened and that no other tunnel and no daemon uses. */
 export function planDelete(
-  { links, fouPorts }: Pick<HostFacts, "links" | "fouPorts">,
+  { links, fouPorts, daemonPorts }: Pick<HostFacts, "links" | "fouPorts" | "daemonPorts">,
   tunnels: readonly Link[],
 ): Step[] {
   const gone = new Set(tunnels.map(({ ifindex }) => ifindex));
   const remaining = links.filter(({ ifindex }) => !gone.has(ifindex));
   const ports = fouPorts.filter((port) =>
-    isOpenedByGretun(port, tunnels) &&
+    isOpenedByGretun(port, tunnels) && !daemonPorts.has(port.port) &&
     !remaining.some((link) => usesFouPort(link, port.port, port.family))
   );
   return [

@@ -3,7 +3,7 @@ import { parseIp } from "../addr.ts";
 import { NetlinkError } from "../netlink.ts";
 import { applySteps } from "./apply.ts";
 import { describeTunnels, formatStats, type TunnelInfo, type TunnelStatus } from "./describe.ts";
-import { gatherFacts } from "./facts.ts";
+import { gatherFacts, gatherFouPorts } from "./facts.ts";
 import type { TunnelHost } from "./host.ts";
 import { findTunnel, type Plan, planCreate, planDelete, tunnelsToDelete } from "./plan.ts";
 import type { Step } from "./steps.ts";
@@ -36,8 +36,7 @@ export function planRemoval(
   const links = host.rtnl.links({ skipStats: true });
   const tunnels = tunnelsToDelete(links, names);
   const hasEncap = tunnels.some(({ tunnel }) => tunnel?.encap);
-  const fouPorts = hasEncap ? host.fou()?.ports() ?? [] : [];
-  const steps = planDelete({ links, fouPorts }, tunnels);
+  const steps = planDelete({ links, ...gatherFouPorts(host, hasEncap) }, tunnels);
   return { names: tunnels.map(({ name }) => name), steps };
 }
 

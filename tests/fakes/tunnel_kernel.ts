@@ -62,6 +62,8 @@ export class TunnelKernel {
   loadable = new Set([...Object.values(MODULES), "fou", "fou6"]);
   /** UDP ports of programs, by number. */
   readonly programs = new Map<number, string>();
+  /** Of running daemons. */
+  readonly daemonPorts = new Set<number>();
   hasRoute = true;
   requests = 0;
   /** The number of the request that fails, from 1, and how. */
@@ -96,6 +98,7 @@ export class TunnelKernel {
         return this.loadable.has(name);
       },
       udpPortOwner: (port) => this.programs.get(port),
+      hasDaemon: (port) => this.daemonPorts.has(port),
       [Symbol.dispose]: () => rtnl[Symbol.dispose](),
     };
   }

@@ -5,7 +5,7 @@ import { udpPortOwner } from "../../lib/netlink.ts";
 import { socketInodes } from "../../lib/netlink/udp_owner.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { explain } from "../../lib/tunnel/explain.ts";
-import { formatMark, markOf, usesFouPort } from "../../lib/tunnel/mark.ts";
+import { formatMark, isFouPortOfOthers, markOf, usesFouPort } from "../../lib/tunnel/mark.ts";
 import {
   applySteps,
   createTunnels,
@@ -341,6 +341,56 @@ Deno.test("a FOU port stays while a tunnel of somebody else uses it", () => {
   });
   deleteTunnels(host, ["t1"]);
   strictEqual(ports(kernel), 1);
+});
+
+Deno.test("a FOU port stays while a daemon uses it, and goes with the last tunnel once it ended", () => {
+  const kernel = new TunnelKernel();
+  kernel.modules.add("fou");
+  using host = kernel.open();
+  host.fou()!.add({ port: 7777, family: 4, type: "direct", ipproto: 47 });
+  kernel.daemonPorts.add(7777);
+  createTunnels(host, [peer(1), peer(2)]);
+  deleteTunnels(host, ["t1", "t2"]);
+  strictEqual(ports(kernel), 1);
+  createTunnels(host, [peer(1)]);
+  kernel.daemonPorts.clear(); // it has left the port to the tunnel
+  deleteTunnels(host, ["t1"]);
+  strictEqual(ports(kernel), 0);
+});
+
+Deno.test("a FOU port of a daemon that was killed is left to it while its links are there", () => {
+  const kernel = new TunnelKernel();
+  for (const name of ["fou", "ip_gre"]) kernel.modules.add(name);
+  using host = kernel.open();
+  host.fou()!.add({ port: 7777, family: 4, type: "direct", ipproto: 47 });
+  const encap = { type: "fou", sport: 7777, dport: 9, csum: true } as const;
+  const { remote } = peer(5);
+  const alias = "gretun up port 7777 peer 00";
+  const tunnel = { remote, ttl: 0, pmtudisc: true, encap };
+  const ifindex = host.rtnl.createLink({ name: "gretun0", kind: "gre", alias, tunnel });
+  createTunnels(host, [peer(1)]);
+  deleteTunnels(host, ["t1"]);
+  strictEqual(ports(kernel), 1);
+  createTunnels(host, [peer(1)]);
+  host.rtnl.deleteLink(ifindex);
+  deleteTunnels(host, ["t1"]);
+  strictEqual(ports(kernel), 0);
+});
+
+Deno.test("isFouPortOfOthers() goes by tunnels that say so, or that others made", () => {
+  const kernel = new TunnelKernel();
+  using host = kernel.open();
+  const isOfOthers = () => isFouPortOfOthers(host.rtnl.links(), 7777, 4);
+  strictEqual(isOfOthers(), false, "no tunnel");
+  createTunnels(host, [peer(1)]);
+  strictEqual(isOfOthers(), false, "opened by gretun create");
+  const { ifindex } = host.rtnl.link("t1")!;
+  host.rtnl.changeLink(ifindex, { alias: formatMark({ port: 7777, opened: false }) });
+  strictEqual(isOfOthers(), true, "shared by gretun create");
+  host.rtnl.changeLink(ifindex, { alias: "theirs" });
+  strictEqual(isOfOthers(), true, "without a mark");
+  host.rtnl.changeLink(ifindex, { alias: "gretun up port 7777 peer 00" });
+  strictEqual(isOfOthers(), false, "of a daemon");
 });
 
 Deno.test("a FOU port that others opened anew for another protocol stays", () => {
