@@ -84,6 +84,11 @@ interface CallOptions {
   signal: AbortSignal;
 }
 
+interface SignedCall {
+  url: string;
+  init: RequestInit & { method: string };
+}
+
 export interface CoordClientOptions {
   url: string;
   identity: { nodeKey: NodeKey; sign: Sign };
@@ -210,21 +215,17 @@ export class CoordClient implements RelayCoordinator, Disposable {
 
   async #call(method: string, path: string, options: CallOptions): Promise<unknown> {
     while (true) {
-      const connections = this.#connections;
+      const request = await this.#signed(method, path, options);
+      const connections = this.#connections; // as they are by now
       try {
-        return await this.#callOver(connections, method, path, options);
+        return await this.#callOver(connections, request, options);
       } catch (error) {
         if (connections === this.#connections || options.signal.aborted) throw error;
       }
     }
   }
 
-  async #callOver(
-    { client, abandoned }: Connections,
-    method: string,
-    path: string,
-    options: CallOptions,
-  ): Promise<unknown> {
+  async #signed(method: string, path: string, options: CallOptions): Promise<SignedCall> {
     const { identity, clock, random } = this.#options;
     const body = options.body === undefined ? "" : JSON.stringify(options.body);
     const parts = {
@@ -236,17 +237,29 @@ export class CoordClient implements RelayCoordinator, Disposable {
       nonce: toBase64(random(NONCE_LENGTH)),
     };
     const headers = await signRequest(parts, identity.nodeKey, identity.sign);
-    const timeout = AbortSignal.timeout(method === "GET" ? POLL_TIMEOUT_MS : TIMEOUT_MS);
-    const init = {
-      method,
-      headers: { ...headers, "content-type": "application/json" },
-      signal: AbortSignal.any([timeout, abandoned.signal, options.signal]),
-      ...(client ? { client } : {}),
-      redirect: "error" as const,
-      ...(body === "" ? {} : { body }),
+    return {
+      url: `${this.#base}${path}${options.query ?? ""}`,
+      init: {
+        method,
+        headers: { ...headers, "content-type": "application/json" },
+        redirect: "error",
+        ...(body === "" ? {} : { body }),
+      },
     };
-    const url = `${this.#base}${path}${options.query ?? ""}`;
-    return await this.#fetch(url, init, options.signal);
+  }
+
+  async #callOver(
+    { client, abandoned }: Connections,
+    { url, init }: SignedCall,
+    { signal }: CallOptions,
+  ): Promise<unknown> {
+    const timeout = AbortSignal.timeout(init.method === "GET" ? POLL_TIMEOUT_MS : TIMEOUT_MS);
+    const either = AbortSignal.any([timeout, abandoned.signal, signal]);
+    return await this.#fetch(
+      url,
+      { ...init, signal: either, ...(client ? { client } : {}) },
+      signal,
+    );
   }
 
   /** Throws `CoordError`, or the reason of the caller's signal. */
