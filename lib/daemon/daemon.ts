@@ -7,6 +7,7 @@ import type { Sign } from "../coord/auth.ts";
 import type { NodeNat } from "../coord/api.ts";
 import { CoordClient, CoordError } from "../coord/client.ts";
 import {
+  daemonLock,
   type DataPlane,
   type DataPlaneKind,
   type EncapCsum,
@@ -99,7 +100,7 @@ export async function runDaemon(
 
 /** One daemon a port and network namespace: two would take each other's links for left-overs. */
 function lockPort(port: number): Disposable {
-  const lock = bindAbstractLock(`gretun-up-${port}`);
+  const lock = bindAbstractLock(daemonLock(port));
   if (lock) return lock;
   throw new GretunError(
     `another gretun up uses port ${port}`,
@@ -378,9 +379,9 @@ class Daemon implements AsyncDisposable {
         this.#postIsDue.resolve();
       },
       onMoved: (what) => {
+        this.#peers!.moved(); // its messages go out before what else is to be said
         if (what !== "more") this.#reconnect();
         this.#ownNat!.look();
-        this.#peers!.moved();
       },
     });
   }
@@ -393,9 +394,9 @@ class Daemon implements AsyncDisposable {
 
   #awoke(): void {
     this.#edges.log.info("awake after a pause, looking at all paths");
+    this.#peers?.moved();
     this.#reconnect();
     this.networkChanged();
-    this.#peers?.moved();
   }
 
   async #pollPeers(): Promise<void> {

@@ -36,7 +36,7 @@ export const FIRST_INVITE_MS = 1_000;
 /** Pauses between bursts while nothing answers. */
 export const BURST_PAUSE_MS = [5_000, 10_000, 20_000, 40_000, 60_000] as const;
 /** Pings that verify a path that should work. */
-export const VERIFY_MS = [0, 150, 350, 600, 900, 1300, 1700, 2500, 3500] as const;
+export const VERIFY_MS = [0, 60, 150, 350, 600, 900, 1300, 1700, 2500, 3500] as const;
 /**
  * A path is dead when its verification stays unanswered so long; while data arrives on it, longer, and
  * until that has stopped for a while.
@@ -48,7 +48,7 @@ const BUSY_FOR_MS = 1_000;
  * A verification unanswered for three round trips, within these bounds, lets another confirmed
  * path take over.
  */
-const PATH_SUSPECT_MIN_MS = 150;
+const PATH_SUSPECT_MIN_MS = 60;
 const PATH_SUSPECT_MAX_MS = 700;
 /** A relay takes over from a suspect path later: a new mapping is found sooner than that. */
 const PATH_SUSPECT_RELAY_MS = 1_000;
@@ -58,12 +58,12 @@ const DOUBT_GAP_MS = 1_000;
  * Data sent for so long without any back, and without a pong, is reason to verify the path. So is
  * data that came steadily and has stopped for so long: who only answers has nothing to send then.
  */
-export const SILENCE_MS = 300;
+export const SILENCE_MS = 200;
 export const KEEPALIVE_MS = 25_000;
 /** Looks in a row at which data had arrived, to be called steady. */
 const STEADY_LOOKS = 3;
 /** Looks are in a row even where a busy machine is late with one. */
-const LOOK_GAP_MS = 2 * SILENCE_MS;
+const LOOK_GAP_MS = 3 * SILENCE_MS;
 /** How long an answered ping counts as proof that a candidate works. */
 export const CONFIRMED_FOR_MS = 10_000;
 /** A path that came from pings alone is forgotten when silent for so long. */
@@ -77,6 +77,8 @@ const INVITE_GAP_MS = 1_000;
  * one family, and to remake one cuts off what has begun to use it.
  */
 export const IPV6_HEAD_START_MS = 50;
+/** Of a path of an earlier run, until its first answer. */
+const ADOPTED_RTT_MS = 250;
 /** A link that could not be set is tried again after this. */
 const LINK_RETRY_MS = 5_000;
 /** A first search without answer for this long asks for a relay; one for a path that died, at once. */
@@ -114,10 +116,15 @@ interface Verification {
   readonly isDoubted: boolean;
 }
 
+/** When the last pong came to a path of an earlier run that has had none yet. */
+const UNANSWERED = -Infinity;
+
 export interface Path {
   readonly endpoint: PathAddress;
   readonly pongMs: number;
   readonly rttMs: number;
+  /** The least of late, for a busy process makes it longer: each pong at most doubles it. */
+  readonly leastRttMs: number;
   /** Verification under way: when it began and how many pings it sent. */
   readonly verify?: Verification;
   /** Nothing answers on it any more; the link still points there until a better one is found. */
@@ -163,6 +170,8 @@ export interface Peer {
   readonly receivedLooks: number;
   /** Between the last two of them. */
   readonly receivedGapMs: number;
+  /** The `receivedMs` after which a silence was last looked into. */
+  readonly silentSinceMs: number;
   /** When the path last became a direct one. */
   readonly directSinceMs: number;
 }
@@ -211,23 +220,48 @@ export type PeerEffect =
   /** Unlisted and silent: drop the peer and its link. */
   | { kind: "forget" };
 
-export function newPeer(options: { controlling: boolean; nowMs: number }): Peer {
-  return {
-    controlling: options.controlling,
+export interface NewPeerOptions {
+  controlling: boolean;
+  nowMs: number;
+  /** Where the peer's link of an earlier run goes: data may still flow there. */
+  adopted?: PathAddress;
+}
+
+export function newPeer({ controlling, nowMs, adopted }: NewPeerOptions): Peer {
+  const peer: Peer = {
+    controlling,
     state: "unknown",
     listed: true,
     candidates: new Map(),
     link: { kind: "none" },
-    relay: { kind: "none", askMs: options.nowMs + RELAY_AFTER_MS },
-    nextBurstMs: options.nowMs + FIRST_INVITE_MS,
+    relay: { kind: "none", askMs: nowMs + RELAY_AFTER_MS },
+    nextBurstMs: nowMs + FIRST_INVITE_MS,
     rounds: 0,
     invitedMs: -Infinity,
     doubtedMs: -Infinity,
-    punchingSinceMs: options.nowMs,
+    punchingSinceMs: nowMs,
     receivedMs: -Infinity,
     receivedLooks: 0,
     receivedGapMs: 0,
-    directSinceMs: options.nowMs,
+    silentSinceMs: -Infinity,
+    directSinceMs: nowMs,
+  };
+  return adopted ? adopt(peer, adopted, nowMs) : peer;
+}
+
+/** The path is kept for as long as any that has stopped answering would be. */
+function adopt(peer: Peer, endpoint: PathAddress, nowMs: number): Peer {
+  const candidate: Candidate = { endpoint, source: "reflexive", burstMs: nowMs, sent: 0 };
+  return {
+    ...peer,
+    candidates: new Map([[formatPath(endpoint), candidate]]),
+    path: {
+      endpoint,
+      pongMs: UNANSWERED,
+      rttMs: ADOPTED_RTT_MS,
+      leastRttMs: ADOPTED_RTT_MS,
+      dead: false,
+    },
   };
 }
 
@@ -303,9 +337,15 @@ function waitsForIpv6(peer: Peer, path: Path): boolean {
   );
 }
 
+/** A ping that was sent after `sinceMs`. */
+function hasAnswered({ pongMs, rttMs }: Candidate, sinceMs: number): boolean {
+  return pongMs !== undefined && pongMs - rttMs! >= sinceMs;
+}
+
 /** When data that came steadily has stopped. */
-function nextSilenceMs({ receivedMs, receivedLooks, receivedGapMs }: Peer): number {
-  if (receivedLooks < STEADY_LOOKS) return Infinity;
+function nextSilenceMs(peer: Peer): number {
+  const { receivedMs, receivedLooks, receivedGapMs, silentSinceMs } = peer;
+  if (receivedLooks < STEADY_LOOKS || silentSinceMs === receivedMs) return Infinity;
   return receivedMs + Math.max(SILENCE_MS, 1.5 * receivedGapMs);
 }
 
@@ -369,7 +409,7 @@ class Transition {
     this.#pruneReflexive();
     this.#roundIfDue();
     if (nextSilenceMs(this.peer) <= this.#nowMs) {
-      this.#set({ receivedLooks: 0 });
+      this.#set({ silentSinceMs: this.peer.receivedMs });
       this.#verifyPath();
     }
     this.#verifyIfDue();
@@ -548,7 +588,8 @@ class Transition {
     const known = this.#candidates.get(formatPath(from));
     if (known) this.#update({ ...known, pongMs: this.#nowMs, rttMs });
     if (this.#isPath(from)) {
-      this.#set({ path: { endpoint: from, pongMs: this.#nowMs, rttMs, dead: false } });
+      const leastRttMs = Math.min(rttMs, 2 * this.peer.path!.leastRttMs);
+      this.#set({ path: { endpoint: from, pongMs: this.#nowMs, rttMs, leastRttMs, dead: false } });
       this.#linkedOrNot();
     } else if (known) {
       this.#considerPath({ ...known, pongMs: this.#nowMs, rttMs });
@@ -576,11 +617,11 @@ class Transition {
     return rank(this.peer, endpoint) > rank(this.peer, path.endpoint);
   }
 
-  #isSuspect({ verify, rttMs }: Path): boolean {
+  #isSuspect({ verify, leastRttMs }: Path): boolean {
     const limitMs = Math.max(
       PATH_SUSPECT_MIN_MS,
-      Math.min(3 * rttMs, PATH_SUSPECT_MAX_MS),
-      1.5 * rttMs,
+      Math.min(3 * leastRttMs, PATH_SUSPECT_MAX_MS),
+      1.5 * leastRttMs,
     );
     return verify !== undefined && this.#nowMs - verify.sinceMs >= limitMs;
   }
@@ -592,8 +633,10 @@ class Transition {
     return rank(this.peer, by) > 0 || sinceMs >= PATH_SUSPECT_RELAY_MS;
   }
 
-  #choosePath({ endpoint, pongMs, rttMs }: Candidate): void {
-    this.#set({ path: { endpoint, pongMs: pongMs!, rttMs: rttMs!, dead: false }, rounds: 0 });
+  #choosePath(candidate: Candidate): void {
+    const { endpoint } = candidate;
+    const [pongMs, rttMs] = [candidate.pongMs!, candidate.rttMs!];
+    this.#set({ path: { endpoint, pongMs, rttMs, leastRttMs: rttMs, dead: false }, rounds: 0 });
     if (this.peer.controlling) {
       this.effects.push({ kind: "send-ping", to: endpoint, nominating: true });
     }
@@ -635,22 +678,30 @@ class Transition {
       nominating: this.peer.controlling,
     });
     if (!isDoubted) return;
-    if (!verify.isDoubted) this.#doubtPath();
-    this.#takeOver(path);
+    if (!verify.isDoubted) this.#doubtPath(path.endpoint, verify);
+    this.#takeOver(path, verify);
   }
 
-  /** Either side's NAT may have mapped it anew: each asks how it is seen now, and tells the other. */
-  #doubtPath(): void {
-    this.effects.push({ kind: "path-doubted", endpoint: this.peer.path!.endpoint });
+  /**
+   * Either side's NAT may have mapped it anew: each asks how it is seen now, and tells the other. The
+   * peer may also answer elsewhere.
+   */
+  #doubtPath(endpoint: PathAddress, { sinceMs }: Verification): void {
+    this.effects.push({ kind: "path-doubted", endpoint });
     if (!this.peer.listed || this.#nowMs - this.peer.doubtedMs < DOUBT_GAP_MS) return;
     this.#set({ doubtedMs: this.#nowMs });
     this.effects.push({ kind: "send-call-me-maybe" });
+    for (const candidate of this.#candidates.values()) {
+      if (this.#isPath(candidate.endpoint) || hasAnswered(candidate, sinceMs)) continue;
+      this.#startBurst(candidate);
+    }
   }
 
-  /** Another path that works right now takes over from a suspect one. */
-  #takeOver(path: Path): void {
+  /** Another path that has answered since then takes over from a suspect one. */
+  #takeOver(path: Path, { sinceMs }: Verification): void {
     const others = [...this.#candidates.values()]
-      .filter((c) => !this.#isPath(c.endpoint) && this.#isConfirmed(c) && c.heardMs !== undefined)
+      .filter((c) => !this.#isPath(c.endpoint) && c.heardMs !== undefined)
+      .filter((c) => hasAnswered(c, sinceMs))
       .filter(({ endpoint }) => this.#canBeReplaced(path, endpoint))
       .sort((a, b) => b.heardMs! - a.heardMs!);
     if (!others[0]) return;
@@ -723,7 +774,7 @@ class Transition {
   /** `direct` and `relay` mean that data can flow: the path answers and the link points there. */
   #linkedOrNot(): void {
     const { path, link } = this.peer;
-    if (!path || path.dead || link.kind !== "set") return;
+    if (!path || path.dead || path.pongMs === UNANSWERED || link.kind !== "set") return;
     if (!equalPaths(link.endpoint, path.endpoint)) return;
     this.#changeState(rank(this.peer, path.endpoint) === 0 ? "relay" : "direct");
   }

@@ -37,7 +37,7 @@ import { SeenIds } from "./seen_ids.ts";
 const NOMINATING_PADDING = 4;
 const TX_ID_LENGTH = 12;
 /** Between looks at the links' counters: while data flows, and while none does. */
-const BUSY_INTERVAL_MS = 150;
+const BUSY_INTERVAL_MS = 100;
 const IDLE_INTERVAL_MS = 500;
 /** Past one or two NATs of our own, and hardly ever as far as a NAT of the peer's. */
 const OPENER_TTLS = [2, 3, 4] as const;
@@ -156,10 +156,11 @@ export class Peers {
       return undefined;
     }
     const controlling = identity.nodeKey < record.nodeKey;
+    const adopted = this.#adoptedPath(record);
     const entry: Entry = {
       guessed: this.#guessed(() => entry),
       record,
-      peer: newPeer({ controlling, nowMs }),
+      peer: newPeer({ controlling, nowMs, ...(adopted ? { adopted } : {}) }),
       boxKey,
       keys: this.#options.greKeys ? this.#deriveKeys(boxKey, record.discoKey) : undefined,
       seenPings: new SeenIds(),
@@ -168,13 +169,21 @@ export class Peers {
     };
     this.#byNode.set(record.nodeKey, entry);
     this.#byDisco.set(record.discoKey, entry);
-    const adopted = this.#options.plane.adoptedPort(record.nodeKey);
-    if (adopted) {
-      const measure = () => Promise.resolve(undefined);
-      this.#options.guesser.adopt(record.nodeKey, Object.assign(adopted, { measure }));
-    }
     this.#options.metrics.peerAdded(entry.peer.state);
     return entry;
+  }
+
+  /** Where the peer's link of an earlier run goes, unless that is a relay: it is asked for anew. */
+  #adoptedPath({ nodeKey, endpoints }: PeerRecord): PathAddress | undefined {
+    const adopted = this.#options.plane.adopted(nodeKey);
+    if (!adopted) return undefined;
+    const { remote, extraPort } = adopted;
+    if (extraPort) {
+      const measure = () => Promise.resolve(undefined);
+      this.#options.guesser.adopt(nodeKey, Object.assign(extraPort, { measure }));
+    }
+    if (!endpoints.some(({ endpoint }) => endpoint.ip === remote.ip)) return undefined;
+    return { ...remote, ...(extraPort ? { localPort: extraPort.port } : {}) };
   }
 
   /** The peer as one whose NAT's ports may have to be guessed. */

@@ -19,6 +19,7 @@ import {
   SystemError,
   type Tunnel,
 } from "../netlink.ts";
+import { isFouPortOfOthers, usesFouPort } from "../tunnel/mod.ts";
 import {
   countersOf,
   freeName,
@@ -27,9 +28,11 @@ import {
   missing,
   ownerAlias,
   ownerOf,
+  remoteTaken,
   setPointToPoint,
 } from "./links.ts";
 import type {
+  AdoptedPath,
   DataPlane,
   DataPlaneOptions,
   ExtraPort,
@@ -108,7 +111,16 @@ export class FouPlane implements DataPlane {
     return this.#extra.open();
   }
 
-  adoptedPort(peer: NodeKey): ExtraPort | undefined {
+  adopted(peer: NodeKey): AdoptedPath | undefined {
+    const { remote, encap } = this.#link(peer)?.tunnel ?? {};
+    if (!remote || !encap) return undefined;
+    const path = { remote: { ip: remote, port: encap.dport } };
+    if (encap.sport === this.#options.port) return path;
+    const extraPort = this.#extraPort(peer);
+    return extraPort?.port === encap.sport ? { ...path, extraPort } : undefined;
+  }
+
+  #extraPort(peer: NodeKey): ExtraPort | undefined {
     const port = this.#dataPorts.get(peer);
     return port === undefined ? undefined : this.#extra.get(port);
   }
@@ -117,7 +129,7 @@ export class FouPlane implements DataPlane {
     const mtu = linkMtu(this.#rtnl, link);
     const known = this.#link(link.peer);
     if (link.localPort !== undefined) this.#carryData(link, link.localPort, known);
-    const ifindex = known ? this.#change(known, link, mtu) : this.#create(link, mtu);
+    const ifindex = this.#createOrChange(known, link, mtu);
     try {
       setPointToPoint(this.#rtnl, ifindex, link.localIp, link.peerIp);
     } catch (error) {
@@ -183,7 +195,7 @@ export class FouPlane implements DataPlane {
     const link = this.#link(peer);
     this.#links.delete(peer);
     if (link) this.#rtnl.deleteLink(link.ifindex);
-    this.adoptedPort(peer)?.[Symbol.dispose]();
+    this.#extraPort(peer)?.[Symbol.dispose]();
     this.#dataPorts.delete(peer);
   }
 
@@ -211,6 +223,15 @@ export class FouPlane implements DataPlane {
   #link(peer: NodeKey): Link | undefined {
     const ifindex = this.#links.get(peer);
     return ifindex === undefined ? undefined : this.#rtnl.link(ifindex);
+  }
+
+  #createOrChange(known: Link | undefined, link: PeerLink, mtu: number): number {
+    try {
+      return known ? this.#change(known, link, mtu) : this.#create(link, mtu);
+    } catch (error) {
+      if (!link.keys && hasCode(error, "EEXIST")) throw remoteTaken(link.remote.ip, error);
+      throw error;
+    }
   }
 
   #create(link: PeerLink, mtu: number, name = this.#freeName()): number {
@@ -282,8 +303,9 @@ class OuterPort implements Disposable {
     using stack = new DisposableStack();
     const { port, onDatagram } = options;
     tryGreOverFou(rtnl, family, options);
-    openPort(fou, port, family);
-    stack.defer(() => fou.delete({ port, family }));
+    if (openPort(fou, port, family) || !isFouPortOfOthers(rtnl.links(), port, family)) {
+      stack.defer(() => closeUnlessUsed(rtnl, fou, port, family));
+    }
     const socket = stack.use(RawUdpSocket.open(port, poller, onDatagram, { family }));
     return new OuterPort(family, socket, stack.move());
   }
@@ -362,14 +384,28 @@ function tryGreOverFou(
   }
 }
 
-/** Opens the kernel's receive port, or takes over the one that an earlier run left behind. */
-function openPort(fou: Fou, port: number, family: Family): void {
+/** Tunnels that others made beside ours may use the port by now. */
+function closeUnlessUsed(rtnl: RtNetlink, fou: Fou, port: number, family: Family): void {
+  if (rtnl.links().some((link) => usesFouPort(link, port, family))) return;
+  try {
+    fou.delete({ port, family });
+  } catch (error) {
+    if (!hasCode(error, "ENOENT")) throw error; // somebody has closed it
+  }
+}
+
+/**
+ * Opens the kernel's receive port; false when it is open already: an earlier run left it, or a
+ * tunnel beside ours uses it.
+ */
+function openPort(fou: Fou, port: number, family: Family): boolean {
   try {
     fou.add({ port, ipproto: IPPROTO_GRE, type: "direct", family });
+    return true;
   } catch (error) {
     if (!hasCode(error, "EADDRINUSE")) throw error;
     const left = fou.ports().find((p) => p.port === port && p.family === family);
-    if (left?.ipproto === IPPROTO_GRE && left.type === "direct") return;
+    if (left?.ipproto === IPPROTO_GRE && left.type === "direct") return false;
     throw new GretunError(
       `cannot open UDP port ${port}: ${left ? "another FOU port" : "another program"} has it`,
       `Choose another one with --fou-port, or look with: ss -ulpn 'sport = :${port}'`,

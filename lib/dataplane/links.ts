@@ -105,6 +105,15 @@ export function linkMtu(rtnl: RtNetlink, { remote: { ip }, keys }: PeerLink): nu
   return Math.max(MIN_MTU, outer - overhead);
 }
 
+/** Two links to one address, without keys: what arrives could be of either. */
+export function remoteTaken(ip: Ip, cause?: unknown): GretunError {
+  return new GretunError(
+    `another tunnel goes to ${ip}, and without GRE keys nothing tells their packets apart`,
+    "Start gretun up without --gre-key off, on every node",
+    { cause },
+  );
+}
+
 /** Makes `local peer/32` the link's only IPv4 address; the kernel adds the route to the peer. */
 export function setPointToPoint(rtnl: RtNetlink, ifindex: number, local: Ip, peer: Ip): void {
   let present = false;

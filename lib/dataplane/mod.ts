@@ -6,6 +6,7 @@ import { FouPlane, NoKernelPlaneError } from "./fou.ts";
 import type { DataPlane, DataPlaneKind, DataPlaneOptions } from "./plane.ts";
 import { TunPlane } from "./tun.ts";
 
+export { daemonLock } from "../tunnel/mod.ts";
 export { decodeGre, encodeGre } from "./gre.ts";
 export { freeName, hasSafeChecksums, isOverlayLink } from "./links.ts";
 export * from "./plane.ts";

@@ -44,6 +44,12 @@ export interface ExtraPort extends Disposable {
   readonly send: SendDatagram;
 }
 
+export interface AdoptedPath {
+  remote: Endpoint;
+  /** Absent: the main one. */
+  extraPort?: ExtraPort;
+}
+
 export interface DataPlane extends AsyncDisposable {
   readonly kind: DataPlaneKind;
   /** Of outer packets: IPv4, and IPv6 where the kernel has it. */
@@ -55,8 +61,8 @@ export interface DataPlane extends AsyncDisposable {
   readonly send: SendDatagram;
   /** Opens a free port, for signalling until a link uses it too. Throws `SystemError`. */
   openPort(): ExtraPort;
-  /** The extra port that the peer's link of an earlier run uses: its path may still work. */
-  adoptedPort(peer: NodeKey): ExtraPort | undefined;
+  /** What the peer's link of an earlier run uses: its path may still work. */
+  adopted(peer: NodeKey): AdoptedPath | undefined;
   /**
    * Makes the peer's link, or changes it in place; throws `GretunError`, then nothing changed. Where
    * a remote of the other family needs another kind of link, the old one is removed first, and the

@@ -6,7 +6,6 @@ import { type Endpoint, type Family, familyOf, parseIp } from "../addr.ts";
 import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import {
-  loadModule,
   type Poller,
   RawUdpSender,
   readKernelFile,
@@ -16,7 +15,15 @@ import {
   TunDevice,
 } from "../netlink.ts";
 import { decodeGre, encodeGre } from "./gre.ts";
-import { countersOf, freeName, linkMtu, missing, ownerAlias, setPointToPoint } from "./links.ts";
+import {
+  countersOf,
+  freeName,
+  linkMtu,
+  missing,
+  ownerAlias,
+  remoteTaken,
+  setPointToPoint,
+} from "./links.ts";
 import type {
   DataPlane,
   DataPlaneOptions,
@@ -116,11 +123,13 @@ export class TunPlane implements DataPlane {
   }
 
   /** Nothing is left of an earlier run. */
-  adoptedPort(): undefined {}
+  adopted(): undefined {}
 
   setLink(link: PeerLink): LinkState {
     const mtu = linkMtu(this.#rtnl, link);
     const known = this.#present(link.peer);
+    const other = this.#receivers.get(receiverKey(link));
+    if (other && other !== known) throw remoteTaken(link.remote.ip);
     const tun = known ?? this.#create(link);
     try {
       this.#rtnl.changeLink(tun.ifindex, { mtu, up: true });
@@ -238,7 +247,6 @@ function ensureTun(): void {
     tryTun();
   } catch (error) {
     if (!(error instanceof SystemError)) throw error;
-    if (["ENOENT", "ENODEV"].includes(error.code) && loadModule("tun")) return tryTun();
     throw new GretunError(
       `no user-space tunnels here: ${errorText(error)}`,
       "Run: modprobe tun; or give the container the device /dev/net/tun",
