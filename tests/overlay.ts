@@ -132,10 +132,15 @@ export class Overlay implements AsyncDisposable {
 
   /**
    * Relays of a role of their own on public hosts; the coordinator is started anew to take them, and to
-   * have none itself. By their addresses.
+   * have none itself. Gives their processes, by their addresses, in that order.
    */
-  async startRelays(...names: string[]): Promise<Map<string, Deno.ChildProcess>> {
-    const relays = names.map((name) => new RelayOnly(this, this.lab.publicHost(name)));
+  async startRelays(
+    ...places: (string | { name: string; delayMs: number })[]
+  ): Promise<Map<string, Deno.ChildProcess>> {
+    const relays = places.map((place) => {
+      const { name, ...line } = typeof place === "string" ? { name: place } : place;
+      return new RelayOnly(this, this.lab.publicHost(name, line));
+    });
     this.#drained.push(...relays.map(({ drained }) => drained));
     const keys = await Promise.all(relays.map((relay) => relay.key()));
     await this.killCoordinator();

@@ -6,7 +6,7 @@ import { Overlay, type OverlayNode, until } from "./overlay.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
 
-async function relayed(node: OverlayNode, kind: "relay-udp" | "relay-tcp"): Promise<void> {
+export async function relayed(node: OverlayNode, kind: "relay-udp" | "relay-tcp"): Promise<void> {
   await until(`${node.host.name} to be relayed`, async () => {
     const peer = (await node.report().catch(() => undefined))?.peers[0];
     return peer?.state === "relay" && peer.path === kind;

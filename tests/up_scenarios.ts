@@ -68,9 +68,18 @@ export function testOverlays(plane: "fou" | "tun"): void {
 
   Deno.test(`${plane}: without GRE keys four more bytes fit`, async () => {
     await using overlay = await Overlay.start();
-    const [alice, bob] = await twoNodes(overlay, planes, ["--gre-key", "off"]);
+    const args = ["--data-plane", plane, "--gre-key", "off"];
+    const natB = overlay.lab.nat("nat-b");
+    const alice = overlay.node("alice", overlay.lab.nat("nat-a"), args);
+    const bob = overlay.node("bob", natB, args);
+    await overlay.allDirect();
     strictEqual((await alice.report()).peers[0]!.mtu, 1468);
     await alice.ping(bob, { sizeBytes: 1468 - 28 });
+    overlay.node("carol", natB, args);
+    const isRefused = async () =>
+      alice.log.includes(`error="another tunnel goes to ${natB.ip}, and without GRE keys`);
+    await until("carol's tunnel to be refused", isRefused, () => alice.log);
+    await alice.ping(bob);
   });
 
   Deno.test(`${plane}: a daemon that was killed is back with the same address`, async () => {

@@ -1,4 +1,21 @@
 /** `gretun up` through a relay, on the user-space plane. */
-import { testRelays } from "../relay_scenarios.ts";
+import { strictEqual } from "node:assert/strict";
+import { SYMMETRIC } from "../../lib/lab/mod.ts";
+import { Overlay } from "../overlay.ts";
+import { relayed, testRelays } from "../relay_scenarios.ts";
 
 testRelays("tun");
+
+Deno.test("tun: of two relays the nearer one is taken", async () => {
+  await using overlay = await Overlay.start();
+  const relays = await overlay.startRelays({ name: "far", delayMs: 40 }, "near");
+  const [, near] = [...relays.keys()];
+  const args = ["--data-plane", "tun"];
+  const nodes = ["alice", "bob"].map((name) =>
+    overlay.node(name, overlay.lab.nat(`nat-${name}`, SYMMETRIC), args)
+  );
+  for (const node of nodes) {
+    await relayed(node, "relay-udp");
+    strictEqual((await node.report()).peers[0]!.endpoint!.split(":")[0], near, node.log);
+  }
+});

@@ -1,5 +1,5 @@
 /** What lasts too long to be tried on every kernel. */
-import { ok, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { GRETUN, Overlay, until } from "../../overlay.ts";
 import { testOverlays, twoNodes } from "../../up_scenarios.ts";
 
@@ -19,6 +19,35 @@ Deno.test("fou: links of peers that are gone are removed at the next start", asy
   alice.start();
   const onlyEth0 = async () => (await alice.linkNames()).join() === "eth0";
   await until("bob's link to go", onlyEth0, () => alice.log);
+});
+
+Deno.test("fou: tunnels of gretun create share the FOU port, whoever ends first", async () => {
+  await using overlay = await Overlay.start();
+  const [alice, bob] = await twoNodes(overlay, ["fou", "fou"]);
+  const { host } = alice;
+  const port = async () =>
+    /^port 7777 ipproto 47$/m.test((await host.run("ip", ["fou", "show"])).stdout);
+  const gretun = async (...args: string[]) => {
+    const { code, stderr } = await host.run(GRETUN, args);
+    strictEqual(code, 0, stderr);
+  };
+  const ends = ["--local", host.ip, "--remote", "203.0.113.99"];
+  const create = () =>
+    gretun("create", "--name", "t0", ...ends, "--encap", "fou", "--encap-dport", "7777");
+  await create();
+  await gretun("delete", "--name", "t0");
+  await alice.ping(bob);
+  await create();
+  strictEqual(await alice.stop("SIGTERM"), 0, alice.log);
+  deepStrictEqual(await alice.linkNames(), ["eth0", "t0"]);
+  strictEqual(await port(), true);
+  alice.start();
+  await alice.directTo(1);
+  await alice.ping(bob);
+  strictEqual(await alice.stop("SIGTERM"), 0, alice.log);
+  strictEqual(await port(), true);
+  await gretun("delete", "--name", "t0");
+  strictEqual(await port(), false);
 });
 
 Deno.test("fou: another program's FOU port is not touched", async () => {

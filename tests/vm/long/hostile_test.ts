@@ -1,0 +1,4 @@
+/** Strangers on the network, on the kernel plane. */
+import { testStrangers } from "../../hostile_scenarios.ts";
+
+testStrangers("fou", 2_000);
