@@ -4,10 +4,15 @@ import type { Clock, Log, LogFields } from "./edges.ts";
 const LEVELS = ["debug", "info", "warn", "error"] as const;
 export type LogLevel = typeof LEVELS[number];
 
-/** Writes lines at or above `level`, each with its line feed. */
-export function textLog(write: (line: string) => void, level: LogLevel, clock: Clock): Log {
+/** Writes lines at or above `level`, which may change, each with its line feed. */
+export function textLog(
+  write: (line: string) => void,
+  level: LogLevel | (() => LogLevel),
+  clock: Clock,
+): Log {
   const logAt = (at: LogLevel) => (message: string, fields: LogFields = {}) => {
-    if (LEVELS.indexOf(at) < LEVELS.indexOf(level)) return;
+    const from = typeof level === "string" ? level : level();
+    if (LEVELS.indexOf(at) < LEVELS.indexOf(from)) return;
     const time = new Date(clock.wallMs()).toISOString();
     const words = Object.entries(fields)
       .filter(([, value]) => value !== undefined)

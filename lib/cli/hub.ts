@@ -1,8 +1,9 @@
 /** `gretun hub`: the server of tunnels without a coordinator; its status; keys. */
 import { type Endpoint, parseEndpoint } from "../addr.ts";
 import { fromHex, toBase64 } from "../bytes.ts";
-import { systemClock, systemRandom } from "../edges.ts";
+import { type Log, systemClock, systemRandom } from "../edges.ts";
 import { UsageError } from "../errors.ts";
+import type * as Hub from "../hub/mod.ts";
 import { textLog } from "../log.ts";
 import { type Command, type CommandIo, EXIT_OK } from "./command.ts";
 import { flagsHelp, parseFlags } from "./flags.ts";
@@ -14,6 +15,7 @@ import {
   parseBind,
   parseIpFlag,
   parseKey,
+  programOf,
   readSecret,
   readSettings,
   requireCapabilities,
@@ -102,7 +104,7 @@ export const command: Command = {
        gretun hub keygen [flags]
 
 The program is run for each client, with TUN_DEV_NAME and TUN_CLIENT_ID. SIGHUP reads the
-clients' directory again, which is watched anyway.
+clients' directory again, which is watched anyway, and the configuration file; nobody is disconnected.
 
 ${flagsHelp(FLAGS)}
 
@@ -123,24 +125,69 @@ function run(args: string[], io: CommandIo): Promise<number> {
 
 async function serve(args: string[], io: CommandIo): Promise<number> {
   const hub = await import("../hub/mod.ts");
-  const settings = readSettings("hub", args, FLAGS, hub.HUB_ALIASES);
-  const { flags } = settings;
-  const metricsListen = flags["metrics-addr"]
-    ? parseListen("metrics-addr", flags["metrics-addr"])
-    : undefined;
-  const options = { ...hubOptions(settings, hub.parseJtunnelId), metrics: new hub.HubMetrics() };
+  const metrics = new hub.HubMetrics();
+  const { options, ...first } = readHub(args, hub, metrics);
+  let { flags } = first;
   if (flags["check-config"]) {
     io.stdout("The configuration is right.\n");
+    for (const problem of hub.readDirectory(options.clientsDir).problems) {
+      io.stdout(`Not authorised: ${problem}\n`);
+    }
     return EXIT_OK;
   }
   requireCapabilities("hub");
-  const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
-  await using _metrics = metricsListen
-    ? await serveMetrics(metricsListen, options.metrics, log)
-    : undefined;
-  await hub.runHub(options, { clock: systemClock, random: systemRandom, log }, io.signal);
+  const log = textLog(io.stderr, () => flags.verbose ? "debug" : "info", systemClock);
+  await using server = new MetricsServer(metrics, log);
+  await server.listenAt(flags["metrics-addr"]);
+  const reread = async (running: Hub.HubOptions) => {
+    const next = readHub(args, hub, metrics);
+    const changed = [
+      ...hub.liveChanges(running, next.options),
+      ...(["metrics-addr", "verbose"] as const).filter((name) => next.flags[name] !== flags[name]),
+    ];
+    flags = next.flags;
+    await server.listenAt(flags["metrics-addr"]);
+    return { options: next.options, changed };
+  };
+  await hub.runHub(options, { clock: systemClock, random: systemRandom, log, reread }, io.signal);
   log.info("stopped");
   return EXIT_OK;
+}
+
+/** From the command line and the configuration file as it is now. */
+function readHub(args: string[], hub: typeof Hub, metrics: Hub.HubMetrics) {
+  const settings = readSettings("hub", args, FLAGS, hub.HUB_ALIASES);
+  const { flags } = settings;
+  if (flags["metrics-addr"]) parseListen("metrics-addr", flags["metrics-addr"]);
+  return { flags, options: { ...hubOptions(settings, hub.parseJtunnelId), metrics } };
+}
+
+/** Metrics over HTTP, at an address that may change. */
+class MetricsServer implements AsyncDisposable {
+  readonly #metrics: Hub.HubMetrics;
+  readonly #log: Log;
+  #address: string | undefined;
+  #server: AsyncDisposable | undefined;
+
+  constructor(metrics: Hub.HubMetrics, log: Log) {
+    this.#metrics = metrics;
+    this.#log = log;
+  }
+
+  /** None for undefined. */
+  async listenAt(address: string | undefined): Promise<void> {
+    if (address === this.#address) return;
+    await this[Symbol.asyncDispose]();
+    this.#address = address;
+    if (address === undefined) return;
+    const listen = parseListen("metrics-addr", address);
+    this.#server = await serveMetrics(listen, this.#metrics, this.#log);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server?.[Symbol.asyncDispose]();
+    this.#server = undefined;
+  }
 }
 
 function hubOptions(
@@ -190,7 +237,8 @@ function hubOptions(
     ...(id ? { serverId: fromHex(id) } : {}),
     replyOnAuthOk: flags["reply-on-auth-ok"],
     maxTimeDiscrepancyS: Math.round(flags["max-time-discrepancy"] / 1000),
-    program: rest,
+    program: programOf(flags.program, rest),
+    programMustSucceed: flags["program-must-succeed"],
     programGraceMs: flags["program-grace"],
     ...(flags["on-up"] ? { onUp: flags["on-up"] } : {}),
     ...(flags["on-down"] ? { onDown: flags["on-down"] } : {}),

@@ -94,6 +94,15 @@ export const COMMON_FLAGS = {
     placeholder: "FILE",
     help: "secret shared besides keys; or GRETUN_SECRET",
   },
+  program: {
+    type: "string",
+    placeholder: "'PROGRAM ARGS'",
+    help: "run for each link, split at blanks; for configuration files: else it stands after --",
+  },
+  "program-must-succeed": {
+    type: "boolean",
+    help: "a link whose program fails goes (default: it stays)",
+  },
   "program-grace": {
     type: "duration",
     default: 5000,
@@ -227,6 +236,11 @@ function readConfig(path: string, specs: FlagSpecs, aliases: Record<string, Alia
   }
   problems.sort((a, b) => a.line - b.line);
   return { fromFile, secrets, problems };
+}
+
+/** Program and arguments: what stands after the flags wins. */
+export function programOf(flag: string | undefined, rest: string[]): string[] {
+  return rest.length > 0 ? rest : (flag ?? "").split(/\s+/).filter((word) => word !== "");
 }
 
 /** From the file's own key, the file that a flag names, or the environment, in this order of power. */

@@ -15,6 +15,7 @@ import {
   parseBind,
   parseIpFlag,
   parseKey,
+  programOf,
   readSecret,
   readSettings,
   requireCapabilities,
@@ -43,6 +44,11 @@ const FLAGS = {
     default: "spoke%d",
     placeholder: "PATTERN",
     help: "interface name, %d counts",
+  },
+  "hub-id": {
+    type: "list",
+    placeholder: "HEX",
+    help: "jtunnel: packets of other servers are dropped; repeatable (default any)",
   },
   "hub-address": { type: "string", placeholder: "IP", help: "the hub's address in the tunnel" },
   route: { type: "list", placeholder: "CIDR", help: "networks behind the hub; repeatable" },
@@ -144,13 +150,7 @@ function spokeOptions(settings: Settings<typeof FLAGS>, hub: typeof Hub) {
   if (protocol === "jtunnel" && !flags.id) {
     throw new UsageError("--id is missing", "Give this client's identifier, 16 hex digits");
   }
-  const id = flags.id ? hub.parseJtunnelId(flags.id) : undefined;
-  if (flags.id && !id) {
-    throw new UsageError(
-      `--id ${JSON.stringify(flags.id)} is no identifier`,
-      "Give 16 hex digits, not all zero",
-    );
-  }
+  const id = flags.id ? jtunnelId("id", flags.id, hub) : undefined;
   return {
     protocol,
     dataPlane: flags["data-plane"],
@@ -171,9 +171,11 @@ function spokeOptions(settings: Settings<typeof FLAGS>, hub: typeof Hub) {
       : { kind: "address" as const },
     ipipou: ipipouScheme({ seed, token, secret }, hub),
     ...(id ? { clientId: fromHex(id) } : {}),
+    serverIds: flags["hub-id"].map((text) => jtunnelId("hub-id", text, hub)),
     keepaliveMs: flags.keepalive ?? (isIpipou ? 0 : 25_000),
     encrypt: flags.encrypt === "on",
-    program: place.program,
+    program: programOf(flags.program, place.program),
+    programMustSucceed: flags["program-must-succeed"],
     programGraceMs: flags["program-grace"],
     ...(flags["on-up"] ? { onUp: flags["on-up"] } : {}),
     ...(flags["on-down"] ? { onDown: flags["on-down"] } : {}),
@@ -256,6 +258,15 @@ function ipipouScheme({ seed, token, secret }: Secrets, hub: typeof Hub): Hub.Ip
   if (token) return { kind: "token", token };
   if (seed) return { kind: "key", seed, secret: secret ?? hub.IPIPOU_DEFAULT_SECRET };
   return { kind: "none" };
+}
+
+function jtunnelId(flag: string, text: string, hub: typeof Hub): string {
+  const id = hub.parseJtunnelId(text);
+  if (id) return id;
+  throw new UsageError(
+    `--${flag} ${JSON.stringify(text)} is no identifier`,
+    "Give 16 hex digits, not all zero",
+  );
 }
 
 function parseRoute(text: string, hub: typeof Hub): Cidr {

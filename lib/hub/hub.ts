@@ -26,16 +26,20 @@ import { JtunnelHub } from "./hub_jtunnel.ts";
 import {
   type HubClientEffect,
   type HubClientEvent,
+  type HubClientLimits,
   newHubClient,
   nextHubClientTickMs,
   stepHubClient,
 } from "./hub_policy.ts";
 import type { PlaneOptions } from "./plane.ts";
-import { Programs } from "./program.ts";
+import { type ProgramOptions, Programs } from "./program.ts";
+import { equalValues } from "./reload.ts";
 
 const RELOAD_GAP_MS = 1_000;
 const LINK_CHANGE_SETTLE_MS = 200;
 const ROAM_LOG_GAP_MS = 1_000;
+/** After its program failed a client is let in again. */
+const PROGRAM_RETRY_MS = 10_000;
 /** Signs of life are noted no more often. */
 const HEARD_GAP_MS = 500;
 
@@ -52,7 +56,7 @@ export async function runHub(
   await hub.start();
   stack.use(LinkMonitor.open(poller, () => hub.linksChanged()));
   stack.use(watchDirectory(options.clientsDir, () => hub.reload()));
-  stack.use(onSignal("SIGHUP", () => hub.reload()));
+  stack.use(onSignal("SIGHUP", () => hub.reread()));
   stack.use(
     await serveControl({ stateDir: options.stateDir, role: "hub", port: options.port }, {
       report: () => hub.report(),
@@ -76,7 +80,7 @@ function lockPort(port: number): Disposable {
 }
 
 class Hub implements HubCore, AsyncDisposable {
-  readonly options: HubOptions;
+  options: HubOptions;
   readonly edges: HubEdges;
   readonly entries = new Map<string, HubEntry>();
   readonly #protocol: HubProtocol;
@@ -87,19 +91,13 @@ class Hub implements HubCore, AsyncDisposable {
   #reloadTimer: number | undefined;
   #reloadedMs = -Infinity;
   #settleTimer: number | undefined;
+  #rereading = Promise.resolve();
   #closed = false;
 
   constructor(options: HubOptions, edges: HubEdges, poller: Poller) {
     this.options = options;
     this.edges = edges;
-    const { program, programGraceMs, onUp, onDown, stateDir, port } = options;
-    this.#programs = new Programs({
-      argv: program,
-      graceMs: programGraceMs,
-      ...(onUp ? { onUp } : {}),
-      ...(onDown ? { onDown } : {}),
-      ...(program.length > 0 ? { stateFile: `${stateDir}/hub-${port}.programs` } : {}),
-    }, edges);
+    this.#programs = new Programs(this.#programOptions(), edges);
     this.#protocol = this.#openProtocol(poller);
   }
 
@@ -124,6 +122,16 @@ class Hub implements HubCore, AsyncDisposable {
     }
   }
 
+  #programOptions(): ProgramOptions {
+    const { program, programGraceMs, onUp, onDown, stateDir, port } = this.options;
+    return {
+      ...{ argv: program, graceMs: programGraceMs, stateFile: `${stateDir}/hub-${port}.programs` },
+      ...(onUp ? { onUp } : {}),
+      ...(onDown ? { onDown } : {}),
+      onFailed: (name) => this.#programFailed(name),
+    };
+  }
+
   async start(): Promise<void> {
     const { log } = this.edges;
     const { port, clientsDir, stateDir } = this.options;
@@ -143,6 +151,46 @@ class Hub implements HubCore, AsyncDisposable {
     for (const entry of this.entries.values()) if (entry.link) this.#programsDown(entry);
     await this.#programs.close();
     await this.#protocol.plane[Symbol.asyncDispose]();
+  }
+
+  // --- configuration
+
+  /** The clients first: whoever is not there any more has to go, whatever the configuration says. */
+  reread(): void {
+    this.reload();
+    this.#rereading = this.#rereading.then(() => this.#readConfiguration());
+  }
+
+  async #readConfiguration(): Promise<void> {
+    const { log } = this.edges;
+    try {
+      const { options, changed } = await this.edges.reread(this.options);
+      if (this.#closed) return;
+      this.#reconfigure(options);
+      log.info("configuration read again", { changed: changed.join(",") || "nothing" });
+    } catch (error) {
+      log.error("configuration not taken, the old one goes on", {
+        error: errorText(error),
+        ...(error instanceof GretunError ? { hint: error.hint } : {}),
+      });
+    }
+  }
+
+  #reconfigure(next: HubOptions): void {
+    this.options = next;
+    this.#programs.options = this.#programOptions();
+    this.#protocol.reconfigured();
+    for (const entry of this.entries.values()) {
+      // Spokes of our own protocol are told of new times when they authenticate: not before that.
+      if (next.protocol === "gretun" && entry.link) continue;
+      entry.policy = { ...entry.policy, limits: this.#limits(entry.file) };
+      this.#arm(nextHubClientTickMs(entry.policy));
+    }
+  }
+
+  #limits(file: ClientFile): HubClientLimits {
+    const { idleMs, lifetimeMs } = this.options;
+    return { idleMs, lifetimeMs: file.lifetimeMs ?? lifetimeMs };
   }
 
   // --- clients
@@ -173,9 +221,8 @@ class Hub implements HubCore, AsyncDisposable {
     const listed = new Map(clients.map((client) => [client.name, client]));
     for (const [name, entry] of this.entries) {
       const file = listed.get(name);
-      if (file && JSON.stringify(file, plain) === JSON.stringify(entry.file, plain)) {
-        listed.delete(name);
-      } else this.#remove(entry, file ? "changed" : "removed");
+      if (file && equalValues(file, entry.file)) listed.delete(name);
+      else this.#remove(entry, file ? "changed" : "removed");
     }
     for (const file of listed.values()) problems.push(...this.#add(file));
     for (const problem of problems) {
@@ -187,11 +234,10 @@ class Hub implements HubCore, AsyncDisposable {
   }
 
   #add(file: ClientFile): string[] {
-    const { idleMs, lifetimeMs } = this.options;
     const entry: HubEntry = {
       file,
-      policy: newHubClient({ idleMs, lifetimeMs: file.lifetimeMs ?? lifetimeMs }),
-      ...{ notedMs: 0, roamLoggedMs: 0, authentications: 0, roams: 0 },
+      policy: newHubClient(this.#limits(file)),
+      ...{ retryMs: 0, notedMs: 0, roamLoggedMs: 0, authentications: 0, roams: 0 },
     };
     const problem = this.#protocol.admit(entry);
     if (problem) return [`${this.options.clientsDir}/${file.name}: ${problem}`];
@@ -229,9 +275,12 @@ class Hub implements HubCore, AsyncDisposable {
   // --- what protocols tell
 
   authenticated(entry: HubEntry, from: Endpoint): boolean {
+    const nowMs = this.edges.clock.nowMs();
+    if (nowMs < entry.retryMs) return false;
     entry.authentications++;
     this.options.metrics.authenticated();
-    this.#dispatch(entry, { kind: "authenticated", nowMs: this.edges.clock.nowMs(), from });
+    entry.policy = { ...entry.policy, limits: this.#limits(entry.file) };
+    this.#dispatch(entry, { kind: "authenticated", nowMs, from });
     return entry.link !== undefined;
   }
 
@@ -343,6 +392,13 @@ class Hub implements HubCore, AsyncDisposable {
     this.#countClients();
   }
 
+  #programFailed(name: string): void {
+    const entry = this.entries.get(name);
+    if (!entry || this.#closed || !this.options.programMustSucceed) return;
+    entry.retryMs = this.edges.clock.nowMs() + PROGRAM_RETRY_MS;
+    this.#dispatch(entry, { kind: "program-failed" });
+  }
+
   #programsDown(entry: HubEntry): void {
     this.#programs.down(entry.file.name, this.#environment(entry));
   }
@@ -432,9 +488,4 @@ class Hub implements HubCore, AsyncDisposable {
       }),
     };
   }
-}
-
-/** For comparing files: bytes as text. */
-function plain(_key: string, value: unknown): unknown {
-  return value instanceof Uint8Array ? toHex(value) : value;
 }

@@ -36,6 +36,8 @@ export interface HubOptions {
   replyOnAuthOk: boolean;
   maxTimeDiscrepancyS: number;
   program: string[];
+  /** A client whose program fails is disconnected. */
+  programMustSucceed: boolean;
   programGraceMs: number;
   onUp?: string;
   onDown?: string;
@@ -46,6 +48,11 @@ export interface HubEdges {
   clock: Clock;
   random: Random;
   log: Log;
+  /**
+   * The configuration as it is now, and the flags that differ; throws `GretunError` when the
+   * running one has to go on.
+   */
+  reread: (running: HubOptions) => Promise<{ options: HubOptions; changed: string[] }>;
 }
 
 /** One client of the directory, and what it is doing. */
@@ -53,6 +60,8 @@ export interface HubEntry {
   file: ClientFile;
   policy: HubClient;
   link?: { ifname: string; mtu: number; local?: Ip; peer?: Ip };
+  /** Its program failed: not let in before. */
+  retryMs: number;
   notedMs: number;
   roamLoggedMs: number;
   authentications: number;
@@ -73,6 +82,8 @@ export interface HubProtocol {
   disconnected(entry: HubEntry): void;
   /** What a client's link needs besides addresses. */
   linkExtras(entry: HubEntry): Pick<HubLink, "keys">;
+  /** The core has other options. */
+  reconfigured(): void;
 }
 
 /** What a protocol asks of the hub. */

@@ -9,7 +9,7 @@ import { SealedCodec, type SealedSession } from "./codecs.ts";
 import { counterTag, equalTags, publicKeyOf } from "./crypto.ts";
 import { sha256 } from "./digest.ts";
 import { greKeys } from "./gre_keys.ts";
-import type { HubCore, HubEntry, HubProtocol } from "./hub_core.ts";
+import type { HubCore, HubEntry, HubOptions, HubProtocol } from "./hub_core.ts";
 import { RateLimit, SourceLimits } from "./limits.ts";
 import { openPlane } from "./open_plane.ts";
 import type { HubPlane, PlaneOptions } from "./plane.ts";
@@ -48,6 +48,8 @@ interface Session extends SealedSession {
   entry: HubEntry;
   id: Uint8Array;
   keys: SessionKeys;
+  /** What its client was told of. */
+  options: HubOptions;
   controlWindow: ReplayWindow;
 }
 
@@ -167,6 +169,9 @@ export class GretunHub implements HubProtocol {
     return { keys: { ikey: keys.fromClient, okey: keys.fromHub } };
   }
 
+  /** Clients hear of it at their next keepalive. */
+  reconfigured(): void {}
+
   // --- signalling
 
   signal({ bytes, from }: Datagram): void {
@@ -276,7 +281,11 @@ export class GretunHub implements HubProtocol {
       encrypt,
     );
     const { name } = entry.file;
-    const session: Session = { name, entry, id, keys, sealer, controlWindow: new ReplayWindow() };
+    const session: Session = {
+      ...{ name, entry, id, keys, sealer },
+      options: this.#core.options,
+      controlWindow: new ReplayWindow(),
+    };
     this.#sessions.set(sessionText(id), session);
     this.#codec.sessions.set(sessionText(id), session);
     // The client is in the session that we send in, not in those between it and the new one.
@@ -342,5 +351,9 @@ export class GretunHub implements HubProtocol {
     const end = alive.length - TAG_LENGTH;
     alive.set(counterTag(session.keys.controlFromHub, counter, alive.subarray(0, end)), end);
     this.plane.send(alive, from);
+    // There is news: it is told with a new session.
+    if (session.options !== this.#core.options) {
+      this.plane.send(encodeReset({ session: session.id, counter }), from);
+    }
   }
 }

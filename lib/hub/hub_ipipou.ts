@@ -6,7 +6,7 @@ import { type Endpoint, equalEndpoints, formatEndpoint } from "../addr.ts";
 import type { Datagram } from "../edges.ts";
 import type { Poller } from "../netlink.ts";
 import { BareCodec } from "./codecs.ts";
-import type { HubCore, HubEntry, HubProtocol } from "./hub_core.ts";
+import type { HubCore, HubEntry, HubOptions, HubProtocol } from "./hub_core.ts";
 import {
   checkIpipouAuth,
   encodeIpipouReply,
@@ -41,9 +41,8 @@ export class IpipouHub implements HubProtocol {
 
   constructor(core: HubCore, options: PlaneOptions, poller: Poller) {
     this.#core = core;
-    const { maxTimeDiscrepancyS, dataPlane } = core.options;
-    const keepMs = maxTimeDiscrepancyS > 0 ? 2000 * (maxTimeDiscrepancyS + 1) : UNBOUNDED_KEEP_MS;
-    this.#nonces = new NonceStore({ keepMs, capacity: MAX_NONCES });
+    const { dataPlane } = core.options;
+    this.#nonces = new NonceStore({ keepMs: nonceKeepMs(core.options), capacity: MAX_NONCES });
     this.#codec = new BareCodec((name) => this.#heard(name), (reason) => core.refused(reason));
     const { log } = core.edges;
     this.plane = openPlane(dataPlane, "ipip-fou", {
@@ -66,7 +65,6 @@ export class IpipouHub implements HubProtocol {
       ...(remote ? { remoteIp: remote.ip } : {}),
       ...(remote && remote.port !== 0 ? { remotePort: remote.port } : {}),
       secret: secret ?? this.#core.options.secret ?? IPIPOU_DEFAULT_SECRET,
-      maxTimeDiscrepancyS: this.#core.options.maxTimeDiscrepancyS,
     });
     return undefined;
   }
@@ -84,6 +82,10 @@ export class IpipouHub implements HubProtocol {
 
   linkExtras() {
     return {};
+  }
+
+  reconfigured(): void {
+    this.#nonces.keepMs = nonceKeepMs(this.#core.options);
   }
 
   signal({ bytes, from }: Datagram): void {
@@ -113,7 +115,8 @@ export class IpipouHub implements HubProtocol {
       if (client.publicKey && !client.token && !this.#verifications.take(nowMs)) {
         return "rate-limited";
       }
-      const at = { wallMs: this.#core.edges.clock.wallMs(), nonces: this.#nonces };
+      const { edges, options: { maxTimeDiscrepancyS } } = this.#core;
+      const at = { wallMs: edges.clock.wallMs(), maxTimeDiscrepancyS, nonces: this.#nonces };
       const refusal = checkIpipouAuth(client, bytes, from, at);
       if (!refusal) return entry;
       seen.add(refusal);
@@ -139,4 +142,9 @@ export class IpipouHub implements HubProtocol {
     const entry = this.#core.entries.get(name);
     if (entry) this.#core.heard(entry);
   }
+}
+
+/** Twice the window: a packet's time may be ahead by as much as another's is behind. */
+function nonceKeepMs({ maxTimeDiscrepancyS }: HubOptions): number {
+  return maxTimeDiscrepancyS > 0 ? 2000 * (maxTimeDiscrepancyS + 1) : UNBOUNDED_KEEP_MS;
 }

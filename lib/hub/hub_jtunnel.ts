@@ -65,6 +65,8 @@ export class JtunnelHub implements HubProtocol {
     return {};
   }
 
+  reconfigured(): void {}
+
   /** The name of the client whose link takes the packet. */
   #packet(id: JtunnelId, source: SockAddr): string | undefined {
     const state = this.#byId.get(id);

@@ -29,9 +29,16 @@ export type HubClientEvent =
   | { kind: "bye" }
   | { kind: "revoked" }
   | { kind: "link-failed" }
+  | { kind: "program-failed" }
   | { kind: "tick"; nowMs: number };
 
-export type DownReason = "bye" | "revoked" | "silent" | "expired" | "link-failed";
+export type DownReason =
+  | "bye"
+  | "revoked"
+  | "silent"
+  | "expired"
+  | "link-failed"
+  | "program-failed";
 
 export type HubClientEffect =
   | { kind: "set-link"; endpoint: Endpoint; change: "new" | "moved" | "renewed" }
@@ -57,6 +64,7 @@ export function stepHubClient(
     case "bye":
     case "revoked":
     case "link-failed":
+    case "program-failed":
       return down(client, event.kind);
     case "tick":
       return tick(client, event.nowMs);

@@ -68,8 +68,6 @@ export interface IpipouClient {
   /** Not looked at where there is a token. */
   publicKey?: Uint8Array;
   secret: string;
-  /** 0: a timestamp of any time. */
-  maxTimeDiscrepancyS: number;
 }
 
 export type IpipouRefusal =
@@ -85,7 +83,12 @@ export function checkIpipouAuth(
   client: IpipouClient,
   payload: Uint8Array,
   from: Endpoint,
-  { wallMs, nonces }: { wallMs: number; nonces: NonceStore },
+  { wallMs, maxTimeDiscrepancyS, nonces }: {
+    wallMs: number;
+    /** 0: a timestamp of any time. */
+    maxTimeDiscrepancyS: number;
+    nonces: NonceStore;
+  },
 ): IpipouRefusal | undefined {
   if (client.remoteIp !== undefined && client.remoteIp !== from.ip) return "wrong-address";
   if (client.remotePort !== undefined && client.remotePort !== from.port) return "wrong-address";
@@ -94,8 +97,8 @@ export function checkIpipouAuth(
   if (payload.length < PAYLOAD_LENGTH) return "malformed";
   const reader = new Reader(payload, "network").skip(SIGNATURE_LENGTH);
   const seconds = reader.u8() * 2 ** 32 + reader.u32();
-  const isStale = Math.abs(Math.floor(wallMs / 1000) - seconds) > client.maxTimeDiscrepancyS;
-  if (client.maxTimeDiscrepancyS !== 0 && isStale) return "stale";
+  const isStale = Math.abs(Math.floor(wallMs / 1000) - seconds) > maxTimeDiscrepancyS;
+  if (maxTimeDiscrepancyS !== 0 && isStale) return "stale";
   const message = concatBytes(
     payload.subarray(SIGNATURE_LENGTH),
     new TextEncoder().encode(client.secret),

@@ -24,6 +24,7 @@ export {
   type SpokeReport,
 } from "./control.ts";
 export { publicKeyOf } from "./crypto.ts";
+export { readDirectory } from "./directory.ts";
 export { sha256 } from "./digest.ts";
 export { runHub } from "./hub.ts";
 export type { HubEdges, HubOptions } from "./hub_core.ts";
@@ -35,5 +36,6 @@ export {
 } from "./ipipou.ts";
 export { parseJtunnelId } from "./jtunnel.ts";
 export { HubMetrics } from "./metrics.ts";
+export { liveChanges } from "./reload.ts";
 export { runSpoke } from "./spoke.ts";
 export type { SpokeEdges, SpokeOptions } from "./spoke_core.ts";

@@ -20,7 +20,9 @@ export interface ProgramOptions {
   onUp?: string;
   onDown?: string;
   /** Remembers what runs, so that the next start can end what a killed one left. */
-  stateFile?: string;
+  stateFile: string;
+  /** The link's program could not be started, or ended with another code than 0. */
+  onFailed: (name: string, why: string) => void;
 }
 
 interface Running {
@@ -31,14 +33,15 @@ interface Running {
 }
 
 export class Programs {
-  readonly #options: ProgramOptions;
+  /** For what is started from now on. */
+  options: ProgramOptions;
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #running = new Map<string, Running>();
   readonly #stopping = new Set<Promise<void>>();
 
   constructor(options: ProgramOptions, { clock, log }: { clock: Clock; log: Log }) {
-    this.#options = options;
+    this.options = options;
     this.#clock = clock;
     this.#log = log;
   }
@@ -49,8 +52,7 @@ export class Programs {
 
   /** Ends what a killed run left behind. */
   async endLeftovers(): Promise<void> {
-    const { stateFile } = this.#options;
-    if (!stateFile) return;
+    const { stateFile } = this.options;
     for (const { pid, startTime } of await readState(stateFile)) {
       if (startTimeOf(pid) !== startTime) continue;
       this.#log.info("program of an earlier run ended", { pid });
@@ -61,8 +63,8 @@ export class Programs {
 
   /** A link is there: starts the program and runs the script. */
   up(name: string, env: Record<string, string>): void {
-    if (this.#options.onUp) this.#script("on-up", this.#options.onUp, name, env);
-    if (this.#options.argv.length > 0 && !this.#running.has(name)) this.#start(name, env);
+    if (this.options.onUp) this.#script("on-up", this.options.onUp, name, env);
+    if (this.options.argv.length > 0 && !this.#running.has(name)) this.#start(name, env);
   }
 
   /** The link is gone, or goes now. */
@@ -70,7 +72,7 @@ export class Programs {
     const running = this.#running.get(name);
     this.#running.delete(name);
     if (running) this.#track(this.#stop(running));
-    if (this.#options.onDown) this.#script("on-down", this.#options.onDown, name, env);
+    if (this.options.onDown) this.#script("on-down", this.options.onDown, name, env);
   }
 
   /** Resolves when everything has ended. */
@@ -78,11 +80,11 @@ export class Programs {
     for (const running of this.#running.values()) this.#track(this.#stop(running));
     this.#running.clear();
     await Promise.all(this.#stopping);
-    if (this.#options.stateFile) await Deno.remove(this.#options.stateFile).catch(() => {});
+    await Deno.remove(this.options.stateFile).catch(() => {});
   }
 
   #start(name: string, env: Record<string, string>): void {
-    const [command, ...args] = this.#options.argv;
+    const [command, ...args] = this.options.argv;
     let child: Deno.ChildProcess;
     try {
       child = new Deno.Command(command!, {
@@ -99,6 +101,8 @@ export class Programs {
         program: command,
         error: errorText(error),
       });
+      // The link's maker is still at it.
+      queueMicrotask(() => this.options.onFailed(name, `cannot be started: ${errorText(error)}`));
       return;
     }
     const startTime = startTimeOf(child.pid) ?? "";
@@ -113,9 +117,11 @@ export class Programs {
     const { code, signal } = await running.child.status;
     const fields = { client: name, pid: running.child.pid, code, ...(signal ? { signal } : {}) };
     if (code === 0 || running.isStopping) this.#log.info("program ended", fields);
-    else this.#log.error("program failed, the tunnel stays", fields);
-    if (this.#running.get(name) === running) this.#running.delete(name);
+    else this.#log.error("program failed", fields);
+    const isCurrent = this.#running.get(name) === running;
+    if (isCurrent) this.#running.delete(name);
     this.#save();
+    if (isCurrent && code !== 0) this.options.onFailed(name, `ended with code ${code}`);
   }
 
   async #stop(running: Running): Promise<void> {
@@ -127,7 +133,7 @@ export class Programs {
   }
 
   async #end(pid: number, hasEnded: () => boolean): Promise<void> {
-    const deadlineMs = this.#clock.nowMs() + this.#options.graceMs;
+    const deadlineMs = this.#clock.nowMs() + this.options.graceMs;
     signalGroup(pid, "SIGTERM");
     while (!hasEnded() && this.#clock.nowMs() < deadlineMs) await this.#clock.sleep(20);
     // What the program started and left behind belongs to it.
@@ -159,12 +165,10 @@ export class Programs {
   }
 
   #save(): void {
-    const { stateFile } = this.#options;
-    if (!stateFile) return;
     const state = [...this.#running.values()]
       .map(({ child, startTime }) => ({ pid: child.pid, startTime }));
     try {
-      Deno.writeTextFileSync(stateFile, JSON.stringify(state), { mode: 0o600 });
+      Deno.writeTextFileSync(this.options.stateFile, JSON.stringify(state), { mode: 0o600 });
     } catch (error) {
       this.#log.warn("programs not remembered", { error: errorText(error) });
     }

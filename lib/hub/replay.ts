@@ -48,28 +48,29 @@ export class ReplayWindow {
  * could, nothing new is taken: refusing is safe, forgetting is not.
  */
 export class NonceStore {
-  /** In the order of their expiry, as each is kept for the same time. */
-  readonly #expiryMs = new Map<string, number>();
-  readonly #keepMs: number;
+  /** When each was taken, in this order. */
+  readonly #takenMs = new Map<string, number>();
+  /** Longer ones hold for those that are still there. */
+  keepMs: number;
   readonly #capacity: number;
 
   constructor({ keepMs, capacity }: { keepMs: number; capacity: number }) {
-    this.#keepMs = keepMs;
+    this.keepMs = keepMs;
     this.#capacity = capacity;
   }
 
   get size(): number {
-    return this.#expiryMs.size;
+    return this.#takenMs.size;
   }
 
   /** False for a nonce that was seen, or when there is no room. */
   take(nonce: string, nowMs: number): boolean {
-    for (const [old, expiryMs] of this.#expiryMs) {
-      if (expiryMs > nowMs) break;
-      this.#expiryMs.delete(old);
+    for (const [old, takenMs] of this.#takenMs) {
+      if (takenMs + this.keepMs > nowMs) break;
+      this.#takenMs.delete(old);
     }
-    if (this.#expiryMs.has(nonce) || this.#expiryMs.size >= this.#capacity) return false;
-    this.#expiryMs.set(nonce, nowMs + this.#keepMs);
+    if (this.#takenMs.has(nonce) || this.#takenMs.size >= this.#capacity) return false;
+    this.#takenMs.set(nonce, nowMs);
     return true;
   }
 }

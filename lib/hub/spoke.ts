@@ -46,10 +46,18 @@ export async function runSpoke(
       reauth: () => spoke.reauth(),
     }),
   );
-  await new Promise<void>((resolve) => {
+  const aborted = new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
+  await Promise.race([aborted, spoke.failed]);
+}
+
+function programError(program: string, why: string): GretunError {
+  return new GretunError(
+    `program ${program} ${why}`,
+    "Correct it, or leave --program-must-succeed away",
+  );
 }
 
 function lockPort(port: number): Disposable {
@@ -92,6 +100,7 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
   readonly #protocol: SpokeProtocol;
   #link: { ifname: string; mtu: number; local?: Ip; peer?: Ip } | undefined;
   #wanted: Parameters<SpokeCore["setLink"]>[0] | undefined;
+  readonly #failed = Promise.withResolvers<never>();
   #way = "";
   #settleTimer: number | undefined;
   #lookedUpMs = -Infinity;
@@ -109,18 +118,27 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
       onSignal: () => {},
       onRefused: (reason) => this.refused(reason),
     };
-    const { program, programGraceMs, onUp, onDown, stateDir } = options;
+    const { program, programGraceMs, programMustSucceed, onUp, onDown, stateDir } = options;
     this.#programs = new Programs({
       argv: program,
       graceMs: programGraceMs,
       ...(onUp ? { onUp } : {}),
       ...(onDown ? { onDown } : {}),
-      ...(program.length > 0 ? { stateFile: `${stateDir}/spoke-${port}.programs` } : {}),
+      stateFile: `${stateDir}/spoke-${port}.programs`,
+      onFailed: (_name, why) => {
+        if (programMustSucceed) this.#failed.reject(programError(program[0]!, why));
+      },
     }, edges);
+    this.failed.catch(() => {}); // it may come before anybody waits for it
     this.#way = this.#wayToHub();
     this.#protocol = options.protocol === "gretun"
       ? new GretunSpoke(this, poller)
       : new BlindSpoke(this, poller);
+  }
+
+  /** Rejects when the spoke has to end. */
+  get failed(): Promise<never> {
+    return this.#failed.promise;
   }
 
   async start(): Promise<void> {

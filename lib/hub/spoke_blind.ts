@@ -43,12 +43,16 @@ export class BlindSpoke implements SpokeProtocol {
   }
 
   #openJtunnel(poller: Poller): HubPlane {
-    const { dataPlane, allowFragments, clientId } = this.#core.options;
+    const { dataPlane, allowFragments, clientId, serverIds } = this.#core.options;
     if (dataPlane !== "tun" && dataPlane !== "auto") {
       throw new GretunError("jtunnel's protocol has no kernel plane", "Use --data-plane tun");
     }
     const codec = new JtunnelCodec(clientId!, {
-      onPacket: () => HUB_LINK,
+      onPacket: (id) => {
+        if (serverIds.length === 0 || serverIds.includes(id)) return HUB_LINK;
+        this.#core.refused("unknown-client");
+        return undefined;
+      },
       onRefused: (reason) => this.#core.refused(reason),
     });
     return TunPlane.open({ ...this.#planeOptions(), allowFragments }, this.#checked(codec), poller);

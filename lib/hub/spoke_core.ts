@@ -33,10 +33,14 @@ export interface SpokeOptions {
   ipipou: IpipouScheme;
   /** jtunnel's, 8 bytes. */
   clientId?: Uint8Array;
+  /** jtunnel's, whose packets are taken; empty: any. */
+  serverIds: string[];
   /** Of ipipou and jtunnel; our own hub says it. 0: none. */
   keepaliveMs: number;
   encrypt: boolean;
   program: string[];
+  /** The spoke ends when its program fails. */
+  programMustSucceed: boolean;
   programGraceMs: number;
   onUp?: string;
   onDown?: string;

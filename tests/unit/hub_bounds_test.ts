@@ -68,6 +68,14 @@ Deno.test("NonceStore: full of nonces that still count, it takes no more; they g
   strictEqual(store.take("more", 1000), true);
 });
 
+Deno.test("NonceStore: a longer time holds for those that are there", () => {
+  const store = new NonceStore({ keepMs: 1000, capacity: 10 });
+  ok(store.take("a", 0));
+  store.keepMs = 5000;
+  strictEqual(store.take("a", 4999), false);
+  strictEqual(store.take("a", 5000), true);
+});
+
 Deno.test("RateLimit: a burst, then so many a second", () => {
   const limit = new RateLimit({ perSecond: 10, burst: 3 });
   const taken = (nowMs: number) => limit.take(nowMs);

@@ -45,10 +45,12 @@ function check(client: Partial<IpipouClient>, payload: Uint8Array, at: {
   from?: string;
   wallMs?: number;
   nonces?: NonceStore;
+  windowS?: number;
 } = {}) {
-  const whole = { secret: "topsecret", maxTimeDiscrepancyS: 60, ...client };
+  const whole = { secret: "topsecret", ...client };
   return checkIpipouAuth(whole, payload, at.from ? parseEndpoint(at.from) : FROM, {
     wallMs: at.wallMs ?? WALL_MS,
+    maxTimeDiscrepancyS: at.windowS ?? 60,
     nonces: at.nonces ?? new NonceStore({ keepMs: 120_000, capacity: 100 }),
   });
 }
@@ -79,7 +81,7 @@ const CHECKS: [string, Partial<IpipouClient>, Uint8Array, Parameters<typeof chec
     ["a window's last second", { publicKey }, A, { wallMs: WALL_MS + 60_999 }],
     ["a second too old", { publicKey }, A, { wallMs: WALL_MS + 61_000 }, "stale"],
     ["from the future", { publicKey }, A, { wallMs: WALL_MS - 61_000 }, "stale"],
-    ["any time when the window is off", { publicKey, maxTimeDiscrepancyS: 0 }, A, { wallMs: 0 }],
+    ["any time when the window is off", { publicKey }, A, { wallMs: 0, windowS: 0 }],
     ["72 bytes", { publicKey }, A.subarray(0, 72), {}, "malformed"],
     ["nothing", { publicKey }, new Uint8Array(), {}, "malformed"],
     ["another key", { publicKey: publicKeyOf(seed("seed2")) }, A, {}, "bad-proof"],
@@ -126,7 +128,7 @@ Deno.test("ipipou: a captured packet is taken once; every changed byte is refuse
   for (let i = 0; i < A.length; i++) {
     const changed = A.slice();
     changed[i]! ^= 1;
-    ok(check({ publicKey, maxTimeDiscrepancyS: 0 }, changed), `byte ${i}`);
+    ok(check({ publicKey }, changed, { windowS: 0 }), `byte ${i}`);
   }
 });
 
@@ -138,7 +140,7 @@ Deno.test("ipipou: a packet is sent as the token, signed, or empty", () => {
 });
 
 Deno.test("ipipou: replies are signed, or the request backwards", () => {
-  const client = { secret: "topsecret", maxTimeDiscrepancyS: 0 };
+  const client = { secret: "topsecret" };
   const { token, bytes } = ipipou.token_reply;
   const reply = (c: Partial<IpipouClient>, own = {}) =>
     toHex(
