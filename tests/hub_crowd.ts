@@ -1,7 +1,7 @@
 /** Many at once: spokes that only speak the protocol, and one that only sends rubbish. */
 import type { Endpoint } from "../lib/addr.ts";
 import { acceptWelcome, makeAuth, Pair } from "../lib/hub/auth.ts";
-import { publicKeyOf } from "../lib/hub/crypto.ts";
+import { publicKeyOf } from "../lib/hub/curves.ts";
 import * as wire from "../lib/hub/wire.ts";
 import type { Host } from "../lib/lab/mod.ts";
 

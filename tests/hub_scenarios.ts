@@ -70,7 +70,7 @@ export async function roamDuringIperf(
 ): Promise<void> {
   const server = lab.host.spawn("iperf3", ["-s", "-1", "-B", HUB_ADDRESS]);
   await sleep(1000);
-  const seconds = 2 * moves + 1;
+  const seconds = 2 * (moves + 1);
   const iperf = roamer.host.run("iperf3", ["-c", HUB_ADDRESS, "-t", String(seconds), "-J"]);
   const prefix = roamer.host.ip.split(".").slice(0, 3).join(".");
   const places = [roamer.host.ip, `${prefix}.77`];

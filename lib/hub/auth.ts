@@ -11,16 +11,8 @@
  */
 import { type Endpoint, equalEndpoints } from "../addr.ts";
 import { concatBytes, Writer } from "../bytes.ts";
-import {
-  deriveKey,
-  equalTags,
-  exchange,
-  exchangePublic,
-  identitySecret,
-  mac,
-  sign,
-  verify,
-} from "./crypto.ts";
+import { deriveKey, equalTags, mac } from "./crypto.ts";
+import { exchange, exchangePublic, identitySecret, sign, verify } from "./curves.ts";
 import { type SessionKeys, sessionKeys } from "./seal.ts";
 import {
   type Auth,

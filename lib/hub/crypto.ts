@@ -1,15 +1,14 @@
 /**
- * What proofs, cookies and sealed packets are made of: ChaCha20 as the key derivation, Poly1305
- * tags under one-time keys, Ed25519 and X25519. All pure: nonces come from the caller.
+ * What proofs, cookies and sealed packets are made of: ChaCha20 as the key derivation and Poly1305
+ * tags under one-time keys. All pure: nonces come from the caller.
  */
 import { chacha20, chacha20poly1305 } from "@noble/ciphers/chacha.js";
-import { ed25519, x25519 } from "@noble/curves/ed25519.js";
-import { Writer } from "../bytes.ts";
 import { TAG_LENGTH } from "./wire.ts";
 
 const NOTHING = new Uint8Array();
 const LABEL_LENGTH = 12;
 const KEY_LENGTH = 32;
+const COUNTER_OFFSET = 4;
 
 /** Another key for each label of at most 12 characters: ChaCha20's first 32 bytes (RFC 8439). */
 export function deriveKey(key: Uint8Array, label: string | Uint8Array): Uint8Array<ArrayBuffer> {
@@ -32,7 +31,9 @@ export function counterTag(key: Uint8Array, counter: bigint, data: Uint8Array): 
 }
 
 export function counterNonce(counter: bigint): Uint8Array<ArrayBuffer> {
-  return new Writer("network", LABEL_LENGTH).u32(0).u64(counter).finish();
+  const nonce = new Uint8Array(LABEL_LENGTH);
+  new DataView(nonce.buffer).setBigUint64(COUNTER_OFFSET, counter);
+  return nonce;
 }
 
 /** In constant time. */
@@ -49,43 +50,4 @@ export function equalSecrets(a: Uint8Array, b: Uint8Array): boolean {
   let difference = 0;
   for (let i = 0; i < a.length; i++) difference |= a[i]! ^ b[i]!;
   return difference === 0;
-}
-
-export function sign(message: Uint8Array, seed: Uint8Array): Uint8Array {
-  return ed25519.sign(message, seed);
-}
-
-/** By libsodium's rules: canonical, no point of small order. False for any malformed input. */
-export function verify(
-  signature: Uint8Array,
-  message: Uint8Array,
-  publicKey: Uint8Array,
-): boolean {
-  try {
-    return ed25519.verify(signature, message, publicKey, { zip215: false });
-  } catch {
-    return false;
-  }
-}
-
-export function publicKeyOf(seed: Uint8Array): Uint8Array<ArrayBuffer> {
-  return ed25519.getPublicKey(seed) as Uint8Array<ArrayBuffer>;
-}
-
-/**
- * The secret that two Ed25519 identities share without a word (X25519 on the birationally equal
- * curve, RFC 7748 section 4.1). Throws for a public key that is no point or of low order.
- */
-export function identitySecret(seed: Uint8Array, publicKey: Uint8Array): Uint8Array<ArrayBuffer> {
-  const { toMontgomery, toMontgomerySecret } = ed25519.utils;
-  return exchange(toMontgomerySecret(seed), toMontgomery(publicKey));
-}
-
-/** X25519; throws for a public value of low order. */
-export function exchange(secret: Uint8Array, publicValue: Uint8Array): Uint8Array<ArrayBuffer> {
-  return deriveKey(x25519.getSharedSecret(secret, publicValue), "gretun dh");
-}
-
-export function exchangePublic(secret: Uint8Array): Uint8Array<ArrayBuffer> {
-  return x25519.getPublicKey(secret) as Uint8Array<ArrayBuffer>;
 }

@@ -35,6 +35,8 @@ import type { PlaneOptions } from "./plane.ts";
 import { type ProgramOptions, Programs } from "./program.ts";
 import { equalValues } from "./reload.ts";
 
+/** Timers and the control socket wait for no longer while data flows through this process. */
+const BUSY_MS = 4;
 const RELOAD_GAP_MS = 1_000;
 const LINK_CHANGE_SETTLE_MS = 200;
 const ROAM_LOG_GAP_MS = 1_000;
@@ -51,7 +53,7 @@ export async function runHub(
 ): Promise<void> {
   using _lock = lockPort(options.port);
   await using stack = new AsyncDisposableStack();
-  const poller = stack.use(new Poller());
+  const poller = stack.use(new Poller({ busyMs: BUSY_MS }));
   const hub = stack.use(new Hub(options, edges, poller));
   await hub.start();
   stack.use(LinkMonitor.open(poller, () => hub.linksChanged()));
@@ -109,6 +111,7 @@ class Hub implements HubCore, AsyncDisposable {
       ...(mtu ? { mtu } : {}),
       onSignal: (datagram) => this.#protocol.signal(datagram),
       onRefused: (reason) => this.refused(reason),
+      onFault: (what, error) => this.edges.log.error(what, { error: errorText(error) }),
     };
     switch (this.options.protocol) {
       case "gretun":

@@ -11,7 +11,8 @@
  */
 import { type Endpoint, type Ip, ipBytes, ipFromBytes, parseIp } from "../addr.ts";
 import { concatBytes, Reader, toHex, Writer } from "../bytes.ts";
-import { equalSecrets, sign, verify } from "./crypto.ts";
+import { equalSecrets } from "./crypto.ts";
+import { sign, verify } from "./curves.ts";
 import type { NonceStore } from "./replay.ts";
 
 export const IPIPOU_DEFAULT_SECRET = "netprickle.com";

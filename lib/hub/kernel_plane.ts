@@ -26,6 +26,8 @@ import type { HubLink, HubPlane, PlaneOptions } from "./plane.ts";
 const TTL = 64;
 /** Of TEST-NET-1 (RFC 5737): no client has it. */
 const TEST_ADDRESS = parseIp("192.0.2.1");
+/** The fence is written as a whole: when many clients come at once, once in so long. */
+const FENCE_GAP_MS = 40;
 
 const KINDS = {
   "gre-fou": { link: "gre", ipproto: 47, overheadBytes: 36, modules: ["fou", "ip_gre"] },
@@ -55,8 +57,9 @@ export class NoKernelPlaneError extends GretunError {
 interface KernelLink {
   ifindex: number;
   endpoint: Endpoint;
-  /** Set where another link has the same remote address. */
+  /** Set where another link has the same remote address, with the address that the client sends to. */
   alternative?: Ip;
+  own?: Ip;
 }
 
 export class KernelPlane implements HubPlane {
@@ -70,6 +73,9 @@ export class KernelPlane implements HubPlane {
   readonly #ifnames = new Set<string>();
   readonly #alternatives: AlternativeAddresses;
   readonly #fence: Fence | undefined;
+  #fenceTimer: number | undefined;
+  #isFenceOld = false;
+  #closed = false;
 
   /** Throws `GretunError` when the kernel cannot do it, or when the port is somebody else's. */
   static open(options: KernelPlaneOptions, poller: Poller): KernelPlane {
@@ -119,7 +125,7 @@ export class KernelPlane implements HubPlane {
       this.#links.set(name, {
         ifindex: link.ifindex,
         endpoint: { ip: tunnel.remote, port: tunnel.encap.dport },
-        ...(alternative ? { alternative } : {}),
+        ...(alternative ? { alternative, own: this.#sourceTo(tunnel.remote) } : {}),
       });
       this.#ifnames.add(link.name);
     }
@@ -135,7 +141,10 @@ export class KernelPlane implements HubPlane {
     const known = this.#link(link.name);
     const before = this.#links.get(link.name);
     const alternative = this.#alternativeFor(link);
-    const place = { endpoint: link.endpoint, ...(alternative ? { alternative } : {}) };
+    const place = {
+      endpoint: link.endpoint,
+      ...(alternative ? { alternative, own: this.#sourceTo(link.endpoint.ip) } : {}),
+    };
     let ifindex: number | undefined;
     try {
       ifindex = known
@@ -209,6 +218,8 @@ export class KernelPlane implements HubPlane {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#fenceTimer);
+    this.#closed = true;
     for (const name of [...this.#links.keys()]) this.removeLink(name);
     this.#fence?.[Symbol.dispose]();
     this.#raw[Symbol.dispose]();
@@ -272,11 +283,24 @@ export class KernelPlane implements HubPlane {
     return own && !isTaken ? own.alternative : this.#alternatives.take();
   }
 
+  /** At once, then not again for a while. */
   #updateFence(): void {
-    this.#fence?.update([...this.#links.values()].map(({ endpoint, alternative }) => ({
-      endpoint,
-      ...(alternative ? { alternative, own: this.#sourceTo(endpoint.ip) } : {}),
-    })));
+    this.#isFenceOld = true;
+    if (!this.#fence || this.#fenceTimer !== undefined || this.#closed) return;
+    this.#isFenceOld = false;
+    this.#fence.update([...this.#links.values()]);
+    this.#fenceTimer = setTimeout(() => {
+      this.#fenceTimer = undefined;
+      if (this.#isFenceOld) this.#tryFence();
+    }, FENCE_GAP_MS);
+  }
+
+  #tryFence(): void {
+    try {
+      this.#updateFence();
+    } catch (error) {
+      this.#options.onFault("fence not set", error);
+    }
   }
 
   /** The address that the far end sends to, as far as one can tell. */

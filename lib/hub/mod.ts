@@ -23,7 +23,7 @@ export {
   type Role,
   type SpokeReport,
 } from "./control.ts";
-export { publicKeyOf } from "./crypto.ts";
+export { publicKeyOf } from "./curves.ts";
 export { readDirectory } from "./directory.ts";
 export { sha256 } from "./digest.ts";
 export { runHub } from "./hub.ts";

@@ -34,6 +34,8 @@ export interface PlaneOptions {
   /** What is not data. */
   onSignal: (datagram: Datagram) => void;
   onRefused: (reason: Refusal) => void;
+  /** Something that nobody waits for failed. */
+  onFault: (what: string, error: unknown) => void;
 }
 
 /** Datagrams in bulk, for encapsulations that keep state of their own. */

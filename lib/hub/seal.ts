@@ -9,7 +9,7 @@
  * 60 bytes of overhead over IPv4. A listener sees sessions, sizes and times in either case.
  */
 import { chacha20poly1305 } from "@noble/ciphers/chacha.js";
-import { Reader, Writer } from "../bytes.ts";
+import { Reader } from "../bytes.ts";
 import { counterNonce, counterTag, deriveKey, equalTags } from "./crypto.ts";
 import { ReplayWindow } from "./replay.ts";
 import { SESSION_LENGTH, TAG_LENGTH } from "./wire.ts";
@@ -82,13 +82,13 @@ export class Sealer {
 
   seal(inner: Uint8Array): Uint8Array<ArrayBuffer> {
     const counter = this.#counter++;
-    const header = new Writer("network", SEAL_HEADER_LENGTH).bytes(this.#session).u64(counter)
-      .finish();
     const packet = new Uint8Array(SEAL_HEADER_LENGTH + inner.length + TAG_LENGTH);
-    packet.set(header);
+    packet.set(this.#session);
+    new DataView(packet.buffer).setBigUint64(SESSION_LENGTH, counter);
     if (this.#encrypt) {
-      const cipher = chacha20poly1305(this.#sendKey, counterNonce(counter), header);
-      packet.set(cipher.encrypt(inner), SEAL_HEADER_LENGTH);
+      const header = packet.subarray(0, SEAL_HEADER_LENGTH);
+      chacha20poly1305(this.#sendKey, counterNonce(counter), header)
+        .encrypt(inner, packet.subarray(SEAL_HEADER_LENGTH));
     } else {
       packet.set(inner, SEAL_HEADER_LENGTH);
       const covered = packet.subarray(0, SEAL_HEADER_LENGTH + inner.length);

@@ -21,6 +21,8 @@ import {
 } from "./spoke_core.ts";
 import { GretunSpoke } from "./spoke_gretun.ts";
 
+/** Timers and the control socket wait for no longer while data flows through this process. */
+const BUSY_MS = 4;
 const CHANGE_SETTLE_MS = 100;
 const LOOK_UP_GAP_MS = 10_000;
 const RESOLVE_RETRY_MS = 5_000;
@@ -35,7 +37,7 @@ export async function runSpoke(
   const hub = await firstLookUp(options, edges, signal);
   if (!hub) return;
   await using stack = new AsyncDisposableStack();
-  const poller = stack.use(new Poller());
+  const poller = stack.use(new Poller({ busyMs: BUSY_MS }));
   const spoke = stack.use(new SpokeDaemon(options, edges, poller, hub));
   await spoke.start();
   stack.use(LinkMonitor.open(poller, () => spoke.networkChanged()));
@@ -117,6 +119,7 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
       ...(mtu ? { mtu } : {}),
       onSignal: () => {},
       onRefused: (reason) => this.refused(reason),
+      onFault: (what, error) => edges.log.error(what, { error: errorText(error) }),
     };
     const { program, programGraceMs, programMustSucceed, onUp, onDown, stateDir } = options;
     this.#programs = new Programs({

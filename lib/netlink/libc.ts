@@ -22,6 +22,7 @@ const SYMBOLS = {
   ioctl: { parameters: ["i32", "usize", "buffer"], result: "i32" }, // fd, request, argument
   eventfd: { parameters: ["u32", "i32"], result: "i32" }, // initial value, flags
   poll: { parameters: ["buffer", "usize", "i32"], result: "i32", nonblocking: true }, // pollfds, count, timeout in ms
+  pollHere: { name: "poll", parameters: ["buffer", "usize", "i32"], result: "i32" }, // as poll, on this thread
   setns: { parameters: ["i32", "i32"], result: "i32" }, // fd, kind
   unshare: { parameters: ["i32"], result: "i32" }, // flags
   mount: { parameters: ["buffer", "buffer", "buffer", "usize", "pointer"], result: "i32" }, // source, target, type, flags, data

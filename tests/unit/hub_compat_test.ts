@@ -19,7 +19,7 @@ import {
 } from "../../lib/hub/jtunnel.ts";
 import { NonceStore } from "../../lib/hub/replay.ts";
 import { parseCidr } from "../../lib/addr.ts";
-import { publicKeyOf } from "../../lib/hub/crypto.ts";
+import { publicKeyOf } from "../../lib/hub/curves.ts";
 
 const { ipipou, jtunnel } = JSON.parse(
   Deno.readTextFileSync(new URL("../vectors/hub.json", import.meta.url)),

@@ -13,7 +13,7 @@ import {
   makeWelcome,
   Pair,
 } from "../../lib/hub/auth.ts";
-import { publicKeyOf } from "../../lib/hub/crypto.ts";
+import { publicKeyOf } from "../../lib/hub/curves.ts";
 import { Sealer, sessionKeys } from "../../lib/hub/seal.ts";
 import * as wire from "../../lib/hub/wire.ts";
 

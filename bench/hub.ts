@@ -1,0 +1,247 @@
+/**
+ * A hub's tunnels beside those of others, in one run: throughput of each data plane and of `fastd`
+ * and `socat` as ratios, and how long N clients take to connect. See README.md. Needs root.
+ */
+import { Lab } from "../lib/lab/mod.ts";
+import type { Host } from "../lib/lab/mod.ts";
+import { RtNetlink } from "../lib/netlink.ts";
+import { parseFlags } from "../lib/cli/flags.ts";
+import { HUB_PORT, HubLab } from "../tests/hub_lab.ts";
+import { sleep, until } from "../tests/overlay.ts";
+
+const FLAGS = {
+  seconds: { type: "integer", min: 1, max: 60, default: 5, help: "how long each run takes" },
+  rounds: { type: "integer", min: 1, max: 20, default: 3, help: "in turns; medians are printed" },
+  clients: { type: "integer", min: 0, max: 200, default: 20, help: "0 leaves connecting out" },
+} as const;
+
+const PACKAGES = { iperf3: "iperf3", fastd: "fastd", socat: "socat", ip: "iproute2" };
+const [HUB_IP, CLIENT_IP] = ["10.90.0.1", "10.90.0.2"];
+const FASTD_PORT = 10_000;
+/** What each leaves of 1500: IPv4, UDP and its own header. */
+const FASTD_MTU = { "null": 1471, "salsa2012+umac": 1448 };
+
+/** A tunnel from one host to another, with both inner addresses; ends when it is disposed. */
+interface Ends extends AsyncDisposable {
+  hub: Host;
+  client: Host;
+}
+type Tunnel = { name: string; peer: string; open: () => Promise<Ends | undefined> };
+
+const TUNNELS: Tunnel[] = [
+  { name: "tun, encrypted", peer: "fastd salsa2012+umac", open: () => gretun("tun", "on") },
+  { name: "tun, not encrypted", peer: "fastd null", open: () => gretun("tun", "off") },
+  { name: "gre-fou", peer: "fastd null", open: () => gretun("gre-fou") },
+  { name: "ipip-fou", peer: "fastd null", open: () => gretun("ipip-fou") },
+  { name: "fastd salsa2012+umac", peer: "", open: () => fastd("salsa2012+umac") },
+  { name: "fastd null", peer: "", open: () => fastd("null") },
+  { name: "socat", peer: "fastd null", open: socat },
+];
+
+// --- tunnels
+
+async function gretun(plane: string, encrypt = "on"): Promise<Ends | undefined> {
+  const lab = new HubLab();
+  try {
+    const flags = ["--data-plane", plane, "--encrypt", encrypt];
+    await Promise.race([lab.startHub([...flags, "--address", HUB_IP]), lab.hub.process.status]);
+    if (/no module/.test(lab.hub.log)) return void await lab[Symbol.asyncDispose]();
+    const host = lab.lab.publicHost("client");
+    const args = ["--encrypt", encrypt];
+    await lab.spoke("client", host, { file: `address ${CLIENT_IP}\n`, args }).up();
+    return { hub: lab.host, client: host, [Symbol.asyncDispose]: () => lab[Symbol.asyncDispose]() };
+  } catch (error) {
+    await lab[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** Two hosts, and a directory that goes with them. */
+class PeerLab implements Ends {
+  readonly #lab = Lab.create({ prefix: `gretun-bench-${Deno.pid}-` });
+  readonly directory = Deno.makeTempDirSync();
+  readonly hub = this.#lab.publicHost("hub");
+  readonly client = this.#lab.publicHost("client");
+
+  file(name: string, text: string): string {
+    const path = `${this.directory}/${name}`;
+    Deno.writeTextFileSync(path, text, { mode: 0o600 });
+    return path;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#lab[Symbol.asyncDispose]();
+    await Deno.remove(this.directory, { recursive: true });
+  }
+}
+
+async function fastd(method: keyof typeof FASTD_MTU): Promise<Ends> {
+  const lab = new PeerLab();
+  const [hubKeys, clientKeys] = [await fastdKeys(), await fastdKeys()];
+  const config = (own: string, peer: string, from: string, to: string, more: string) =>
+    `mode tun; interface "bench0"; mtu ${FASTD_MTU[method]}; method "${method}"; secret "${own}";
+     log level error; on up "ip address add ${from} peer ${to} dev bench0; ip link set bench0 up";
+     ${more.replace("KEY", `key "${peer}";`)}`;
+  const hub = config(
+    ...[hubKeys.secret, clientKeys.public, HUB_IP, CLIENT_IP] as const,
+    `bind any:${FASTD_PORT}; peer "client" { KEY }`,
+  );
+  const client = config(
+    ...[clientKeys.secret, hubKeys.public, CLIENT_IP, HUB_IP] as const,
+    `peer "hub" { KEY remote ${lab.hub.ip} port ${FASTD_PORT}; }`,
+  );
+  lab.hub.spawn("fastd", ["-c", lab.file("hub", hub)], { stderr: "inherit" });
+  lab.client.spawn("fastd", ["-c", lab.file("client", client)], { stderr: "inherit" });
+  return lab;
+}
+
+async function fastdKeys(): Promise<{ secret: string; public: string }> {
+  const run = async (flag: string, ...args: string[]) => {
+    const words = [...args, "--machine-readable", flag];
+    const { stdout } = await new Deno.Command("fastd", { args: words, stderr: "null" }).output();
+    return new TextDecoder().decode(stdout).trim();
+  };
+  const secret = await run("--generate-key");
+  const path = await Deno.makeTempFile();
+  await Deno.writeTextFile(path, `secret "${secret}";`);
+  const keys = { secret, public: await run("--show-key", "-c", path) };
+  await Deno.remove(path);
+  return keys;
+}
+
+function socat(): Promise<Ends> {
+  const lab = new PeerLab();
+  const start = (host: Host, peer: Host, own: string) =>
+    host.spawn("socat", [
+      `UDP4-DATAGRAM:${peer.ip}:${FASTD_PORT},bind=${host.ip}:${FASTD_PORT}`,
+      `TUN:${own}/24,up,iff-no-pi,tun-name=bench0`,
+    ]);
+  start(lab.hub, lab.client, HUB_IP!);
+  start(lab.client, lab.hub, CLIENT_IP!);
+  return Promise.resolve(lab);
+}
+
+// --- throughput
+
+/** Mbit/s from the client to the hub; undefined where this kernel cannot. */
+async function throughput(tunnel: Tunnel): Promise<number | undefined> {
+  const ends = await tunnel.open();
+  if (!ends) return undefined;
+  await using _ends = ends;
+  const { hub, client } = ends;
+  await until(`${tunnel.name} to carry data`, async () => {
+    return (await client.run("ping", ["-n", "-c", "1", "-W", "1", HUB_IP!])).code === 0;
+  });
+  await client.run("ip", ["link", "set", "bench0", "mtu", "1471"]); // socat's; others have no such
+  hub.spawn("iperf3", ["-s", "-1", "-B", HUB_IP!]);
+  await sleep(500);
+  const args = ["-c", HUB_IP!, "-t", String(flags.seconds), "-J"];
+  const { stdout } = await client.run("iperf3", args);
+  const { end, error } = JSON.parse(stdout);
+  if (error) throw new Error(`${tunnel.name}: iperf3: ${error}`);
+  return end.sum_received.bits_per_second / 1e6;
+}
+
+async function compareThroughput(): Promise<void> {
+  const rates = new Map<string, number[]>();
+  for (let round = 0; round < flags.rounds; round++) {
+    for (const tunnel of TUNNELS) {
+      const rate = await throughput(tunnel);
+      if (rate !== undefined) rates.set(tunnel.name, [...rates.get(tunnel.name) ?? [], rate]);
+    }
+  }
+  for (const { name, peer } of TUNNELS) {
+    const rate = rates.get(name);
+    const other = rates.get(peer);
+    const ratio = rate && other
+      ? `, ${(median(rate) / median(other)).toFixed(2)} of ${peer}'s`
+      : "";
+    const text = rate ? `${median(rate).toFixed(0).padStart(6)} Mbit/s` : "not in this kernel";
+    console.log(`${name.padEnd(22)} ${text}${ratio}`);
+  }
+}
+
+const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1]!;
+
+// --- connecting
+
+/** From the start of so many client processes until the server has them all. */
+async function connectGretun(count: number): Promise<number> {
+  await using lab = new HubLab();
+  await lab.startHub(["--address", HUB_IP!]);
+  const clients = Array.from({ length: count }, (_, i) => {
+    const scheme = lab.keyScheme(`c${i}`);
+    lab.clientFile(`c${i}`, `${scheme.file}address 10.91.${i >> 7}.${1 + (i & 127)}\n`);
+    return scheme;
+  });
+  await until("the files to be read", async () => (await lab.report()).clients.length === count);
+  const host = lab.lab.publicHost("clients");
+  const startMs = performance.now();
+  for (const [i, scheme] of clients.entries()) {
+    const args = ["--port", String(HUB_PORT + 1 + i)];
+    lab.spoke(`c${i}`, host, { file: "", scheme, args, authorised: false });
+  }
+  await until("all clients", async () => {
+    return (await lab.report()).clients.every(({ state }) => state === "up");
+  });
+  return performance.now() - startMs;
+}
+
+async function connectFastd(count: number): Promise<number> {
+  await using lab = new PeerLab();
+  const hub = await fastdKeys();
+  const keys = await Promise.all(Array.from({ length: count }, fastdKeys));
+  const peers = keys.map((key, i) => `peer "c${i}" { key "${key.public}"; }`).join("\n");
+  const established = lab.file("established", "");
+  const common = `mode multitap; log level error; method "salsa2012+umac"; `;
+  const config = `${common} interface "fd-%n"; secret "${hub.secret}"; bind any:${FASTD_PORT};
+    on establish "echo $PEER_NAME >> ${established}"; ${peers}`;
+  lab.hub.spawn("fastd", ["-c", lab.file("hub", config)], { stderr: "inherit" });
+  await sleep(1000);
+  const startMs = performance.now();
+  for (const [i, { secret }] of keys.entries()) {
+    const remote = `peer "hub" { key "${hub.public}"; remote ${lab.hub.ip} port ${FASTD_PORT}; }`;
+    const text = `${common} interface "fd${i}"; secret "${secret}"; ${remote}`;
+    lab.client.spawn("fastd", ["-c", lab.file(`c${i}`, text)], { stderr: "inherit" });
+  }
+  await until("all clients", async () => {
+    return (await Deno.readTextFile(established)).split("\n").length > count;
+  });
+  return performance.now() - startMs;
+}
+
+async function compareConnecting(count: number): Promise<void> {
+  const [ours, theirs]: [number[], number[]] = [[], []];
+  for (let round = 0; round < flags.rounds; round++) {
+    ours.push(await connectGretun(count));
+    theirs.push(await connectFastd(count));
+  }
+  const ratio = (median(ours) / median(theirs)).toFixed(2);
+  console.log(
+    `${count} clients, from the start of their processes: gretun ${median(ours).toFixed(0)} ms, ` +
+      `fastd ${median(theirs).toFixed(0)} ms: ratio ${ratio}`,
+  );
+}
+
+// --- all of it
+
+/** Says what is missing and how to get it. */
+async function requirePrograms(): Promise<void> {
+  const missing: string[] = [];
+  for (const [program, name] of Object.entries(PACKAGES)) {
+    const { success } = await new Deno.Command("sh", { args: ["-c", `command -v ${program}`] })
+      .output();
+    if (!success) missing.push(name);
+  }
+  if (missing.length === 0) return;
+  console.error(
+    `Error: missing here: ${missing.join(", ")}. Run: apt-get install ${missing.join(" ")}`,
+  );
+  Deno.exit(1);
+}
+
+const flags = parseFlags(Deno.args, FLAGS);
+await requirePrograms();
+RtNetlink.open()[Symbol.dispose]();
+await compareThroughput();
+if (flags.clients > 0) await compareConnecting(flags.clients);
