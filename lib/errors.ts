@@ -23,8 +23,9 @@ export class NoDaemonError extends GretunError {
   override name = "NoDaemonError";
 }
 
-/** The text of whatever was thrown, on one line. */
+/** The text of whatever was thrown, on one line, without the runtime's number, call and path. */
 export function errorText(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error);
+  const text = (error instanceof Error ? error.message : String(error))
+    .replace(/ \(os error \d+\)(: \w+ '[^']*'$)?/g, "");
   return text.replace(/\s+/g, " ").trim();
 }

@@ -1,14 +1,18 @@
 /** Many at once: spokes that only speak the protocol, and one that only sends rubbish. */
 import type { Endpoint } from "../lib/addr.ts";
-import { acceptWelcome, makeAuth, Pair } from "../lib/hub/auth.ts";
+import { equalBytes } from "../lib/bytes.ts";
+import { acceptWelcome, type AuthInFlight, makeAuth, Pair } from "../lib/hub/auth.ts";
 import { publicKeyOf } from "../lib/hub/curves.ts";
+import { newSpoke, nextSpokeTickMs, type SpokeEvent, stepSpoke } from "../lib/hub/spoke_policy.ts";
 import * as wire from "../lib/hub/wire.ts";
 import type { Host } from "../lib/lab/mod.ts";
 
 const random = (length: number) => crypto.getRandomValues(new Uint8Array(length));
-const RETRY_MS = 1_000;
 
-/** Each has a UDP port of its own, no interface, and is connected when its welcome was proven. */
+/**
+ * Each has a UDP port of its own, no interface, and is connected when its welcome was proven. When
+ * they ask again is the real spokes' policy.
+ */
 export class SimulatedSpokes implements AsyncDisposable {
   readonly #host: Host;
   readonly #hub: Endpoint;
@@ -33,25 +37,45 @@ export class SimulatedSpokes implements AsyncDisposable {
       ownPublic: publicKeyOf(seed),
       peerPublic: this.#hubKey,
     });
-    const hello = () => socket.send(wire.encodeHello({ nonce: random(16), name }), to);
-    const timer = setInterval(() => void hello(), RETRY_MS);
-    await hello();
-    let inFlight;
+    let inFlight: AuthInFlight | undefined;
+    let challenge: wire.Challenge;
+    let nonce = random(16);
+    let timer: number | undefined;
+    let policy = newSpoke(0.75 + Math.random() / 2);
+    const dispatch = (event: SpokeEvent) => {
+      const [next, effects] = stepSpoke(policy, event);
+      policy = next;
+      for (const { kind } of effects) {
+        if (kind === "send-hello") {
+          nonce = random(16);
+          void socket.send(wire.encodeHello({ nonce, name }), to);
+        } else if (kind === "send-auth") {
+          const request = { name, challenge, hub: this.#hub, ephemeralSecret: random(32) };
+          inFlight = makeAuth(pair, { ...request, framing: "any", encrypt: true });
+          void socket.send(inFlight.message, to);
+        }
+      }
+      clearTimeout(timer);
+      const tick = () => dispatch({ kind: "tick", nowMs: performance.now() });
+      timer = setTimeout(tick, nextSpokeTickMs(policy) - performance.now());
+    };
+    dispatch({ kind: "start", nowMs: performance.now() });
     try {
       while (true) {
         const [bytes] = await socket.receive();
         const type = wire.messageType(bytes);
         if (type === "challenge") {
-          const challenge = wire.decodeChallenge(bytes.slice());
-          const request = { name, challenge, hub: this.#hub, ephemeralSecret: random(32) };
-          inFlight = makeAuth(pair, { ...request, framing: "any", encrypt: true });
-          await socket.send(inFlight.message, to);
+          challenge = wire.decodeChallenge(bytes.slice());
+          if (!equalBytes(challenge.nonce, nonce)) continue;
+          dispatch({ kind: "challenge", nowMs: performance.now() });
         } else if (type === "welcome" && inFlight) {
-          if (acceptWelcome(pair, inFlight, wire.decodeWelcome(bytes)!)) return;
+          const welcome = wire.decodeWelcome(bytes)!;
+          if (!equalBytes(welcome.nonce, inFlight.auth.nonce)) continue;
+          if (acceptWelcome(pair, inFlight, welcome)) return;
         }
       }
     } finally {
-      clearInterval(timer);
+      clearTimeout(timer);
     }
   }
 

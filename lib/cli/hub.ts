@@ -11,15 +11,17 @@ import {
   checkIfacePattern,
   COMMON_FLAGS,
   DEFAULT_PORT,
-  DEFAULT_STATE_DIR,
   parseBind,
   parseIpFlag,
   parseKey,
   programOf,
   readSecret,
   readSettings,
+  refusedText,
   requireCapabilities,
   type Settings,
+  showStatus,
+  STATUS_FLAGS,
 } from "./hub_options.ts";
 import { parseListen } from "./listen.ts";
 import { formatTable } from "./table.ts";
@@ -72,24 +74,6 @@ const FLAGS = {
   },
 } as const;
 
-const STATUS_FLAGS = {
-  port: {
-    type: "integer",
-    short: "p",
-    min: 1,
-    max: 65535,
-    default: DEFAULT_PORT,
-    help: "the hub's",
-  },
-  "state-dir": {
-    type: "string",
-    default: DEFAULT_STATE_DIR,
-    placeholder: "DIR",
-    help: "the hub's",
-  },
-  json: { type: "boolean", help: "JSON on standard output" },
-} as const;
-
 const KEYGEN_FLAGS = {
   out: { type: "string", placeholder: "FILE", help: "write the private key there, mode 0600" },
 } as const;
@@ -118,7 +102,7 @@ ${flagsHelp(KEYGEN_FLAGS)}
 };
 
 function run(args: string[], io: CommandIo): Promise<number> {
-  if (args[0] === "status") return status(args.slice(1), io);
+  if (args[0] === "status") return showStatus("hub", args.slice(1), io, formatReport);
   if (args[0] === "keygen") return keygen(args.slice(1), io);
   return serve(args, io);
 }
@@ -280,16 +264,7 @@ const HEADINGS = [
   "TX",
 ];
 
-async function status(args: string[], io: CommandIo): Promise<number> {
-  const flags = parseFlags(args, STATUS_FLAGS);
-  const { askControl } = await import("../hub/mod.ts");
-  const place = { stateDir: flags["state-dir"], port: flags.port, role: "hub" } as const;
-  const report = await askControl(place);
-  if (flags.json) {
-    io.stdout(JSON.stringify(report, null, 2) + "\n");
-    return EXIT_OK;
-  }
-  if (report.role !== "hub") return EXIT_OK;
+function formatReport(report: Hub.HubReport): string {
   const text = (value: string | number | undefined, unit = "") =>
     value === undefined ? "-" : `${value}${unit}`;
   const rows = report.clients.map((client) => [
@@ -297,11 +272,12 @@ async function status(args: string[], io: CommandIo): Promise<number> {
     ...[text(client.ifname), text(client.mtu), text(client.heard_s, "s"), text(client.roams)],
     ...[text(client.rx_packets), text(client.tx_packets)],
   ]);
-  io.stdout(formatTable(HEADINGS, rows));
-  const refused = Object.entries(report.refused).map(([reason, n]) => `${reason} ${n}`);
-  if (refused.length > 0) io.stdout(`Refused packets: ${refused.join(", ")}.\n`);
-  for (const problem of report.problems) io.stdout(`Not authorised: ${problem}\n`);
-  return EXIT_OK;
+  const { protocol, data_plane, port, public_key } = report;
+  return formatTable(HEADINGS, rows) +
+    `Port ${port}, protocol ${protocol}, data plane ${data_plane}` +
+    `${public_key ? `, public key ${public_key}` : ""}.\n` +
+    refusedText(report.refused) +
+    report.problems.map((problem) => `Not authorised: ${problem}\n`).join("");
 }
 
 async function keygen(args: string[], io: CommandIo): Promise<number> {

@@ -5,14 +5,18 @@ import { GretunError, UsageError } from "../errors.ts";
 import { errorText } from "../errors.ts";
 import {
   type Alias,
+  askControl,
   configPath,
   type ConfigProblem,
+  type HubReport,
   isClientName,
   parseConfig,
   type Role,
+  type SpokeReport,
   translate,
 } from "../hub/mod.ts";
 import { hasCapability } from "../netlink.ts";
+import { type CommandIo, EXIT_OK } from "./command.ts";
 import { type FlagSpecs, parseFlags } from "./flags.ts";
 
 export const DEFAULT_PORT = 7788;
@@ -140,6 +144,45 @@ export interface Settings<S extends FlagSpecs> {
   secrets: Record<string, string>;
   /** Words after the flags: program and arguments, and jtunnel's address and port. */
   rest: string[];
+}
+
+/** Flags of `hub status` and `spoke status`. */
+export const STATUS_FLAGS = {
+  port: {
+    type: "integer",
+    short: "p",
+    min: 1,
+    max: 65535,
+    default: DEFAULT_PORT,
+    help: "the running one's",
+  },
+  "state-dir": {
+    type: "string",
+    default: DEFAULT_STATE_DIR,
+    placeholder: "DIR",
+    help: "the running one's",
+  },
+  json: { type: "boolean", help: "JSON on standard output" },
+} as const satisfies FlagSpecs;
+
+/** The report of the one that runs as JSON, or as `format` has it. */
+export async function showStatus<R extends Role>(
+  role: R,
+  args: string[],
+  io: CommandIo,
+  format: (report: (HubReport | SpokeReport) & { role: R }) => string,
+): Promise<number> {
+  const flags = parseFlags(args, STATUS_FLAGS);
+  const place = { stateDir: flags["state-dir"], port: flags.port, role };
+  const report = await askControl(place) as (HubReport | SpokeReport) & { role: R };
+  io.stdout(flags.json ? JSON.stringify(report, null, 2) + "\n" : format(report));
+  return EXIT_OK;
+}
+
+/** A line for what was refused, by reason; empty when nothing was. */
+export function refusedText(refused: Record<string, number>): string {
+  const reasons = Object.entries(refused).map(([reason, n]) => `${reason} ${n}`);
+  return reasons.length === 0 ? "" : `Refused packets: ${reasons.join(", ")}.\n`;
 }
 
 /** Throws `UsageError`; problems of the file name its line. */

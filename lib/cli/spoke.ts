@@ -18,11 +18,14 @@ import {
   programOf,
   readSecret,
   readSettings,
+  refusedText,
   requireCapabilities,
   type Settings,
+  showStatus,
+  STATUS_FLAGS,
 } from "./hub_options.ts";
 import { parseListen } from "./listen.ts";
-import { parseHost, resolveHost } from "./resolve.ts";
+import { parseHost, resolveHost, tryParseIp } from "./resolve.ts";
 import { serveMetrics } from "./metrics_server.ts";
 
 const FLAGS = {
@@ -78,15 +81,20 @@ export const command: Command = {
   help: () =>
     `Usage: gretun spoke --hub HOST:PORT [flags] [-- PROGRAM ARGS...]
        gretun spoke --protocol jtunnel [flags] ADDRESS PORT [PROGRAM ARGS...]
+       gretun spoke status [flags]
 
 SIGUSR1 makes it authenticate again. What it does not need to be told, the hub tells it.
 
 ${flagsHelp(FLAGS)}
+
+spoke status:
+${flagsHelp(STATUS_FLAGS)}
 `,
   run,
 };
 
 async function run(args: string[], io: CommandIo): Promise<number> {
+  if (args[0] === "status") return showStatus("spoke", args.slice(1), io, formatReport);
   const hub = await import("../hub/mod.ts");
   const aliases = { ...hub.SPOKE_ALIASES, ...IPIPOU_KEYS };
   const settings = readSettings("spoke", args, FLAGS, aliases);
@@ -112,6 +120,17 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   await hub.runSpoke(options, edges, io.signal);
   log.info("stopped");
   return EXIT_OK;
+}
+
+function formatReport(report: Hub.SpokeReport): string {
+  const { state, hub, protocol, data_plane, observed, ifname, mtu, address, hub_address } = report;
+  const lines = [
+    `${state}: hub ${hub}, protocol ${protocol}, data plane ${data_plane}`,
+    ...(observed ? [`seen by the hub as ${observed}`] : []),
+    ...(ifname ? [`link ${ifname}, MTU ${mtu}`] : []),
+    ...(address ? [`address ${address}, hub's ${hub_address}`] : []),
+  ];
+  return lines.join("\n") + "\n" + refusedText(report.refused);
 }
 
 /** Throws `NoDaemonError` when none runs. */
@@ -207,8 +226,14 @@ function tokenOf(
 /** `--hub`, or as jtunnel has it: ADDRESS PORT before the program. */
 function hubPlace({ flags, rest }: Settings<typeof FLAGS>) {
   if (flags.hub !== undefined) {
-    const match = /^(\[[^\]]+\]|[^:]+)(?::(\d{1,5}))?$/.exec(flags.hub);
+    const match = /^([^:]+)(?::(\d{1,5}))?$/.exec(flags.hub);
     const port = Number(match?.[2] ?? DEFAULT_PORT);
+    if (flags.hub.startsWith("[") || tryParseIp(flags.hub)?.includes(":")) {
+      throw new UsageError(
+        `--hub ${flags.hub} is not IPv4`,
+        "Outer packets are IPv4: give a name or an IPv4 address",
+      );
+    }
     if (match && port >= 1 && port <= 65535) return { host: match[1]!, port, program: rest };
     throw new UsageError(
       `--hub ${JSON.stringify(flags.hub)} is not HOST:PORT`,

@@ -48,9 +48,9 @@ export function httpAttempt(url: string, get: HttpGet): Attempt {
   };
 }
 
-/** Without the URL, the layers and the numbers that Deno's own words have, and said once. */
+/** Without the URL and the layers that Deno's own words have, and said once. */
 function plainText(error: unknown): string {
   const text = errorText(error).replace(/^error sending request (for url|from) .*?\): /, "")
-    .replace(/ \(os error \d+\)/g, "").replace("client error (Connect): ", "");
+    .replace("client error (Connect): ", "");
   return [...new Set(text.split(": "))].join(": ");
 }

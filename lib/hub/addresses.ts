@@ -1,10 +1,29 @@
 /** Addresses, routes and marks of links, on either plane. */
-import { type Cidr, familyOf, formatCidr, type Ip, ipBytes, ipFromBytes } from "../addr.ts";
+import {
+  type Cidr,
+  familyOf,
+  formatCidr,
+  type Ip,
+  ipBytes,
+  ipFromBytes,
+  isUnspecified,
+} from "../addr.ts";
 import { GretunError } from "../errors.ts";
-import { type Link, NetlinkError, type RtNetlink } from "../netlink.ts";
+import { type Link, NetlinkError, RtNetlink } from "../netlink.ts";
 
 const MIN_MTU = 576;
 const ETHERNET_MTU = 1500;
+
+/** Throws `GretunError` for an address that is none of this host's. */
+export function checkBind(bind: Ip | undefined): void {
+  if (bind === undefined || isUnspecified(bind)) return;
+  using rtnl = RtNetlink.open();
+  if (rtnl.addresses().some(({ local }) => local === bind)) return;
+  throw new GretunError(
+    `no interface of this host has the address ${bind}`,
+    "Give --bind one that it has, see: ip -br address",
+  );
+}
 
 /** The interface alias by which a link is known after a crash. A port is one program's. */
 export function ownerAlias(owner: "hub" | "spoke", port: number, name: string): string {

@@ -15,6 +15,8 @@ const LOOPBACK_NAME = "lo";
 export class AlternativeAddresses {
   readonly #rtnl: RtNetlink;
   readonly #own = new Set<Ip>();
+  /** Where the search for a free one goes on: with hundreds of clients it does not begin anew. */
+  #last = 0;
 
   constructor(rtnl: RtNetlink) {
     this.#rtnl = rtnl;
@@ -30,15 +32,25 @@ export class AlternativeAddresses {
   /** A free one, put on loopback. */
   take(): Ip {
     const base = new Reader(ipBytes(ALTERNATIVE_PREFIX.ip), "network").u32();
-    const taken = new Set(this.#rtnl.addresses().map(({ local }) => local));
-    for (let i = 1; i < COUNT - 1; i++) {
-      const ip = ipFromBytes(new Writer("network", 4).u32(base + i).finish());
-      if (taken.has(ip) || this.#own.has(ip)) continue;
-      this.#rtnl.addAddress({ ifindex: this.#loopback(), local: ip, prefixLength: 32 });
+    for (let tries = 0; tries < COUNT - 2; tries++) {
+      this.#last = this.#last % (COUNT - 2) + 1;
+      const ip = ipFromBytes(new Writer("network", 4).u32(base + this.#last).finish());
+      if (this.#own.has(ip) || !this.#add(ip)) continue;
       this.#own.add(ip);
       return ip;
     }
     throw new GretunError("no alternative local address is left", "Use --data-plane gre-fou");
+  }
+
+  /** False for one that is there already. */
+  #add(ip: Ip): boolean {
+    try {
+      this.#rtnl.addAddress({ ifindex: this.#loopback(), local: ip, prefixLength: 32 });
+      return true;
+    } catch (error) {
+      if (error instanceof NetlinkError && error.code === "EEXIST") return false;
+      throw error;
+    }
   }
 
   release(ip: Ip): void {

@@ -70,15 +70,6 @@ export async function serveControl(
   { stateDir, role, port }: Place,
   { report, reauth }: { report: () => HubReport | SpokeReport; reauth: () => void },
 ): Promise<AsyncDisposable> {
-  try {
-    await Deno.mkdir(stateDir, { recursive: true, mode: 0o755 });
-  } catch (cause) {
-    throw new GretunError(
-      `cannot make ${stateDir}: ${errorText(cause)}`,
-      "Give a writable directory with --state-dir",
-      { cause },
-    );
-  }
   return await serveUnix(socketPath(stateDir, role, port), (request) => {
     const { pathname } = new URL(request.url);
     if (pathname === "/v1/status" && request.method === "GET") return Response.json(report());
@@ -88,6 +79,19 @@ export async function serveControl(
     }
     return new Response("not found\n", { status: 404 });
   });
+}
+
+/** For sockets and files of running ones. Throws `GretunError` when it cannot be made. */
+export async function makeStateDir(stateDir: string): Promise<void> {
+  try {
+    await Deno.mkdir(stateDir, { recursive: true, mode: 0o755 });
+  } catch (cause) {
+    throw new GretunError(
+      `cannot make ${stateDir}: ${errorText(cause)}`,
+      "Give a writable directory with --state-dir",
+      { cause },
+    );
+  }
 }
 
 /** Throws {@link NoDaemonError} when none runs. */

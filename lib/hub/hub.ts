@@ -14,9 +14,10 @@ import {
 import { toHex } from "../bytes.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { bindAbstractLock, LinkMonitor, Poller } from "../netlink.ts";
+import { checkBind } from "./addresses.ts";
 import type { Refusal } from "./auth.ts";
 import { allowedSources, type ClientFile } from "./clients.ts";
-import { type ClientReport, type HubReport, serveControl } from "./control.ts";
+import { type ClientReport, type HubReport, makeStateDir, serveControl } from "./control.ts";
 import { readDirectory, watchDirectory } from "./directory.ts";
 import { linkEnvironment, onSignal } from "./environment.ts";
 import type { HubCore, HubEdges, HubEntry, HubOptions, HubProtocol } from "./hub_core.ts";
@@ -39,7 +40,21 @@ import { equalValues } from "./reload.ts";
 const BUSY_MS = 4;
 const RELOAD_GAP_MS = 1_000;
 const LINK_CHANGE_SETTLE_MS = 200;
+/** Looking at hundreds of links takes its time. */
+const LINK_LOOK_GAP_MS = 2_000;
 const ROAM_LOG_GAP_MS = 1_000;
+/** A flood must not fill the log. */
+const REFUSAL_LOG_GAP_MS = 10_000;
+const HINTS: Partial<Record<Refusal, string>> = {
+  "unknown-client": "no file of the clients' directory has this name",
+  "wrong-address": "its file has another remote",
+  "wrong-hub-address": "it calls the hub by an address that --public-address does not have",
+  "bad-mac": "keys, token or secret are not those of its file",
+  "bad-proof": "keys or secret are not those of a file",
+  "bad-token": "the token is not that of a file",
+  "stale": "clocks differ by more than --max-time-discrepancy",
+  "replayed": "the packet was used before",
+};
 /** After its program failed a client is let in again. */
 const PROGRAM_RETRY_MS = 10_000;
 /** Signs of life are noted no more often. */
@@ -51,6 +66,8 @@ export async function runHub(
   edges: HubEdges,
   signal: AbortSignal,
 ): Promise<void> {
+  checkBind(options.bind);
+  await makeStateDir(options.stateDir);
   using _lock = lockPort(options.port);
   await using stack = new AsyncDisposableStack();
   const poller = stack.use(new Poller({ busyMs: BUSY_MS }));
@@ -93,6 +110,8 @@ class Hub implements HubCore, AsyncDisposable {
   #reloadTimer: number | undefined;
   #reloadedMs = -Infinity;
   #settleTimer: number | undefined;
+  #lookedMs = -Infinity;
+  #refusalLoggedMs = -Infinity;
   #rereading = Promise.resolve();
   #closed = false;
 
@@ -137,8 +156,7 @@ class Hub implements HubCore, AsyncDisposable {
 
   async start(): Promise<void> {
     const { log } = this.edges;
-    const { port, clientsDir, stateDir } = this.options;
-    await Deno.mkdir(stateDir, { recursive: true, mode: 0o755 });
+    const { port, clientsDir } = this.options;
     await this.#programs.endLeftovers();
     log.info("listening", { port, plane: this.#protocol.plane.kind, clients_dir: clientsDir });
     this.#load();
@@ -302,6 +320,15 @@ class Hub implements HubCore, AsyncDisposable {
     this.options.metrics.refused(reason);
   }
 
+  refusedAuthentication(reason: Refusal, from: Endpoint, client?: string): void {
+    this.refused(reason);
+    const { log, clock } = this.edges;
+    const fields = { client, endpoint: formatEndpoint(from), reason, hint: HINTS[reason] };
+    const isDue = clock.nowMs() - this.#refusalLoggedMs >= REFUSAL_LOG_GAP_MS;
+    if (isDue) this.#refusalLoggedMs = clock.nowMs();
+    log[isDue ? "warn" : "debug"]("client refused", fields);
+  }
+
   // --- the loop
 
   #dispatch(entry: HubEntry, event: HubClientEvent): void {
@@ -409,10 +436,12 @@ class Hub implements HubCore, AsyncDisposable {
   /** Somebody else may have removed links. */
   linksChanged(): void {
     if (this.#closed) return;
+    const sinceMs = this.edges.clock.nowMs() - this.#lookedMs;
     this.#settleTimer ??= setTimeout(() => {
       this.#settleTimer = undefined;
+      this.#lookedMs = this.edges.clock.nowMs();
       this.#restoreLinks();
-    }, LINK_CHANGE_SETTLE_MS);
+    }, Math.max(LINK_CHANGE_SETTLE_MS, LINK_LOOK_GAP_MS - sinceMs));
   }
 
   #restoreLinks(): void {

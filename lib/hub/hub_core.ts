@@ -96,6 +96,8 @@ export interface HubCore {
   heard(entry: HubEntry): void;
   bye(entry: HubEntry): void;
   refused(reason: Refusal): void;
+  /** As {@link HubCore.refused}, and for people to see: of somebody who is where it says. */
+  refusedAuthentication(reason: Refusal, from: Endpoint, client?: string): void;
   /** The directory may have changed: looked at soon, and not too often. */
   lookAgain(): void;
 }

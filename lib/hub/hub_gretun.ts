@@ -1,5 +1,5 @@
 /** Our own protocol on the hub: see `wire.ts` for the messages and `auth.ts` for what they prove. */
-import { type Endpoint, formatEndpoint, UNSPECIFIED_4 } from "../addr.ts";
+import { type Endpoint, UNSPECIFIED_4 } from "../addr.ts";
 import { Reader, startsWithBytes, toBase64 } from "../bytes.ts";
 import type { Datagram } from "../edges.ts";
 import { errorText } from "../errors.ts";
@@ -188,37 +188,29 @@ export class GretunHub implements HubProtocol {
     else this.#keepalive(bytes, from);
   }
 
-  #entry(name: string): HubEntry | undefined {
-    const entry = this.#core.entries.get(name);
-    if (!entry) this.#core.refused("unknown-client");
-    return entry;
-  }
-
   #hello(bytes: Uint8Array, from: Endpoint): void {
     const hello = decodeHello(bytes);
-    if (!this.#entry(hello.name)) return;
+    if (!this.#core.entries.has(hello.name)) {
+      return this.#core.refusedAuthentication("unknown-client", from, hello.name);
+    }
     this.plane.send(this.#cookies.challenge(hello, from, this.#core.edges.clock.wallMs()), from);
   }
 
   #auth(bytes: Uint8Array, from: Endpoint): void {
     const { edges, options } = this.#core;
     const auth = decodeAuth(bytes);
-    const entry = this.#entry(auth.name);
+    const entry = this.#core.entries.get(auth.name);
     const state = entry && this.#clients.get(entry);
-    if (!state) return;
+    if (!state) return this.#core.refused("unknown-client");
+    const forged = this.#cookies.check(auth, from, edges.clock.wallMs());
+    if (forged) return this.#core.refused(forged);
     const { remote } = entry.file;
-    const refusal = this.#cookies.check(auth, from, edges.clock.wallMs()) ??
-      checkAuth({
-        ...{ auth, bytes: bytes.subarray(0, 256), from, pair: state.pair },
-        ...{ lastStamp: state.lastStamp, publicEndpoints: options.publicEndpoints },
-        ...(remote ? { remote } : {}),
-      });
-    if (refusal) {
-      edges.log.debug("authentication refused", {
-        ...{ client: auth.name, endpoint: formatEndpoint(from), reason: refusal },
-      });
-      return this.#core.refused(refusal);
-    }
+    const refusal = checkAuth({
+      ...{ auth, bytes: bytes.subarray(0, 256), from, pair: state.pair },
+      ...{ lastStamp: state.lastStamp, publicEndpoints: options.publicEndpoints },
+      ...(remote ? { remote } : {}),
+    });
+    if (refusal) return this.#core.refusedAuthentication(refusal, from, auth.name);
     state.lastStamp = auth.stamp;
     this.#welcome(entry, state, auth, from);
   }

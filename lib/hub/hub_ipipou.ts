@@ -2,7 +2,7 @@
  * ipipou's protocol on the hub: a packet on the data's own port moves the tunnel to where it came
  * from. See `ipipou.ts` for what that cannot protect against.
  */
-import { type Endpoint, equalEndpoints, formatEndpoint } from "../addr.ts";
+import { type Endpoint, equalEndpoints } from "../addr.ts";
 import type { Datagram } from "../edges.ts";
 import type { Poller } from "../netlink.ts";
 import { BareCodec } from "./codecs.ts";
@@ -92,12 +92,7 @@ export class IpipouHub implements HubProtocol {
     const nowMs = this.#core.edges.clock.nowMs();
     if (!this.#sources.take(from.ip, nowMs)) return this.#core.refused("rate-limited");
     const found = this.#find(bytes, from, nowMs);
-    if (typeof found === "string") {
-      this.#core.edges.log.debug("authentication refused", {
-        ...{ endpoint: formatEndpoint(from), reason: found },
-      });
-      return this.#core.refused(found);
-    }
+    if (typeof found === "string") return this.#core.refusedAuthentication(found, from);
     this.#take(found, bytes, from);
   }
 

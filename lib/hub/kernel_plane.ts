@@ -196,7 +196,7 @@ export class KernelPlane implements HubPlane {
   }
 
   missingLinks(): string[] {
-    const present = new Set(this.#rtnl.links().map(({ ifindex }) => ifindex));
+    const present = new Set(this.#rtnl.links({ skipStats: true }).map(({ ifindex }) => ifindex));
     return [...this.#links].filter(([, { ifindex }]) => !present.has(ifindex)).map(([name]) =>
       name
     );

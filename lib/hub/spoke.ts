@@ -6,8 +6,9 @@ import { type Endpoint, formatEndpoint, type Ip } from "../addr.ts";
 import { toHex } from "../bytes.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { bindAbstractLock, LinkMonitor, NetlinkError, Poller, RtNetlink } from "../netlink.ts";
+import { checkBind } from "./addresses.ts";
 import type { Refusal } from "./auth.ts";
-import { serveControl, type SpokeReport } from "./control.ts";
+import { makeStateDir, serveControl, type SpokeReport } from "./control.ts";
 import { linkEnvironment, onSignal } from "./environment.ts";
 import type { PlaneOptions } from "./plane.ts";
 import { Programs } from "./program.ts";
@@ -33,6 +34,8 @@ export async function runSpoke(
   edges: SpokeEdges,
   signal: AbortSignal,
 ): Promise<void> {
+  checkBind(options.bind);
+  await makeStateDir(options.stateDir);
   using _lock = lockPort(options.port);
   const hub = await firstLookUp(options, edges, signal);
   if (!hub) return;
@@ -145,10 +148,10 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
   }
 
   async start(): Promise<void> {
-    const { hub, options: { stateDir, port, name } } = this;
-    await Deno.mkdir(stateDir, { recursive: true, mode: 0o755 });
+    const { hub, options: { port, name } } = this;
     await this.#programs.endLeftovers();
     this.edges.log.info("connecting", { hub: formatEndpoint(hub), client: name, port });
+    if (this.#way === "") this.edges.log.warn("no route to the hub yet", { hub: hub.ip });
     this.#protocol.start();
   }
 

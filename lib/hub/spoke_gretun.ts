@@ -39,6 +39,11 @@ import {
 const RESET_WINDOW = 4096n;
 /** After so many hellos without an answer the hub is looked up again. */
 const LOOK_UP_TRIES = 3;
+const HINTS = {
+  silent: "it may be away, behind a firewall, or does not know a client of this name",
+  deaf:
+    "it answers, and does not take this proof: compare keys, token, secret and --hub-key of both ends",
+};
 
 interface Session extends SealedSession {
   id: Uint8Array;
@@ -201,15 +206,13 @@ export class GretunSpoke implements SpokeProtocol {
   }
 
   #sendHello(tries: number): void {
-    if (tries >= LOOK_UP_TRIES) {
-      this.#core.lookUpHub();
-      if (tries === LOOK_UP_TRIES) {
-        this.#core.edges.log.warn("hub does not answer, trying again", {
-          ...{ hub: formatEndpoint(this.#core.hub), client: this.#core.options.name },
-          hint: "it may be away, or does not know this client",
-        });
-      }
+    if (tries === LOOK_UP_TRIES) {
+      this.#core.edges.log.warn("hub does not let us in, trying again", {
+        ...{ hub: formatEndpoint(this.#core.hub), client: this.#core.options.name },
+        hint: this.#challenge ? HINTS.deaf : HINTS.silent,
+      });
     }
+    if (tries >= LOOK_UP_TRIES) this.#core.lookUpHub();
     // The welcome to an earlier auth may still come: it is as good.
     this.#nonce = this.#core.edges.random(NONCE_LENGTH);
     this.#send(encodeHello({ nonce: this.#nonce, name: this.#core.options.name }));
@@ -279,6 +282,7 @@ export class GretunSpoke implements SpokeProtocol {
       return this.#core.refused("bad-proof");
     }
     this.#inFlight = undefined;
+    this.#challenge = undefined;
     if (welcome.status !== "ok") return this.#onRefusal(welcome);
     void this.#enter(welcome, keys, inFlight.observed);
   }

@@ -116,7 +116,7 @@ export class TunPlane implements HubPlane {
   refresh(): void {}
 
   missingLinks(): string[] {
-    const present = new Set(this.#rtnl.links().map(({ ifindex }) => ifindex));
+    const present = new Set(this.#rtnl.links({ skipStats: true }).map(({ ifindex }) => ifindex));
     return [...this.#links].filter(([, { ifindex }]) => !present.has(ifindex)).map(([name]) =>
       name
     );

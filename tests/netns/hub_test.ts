@@ -79,6 +79,7 @@ for (const [name, make, reason] of REFUSED) {
     deepStrictEqual(await lab.hub.linkNames(), []);
     deepStrictEqual(await alice.linkNames(), []);
     strictEqual((await alice.report()).state, "connecting");
+    match(lab.hub.log, new RegExp(`level=warn msg="client refused".*reason=${reason} hint=`));
   });
 }
 
@@ -304,6 +305,9 @@ Deno.test("status, metrics, SIGUSR1 and --reauth-only, a configuration file", as
   );
   const json = JSON.parse((await lab.host.run(GRETUN, [...status, "--json"])).stdout);
   strictEqual(json.clients[0].name, "alice");
+  match(stdout, /\nPort 7788, protocol gretun, data plane tun, public key \S{44}\.\n$/);
+  const spokeStatus = await alice.host.run(GRETUN, ["spoke", "status", ...state]);
+  match(spokeStatus.stdout, /^up: hub 203\.0\.113\.2:7788, .*\nlink spoke0, MTU 1440\n/s);
   const metrics = (await lab.host.run("curl", ["-s", "http://127.0.0.1:9100/metrics"])).stdout;
   match(metrics, /^gretun_hub_clients\{state="up"\} 1$/m);
   match(metrics, /^gretun_hub_authentications_total 3$/m);

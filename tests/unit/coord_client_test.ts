@@ -318,8 +318,8 @@ Deno.test("a refused connection is told on one line", async () => {
   listener.close();
   strictEqual(
     await lineOf(`http://127.0.0.1:${port}`, undefined, true),
-    "Error: coordinator http://HOST does not answer: tcp connect error: Connection refused " +
-      "(os error 111). Check that gretun-coord runs and that its port can be reached.",
+    "Error: coordinator http://HOST does not answer: tcp connect error: Connection refused. " +
+      "Check that gretun-coord runs and that its port can be reached.",
   );
 });
 

@@ -64,6 +64,10 @@ const WRONG: [Command, string[], RegExp][] = [
   [spoke, [], /--hub is missing/],
   [spoke, ["--hub", "a:b:c"], /--hub "a:b:c" is not HOST:PORT/],
   [spoke, ["--hub", "h:0"], /is not HOST:PORT/],
+  [spoke, ["--hub", "2001:db8::1"], /--hub 2001:db8::1 is not IPv4/],
+  [spoke, ["--hub", "[2001:db8::1]:7788"], /is not IPv4/],
+  [spoke, ["--hub", "h", "--hub-id", "0"], /--hub-id "0" is no identifier/],
+  [spoke, ["status", "--port", "0"], /--port "0"/],
   [spoke, ["--hub", "h", "--name", "a/b"], /--name "a\/b" cannot be a client's name/],
   [spoke, ["--hub", "h", "--hub-key", HUB_KEY], /the private key is missing/],
   [spoke, ["--hub", "h", "--route", "10.0.0.0/33"], /--route "10.0.0.0\/33" is no network/],
@@ -149,9 +153,11 @@ Deno.test("gretun hub keygen: a pair; --out keeps the private key to its owner, 
   match((await run(hub, ["keygen", "--out", out])).line, /it is there already/);
 });
 
-Deno.test("gretun hub status without a hub: exit 3", async () => {
+Deno.test("status without a hub, without a spoke: exit 3", async () => {
   using files = new Files();
-  const { code, line } = await run(hub, ["status", "--state-dir", files.directory]);
-  strictEqual(code, 3);
-  match(line, /^Error: no hub answers at /);
+  for (const [command, role] of [[hub, "hub"], [spoke, "spoke"]] as const) {
+    const { code, line } = await run(command, ["status", "--state-dir", files.directory]);
+    strictEqual(code, 3);
+    match(line, new RegExp(`^Error: no ${role} answers at `));
+  }
 });
