@@ -36,6 +36,7 @@ export const MAX_RELAYS = 64;
 /** Longer than any round trip that is of use. */
 const MAX_LATENCY_MS = 60_000;
 const MAX_ADDRESS_LENGTH = 300;
+const MAX_LISTED = 100_000;
 /** Between two ports. */
 const MAX_PORT_DELTA = 32_767;
 
@@ -274,9 +275,18 @@ export function parseEndpointsRequest(value: unknown): AdvertisedEndpoint[] {
   return endpoints(object(value, "body").endpoints);
 }
 
-export function peersJson(etag: string, peers: readonly PeerRecord[]): Json {
+/** The list of peers, or what has changed in it since an earlier one. */
+export interface PeerList {
+  etag: string;
+  peers: PeerRecord[];
+  /** Absent: these are all peers. */
+  changes?: { since: string; gone: NodeKey[] };
+}
+
+export function peersJson({ etag, peers, changes }: PeerList): Json {
   return {
     etag,
+    ...(changes ? { since: changes.since, gone: changes.gone.map(keyBase64) } : {}),
     peers: peers.map((peer) => ({
       node_pubkey: keyBase64(peer.nodeKey),
       disco_pubkey: discoKeyJson(peer.discoKey),
@@ -290,9 +300,9 @@ export function peersJson(etag: string, peers: readonly PeerRecord[]): Json {
 }
 
 /** A peer that does not parse is left out: one bad record must not cost all the others. */
-export function parsePeers(value: unknown): { etag: string; peers: PeerRecord[] } {
+export function parsePeers(value: unknown): PeerList {
   const body = object(value, "body");
-  const peers = list(body.peers, "peers", 100_000).flatMap((item) => {
+  const peers = list(body.peers, "peers", MAX_LISTED).flatMap((item) => {
     try {
       return [parsePeer(object(item, "peer"))];
     } catch (error) {
@@ -300,7 +310,10 @@ export function parsePeers(value: unknown): { etag: string; peers: PeerRecord[] 
       throw error;
     }
   });
-  return { etag: string(body.etag, "etag"), peers };
+  const etag = string(body.etag, "etag");
+  if (body.since === undefined) return { etag, peers };
+  const gone = list(body.gone, "gone", MAX_LISTED).map((item) => nodeKey(item, "gone"));
+  return { etag, peers, changes: { since: string(body.since, "since"), gone } };
 }
 
 function parsePeer(peer: Json): PeerRecord {

@@ -18,7 +18,7 @@ import {
   parseRelayRegistered,
   parseRelays,
   parseStun,
-  type PeerRecord,
+  type PeerList,
   registerRequestJson,
   type RelayRegistration,
   relayRegistrationJson,
@@ -89,6 +89,9 @@ interface SignedCall {
   init: RequestInit & { method: string };
 }
 
+/** The coordinator's list, and by which name it knows this state of it. */
+export type AllPeers = Pick<PeerList, "etag" | "peers">;
+
 export interface CoordClientOptions {
   url: string;
   identity: { nodeKey: NodeKey; sign: Sign };
@@ -152,14 +155,14 @@ export class CoordClient implements RelayCoordinator, Disposable {
     await this.#call("POST", "/v1/endpoints", { body, signal });
   }
 
-  /** Held by the coordinator until something differs from `since`, at most 25 s. */
-  async peers(
-    since: string | undefined,
-    signal: AbortSignal,
-  ): Promise<{ etag: string; peers: PeerRecord[] }> {
-    const query = since === undefined ? "" : `?since=${encodeURIComponent(since)}`;
+  /**
+   * All peers. Held by the coordinator until something differs from what is `known`, at most 25 s;
+   * then it tells just the differences, unless it is an original one.
+   */
+  async peers(known: AllPeers | undefined, signal: AbortSignal): Promise<AllPeers> {
+    const query = known ? `?since=${encodeURIComponent(known.etag)}&changes=1` : "";
     const answer = await this.#call("GET", "/v1/peers", { query, signal });
-    return parsedAnswer(() => parsePeers(answer));
+    return parsedAnswer(() => merged(known, parsePeers(answer)));
   }
 
   async sendSignal(to: DiscoKey, sealed: Uint8Array, signal: AbortSignal): Promise<void> {
@@ -310,6 +313,16 @@ export async function askStunServers(
 function withHost(stun: readonly string[], base: string): string[] {
   const host = new URL(base).hostname;
   return stun.map((name) => name.startsWith(":") ? host + name : name);
+}
+
+/** Throws `ApiError`. */
+function merged(known: AllPeers | undefined, { etag, peers, changes }: PeerList): AllPeers {
+  if (!changes) return { etag, peers };
+  if (changes.since !== known?.etag) throw new ApiError("changes of another list");
+  const all = new Map(known.peers.map((peer) => [peer.nodeKey, peer]));
+  for (const key of changes.gone) all.delete(key);
+  for (const peer of peers) all.set(peer.nodeKey, peer);
+  return { etag, peers: [...all.values()] };
 }
 
 function readJson(text: string, base: string): unknown {

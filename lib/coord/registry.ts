@@ -61,8 +61,12 @@ export class Registry {
   /** Signature to when it may be forgotten. */
   readonly #seen = new Map<NodeKey, Map<string, number>>();
   #seenCount = 0;
-  /** Changes with every change of what is listed. */
+  /** Rises with every change of what is listed. */
   #version: number;
+  /** The version in which a node was last listed, changed or taken from the list. */
+  readonly #changed = new Map<NodeKey, number>();
+  /** Of older versions it is not known what has changed since. */
+  #knownSince: number;
   /** No address below is free: none is ever given back, only handed on. */
   #lowestFree: number;
 
@@ -70,6 +74,7 @@ export class Registry {
   constructor(pool: Cidr, stored: readonly NodeRecord[], version: number, nowMs: number) {
     this.pool = pool;
     this.#version = version;
+    this.#knownSince = version;
     [this.#lowestFree] = this.#range();
     for (const record of stored) {
       if (!cidrContains(pool, record.tunnelIp)) {
@@ -134,7 +139,7 @@ export class Registry {
       listed: true,
     };
     this.#put(record);
-    this.#version++;
+    this.#listChanged(record);
     return { record, changed: true };
   }
 
@@ -163,7 +168,7 @@ export class Registry {
     record.endpoints = endpoints;
     record.nat = nat;
     record.updatedMs = nowMs;
-    this.#version++;
+    this.#listChanged(record);
     return true;
   }
 
@@ -174,7 +179,7 @@ export class Registry {
     record.leaseEndsMs = nowMs + LEASE_MS;
     if (record.listed) return false;
     record.listed = true;
-    this.#version++;
+    this.#listChanged(record);
     return true;
   }
 
@@ -184,7 +189,7 @@ export class Registry {
     if (!record?.listed) return false;
     record.leaseEndsMs = nowMs;
     record.listed = false;
-    this.#version++;
+    this.#listChanged(record);
     return true;
   }
 
@@ -193,24 +198,31 @@ export class Registry {
     const ended = [...this.#nodes.values()]
       .filter(({ listed, leaseEndsMs }) => listed && leaseEndsMs <= nowMs);
     for (const record of ended) record.listed = false;
-    if (ended.length > 0) this.#version++;
+    if (ended.length > 0) this.#listChanged(...ended);
     return ended;
   }
 
   /** The list of peers, by address. */
   listed(): PeerRecord[] {
-    return [...this.#nodes.values()]
-      .filter(({ listed }) => listed)
-      .sort((a, b) => ipNumber(a.tunnelIp) - ipNumber(b.tunnelIp))
-      .map(({ nodeKey, discoKey, name, tunnelIp, endpoints, nat, updatedMs }) => ({
-        nodeKey,
-        discoKey,
-        name,
-        tunnelIp,
-        endpoints,
-        ...(nat ? { nat } : {}),
-        updatedAt: new Date(updatedMs).toISOString(),
-      }));
+    return toPeers([...this.#nodes.values()].filter(({ listed }) => listed));
+  }
+
+  /** What has changed since the list had that etag; undefined where that is not known. */
+  changes(etag: string): { peers: PeerRecord[]; gone: NodeKey[] } | undefined {
+    const since = /^[0-9a-f]{16}$/.test(etag) ? parseInt(etag, 16) : NaN;
+    if (!(since >= this.#knownSince && since <= this.#version)) return undefined;
+    const changed = [...this.#changed].flatMap(([key, version]) =>
+      version > since ? [this.#nodes.get(key)!] : []
+    );
+    return {
+      peers: toPeers(changed.filter(({ listed }) => listed)),
+      gone: changed.filter(({ listed }) => !listed).map(({ nodeKey }) => nodeKey),
+    };
+  }
+
+  #listChanged(...records: NodeRecord[]): void {
+    this.#version++;
+    for (const { nodeKey } of records) this.#changed.set(nodeKey, this.#version);
   }
 
   // --- the mailbox
@@ -331,10 +343,28 @@ export class Registry {
       throw new RegistryError(500, "pool exhausted: start the coordinator with a larger --pool");
     }
     this.#nodes.delete(oldest.nodeKey);
+    // Who has a list of before that would not be told that it is gone.
+    this.#knownSince = Math.max(this.#knownSince, this.#changed.get(oldest.nodeKey) ?? 0);
+    this.#changed.delete(oldest.nodeKey);
     this.#byIp.delete(oldest.tunnelIp);
     this.#byDisco.delete(oldest.discoKey);
     return oldest.tunnelIp;
   }
+}
+
+/** By address. */
+function toPeers(records: readonly NodeRecord[]): PeerRecord[] {
+  return records
+    .toSorted((a, b) => ipNumber(a.tunnelIp) - ipNumber(b.tunnelIp))
+    .map(({ nodeKey, discoKey, name, tunnelIp, endpoints, nat, updatedMs }) => ({
+      nodeKey,
+      discoKey,
+      name,
+      tunnelIp,
+      endpoints,
+      ...(nat ? { nat } : {}),
+      updatedAt: new Date(updatedMs).toISOString(),
+    }));
 }
 
 /** Who only registered and told no endpoint never was of use: the address is kept for a lease. */

@@ -66,6 +66,8 @@ interface Call {
 }
 
 const MAX_ERROR_LENGTH = 200;
+/** Who is told of changes asked since one of the last few lists, as a rule. */
+const MAX_CACHED_LISTS = 32;
 
 const RELAY_REGISTER_PATH = "/v1/relay/register";
 const RELAY_WS_PATH = "/v1/relay/ws";
@@ -96,7 +98,8 @@ export class CoordServer {
   readonly #held = new Map<string, Set<() => void>>();
   /** Nodes whose last change is not on the disk yet. */
   readonly #unsaved = new Set<NodeKey>();
-  #cachedPeers: { etag: string; text: string } | undefined;
+  /** By the etag that changes are since, or "" for the whole list. */
+  #cachedPeers: { etag: string; texts: Map<string, string> } | undefined;
 
   constructor(options: CoordServerOptions) {
     const { clock, registry } = options;
@@ -282,23 +285,38 @@ export class CoordServer {
 
   async #peers(request: Request, node: NodeRecord): Promise<Response> {
     const { registry } = this.#options;
-    const since = new URL(request.url).searchParams.get("since");
+    const { searchParams } = new URL(request.url);
+    const since = searchParams.get("since");
     if (since === registry.etag) {
       await this.#hold(`peers ${node.nodeKey}`, request.signal, this.#listWaiters);
     }
-    return this.#peersNow();
+    return this.#peersNow(searchParams.has("changes") ? since ?? "" : "");
   }
 
-  /** The same bytes for all who ask between two changes. */
-  #peersNow(): Response {
+  /**
+   * The whole list, or what has changed in it since then, where that is known. The same bytes for all
+   * who ask between two changes.
+   */
+  #peersNow(since = ""): Response {
+    const { etag } = this.#options.registry;
+    if (this.#cachedPeers?.etag !== etag) this.#cachedPeers = { etag, texts: new Map() };
+    const { texts } = this.#cachedPeers;
+    let text = texts.get(since);
+    if (text === undefined) {
+      text = JSON.stringify(this.#peersSince(since));
+      if (texts.size >= MAX_CACHED_LISTS) texts.clear();
+      texts.set(since, text);
+    }
+    return new Response(text, { headers: { "content-type": "application/json" } });
+  }
+
+  #peersSince(since: string): unknown {
     const { registry } = this.#options;
     const { etag } = registry;
-    if (this.#cachedPeers?.etag !== etag) {
-      const text = JSON.stringify(peersJson(etag, registry.listed()));
-      this.#cachedPeers = { etag, text };
-    }
-    const headers = { "content-type": "application/json" };
-    return new Response(this.#cachedPeers.text, { headers });
+    const changes = registry.changes(since);
+    if (!changes) return peersJson({ etag, peers: registry.listed() });
+    const { peers, gone } = changes;
+    return peersJson({ etag, peers, changes: { since, gone } });
   }
 
   #signal({ body }: Call, node: NodeRecord): Response {

@@ -5,7 +5,7 @@
 import { type Cidr, type Endpoint, familyOf, formatCidr, formatEndpoint } from "../addr.ts";
 import type { Sign } from "../coord/auth.ts";
 import type { NodeNat } from "../coord/api.ts";
-import { CoordClient, CoordError } from "../coord/client.ts";
+import { type AllPeers, CoordClient, CoordError } from "../coord/client.ts";
 import {
   daemonLock,
   type DataPlane,
@@ -400,16 +400,17 @@ class Daemon implements AsyncDisposable {
   }
 
   async #pollPeers(): Promise<void> {
-    let etag: string | undefined;
+    let known: AllPeers | undefined;
     const own = this.#options.identity.nodeKey;
     while (!this.#signal.aborted) {
       const answer = await this.#withCoordinator(
         "peers",
-        () => this.#coord.peers(etag, this.#signal),
+        () => this.#coord.peers(known, this.#signal),
       );
       if (!answer || this.#signal.aborted) return;
-      if (answer.etag === etag) continue;
-      etag = answer.etag;
+      const isNews = answer.etag !== known?.etag;
+      known = answer;
+      if (!isNews) continue;
       this.#peers!.list(answer.peers.filter(({ nodeKey }) => nodeKey !== own));
     }
   }

@@ -12,7 +12,7 @@ import {
   parseRegisterResponse,
   peersJson,
 } from "../../lib/coord/api.ts";
-import { keyBase64, keyBytes } from "../../lib/keys.ts";
+import { keyBase64, keyBytes, type NodeKey } from "../../lib/keys.ts";
 import { randomDiscoKey, randomNodeKey } from "../fakes/coordinator.ts";
 
 const DISCO_KEY = randomDiscoKey();
@@ -40,8 +40,15 @@ Deno.test("parsePeers() reads what peersJson() writes", () => {
     endpoints: [],
     updatedAt: "2027-01-15T08:00:00.000Z",
   };
-  const text = JSON.stringify(peersJson(ETAG, [record]));
-  deepStrictEqual(parsePeers(JSON.parse(text)), { etag: ETAG, peers: [record] });
+  const gone = ["a".repeat(64), "b".repeat(64)] as NodeKey[];
+  for (
+    const more of [{}, { changes: { since: "0".repeat(16), gone } }, {
+      changes: { since: ETAG, gone: [] },
+    }]
+  ) {
+    const written = { etag: ETAG, peers: [record], ...more };
+    deepStrictEqual(parsePeers(JSON.parse(JSON.stringify(peersJson(written)))), written);
+  }
 });
 
 const NATS: [name: string, json: unknown, nat: NodeNat | undefined][] = [

@@ -1,7 +1,14 @@
 /** The node's client against the coordinator over loopback, and against what is none. */
-import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/strict";
+import {
+  deepStrictEqual,
+  notStrictEqual,
+  ok,
+  rejects,
+  strictEqual,
+  throws,
+} from "node:assert/strict";
 import { parseEndpoint } from "../../lib/addr.ts";
-import type { AdvertisedEndpoint } from "../../lib/coord/api.ts";
+import type { AdvertisedEndpoint, PeerRecord } from "../../lib/coord/api.ts";
 import {
   askStunServers,
   CoordClient,
@@ -13,6 +20,7 @@ import { systemClock, systemRandom } from "../../lib/edges.ts";
 import { errorLine } from "../../lib/cli/command.ts";
 import { FakeCoordinator, type FakeNode, fakeNode, randomDiscoKey } from "../fakes/coordinator.ts";
 
+const byName = (peers: PeerRecord[]) => peers.toSorted((a, b) => a.name < b.name ? -1 : 1);
 const ENDPOINTS: AdvertisedEndpoint[] = [
   { endpoint: parseEndpoint("198.51.100.1:7777"), source: "stun" },
   { endpoint: parseEndpoint("[2001:db8::1]:7777"), source: "local" },
@@ -112,8 +120,8 @@ Deno.test("peers() gives what postEndpoints() told", async () => {
 Deno.test("peers() wakes up as soon as the list changes", async () => {
   const { coord, server, clientA, clientB } = await bench();
   await using _server = server;
-  const { etag } = await clientA.peers(undefined, NEVER);
-  const poll = clientA.peers(etag, NEVER);
+  const known = await clientA.peers(undefined, NEVER);
+  const poll = clientA.peers(known, NEVER);
   await held(coord);
   const startMs = performance.now();
   await clientB.postEndpoints(ENDPOINTS, NEVER);
@@ -124,12 +132,43 @@ Deno.test("peers() wakes up as soon as the list changes", async () => {
 Deno.test("peers() that nothing wakes gives the same etag after 25 s", async () => {
   const { coord, server, clientA } = await bench();
   await using _server = server;
-  const { etag } = await clientA.peers(undefined, NEVER);
-  const poll = clientA.peers(etag, NEVER);
+  const known = await clientA.peers(undefined, NEVER);
+  const poll = clientA.peers(known, NEVER);
   await held(coord);
   await coord.clock.until(coord.clock.sleep(HOLD_MS));
-  const answer = await poll;
-  deepStrictEqual([answer.etag, answer.peers.length], [etag, 2]);
+  deepStrictEqual(await poll, known);
+});
+
+Deno.test("peers() is all peers, also where only changes are told", async () => {
+  const { coord, server, clientA, clientB } = await bench();
+  await using _server = server;
+  let known = await clientA.peers(undefined, NEVER);
+  const changes: (() => Promise<unknown>)[] = [
+    () => clientB.postEndpoints(ENDPOINTS, NEVER),
+    async () => await coord.register(await fakeNode("c")),
+    () => clientB.leave(NEVER),
+  ];
+  for (const change of changes) {
+    await change();
+    const next = await clientA.peers(known, NEVER);
+    notStrictEqual(next.etag, known.etag);
+    deepStrictEqual(byName(next.peers), byName(coord.registry.listed()));
+    known = next;
+  }
+  deepStrictEqual(known.peers.map(({ name }) => name).sort(), ["a", "c"]);
+});
+
+Deno.test("peers() takes the whole list of a coordinator that tells no changes, and no others'", async () => {
+  const answers: object[] = [];
+  await using server = serve(() => Response.json(answers.shift()));
+  const client = clientOf(server.url, await fakeNode("a"));
+  const known = { etag: "1", peers: [] };
+  answers.push({ etag: "2", peers: [] });
+  deepStrictEqual(await client.peers(known, NEVER), { etag: "2", peers: [] });
+  answers.push({ etag: "3", since: "2", gone: [], peers: [] });
+  await rejects(client.peers(known, NEVER), /changes of another list/);
+  answers.push({ etag: "3", since: "2", gone: [], peers: [] });
+  await rejects(client.peers(undefined, NEVER), /changes of another list/);
 });
 
 Deno.test("takeSignals() wakes up as soon as a message comes", async () => {
@@ -159,9 +198,9 @@ Deno.test("leave() takes the node from the list", async () => {
 Deno.test("an aborted poll ends with the signal's reason, and the coordinator lets go", async () => {
   const { coord, server, clientA } = await bench();
   await using _server = server;
-  const { etag } = await clientA.peers(undefined, NEVER);
+  const known = await clientA.peers(undefined, NEVER);
   const stop = new AbortController();
-  const poll = clientA.peers(etag, stop.signal);
+  const poll = clientA.peers(known, stop.signal);
   await held(coord);
   stop.abort(new Error("stopped"));
   await rejects(poll, { message: "stopped" });

@@ -1,7 +1,7 @@
 /** Addresses, leases, the etag, mailboxes and replays: the registry with time as an argument. */
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { type Cidr, type Ip, parseCidr, parseEndpoint } from "../../lib/addr.ts";
-import type { AdvertisedEndpoint, RegisterRequest } from "../../lib/coord/api.ts";
+import type { AdvertisedEndpoint, PeerRecord, RegisterRequest } from "../../lib/coord/api.ts";
 import {
   ADDRESS_KEPT_MS,
   LEASE_MS,
@@ -334,6 +334,51 @@ for (const [name, act, changes] of CHANGES) {
     strictEqual(bench.registry.etag !== before, changes);
   });
 }
+
+Deno.test("changes() make every earlier list the present one, whatever happens", () => {
+  let seed = 1;
+  const random = (below: number) => {
+    seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31;
+    return Math.floor(seed / 65_536) % below;
+  };
+  // Fewer addresses than nodes: some are taken from others.
+  const bench = new Bench(parseCidr("10.0.0.0/28"));
+  const acts: ((n: number) => unknown)[] = [
+    (n) => bench.register(n),
+    (n) => bench.register(n, { nodeName: `renamed-${random(9)}` }),
+    (n) => bench.registry.setEndpoints(nodeKey(n), random(2) ? ENDPOINTS : [], bench.nowMs),
+    (n) => bench.registry.renew(nodeKey(n), bench.nowMs),
+    (n) => bench.registry.leave(nodeKey(n), bench.nowMs),
+    () => bench.registry.expire(bench.nowMs += LEASE_MS / 4),
+    () => bench.nowMs += random(5) === 0 ? ADDRESS_KEPT_MS : 1,
+  ];
+  const mirrors = Array.from(
+    { length: 5 },
+    () => ({ etag: "", peers: new Map<NodeKey, PeerRecord>() }),
+  );
+  let told = 0;
+  for (let i = 0; i < 20_000; i++) {
+    try {
+      acts[random(acts.length)]!(random(20));
+    } catch (error) {
+      ok(error instanceof RegistryError);
+    }
+    if (random(5_000) === 0) bench.restart();
+    const mirror = mirrors[random(mirrors.length)]!;
+    const changes = bench.registry.changes(mirror.etag);
+    if (!changes) mirror.peers.clear();
+    else told++;
+    for (const key of changes?.gone ?? []) mirror.peers.delete(key);
+    for (const peer of changes?.peers ?? bench.registry.listed()) {
+      mirror.peers.set(peer.nodeKey, peer);
+    }
+    mirror.etag = bench.registry.etag;
+    const byKey = (peers: Iterable<PeerRecord>) =>
+      [...peers].sort((a, b) => a.nodeKey < b.nodeKey ? -1 : 1);
+    deepStrictEqual(byKey(mirror.peers.values()), byKey(bench.registry.listed()));
+  }
+  ok(told > 15_000, `${told} of 20000 were changes`);
+});
 
 Deno.test("the list is in the order of addresses, not of text", () => {
   const bench = new Bench();

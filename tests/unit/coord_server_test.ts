@@ -176,6 +176,30 @@ Deno.test("GET /v1/peers with the list's etag is held for 25 s, then answered in
   deepStrictEqual([etag, (peers as unknown[]).length], [since, 2]);
 });
 
+Deno.test("GET /v1/peers?changes: what has changed, or all where that is not known", async () => {
+  const { coord, a, b, stranger } = await bench();
+  const ask = async (since: string) => {
+    const answer = coord.call(a, "GET", `/v1/peers?since=${since}&changes=1`);
+    const { etag, since: of, gone, peers } = await json(await coord.answer(answer));
+    strictEqual(etag, coord.registry.etag);
+    const names = (peers as { node_name: string }[]).map(({ node_name }) => node_name);
+    return { since: of, gone, names };
+  };
+  const first = await etagOf(coord, a);
+  deepStrictEqual(await ask(first), { since: first, gone: [], names: [] });
+  strictEqual(coord.clock.nowMs(), HOLD_MS, "nothing has changed");
+  await coord.register(stranger);
+  deepStrictEqual(await ask(first), { since: first, gone: [], names: [stranger.name] });
+  const second = await etagOf(coord, a);
+  await coord.call(b, "DELETE", "/v1/register");
+  deepStrictEqual(await ask(second), { since: second, gone: [keyBase64(b.nodeKey)], names: [] });
+  deepStrictEqual((await ask(first)).names, [stranger.name]);
+  const all = { since: undefined, gone: undefined, names: [a.name, stranger.name] };
+  for (const since of ["", "0000000000000000", "ffffffffffffffff", "x", "-1", second.slice(1)]) {
+    deepStrictEqual(await ask(since), all, since);
+  }
+});
+
 Deno.test("a change answers held GET /v1/peers at once", async () => {
   const { coord, a, b, stranger } = await bench();
   const changes: (() => Promise<unknown>)[] = [
