@@ -1,4 +1,5 @@
 /** Paths that change while data flows, on the user-space plane. */
-import { testMoving } from "../moving_scenarios.ts";
+import { testMoving, testNewMappings } from "../moving_scenarios.ts";
 
+testNewMappings("tun");
 testMoving("tun");

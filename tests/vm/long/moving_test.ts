@@ -1,9 +1,8 @@
-/** Paths that change while data flows, and lines that lose, on the kernel plane. */
+/** Hosts that move, paths that die and lines that lose, on the kernel plane. */
 import { ok } from "node:assert/strict";
 import { loadModule } from "../../../lib/netlink.ts";
 import { testLossyLine, testMoving } from "../../moving_scenarios.ts";
 
-// An emulated processor is some ten times slower than a real one.
 testMoving("fou");
 
 testLossyLine("fou", async (lab) => {
