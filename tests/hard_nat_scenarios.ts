@@ -52,7 +52,10 @@ export async function fouPorts(node: OverlayNode): Promise<string[]> {
   return [...stdout.matchAll(/port (\d+) ipproto 47(?! -6)/g)].map(([, port]) => port!).sort();
 }
 
+/** The largest packets, once paths that were found at the same time are sorted out. */
 export async function pingBothWays(alice: OverlayNode, bob: OverlayNode): Promise<void> {
+  await alice.reaches(bob);
+  await bob.reaches(alice);
   await alice.ping(bob, { sizeBytes: 1464 - 28 });
   await bob.ping(alice, { sizeBytes: 1464 - 28 });
 }

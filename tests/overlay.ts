@@ -299,6 +299,14 @@ export class OverlayNode {
     return names.filter((name) => !FALLBACK_DEVICES.includes(name) && name !== "lo");
   }
 
+  /** Waits until a ping is answered. */
+  async reaches(to: OverlayNode): Promise<void> {
+    const ping = ["-n", "-c", "1", "-W", "1", await to.tunnelIp()];
+    const isAnswered = async () => (await this.host.run("ping", ping)).code === 0;
+    const what = `${this.host.name} to reach ${to.host.name}`;
+    await until(what, isAnswered, () => `${this.log}\n${to.log}`);
+  }
+
   /** Fails the test unless every ping is answered. */
   async ping(to: OverlayNode, { count = 2, sizeBytes = 56 } = {}): Promise<void> {
     const args = ["-n", "-c", String(count), "-i", "0.1", "-W", "5", "-M", "do"];

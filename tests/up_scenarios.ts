@@ -149,10 +149,7 @@ export function testOverlays(plane: "fou" | "tun"): void {
       () => alice.log,
     );
     await overlay.allDirect();
-    await until("data to flow again", async () => {
-      const { code } = await alice.host.run("ping", ["-c", "1", "-W", "1", await bob.tunnelIp()]);
-      return code === 0;
-    }, () => alice.log + bob.log);
+    await alice.reaches(bob);
     await bob.ping(alice);
     strictEqual(await alice.ifindex("gretun0"), ifindex);
   });
@@ -169,10 +166,7 @@ export function testOverlays(plane: "fou" | "tun"): void {
       }, () => alice.log);
     }
     await overlay.startCoordinator();
-    await until("data to flow again", async () => {
-      const { code } = await alice.host.run("ping", ["-c", "1", "-W", "1", await bob.tunnelIp()]);
-      return code === 0;
-    }, () => alice.log + bob.log);
+    await alice.reaches(bob);
     await overlay.allDirect();
     await bob.ping(alice);
   });

@@ -95,7 +95,11 @@ export class FouPlane implements DataPlane {
       const owner = ownerOf(link, options.port);
       if (!owner || !familyOfKind(link.kind)) continue;
       this.#links.set(owner.peer, link.ifindex);
-      if (owner.extraPort !== undefined) this.#adoptPort(owner.peer, owner.extraPort);
+      if (owner.extraPort === undefined) continue;
+      this.#adoptPort(owner.peer, owner.extraPort);
+      // The link has gone elsewhere: the port was kept for a while.
+      const isUsed = link.tunnel?.encap?.sport === owner.extraPort;
+      if (!isUsed) this.#extraPort(owner.peer)?.[Symbol.dispose]();
     }
   }
 
