@@ -17,15 +17,37 @@ export interface Captured {
 /** All UDP that passes a node, as it passes. */
 export class Capture {
   readonly packets: Captured[] = [];
-  readonly ended: Promise<void>;
+  readonly ended: Promise<unknown>;
   readonly #process: Deno.ChildProcess;
   readonly #onPacket: (packet: Captured) => void;
+  readonly #listening = Promise.withResolvers<void>();
 
-  constructor(node: LabNode, ifname: string, onPacket: (packet: Captured) => void) {
+  /** Resolves when it listens. */
+  static async start(
+    node: LabNode,
+    ifname: string,
+    onPacket: (packet: Captured) => void,
+  ): Promise<Capture> {
+    const capture = new Capture(node, ifname, onPacket);
+    await capture.#listening.promise;
+    return capture;
+  }
+
+  private constructor(node: LabNode, ifname: string, onPacket: (packet: Captured) => void) {
     this.#onPacket = onPacket;
     const args = ["-i", ifname, "-w", "-", "-U", "--immediate-mode", "udp"];
-    this.#process = node.spawn("tcpdump", args, { stdout: "piped" });
-    this.ended = this.#read(this.#process.stdout);
+    this.#process = node.spawn("tcpdump", args, { stdout: "piped", stderr: "piped" });
+    const { stdout, stderr } = this.#process;
+    this.ended = Promise.all([this.#read(stdout), this.#awaitListening(stderr)]);
+  }
+
+  async #awaitListening(stderr: ReadableStream<Uint8Array>): Promise<void> {
+    let said = "";
+    for await (const text of stderr.pipeThrough(new TextDecoderStream())) {
+      said += text;
+      if (said.includes("listening on")) this.#listening.resolve();
+    }
+    this.#listening.reject(new Error(`tcpdump ended: ${said}`));
   }
 
   stop(): void {

@@ -78,14 +78,13 @@ export function testStrangers(plane: "fou" | "tun", floodPerSecond: number): voi
       }
     };
     const live: Promise<void>[] = [];
-    const capture = new Capture(lab.internet, "internet", (packet) => {
+    const capture: Capture = await Capture.start(lab.internet, "internet", (packet) => {
       const isAttack = [packet.from.port, packet.to.port].some((port) =>
         ATTACK_PORTS.includes(port)
       );
       if (isAttack || !isLive) return;
       live.push(attack(packet, discoKeysIn(capture.packets)));
     });
-    await sleep(500); // for tcpdump to listen
     const args = ["--data-plane", plane];
     const alice = overlay.node("alice", natA, args);
     const [bob, carol] = ["bob", "carol"].map((name) => overlay.node(name, natB, args));
@@ -110,6 +109,7 @@ export function testStrangers(plane: "fou" | "tun", floodPerSecond: number): voi
     const recorded = capture.packets.filter(({ from, to }) =>
       ![from.port, to.port].some((port) => ATTACK_PORTS.includes(port))
     ).slice(0, 100);
+    ok(recorded.length > 20, `${recorded.length} packets recorded`);
     const discoKeys = discoKeysIn(recorded);
     const ports = [PORT, 3478, 3479, 8443];
     const places: Endpoint[] = [
