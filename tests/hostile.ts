@@ -35,7 +35,8 @@ export class Capture {
 
   private constructor(node: LabNode, ifname: string, onPacket: (packet: Captured) => void) {
     this.#onPacket = onPacket;
-    const args = ["-i", ifname, "-w", "-", "-U", "--immediate-mode", "udp"];
+    // As root: its own user is not there on every machine.
+    const args = ["-Z", "root", "-i", ifname, "-w", "-", "-U", "--immediate-mode", "udp"];
     this.#process = node.spawn("tcpdump", args, { stdout: "piped", stderr: "piped" });
     const { stdout, stderr } = this.#process;
     this.ended = Promise.all([this.#read(stdout), this.#awaitListening(stderr)]);
