@@ -31,7 +31,7 @@ export class SimulatedSpokes implements AsyncDisposable {
     }));
     this.#sockets.push(socket);
     const to = { transport: "udp", hostname: this.#hub.ip, port: this.#hub.port } as const;
-    const pair = new Pair({
+    const pair = await Pair.make({
       kind: "key",
       ownSeed: seed,
       ownPublic: publicKeyOf(seed),
@@ -51,8 +51,10 @@ export class SimulatedSpokes implements AsyncDisposable {
           void socket.send(wire.encodeHello({ nonce, name }), to);
         } else if (kind === "send-auth") {
           const request = { name, challenge, hub: this.#hub, ephemeralSecret: random(32) };
-          inFlight = makeAuth(pair, { ...request, framing: "any", encrypt: true });
-          void socket.send(inFlight.message, to);
+          makeAuth(pair, { ...request, framing: "any", encrypt: true }).then((made) => {
+            inFlight = made;
+            void socket.send(made.message, to);
+          });
         }
       }
       clearTimeout(timer);
@@ -69,9 +71,9 @@ export class SimulatedSpokes implements AsyncDisposable {
           if (!equalBytes(challenge.nonce, nonce)) continue;
           dispatch({ kind: "challenge", nowMs: performance.now() });
         } else if (type === "welcome" && inFlight) {
-          const welcome = wire.decodeWelcome(bytes)!;
+          const welcome = wire.decodeWelcome(bytes.slice())!;
           if (!equalBytes(welcome.nonce, inFlight.auth.nonce)) continue;
-          if (acceptWelcome(pair, inFlight, welcome)) return;
+          if (await acceptWelcome(pair, inFlight, welcome)) return;
         }
       }
     } finally {

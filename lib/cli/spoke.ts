@@ -102,7 +102,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const metricsListen = flags["metrics-addr"]
     ? parseListen("metrics-addr", flags["metrics-addr"])
     : undefined;
-  const options = { ...spokeOptions(settings, hub), metrics: new hub.HubMetrics() };
+  const options = { ...await spokeOptions(settings, hub), metrics: new hub.HubMetrics() };
   if (flags["check-config"]) {
     io.stdout("The configuration is right.\n");
     return EXIT_OK;
@@ -150,7 +150,7 @@ async function isReauthAsked(
   }
 }
 
-function spokeOptions(settings: Settings<typeof FLAGS>, hub: typeof Hub) {
+async function spokeOptions(settings: Settings<typeof FLAGS>, hub: typeof Hub) {
   const { flags, secrets } = settings;
   const { protocol } = flags;
   const isIpipou = protocol === "ipipou";
@@ -186,7 +186,7 @@ function spokeOptions(settings: Settings<typeof FLAGS>, hub: typeof Hub) {
     ...(hubAddress ? { hubAddress } : {}),
     routes: flags.route.map((text) => parseRoute(text, hub)),
     credential: protocol === "gretun"
-      ? credentialOf(flags["hub-key"], { seed, token, secret }, hub)
+      ? await credentialOf(flags["hub-key"], { seed, token, secret }, hub)
       : { kind: "address" as const },
     ipipou: ipipouScheme({ seed, token, secret }, hub),
     ...(id ? { clientId: fromHex(id) } : {}),
@@ -253,18 +253,18 @@ interface Secrets {
   secret: string | undefined;
 }
 
-function credentialOf(
+async function credentialOf(
   hubKey: string | undefined,
   { seed, token, secret }: Secrets,
   hub: typeof Hub,
-): Hub.Credential {
+): Promise<Hub.Credential> {
   if (seed && hubKey !== undefined) {
     return {
       kind: "key",
       ownSeed: seed,
       ownPublic: hub.publicKeyOf(seed),
       peerPublic: parseKey("--hub-key", hubKey),
-      ...(secret ? { secret: hub.sha256(secret) } : {}),
+      ...(secret ? { secret: await hub.sha256(secret) } : {}),
     };
   }
   if (seed) {
@@ -276,7 +276,7 @@ function credentialOf(
       "Make one with gretun hub keygen --out FILE, and give it with --key-file",
     );
   }
-  return token ? { kind: "token", key: hub.sha256(token) } : { kind: "address" };
+  return token ? { kind: "token", key: await hub.sha256(token) } : { kind: "address" };
 }
 
 function ipipouScheme({ seed, token, secret }: Secrets, hub: typeof Hub): Hub.IpipouScheme {

@@ -70,10 +70,14 @@ export class Pair {
   /** Of the MAC before the proof; absent where nothing is shared. */
   readonly #macKey: Uint8Array | undefined;
 
-  /** Throws for a public key that is none. */
-  constructor(credential: Credential) {
+  /** Rejects for a public key that is none. */
+  static async make(credential: Credential): Promise<Pair> {
+    return new Pair(credential, await macKeyOf(credential));
+  }
+
+  private constructor(credential: Credential, macKey: Uint8Array | undefined) {
     this.credential = credential;
-    this.#macKey = macKeyOf(credential);
+    this.#macKey = macKey;
   }
 
   /** A value per pair that both ends know and nobody else; undefined where nothing is shared. */
@@ -87,25 +91,29 @@ export class Pair {
     return mac(key, nonce, message.subarray(0, message.length - TAG_LENGTH));
   }
 
-  prove(side: "client" | "hub", nonce: Uint8Array, transcript: Uint8Array): Uint8Array {
+  async prove(
+    side: "client" | "hub",
+    nonce: Uint8Array,
+    transcript: Uint8Array,
+  ): Promise<Uint8Array> {
     const proof = new Uint8Array(PROOF_LENGTH);
     const { credential } = this;
-    if (credential.kind === "key") proof.set(sign(transcript, credential.ownSeed));
+    if (credential.kind === "key") proof.set(await sign(transcript, credential.ownSeed));
     if (credential.kind === "token") proof.set(mac(this.sharedKey(side)!, nonce, transcript));
     return proof;
   }
 
   /** Whether the other side, which is `side`, made the proof. */
-  isProven(
+  async isProven(
     side: "client" | "hub",
     proof: Uint8Array,
     nonce: Uint8Array,
     transcript: Uint8Array,
-  ): boolean {
+  ): Promise<boolean> {
     const { credential } = this;
     switch (credential.kind) {
       case "key":
-        return verify(proof, transcript, credential.peerPublic);
+        return await verify(proof, transcript, credential.peerPublic);
       case "token":
         return equalTags(
           mac(this.sharedKey(side)!, nonce, transcript),
@@ -129,10 +137,10 @@ export class Pair {
   }
 }
 
-function macKeyOf(credential: Credential): Uint8Array | undefined {
+async function macKeyOf(credential: Credential): Promise<Uint8Array | undefined> {
   switch (credential.kind) {
     case "key": {
-      const shared = identitySecret(credential.ownSeed, credential.peerPublic);
+      const shared = await identitySecret(credential.ownSeed, credential.peerPublic);
       const { secret } = credential;
       return secret ? deriveKey(shared.map((byte, i) => byte ^ secret[i]!), "secret") : shared;
     }
@@ -240,28 +248,29 @@ export interface AuthRequest {
   encrypt: boolean;
 }
 
-export function makeAuth(pair: Pair, request: AuthRequest): AuthInFlight {
+export async function makeAuth(pair: Pair, request: AuthRequest): Promise<AuthInFlight> {
   const { name, challenge, hub, ephemeralSecret, framing, encrypt } = request;
   const { nonce, stamp, cookie, observed } = challenge;
-  const ephemeral = exchangePublic(ephemeralSecret);
+  const ephemeral = await exchangePublic(ephemeralSecret);
   const body = { name, nonce, stamp, cookie, hub, ephemeral, framing, encrypt };
-  const proof = pair.prove("client", nonce, authTranscript("client", pair, body, observed));
+  const transcript = authTranscript("client", pair, body, observed);
+  const proof = await pair.prove("client", nonce, transcript);
   const auth = { ...body, proof };
   const message = encodeAuth({ ...auth, mac: pair.authMac(encodeAuth(auth), nonce) });
   return { message, auth, observed, ephemeralSecret };
 }
 
 /** The session's keys when the welcome is the hub's own, else undefined. */
-export function acceptWelcome(
+export async function acceptWelcome(
   pair: Pair,
   inFlight: AuthInFlight,
   welcome: Welcome,
-): SessionKeys | undefined {
+): Promise<SessionKeys | undefined> {
   const { auth, observed, ephemeralSecret } = inFlight;
   const transcript = welcomeTranscript("client", pair, auth, observed, welcome);
-  if (!pair.isProven("hub", welcome.proof, auth.nonce, transcript)) return undefined;
+  if (!await pair.isProven("hub", welcome.proof, auth.nonce, transcript)) return undefined;
   try {
-    return sessionKeys(exchange(ephemeralSecret, welcome.ephemeral), welcome.encrypt);
+    return sessionKeys(await exchange(ephemeralSecret, welcome.ephemeral), welcome.encrypt);
   } catch {
     return undefined; // of low order
   }
@@ -284,7 +293,7 @@ export interface AuthCheck {
 }
 
 /** All that comes after the cookie; dearest last. */
-export function checkAuth(check: AuthCheck): Refusal | undefined {
+export async function checkAuth(check: AuthCheck): Promise<Refusal | undefined> {
   const { auth, bytes, from, pair, remote, publicEndpoints, lastStamp } = check;
   if (remote && !isFrom(remote, from)) return "wrong-address";
   if (auth.stamp <= lastStamp) return "replayed";
@@ -293,7 +302,8 @@ export function checkAuth(check: AuthCheck): Refusal | undefined {
   }
   if (!equalTags(pair.authMac(bytes, auth.nonce), auth.mac)) return "bad-mac";
   const transcript = authTranscript("hub", pair, auth, from);
-  return pair.isProven("client", auth.proof, auth.nonce, transcript) ? undefined : "bad-proof";
+  const isProven = await pair.isProven("client", auth.proof, auth.nonce, transcript);
+  return isProven ? undefined : "bad-proof";
 }
 
 function isFrom(remote: Endpoint, from: Endpoint): boolean {
@@ -307,24 +317,21 @@ export interface WelcomeRequest extends Omit<WelcomeBody, "nonce" | "ephemeral" 
 }
 
 /** The answer to an auth that was taken; undefined for an ephemeral key of low order. */
-export function makeWelcome(
+export async function makeWelcome(
   pair: Pair,
   auth: Auth,
   from: Endpoint,
   { ephemeralSecret, ...rest }: WelcomeRequest,
-): { message: Uint8Array; keys: SessionKeys } | undefined {
-  const body: WelcomeBody = {
-    ...rest,
-    nonce: auth.nonce,
-    ephemeral: exchangePublic(ephemeralSecret),
-  };
+): Promise<{ message: Uint8Array; keys: SessionKeys } | undefined> {
   let secret;
   try {
-    secret = exchange(ephemeralSecret, auth.ephemeral);
+    secret = await exchange(ephemeralSecret, auth.ephemeral);
   } catch {
     return undefined;
   }
+  const ephemeral = await exchangePublic(ephemeralSecret);
+  const body: WelcomeBody = { ...rest, nonce: auth.nonce, ephemeral };
   const transcript = welcomeTranscript("hub", pair, auth, from, body);
-  const proof = pair.prove("hub", auth.nonce, transcript);
+  const proof = await pair.prove("hub", auth.nonce, transcript);
   return { message: encodeWelcome({ ...body, proof }), keys: sessionKeys(secret, rest.encrypt) };
 }

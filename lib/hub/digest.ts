@@ -1,6 +1,5 @@
 /** SHA-256 of secrets, so that they have one length. */
-import { createHash } from "node:crypto";
-
-export function sha256(secret: Uint8Array | string): Uint8Array {
-  return new Uint8Array(createHash("sha256").update(secret).digest());
+export async function sha256(secret: Uint8Array | string): Promise<Uint8Array> {
+  const bytes = typeof secret === "string" ? new TextEncoder().encode(secret) : secret.slice();
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
 }

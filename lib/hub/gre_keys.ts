@@ -10,9 +10,10 @@ export interface GreKeys {
 }
 
 /** Secret where the pair shares a secret, else made of the name alone. */
-export function greKeys(pair: Pair, name: string): GreKeys {
+export async function greKeys(pair: Pair, name: string): Promise<GreKeys> {
+  const ofName = await sha256(name);
   const key = (label: string) => {
-    const bytes = pair.sharedKey(label) ?? deriveKey(sha256(name), label);
+    const bytes = pair.sharedKey(label) ?? deriveKey(ofName, label);
     return new Reader(bytes, "network").u32() || 1;
   };
   return { fromClient: key("gre client"), fromHub: key("gre hub") };

@@ -4,12 +4,12 @@ import { Reader, startsWithBytes, toBase64 } from "../bytes.ts";
 import type { Datagram } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { endpointOf, equalSockAddrs, type Poller, type SockAddr, sockAddrOf } from "../netlink.ts";
-import { checkAuth, Cookies, makeWelcome, Pair } from "./auth.ts";
+import { checkAuth, Cookies, type Credential, makeWelcome, Pair } from "./auth.ts";
 import { SealedCodec, type SealedSession } from "./codecs.ts";
 import { counterTag, equalTags } from "./crypto.ts";
-import { publicKeyOf } from "./curves.ts";
+import { checkPublicKey, publicKeyOf } from "./curves.ts";
 import { sha256 } from "./digest.ts";
-import { greKeys } from "./gre_keys.ts";
+import { type GreKeys, greKeys } from "./gre_keys.ts";
 import type { HubCore, HubEntry, HubOptions, HubProtocol } from "./hub_core.ts";
 import { RateLimit, SourceLimits } from "./limits.ts";
 import { openPlane } from "./open_plane.ts";
@@ -25,6 +25,7 @@ import {
   encodeReset,
   type Framing,
   MAGIC,
+  MESSAGE_LENGTH,
   messageType,
   SESSION_LENGTH,
   TAG_LENGTH,
@@ -56,7 +57,10 @@ interface Session extends SealedSession {
 
 /** What is known of a client besides its link. */
 interface ClientState {
-  pair: Pair;
+  /** What is dear to make: when the client first comes. */
+  known?: { pair: Pair; keys: GreKeys };
+  /** Its authentications are looked at one after the other. */
+  turn: Promise<void>;
   /** Of the last authentication that was taken. */
   lastStamp: bigint;
   /** Newest first; the client may still be in the second when a welcome was lost. */
@@ -117,33 +121,39 @@ export class GretunHub implements HubProtocol {
   // --- clients
 
   admit(entry: HubEntry): string | undefined {
+    const { publicKey, token, remote } = entry.file;
+    if (publicKey && !this.#own) {
+      return "has a public-key, but the hub has no key: give it one with --key-file";
+    }
+    if (!publicKey && !token && !remote) return "has neither public-key nor token nor remote";
     try {
-      const pair = this.#pair(entry);
-      if (typeof pair === "string") return pair;
-      this.#clients.set(entry, { pair, lastStamp: 0n, sessions: [], hintedMs: 0 });
-      return undefined;
+      if (publicKey) checkPublicKey(publicKey);
     } catch (error) {
       return `public-key: ${errorText(error)}`;
     }
+    const turn = Promise.resolve();
+    this.#clients.set(entry, { turn, lastStamp: 0n, sessions: [], hintedMs: 0 });
+    return undefined;
   }
 
-  #pair({ file }: HubEntry): Pair | string {
-    if (file.publicKey) {
-      if (!this.#own) {
-        return "has a public-key, but the hub has no key: give it one with --key-file";
-      }
-      const secret = file.secret ?? this.#core.options.secret;
-      return new Pair({
-        kind: "key",
-        ownSeed: this.#own.seed,
-        ownPublic: this.#own.publicKey,
-        peerPublic: file.publicKey,
-        ...(secret === undefined ? {} : { secret: sha256(secret) }),
-      });
+  async #know(entry: HubEntry): Promise<{ pair: Pair; keys: GreKeys }> {
+    const pair = await Pair.make(await this.#credential(entry));
+    return { pair, keys: await greKeys(pair, entry.file.name) };
+  }
+
+  async #credential({ file }: HubEntry): Promise<Credential> {
+    const { publicKey, token } = file;
+    if (!publicKey) {
+      return token ? { kind: "token", key: await sha256(token) } : { kind: "address" };
     }
-    if (file.token) return new Pair({ kind: "token", key: sha256(file.token) });
-    if (file.remote) return new Pair({ kind: "address" });
-    return "has neither public-key nor token nor remote";
+    const secret = file.secret ?? this.#core.options.secret;
+    return {
+      kind: "key",
+      ownSeed: this.#own!.seed,
+      ownPublic: this.#own!.publicKey,
+      peerPublic: publicKey,
+      ...(secret === undefined ? {} : { secret: await sha256(secret) }),
+    };
   }
 
   forget(entry: HubEntry): void {
@@ -166,7 +176,8 @@ export class GretunHub implements HubProtocol {
 
   linkExtras(entry: HubEntry) {
     if (this.plane.kind !== "gre-fou") return {};
-    const keys = greKeys(this.#clients.get(entry)!.pair, entry.file.name);
+    // A link is set when its client has authenticated.
+    const { keys } = this.#clients.get(entry)!.known!;
     return { keys: { ikey: keys.fromClient, okey: keys.fromHub } };
   }
 
@@ -197,52 +208,68 @@ export class GretunHub implements HubProtocol {
   }
 
   #auth(bytes: Uint8Array, from: Endpoint): void {
-    const { edges, options } = this.#core;
+    const { edges } = this.#core;
     const auth = decodeAuth(bytes);
     const entry = this.#core.entries.get(auth.name);
     const state = entry && this.#clients.get(entry);
     if (!state) return this.#core.refused("unknown-client");
     const forged = this.#cookies.check(auth, from, edges.clock.wallMs());
     if (forged) return this.#core.refused(forged);
-    const { remote } = entry.file;
-    const refusal = checkAuth({
-      ...{ auth, bytes: bytes.subarray(0, 256), from, pair: state.pair },
-      ...{ lastStamp: state.lastStamp, publicEndpoints: options.publicEndpoints },
-      ...(remote ? { remote } : {}),
-    });
-    if (refusal) return this.#core.refusedAuthentication(refusal, from, auth.name);
-    state.lastStamp = auth.stamp;
-    this.#welcome(entry, state, auth, from);
+    // The datagram is a view of a buffer that is used again.
+    const message = bytes.slice(0, MESSAGE_LENGTH.auth);
+    state.turn = state.turn.then(() => this.#authInTurn(entry, state, message, from)).catch(
+      (error) => edges.log.error("authentication failed", { error: errorText(error) }),
+    );
   }
 
-  #welcome(
+  async #authInTurn(
     entry: HubEntry,
     state: ClientState,
+    message: Uint8Array,
+    from: Endpoint,
+  ): Promise<void> {
+    const auth = decodeAuth(message);
+    const { publicEndpoints } = this.#core.options;
+    const { remote } = entry.file;
+    const { pair } = state.known ??= await this.#know(entry);
+    const refusal = await checkAuth({
+      ...{ auth, bytes: message, from, pair, lastStamp: state.lastStamp, publicEndpoints },
+      ...(remote ? { remote } : {}),
+    });
+    if (this.#clients.get(entry) !== state) return; // its file was removed meanwhile
+    if (refusal) return this.#core.refusedAuthentication(refusal, from, auth.name);
+    state.lastStamp = auth.stamp;
+    await this.#welcome(entry, state, pair, auth, from);
+  }
+
+  async #welcome(
+    entry: HubEntry,
+    state: ClientState,
+    pair: Pair,
     auth: ReturnType<typeof decodeAuth>,
     from: Endpoint,
-  ): void {
+  ): Promise<void> {
     const { edges, options } = this.#core;
     const framing = this.#framing;
     const encrypt = framing === "sealed" && (options.encrypt || auth.encrypt);
     const isMatch = auth.framing === "any" || auth.framing === framing;
     if (!isMatch) this.#core.refused("framing-mismatch");
-    const answer = (status: WelcomeStatus, session: Uint8Array) => {
-      const local = entry.link?.local;
-      const address = entry.file.address;
-      return makeWelcome(state.pair, auth, from, {
-        ...{ session, status, framing, encrypt, keepaliveMs: options.keepaliveMs },
-        reauthMs: this.#reauthMs(entry),
-        hub: { ip: options.bind ?? UNSPECIFIED_4, port: options.port },
-        ephemeralSecret: edges.random(32),
-        ...(address && local
-          ? { clientAddress: address, hubAddress: { ...address, ip: local } }
-          : {}),
-      });
-    };
     const id = this.#newSessionId();
     const isUp = isMatch && this.#core.authenticated(entry, from);
-    const made = answer(isUp ? "ok" : isMatch ? "link-failed" : "framing-mismatch", id);
+    const status: WelcomeStatus = isUp ? "ok" : isMatch ? "link-failed" : "framing-mismatch";
+    const local = entry.link?.local;
+    const { address } = entry.file;
+    const made = await makeWelcome(pair, auth, from, {
+      ...{ session: id, status, framing, encrypt, keepaliveMs: options.keepaliveMs },
+      reauthMs: this.#reauthMs(entry),
+      hub: { ip: options.bind ?? UNSPECIFIED_4, port: options.port },
+      ephemeralSecret: edges.random(32),
+      ...(address && local
+        ? { clientAddress: address, hubAddress: { ...address, ip: local } }
+        : {}),
+    });
     if (!made) return this.#core.refused("malformed");
+    if (isUp && !entry.link) return; // it was disconnected meanwhile
     if (isUp) this.#addSession(entry, state, id, made.keys, encrypt);
     else if (isMatch) this.#core.refused("link-failed");
     this.plane.send(made.message, from);

@@ -4,6 +4,7 @@
  */
 import { type Endpoint, equalEndpoints } from "../addr.ts";
 import type { Datagram } from "../edges.ts";
+import { errorText } from "../errors.ts";
 import type { Poller } from "../netlink.ts";
 import { BareCodec } from "./codecs.ts";
 import type { HubCore, HubEntry, HubOptions, HubProtocol } from "./hub_core.ts";
@@ -22,8 +23,8 @@ import { NonceStore } from "./replay.ts";
 import { TunPlane } from "./tun_plane.ts";
 
 const SOURCE_LIMIT = { perSecond: 20, burst: 100, maxSources: 4096 };
-/** Signatures take 2 ms each and nothing cheaper tells a forged one. */
-const VERIFY_LIMIT = { perSecond: 100, burst: 300 };
+/** Nothing cheaper than its signature tells a forged packet. */
+const VERIFY_LIMIT = { perSecond: 1_000, burst: 3_000 };
 /** For how long a packet is remembered when its time is not looked at. */
 const UNBOUNDED_KEEP_MS = 24 * 3_600_000;
 const MAX_NONCES = 65_536;
@@ -91,17 +92,24 @@ export class IpipouHub implements HubProtocol {
   signal({ bytes, from }: Datagram): void {
     const nowMs = this.#core.edges.clock.nowMs();
     if (!this.#sources.take(from.ip, nowMs)) return this.#core.refused("rate-limited");
-    const found = this.#find(bytes, from, nowMs);
+    // The datagram is a view of a buffer that is used again.
+    this.#authenticate(bytes.slice(), from, nowMs).catch((error) => {
+      this.#core.edges.log.error("authentication failed", { error: errorText(error) });
+    });
+  }
+
+  async #authenticate(bytes: Uint8Array, from: Endpoint, nowMs: number): Promise<void> {
+    const found = await this.#find(bytes, from, nowMs);
     if (typeof found === "string") return this.#core.refusedAuthentication(found, from);
-    this.#take(found, bytes, from);
+    if (this.#clients.has(found)) await this.#take(found, bytes, from);
   }
 
   /** Packets do not say whose they are: every client that could be is tried, the likely ones first. */
-  #find(
+  async #find(
     bytes: Uint8Array,
     from: Endpoint,
     nowMs: number,
-  ): HubEntry | IpipouRefusal | "rate-limited" | "unknown-client" {
+  ): Promise<HubEntry | IpipouRefusal | "rate-limited" | "unknown-client"> {
     const isHere = ({ policy }: HubEntry) =>
       policy.endpoint !== undefined && equalEndpoints(policy.endpoint, from);
     const entries = [...this.#clients].sort(([a], [b]) => Number(isHere(b)) - Number(isHere(a)));
@@ -112,14 +120,14 @@ export class IpipouHub implements HubProtocol {
       }
       const { edges, options: { maxTimeDiscrepancyS } } = this.#core;
       const at = { wallMs: edges.clock.wallMs(), maxTimeDiscrepancyS, nonces: this.#nonces };
-      const refusal = checkIpipouAuth(client, bytes, from, at);
+      const refusal = await checkIpipouAuth(client, bytes, from, at);
       if (!refusal) return entry;
       seen.add(refusal);
     }
     return REASONS.find((reason) => seen.has(reason)) ?? "unknown-client";
   }
 
-  #take(entry: HubEntry, bytes: Uint8Array, from: Endpoint): void {
+  async #take(entry: HubEntry, bytes: Uint8Array, from: Endpoint): Promise<void> {
     const { options, edges } = this.#core;
     const { endpoint } = entry.policy;
     const isRepeat = endpoint !== undefined && equalEndpoints(endpoint, from);
@@ -130,7 +138,7 @@ export class IpipouHub implements HubProtocol {
     const client = this.#clients.get(entry)!;
     const own = { client, ...(options.ownSeed ? { seed: options.ownSeed } : {}) };
     const seconds = Math.floor(edges.clock.wallMs() / 1000);
-    this.plane.send(encodeIpipouReply(bytes, own, seconds, edges.random(4)), from);
+    this.plane.send(await encodeIpipouReply(bytes, own, seconds, edges.random(4)), from);
   }
 
   #heard(name: string): void {

@@ -37,16 +37,16 @@ export type IpipouScheme =
   | { kind: "none" };
 
 /** The payload that a client sends; `salt` is 4 random bytes. */
-export function encodeIpipouAuth(
+export async function encodeIpipouAuth(
   scheme: IpipouScheme,
   unixSeconds: number,
   salt: Uint8Array,
-): Uint8Array {
+): Promise<Uint8Array> {
   switch (scheme.kind) {
     case "token":
       return scheme.token;
     case "key":
-      return encodeSigned(scheme.seed, scheme.secret, unixSeconds, salt);
+      return await encodeSigned(scheme.seed, scheme.secret, unixSeconds, salt);
     case "none":
       return new Uint8Array();
     default:
@@ -54,10 +54,15 @@ export function encodeIpipouAuth(
   }
 }
 
-function encodeSigned(seed: Uint8Array, secret: string, unixSeconds: number, salt: Uint8Array) {
+async function encodeSigned(
+  seed: Uint8Array,
+  secret: string,
+  unixSeconds: number,
+  salt: Uint8Array,
+): Promise<Uint8Array> {
   const signed = new Writer("network", SIGNED_LENGTH)
     .u8(Math.floor(unixSeconds / 2 ** 32)).u32(unixSeconds % 2 ** 32).bytes(salt).finish();
-  const signature = sign(concatBytes(signed, new TextEncoder().encode(secret)), seed);
+  const signature = await sign(concatBytes(signed, new TextEncoder().encode(secret)), seed);
   return concatBytes(signature, signed);
 }
 
@@ -80,7 +85,7 @@ export type IpipouRefusal =
   | "bad-proof";
 
 /** Cheap first: the signature is verified last. Nonces are kept by those who can sign. */
-export function checkIpipouAuth(
+export async function checkIpipouAuth(
   client: IpipouClient,
   payload: Uint8Array,
   from: Endpoint,
@@ -90,7 +95,7 @@ export function checkIpipouAuth(
     maxTimeDiscrepancyS: number;
     nonces: NonceStore;
   },
-): IpipouRefusal | undefined {
+): Promise<IpipouRefusal | undefined> {
   if (client.remoteIp !== undefined && client.remoteIp !== from.ip) return "wrong-address";
   if (client.remotePort !== undefined && client.remotePort !== from.port) return "wrong-address";
   if (client.token) return equalSecrets(client.token, payload) ? undefined : "bad-token";
@@ -105,7 +110,7 @@ export function checkIpipouAuth(
     new TextEncoder().encode(client.secret),
   );
   const signature = payload.subarray(0, SIGNATURE_LENGTH);
-  if (!verify(signature, message, client.publicKey)) return "bad-proof";
+  if (!await verify(signature, message, client.publicKey)) return "bad-proof";
   return nonces.take(toHex(signature), wallMs) ? undefined : "replayed";
 }
 
@@ -113,14 +118,14 @@ export function checkIpipouAuth(
  * The answer to a packet that moved the tunnel: signed where the server can, else the payload
  * backwards (empty where the server has neither token nor key).
  */
-export function encodeIpipouReply(
+export async function encodeIpipouReply(
   payload: Uint8Array,
   own: { seed?: Uint8Array; client: IpipouClient },
   unixSeconds: number,
   salt: Uint8Array,
-): Uint8Array {
+): Promise<Uint8Array> {
   const { seed, client } = own;
-  if (seed && client.publicKey) return encodeSigned(seed, client.secret, unixSeconds, salt);
+  if (seed && client.publicKey) return await encodeSigned(seed, client.secret, unixSeconds, salt);
   return client.token || client.publicKey ? payload.slice().reverse() : new Uint8Array();
 }
 

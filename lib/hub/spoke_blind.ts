@@ -4,7 +4,7 @@
  * as a keepalive is asked for.
  */
 import type { Datagram } from "../edges.ts";
-import { GretunError } from "../errors.ts";
+import { errorText, GretunError } from "../errors.ts";
 import { equalSockAddrs, type Poller, type SockAddr, sockAddrOf } from "../netlink.ts";
 import { BareCodec, JtunnelCodec } from "./codecs.ts";
 import { encodeIpipouAuth } from "./ipipou.ts";
@@ -136,11 +136,17 @@ export class BlindSpoke implements SpokeProtocol {
   #sayHello(): void {
     const { options, edges, hub } = this.#core;
     this.#sent++;
+    if (options.protocol === "jtunnel") return this.plane.send(options.clientId!, hub);
+    this.#sendAuth().catch((error) => {
+      edges.log.error("authentication failed", { error: errorText(error) });
+    });
+  }
+
+  async #sendAuth(): Promise<void> {
+    const { options, edges } = this.#core;
     const seconds = Math.floor(edges.clock.wallMs() / 1000);
-    const bytes = options.protocol === "jtunnel"
-      ? options.clientId!
-      : encodeIpipouAuth(options.ipipou, seconds, edges.random(4));
-    this.plane.send(bytes, hub);
+    const bytes = await encodeIpipouAuth(options.ipipou, seconds, edges.random(4));
+    if (!this.#closed) this.plane.send(bytes, this.#core.hub);
   }
 
   /** ipipou's reply, when the server sends one. */

@@ -2,6 +2,7 @@
 import { type Endpoint, equalEndpoints, formatEndpoint } from "../addr.ts";
 import { equalBytes } from "../bytes.ts";
 import type { Datagram } from "../edges.ts";
+import { errorText } from "../errors.ts";
 import { equalSockAddrs, type Poller, type SockAddr, sockAddrOf } from "../netlink.ts";
 import { acceptWelcome, type AuthInFlight, makeAuth, Pair } from "./auth.ts";
 import { BareCodec, GreCodec, SealedCodec, type SealedSession } from "./codecs.ts";
@@ -59,7 +60,8 @@ export class GretunSpoke implements SpokeProtocol {
   plane: HubPlane;
   readonly #core: SpokeCore;
   readonly #poller: Poller;
-  readonly #pair: Pair;
+  /** Made when it is first needed. */
+  #pair: Pair | undefined;
   readonly #sealed: SealedCodec;
   #framing: Framing | undefined;
   #gre: GreCodec | undefined;
@@ -78,7 +80,6 @@ export class GretunSpoke implements SpokeProtocol {
   constructor(core: SpokeCore, poller: Poller) {
     this.#core = core;
     this.#poller = poller;
-    this.#pair = new Pair(core.options.credential);
     this.#hubAddress = sockAddrOf(core.hub);
     this.#policy = newSpoke(0.75 + core.edges.random(1)[0]! / 512);
     this.#sealed = new SealedCodec({
@@ -219,16 +220,26 @@ export class GretunSpoke implements SpokeProtocol {
   }
 
   #sendAuth(): void {
+    this.#makeAuth().catch((error) => {
+      this.#core.edges.log.error("authentication failed", { error: errorText(error) });
+    });
+  }
+
+  async #makeAuth(): Promise<void> {
     const { options, edges, hub } = this.#core;
-    this.#inFlight = makeAuth(this.#pair, {
+    const challenge = this.#challenge!;
+    const pair = this.#pair ??= await Pair.make(options.credential);
+    const inFlight = await makeAuth(pair, {
       name: options.name,
-      challenge: this.#challenge!,
+      challenge,
       hub,
       ephemeralSecret: edges.random(32),
       framing: this.#framing ?? "any",
       encrypt: options.encrypt,
     });
-    this.#send(this.#inFlight.message);
+    if (this.#closed || this.#challenge !== challenge) return; // there is a newer one
+    this.#inFlight = inFlight;
+    this.#send(inFlight.message);
   }
 
   #sendKeepalive(bye: boolean): void {
@@ -254,7 +265,7 @@ export class GretunSpoke implements SpokeProtocol {
       case "challenge":
         return this.#onChallenge(decodeChallenge(bytes));
       case "welcome":
-        return this.#onWelcome(decodeWelcome(bytes));
+        return void this.#onWelcome(decodeWelcome(bytes.slice()));
       case "alive":
         return this.#onAlive(bytes);
       case "reset":
@@ -270,11 +281,12 @@ export class GretunSpoke implements SpokeProtocol {
     this.#dispatch({ kind: "challenge", nowMs: this.#now() });
   }
 
-  #onWelcome(welcome: Welcome | undefined): void {
+  async #onWelcome(welcome: Welcome | undefined): Promise<void> {
     const inFlight = this.#inFlight;
     if (!welcome || !inFlight || this.#isSwitching) return this.#core.refused("malformed");
     if (!equalBytes(welcome.nonce, inFlight.auth.nonce)) return this.#core.refused("replayed");
-    const keys = acceptWelcome(this.#pair, inFlight, welcome);
+    const keys = await acceptWelcome(this.#pair!, inFlight, welcome);
+    if (this.#closed || this.#inFlight !== inFlight) return; // another one was taken meanwhile
     if (!keys) {
       this.#core.edges.log.warn("hub is not the one it should be", {
         hub: formatEndpoint(this.#core.hub),
@@ -284,7 +296,7 @@ export class GretunSpoke implements SpokeProtocol {
     this.#inFlight = undefined;
     this.#challenge = undefined;
     if (welcome.status !== "ok") return this.#onRefusal(welcome);
-    void this.#enter(welcome, keys, inFlight.observed);
+    await this.#enter(welcome, keys, inFlight.observed);
   }
 
   #onRefusal({ status, framing }: Welcome): void {
@@ -310,13 +322,13 @@ export class GretunSpoke implements SpokeProtocol {
     } finally {
       this.#isSwitching = false;
     }
+    const gre = await greKeys(this.#pair!, options.name);
     if (this.#closed) return;
     this.#lastStatus = "";
     this.#setSession(welcome, keys, observed);
     const { keepaliveMs, reauthMs } = welcome;
     const local = options.address ?? welcome.clientAddress?.ip;
     const peer = options.hubAddress ?? welcome.hubAddress?.ip;
-    const gre = greKeys(this.#pair, options.name);
     const greLink = { ikey: gre.fromHub, okey: gre.fromClient };
     if (this.#gre) this.#gre.keys = greLink;
     const isSet = this.#core.setLink({

@@ -62,14 +62,14 @@ Deno.test("ipipou: keys in base64 are those of the vectors", () => {
 });
 
 for (const { name, seed: key, secret, made, bytes } of ipipou.payloads) {
-  Deno.test(`ipipou: payload ${name}`, () => {
+  Deno.test(`ipipou: payload ${name}`, async () => {
     const scheme = { kind: "key", seed: seed(key), secret } as const;
     if (made !== false) {
-      strictEqual(toHex(encodeIpipouAuth(scheme, ipipou.unix_seconds, SALT)), bytes);
+      strictEqual(toHex(await encodeIpipouAuth(scheme, ipipou.unix_seconds, SALT)), bytes);
     }
     const publicKey = publicKeyOf(seed(key));
-    strictEqual(check({ publicKey, secret }, fromHex(bytes)), undefined);
-    strictEqual(check({ publicKey, secret: "other" }, fromHex(bytes)), "bad-proof");
+    strictEqual(await check({ publicKey, secret }, fromHex(bytes)), undefined);
+    strictEqual(await check({ publicKey, secret: "other" }, fromHex(bytes)), "bad-proof");
     strictEqual(isBareIpv4(fromHex(bytes)), false);
   });
 }
@@ -116,40 +116,41 @@ const CHECKS: [string, Partial<IpipouClient>, Uint8Array, Parameters<typeof chec
     ],
   ];
 for (const [name, client, payload, at, refusal] of CHECKS) {
-  Deno.test(`ipipou: ${name} is ${refusal ?? "taken"}`, () => {
-    strictEqual(check(client, payload, at), refusal);
+  Deno.test(`ipipou: ${name} is ${refusal ?? "taken"}`, async () => {
+    strictEqual(await check(client, payload, at), refusal);
   });
 }
 
-Deno.test("ipipou: a captured packet is taken once; every changed byte is refused", () => {
+Deno.test("ipipou: a captured packet is taken once; every changed byte is refused", async () => {
   const nonces = new NonceStore({ keepMs: 120_000, capacity: 100 });
-  strictEqual(check({ publicKey }, A, { nonces }), undefined);
-  strictEqual(check({ publicKey }, A, { nonces, from: "192.0.2.66:1" }), "replayed");
+  strictEqual(await check({ publicKey }, A, { nonces }), undefined);
+  strictEqual(await check({ publicKey }, A, { nonces, from: "192.0.2.66:1" }), "replayed");
   for (let i = 0; i < A.length; i++) {
     const changed = A.slice();
     changed[i]! ^= 1;
-    ok(check({ publicKey }, changed, { windowS: 0 }), `byte ${i}`);
+    ok(await check({ publicKey }, changed, { windowS: 0 }), `byte ${i}`);
   }
 });
 
-Deno.test("ipipou: a packet is sent as the token, signed, or empty", () => {
+Deno.test("ipipou: a packet is sent as the token, signed, or empty", async () => {
   const { token, bytes } = ipipou.token_packet;
-  const payload = encodeIpipouAuth({ kind: "token", token: text(token) }, 0, SALT);
+  const payload = await encodeIpipouAuth({ kind: "token", token: text(token) }, 0, SALT);
   strictEqual(toHex(payload), bytes.slice(2 * 28));
-  strictEqual(encodeIpipouAuth({ kind: "none" }, 0, SALT).length, 0);
+  strictEqual((await encodeIpipouAuth({ kind: "none" }, 0, SALT)).length, 0);
 });
 
-Deno.test("ipipou: replies are signed, or the request backwards", () => {
+Deno.test("ipipou: replies are signed, or the request backwards", async () => {
   const client = { secret: "topsecret" };
   const { token, bytes } = ipipou.token_reply;
-  const reply = (c: Partial<IpipouClient>, own = {}) =>
-    toHex(
-      encodeIpipouReply(text(token), { ...own, client: { ...client, ...c } }, 1_700_000_000, SALT),
-    );
-  strictEqual(reply({ token: text(token) }), bytes);
-  strictEqual(reply({ publicKey }), bytes);
-  strictEqual(reply({}), "");
-  strictEqual(reply({ publicKey }, { seed: seed("seed2") }), ipipou.payloads[4]!.bytes);
+  const reply = async (c: Partial<IpipouClient>, own = {}) => {
+    const all = { ...own, client: { ...client, ...c } };
+    return toHex(await encodeIpipouReply(text(token), all, 1_700_000_000, SALT));
+  };
+  strictEqual(await reply({ token: text(token) }), bytes);
+  strictEqual(await reply({ publicKey }), bytes);
+  strictEqual(await reply({}), "");
+  const signed = ipipou.payloads[4]!.bytes;
+  strictEqual(await reply({ publicKey }, { seed: seed("seed2") }), signed);
 });
 
 Deno.test("ipipou: data is IPv4 that says its own length", () => {

@@ -1,49 +1,56 @@
-/** The runtime's curves against the library's, and what they must refuse. */
-import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
+/** WebCrypto's curves against the library's, and what they must refuse. */
+import { deepStrictEqual, rejects, strictEqual, throws } from "node:assert/strict";
 import { ed25519, x25519 } from "@noble/curves/ed25519.js";
 import * as curves from "../../lib/hub/curves.ts";
 
 const random = (length: number) => crypto.getRandomValues(new Uint8Array(length));
 
-Deno.test("curves: keys and signatures are the library's", () => {
+Deno.test("curves: keys and signatures are the library's", async () => {
   for (let i = 0; i < 20; i++) {
     const [seed, message] = [random(32), random(i * 7)];
-    const [publicKey, signature] = [curves.publicKeyOf(seed), curves.sign(message, seed)];
-    deepStrictEqual(publicKey, ed25519.getPublicKey(seed));
+    const publicKey = curves.publicKeyOf(seed);
+    const signature = await curves.sign(message, seed);
     deepStrictEqual(signature, ed25519.sign(message, seed));
-    deepStrictEqual(curves.exchangePublic(seed), x25519.getPublicKey(seed));
-    strictEqual(curves.verify(signature, message, publicKey), true);
+    deepStrictEqual(await curves.exchangePublic(seed), x25519.getPublicKey(seed));
+    strictEqual(await curves.verify(signature, message, publicKey), true);
     signature[i]! ^= 1;
-    strictEqual(curves.verify(signature, message, publicKey), false);
+    strictEqual(await curves.verify(signature, message, publicKey), false);
   }
 });
 
-Deno.test("curves: both ends share the same secrets", () => {
+Deno.test("curves: both ends share the same secrets", async () => {
   const [a, b] = [random(32), random(32)];
   deepStrictEqual(
-    curves.exchange(a, curves.exchangePublic(b)),
-    curves.exchange(b, curves.exchangePublic(a)),
+    await curves.exchange(a, await curves.exchangePublic(b)),
+    await curves.exchange(b, await curves.exchangePublic(a)),
   );
   deepStrictEqual(
-    curves.identitySecret(a, curves.publicKeyOf(b)),
-    curves.identitySecret(b, curves.publicKeyOf(a)),
+    await curves.identitySecret(a, curves.publicKeyOf(b)),
+    await curves.identitySecret(b, curves.publicKeyOf(a)),
   );
 });
 
-Deno.test("curves: malformed signatures and keys are false, values of low order throw", () => {
+Deno.test("curves: malformed signatures and keys are false, values of low order throw", async () => {
   const seed = random(32);
-  const good = curves.sign(seed, seed);
+  const good = await curves.sign(seed, seed);
   const publicKey = curves.publicKeyOf(seed);
   for (const length of [0, 63, 65]) {
-    strictEqual(curves.verify(new Uint8Array(length), seed, publicKey), false);
+    strictEqual(await curves.verify(new Uint8Array(length), seed, publicKey), false);
   }
   for (const length of [0, 31, 33]) {
-    strictEqual(curves.verify(good, seed, new Uint8Array(length)), false);
+    strictEqual(await curves.verify(good, seed, new Uint8Array(length)), false);
   }
-  strictEqual(curves.verify(withGroupOrderAdded(good), seed, publicKey), false);
+  strictEqual(await curves.verify(withGroupOrderAdded(good), seed, publicKey), false);
   for (const low of [new Uint8Array(32), Uint8Array.of(1, ...new Uint8Array(31))]) {
-    throws(() => curves.exchange(seed, low), RangeError);
+    await rejects(curves.exchange(seed, low));
   }
+});
+
+Deno.test("checkPublicKey() throws for what is no point", () => {
+  curves.checkPublicKey(curves.publicKeyOf(random(32)));
+  for (const length of [0, 31, 33]) throws(() => curves.checkPublicKey(new Uint8Array(length)));
+  const noPoint = Uint8Array.of(2, ...new Uint8Array(31));
+  throws(() => curves.checkPublicKey(noPoint));
 });
 
 /** S + L: the same point, and another signature of the same message. */
