@@ -1,7 +1,7 @@
 /** Creating and deleting tunnels over a kernel that holds state: steps, undo, FOU ports. */
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { GretunError } from "../../lib/errors.ts";
-import { udpPortOwner } from "../../lib/netlink.ts";
+import { bindAbstractLock, udpPortOwner } from "../../lib/netlink.ts";
 import { socketInodes } from "../../lib/netlink/udp_owner.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { explain } from "../../lib/tunnel/explain.ts";
@@ -9,9 +9,11 @@ import { formatMark, isFouPortOfOthers, markOf, usesFouPort } from "../../lib/tu
 import {
   applySteps,
   createTunnels,
+  daemonLock,
   deleteTunnels,
   formatStep,
   listTunnels,
+  openHost,
   planRemoval,
   planTunnels,
   tunnelStatus,
@@ -558,6 +560,17 @@ Deno.test("socketInodes() finds sockets by port, but the kernel's own", () => {
   deepStrictEqual(socketInodes(PROC_NET_UDP, 7777), ["5150"]);
   deepStrictEqual(socketInodes(PROC_NET_UDP, 7778), ["5151"]);
   deepStrictEqual(socketInodes("", 7777), []);
+});
+
+Deno.test("openHost() knows a daemon's port by the name that the daemon holds", () => {
+  using host = openHost();
+  const port = 1; // of no daemon
+  {
+    using lock = bindAbstractLock(daemonLock(port));
+    ok(lock);
+    deepStrictEqual([port, 2].map((number) => host.hasDaemon(number)), [true, false]);
+  }
+  strictEqual(host.hasDaemon(port), false);
 });
 
 Deno.test("udpPortOwner() names this process for its own socket", () => {
