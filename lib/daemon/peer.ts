@@ -36,7 +36,7 @@ export const FIRST_INVITE_MS = 1_000;
 /** Pauses between bursts while nothing answers. */
 export const BURST_PAUSE_MS = [5_000, 10_000, 20_000, 40_000, 60_000] as const;
 /** Pings that verify a path that should work. */
-export const VERIFY_MS = [0, 60, 150, 350, 600, 900, 1300, 1700, 2500, 3500] as const;
+export const VERIFY_MS = [0, 100, 150, 250, 350, 600, 900, 1300, 1700, 2500, 3500] as const;
 /**
  * A path is dead when its verification stays unanswered so long; while data arrives on it, longer, and
  * until that has stopped for a while.
@@ -48,7 +48,7 @@ const BUSY_FOR_MS = 1_000;
  * A verification unanswered for three round trips, within these bounds, lets another confirmed
  * path take over.
  */
-const PATH_SUSPECT_MIN_MS = 60;
+const PATH_SUSPECT_MIN_MS = 100;
 const PATH_SUSPECT_MAX_MS = 700;
 /** A relay takes over from a suspect path later: a new mapping is found sooner than that. */
 const PATH_SUSPECT_RELAY_MS = 1_000;
