@@ -18,6 +18,9 @@ const ELSEWHERE = parseIp("2001:db8:ffff:ffff::1");
 /** As many endpoints as a coordinator takes from one node. */
 const MAX_ENDPOINTS = 32;
 
+/** What this host's kernel is asked. */
+export type HostNetwork = Pick<RtNetlink, "links" | "addresses" | "tryRouteTo">;
+
 export interface LocalEndpointsOptions {
   port: number;
   /** Of addresses that the data plane can use. */
@@ -32,7 +35,7 @@ export interface LocalEndpointsOptions {
  * only whom the peer has sent to.
  */
 export function localEndpoints(
-  rtnl: RtNetlink,
+  rtnl: HostNetwork,
   { port, families, overlay }: LocalEndpointsOptions,
 ): Endpoint[] {
   const links = rtnl.links().filter((link) => link.up && !isOverlayLink(link));

@@ -3,9 +3,8 @@ import { type Cidr, type Endpoint, type Family, familyOf, formatEndpoint } from 
 import type { AdvertisedEndpoint } from "../coord/api.ts";
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
-import type { RtNetlink } from "../netlink.ts";
 import type { StunClient, StunServer } from "../stun/mod.ts";
-import { advertise, localEndpoints, sameEndpoints } from "./endpoints.ts";
+import { advertise, type HostNetwork, localEndpoints, sameEndpoints } from "./endpoints.ts";
 import { resolveReachable } from "./reachable.ts";
 
 /** Well under the 30 s after which many NATs forget a mapping (RFC 4787 section 4.3). */
@@ -22,13 +21,13 @@ const FAMILY_GRACE_MS = 100;
 export const SETTLE_MS = 200;
 
 export interface OwnEndpointsOptions {
-  rtnl: RtNetlink;
+  rtnl: HostNetwork;
   port: number;
   /** Of addresses that the data plane can use. */
   families: readonly Family[];
   /** Addresses in there are tunnels'. */
   overlay: Cidr;
-  stun: StunClient;
+  stun: Pick<StunClient, "query">;
   stunServers: readonly string[];
   /** What the user says, for a port that was forwarded by hand. */
   given: readonly Endpoint[];

@@ -11,7 +11,7 @@ import { resolveServers, type StunServer } from "../stun/mod.ts";
 export async function resolveReachable(
   names: readonly string[],
   families: readonly Family[],
-  rtnl: RtNetlink,
+  rtnl: Pick<RtNetlink, "tryRouteTo">,
 ): Promise<StunServer[]> {
   const resolved = await Promise.allSettled(
     families.map((family) => resolveServers(names, { family })),
