@@ -2,7 +2,7 @@
 import { type Cidr, familyOf, formatCidr, parseCidr } from "./lib/addr.ts";
 import { errorLine, EXIT_OK, exitCode } from "./lib/cli/command.ts";
 import { doubleDashed, flagsHelp, parseFlags } from "./lib/cli/flags.ts";
-import { ALL, type ListenAddress, openListen, parseListen } from "./lib/cli/listen.ts";
+import { ALL, type ListenAddress, openListen, parseListen, serveHttp } from "./lib/cli/listen.ts";
 import { serveMetrics } from "./lib/cli/metrics_server.ts";
 import { openRelay, RELAY_FLAGS, relayKeys, relaySettings } from "./lib/cli/relay.ts";
 import { publicKeyOf, type Sign, signer } from "./lib/coord/auth.ts";
@@ -146,7 +146,7 @@ async function serve(flags: Flags): Promise<void> {
     },
   });
   const handle: Handle = (request, source) => coord.handle(request, source);
-  const start = (address: ListenAddress) => listenHttp(address, tls, handle, stop);
+  const start = (address: ListenAddress) => serveHttp({ ...address, ...tls, signal: stop }, handle);
   const servers = await startHttp(listen, start, tls !== undefined);
   log.info("coordinator listening", {
     addr: flags.listen,
@@ -206,7 +206,7 @@ async function serveRelay(flags: Flags, log: Log): Promise<void> {
     if (pathname === "/healthz") return new Response("ok\n");
     return new Response("not found\n", { status: 404 });
   };
-  const start = (address: ListenAddress) => listenHttp(address, tls, handle, stop);
+  const start = (address: ListenAddress) => serveHttp({ ...address, ...tls, signal: stop }, handle);
   const servers = await startHttp(listen, start, tls !== undefined);
   const key = keyBase64(relayKey);
   log.info("relay listening", { addr: flags["relay-listen"], http: flags.listen, key });
@@ -281,18 +281,6 @@ async function startSecondStun(stun: StunService, log: Log): Promise<void> {
   } catch (error) {
     log.warn("no second STUN port", { port: SECOND_STUN_PORT, error: errorText(error) });
   }
-}
-
-function listenHttp(
-  address: ListenAddress,
-  tls: { cert: string; key: string } | undefined,
-  handle: Handle,
-  signal: AbortSignal,
-): Deno.HttpServer {
-  return Deno.serve(
-    { ...address, ...tls, signal, onListen: () => {} },
-    (request, { remoteAddr }) => handle(request, remoteAddr.hostname),
-  );
 }
 
 async function readTls(cert: string | undefined, key: string | undefined) {

@@ -39,6 +39,7 @@ export { type RawUdpOptions, RawUdpSender, RawUdpSocket } from "./netlink/raw_ud
 export type { Route } from "./netlink/route.ts";
 export { RtNetlink } from "./netlink/rtnl.ts";
 export { sourceAddress } from "./netlink/source_address.ts";
+export { limitSegments } from "./netlink/tcp.ts";
 export { tryTun, TunDevice } from "./netlink/tun.ts";
 export {
   type Direction,
