@@ -317,9 +317,20 @@ class Daemon implements AsyncDisposable {
       },
       allocateRelay: (peer, signal) => this.#relays.allocate(peer, signal),
       onDoubt: () => this.#own!.doubt(),
+      onStuck: () => void this.#lookElsewhere(),
       isRelay: (ip) => this.#relays.isRelay(ip),
       ownEndpoints: () => this.#own!.list.map(({ endpoint }) => endpoint),
       guesser: this.#openGuesser(),
+    });
+  }
+
+  /** Where each remote sees another port anyway, one more of them is of no use to anybody. */
+  async #lookElsewhere(): Promise<void> {
+    if (this.#ownNat!.nat?.mapping !== "easy") return;
+    await this.#own!.lookElsewhere(this.#signal).catch((error) => {
+      if (!this.#signal.aborted) {
+        this.#edges.log.debug("STUN not asked", { error: errorText(error) });
+      }
     });
   }
 
@@ -355,7 +366,10 @@ class Daemon implements AsyncDisposable {
       openPort: () => this.#extraStun.openPort(),
       stunServers: stunServers.length > 0 ? stunServers : advertisedStun,
       ...this.#edges,
-      onChange: () => this.#postIsDue.resolve(),
+      onChange: () => {
+        // Half a list would have peers punch at half of the places.
+        if (this.#own!.isTold) this.#postIsDue.resolve();
+      },
     });
   }
 

@@ -1,5 +1,12 @@
 /** Keeps the list of this node's own endpoints fresh, from all that tells of one. */
-import { type Cidr, type Endpoint, type Family, familyOf, formatEndpoint } from "../addr.ts";
+import {
+  type Cidr,
+  type Endpoint,
+  equalEndpoints,
+  type Family,
+  familyOf,
+  formatEndpoint,
+} from "../addr.ts";
 import type { AdvertisedEndpoint } from "../coord/api.ts";
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
@@ -15,6 +22,9 @@ const ASK_GAP_MS = 250;
 /** A network that was away is noticed soon after it is back, unless it was away for long. */
 const SILENT_INTERVAL_MS = 500;
 const SILENT_FOR_MS = 600_000;
+/** Linux forgets a flow of UDP that was one question and one answer after 30 s. */
+const ELSEWHERE_GAP_MS = 31_000;
+const MAX_ELSEWHERE = 4;
 /** For so long after the answer over one family, that over the other one is waited for. */
 const FAMILY_GRACE_MS = 100;
 /** Several addresses change at once when an interface comes up. */
@@ -51,6 +61,11 @@ export class OwnEndpoints {
   #isTold = false;
   /** What STUN servers see of us, over each family. */
   readonly #mapped = new Map<Family, Endpoint[]>();
+  /** Servers of IPv4 that are asked by {@link lookElsewhere} alone. */
+  #elsewhere: readonly StunServer[] = [];
+  /** What they saw, the last first. */
+  #seenElsewhere: Endpoint[] = [];
+  #elsewhereMs = -Infinity;
   /** Ends the pause between two looks. */
   #wake = new AbortController();
   /** Something changed that those looks have not taken in yet. */
@@ -82,6 +97,29 @@ export class OwnEndpoints {
     this.#wake.abort();
   }
 
+  /** Whether the list is more than what was known at the start. */
+  get isTold(): boolean {
+    return this.#isTold;
+  }
+
+  /**
+   * Asks STUN where this node has not sent to lately, at most each 31 s. A Linux router that takes
+   * a peer's early datagram for one to itself gives the host behind it another port towards that
+   * peer, and then towards everybody new; servers that the host has sent to before see the old one.
+   */
+  async lookElsewhere(signal: AbortSignal): Promise<void> {
+    const { clock, stun } = this.#options;
+    const servers = this.#elsewhere;
+    if (servers.length === 0 || clock.nowMs() - this.#elsewhereMs < ELSEWHERE_GAP_MS) return;
+    this.#elsewhereMs = clock.nowMs();
+    const options = { timeoutMs: STUN_TIMEOUT_MS, signal, firstOnly: true };
+    const [answer] = await stun.query(servers, options);
+    if (!answer) return;
+    const others = this.#seenElsewhere.filter((known) => !equalEndpoints(known, answer.mapped));
+    this.#seenElsewhere = [answer.mapped, ...others].slice(0, MAX_ELSEWHERE);
+    if (this.#isTold) this.#tell();
+  }
+
   /** Asks STUN at once, each 20 s and after {@link look}; until `signal` is aborted. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
@@ -100,13 +138,19 @@ export class OwnEndpoints {
   /** If the list is another, or was never told; whether it did. */
   #tell(): boolean {
     const before = this.#list;
-    const list = this.#gather();
+    let list = this.#gather();
     if (this.#isTold && sameEndpoints(before, list)) return false;
+    const isSame = hasAllMappings(list, before);
+    if (!isSame) {
+      this.#seenElsewhere = []; // from another network, as likely as not
+      list = this.#gather();
+    }
     this.#list = list;
+    const wasTold = this.#isTold;
+    this.#isTold = true;
     this.#options.onChange(list);
     // The first time all peers learn them from the coordinator anyway.
-    if (this.#isTold) this.#options.onMoved(hasAllMappings(list, before) ? "more" : "mapping");
-    this.#isTold = true;
+    if (wasTold) this.#options.onMoved(isSame ? "more" : "mapping");
     return true;
   }
 
@@ -121,7 +165,7 @@ export class OwnEndpoints {
       given,
       local: localEndpoints(rtnl, this.#options),
       portmap: external ? [external] : [],
-      stun: [...this.#mapped.values()].flat(),
+      stun: [...this.#mapped.values(), this.#seenElsewhere].flat(),
     });
   }
 
@@ -171,9 +215,19 @@ export class OwnEndpoints {
     signal: AbortSignal,
   ): Promise<boolean> {
     const options = { timeoutMs: STUN_TIMEOUT_MS, signal, firstOnly: true };
-    const answers = await this.#options.stun.query(servers, options);
-    if (answers.length > 0) this.#mapped.set(family, answers.map(({ mapped }) => mapped));
-    return answers.length > 0;
+    const isFirst = ({ endpoint: { ip } }: StunServer, i: number) =>
+      servers.findIndex(({ endpoint }) => endpoint.ip === ip) === i;
+    const asked = servers.filter(isFirst);
+    const answers = await this.#options.stun.query(asked, options);
+    if (answers.length === 0) return false;
+    this.#mapped.set(family, answers.map(({ mapped }) => mapped));
+    if (family === 4) {
+      const others = answers.flatMap(({ server, other }) =>
+        other ? [{ ...server, endpoint: other }] : []
+      );
+      this.#elsewhere = [...servers.filter((server) => !asked.includes(server)), ...others];
+    }
+    return true;
   }
 
   async #pause(signal: AbortSignal): Promise<void> {

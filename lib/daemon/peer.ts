@@ -35,6 +35,12 @@ export const OPENER_HOLD_MS = 250;
 export const FIRST_INVITE_MS = 1_000;
 /** Pauses between bursts while nothing answers. */
 export const BURST_PAUSE_MS = [5_000, 10_000, 20_000, 40_000, 60_000] as const;
+/**
+ * The same while a relay carries the data: the second one is longer than a burst and the 30 s after
+ * which Linux forgets what was not answered. Where routers on both sides have taken pings for their
+ * own, nothing else helps.
+ */
+export const RELAYED_PAUSE_MS = [5_000, 36_000, 60_000] as const;
 /** Pings that verify a path that should work. */
 export const VERIFY_MS = [0, 100, 150, 250, 350, 600, 900, 1300, 1700, 2500, 3500] as const;
 /**
@@ -216,6 +222,7 @@ export type PeerEffect =
   /** The path stays silent for longer than it should, and is not dead yet. */
   | { kind: "path-doubted"; endpoint: PathAddress }
   | { kind: "path-lost"; endpoint: PathAddress }
+  /** So many rounds have found no direct path. */
   | { kind: "no-path-yet"; rounds: number }
   /** Unlisted and silent: drop the peer and its link. */
   | { kind: "forget" };
@@ -441,8 +448,16 @@ class Transition {
 
   #listed(endpoints: readonly Endpoint[]): void {
     this.#set({ listed: true });
+    const known = new Set(this.#candidates.keys());
     this.#replaceCandidates("listed", endpoints);
-    this.#startPunching();
+    const { state } = this.peer;
+    if (state === "unknown" || state === "have_endpoints") return this.#startPunching();
+    const added = [...this.#candidates].filter(([key]) => !known.has(key));
+    for (const [, candidate] of added) this.#openThenBurst(candidate);
+    // When it was invited before, nothing had been sent to these.
+    if (added.length > 0 && isSearching(this.peer)) {
+      this.effects.push({ kind: "send-call-me-maybe" });
+    }
   }
 
   #invited(endpoints: readonly Endpoint[]): void {
@@ -529,7 +544,8 @@ class Transition {
   #startRound({ invite }: { invite: boolean }): void {
     for (const candidate of this.#candidates.values()) this.#openThenBurst(candidate);
     if (invite) this.effects.push({ kind: "send-call-me-maybe" });
-    const pause = BURST_PAUSE_MS[Math.min(this.peer.rounds, BURST_PAUSE_MS.length - 1)]!;
+    const pauses = this.peer.state === "relay" ? RELAYED_PAUSE_MS : BURST_PAUSE_MS;
+    const pause = pauses[Math.min(this.peer.rounds, pauses.length - 1)]!;
     this.#set({ nextBurstMs: this.#nowMs + pause });
   }
 
@@ -538,7 +554,7 @@ class Transition {
     const rounds = this.peer.rounds + 1;
     this.#set({ rounds });
     this.#startRound({ invite: true });
-    if (this.peer.state === "punching") this.effects.push({ kind: "no-path-yet", rounds });
+    if (this.peer.state !== "unknown") this.effects.push({ kind: "no-path-yet", rounds });
   }
 
   /** The best first: what is answered first makes the link, and another one soon after remakes it. */

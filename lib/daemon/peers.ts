@@ -58,6 +58,8 @@ export interface PeersOptions {
   allocateRelay: (peer: NodeKey, signal: AbortSignal) => Promise<RelayPath>;
   /** Pings stay unanswered: a NAT may have mapped this node anew. */
   onDoubt: () => void;
+  /** A search for a direct path has no success; more than once. */
+  onStuck: () => void;
   /** Whether a relay has that address. */
   isRelay: (ip: Ip) => boolean;
   /** Where this node believes it can be reached, now. */
@@ -438,8 +440,9 @@ export class Peers {
         });
       case "no-path-yet":
         if (effect.rounds === 1) log.warn("no direct path yet, searching on", { peer });
-        return;
+        return this.#options.onStuck();
       case "open-relay":
+        this.#options.onStuck();
         return void this.#openRelay(entry);
       case "close-relay":
         return this.#closeRelay(entry);

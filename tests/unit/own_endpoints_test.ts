@@ -28,6 +28,8 @@ const LINK: Link = {
   stats: {} as never,
 };
 
+const ELSEWHERE = parseEndpoint("198.51.100.1:3480");
+
 interface HostOptions {
   families?: readonly Family[];
   stunServers?: readonly string[];
@@ -41,6 +43,8 @@ class FakeHost {
   ips: Ip[] = [parseIp("10.0.0.2")];
   /** What STUN servers see, and after how long they answer; undefined: they do not. */
   readonly seen = new Map<Family, { as: string; afterMs: number } | undefined>();
+  /** What is seen by a server that the host has not sent to lately. */
+  seenElsewhere: string | undefined;
   portMapped: Endpoint | undefined;
   readonly own: OwnEndpoints;
 
@@ -86,6 +90,11 @@ class FakeHost {
     return this.events;
   }
 
+  /** As the daemon does when no direct path is found. */
+  lookElsewhere(): void {
+    void this.own.lookElsewhere(new AbortController().signal);
+  }
+
   #happened(what: string): void {
     this.events.push(`${this.clock.nowMs()} ${what}`);
   }
@@ -93,11 +102,20 @@ class FakeHost {
   async #answer(servers: readonly StunServer[], timeoutMs: number) {
     const [server] = servers;
     const family = familyOf(server!.endpoint.ip);
+    if (server!.endpoint.port === ELSEWHERE.port) return await this.#answerElsewhere(server!);
     this.#happened(`asks over IPv${family}`);
     const seen = this.seen.get(family);
     await this.clock.sleep(seen?.afterMs ?? timeoutMs);
     if (!seen) return [];
-    return [{ server: server!, mapped: parseEndpoint(seen.as), rttMs: seen.afterMs }];
+    const mapped = parseEndpoint(seen.as);
+    return [{ server: server!, mapped, rttMs: seen.afterMs, other: ELSEWHERE }];
+  }
+
+  async #answerElsewhere(server: StunServer) {
+    this.#happened("asks elsewhere");
+    await this.clock.sleep(RTT_MS);
+    if (!this.seenElsewhere) return [];
+    return [{ server, mapped: parseEndpoint(this.seenElsewhere), rttMs: RTT_MS }];
   }
 }
 
@@ -223,4 +241,50 @@ Deno.test("OwnEndpoints looks less often for STUN that is silent for long", asyn
   const gaps = asked.slice(1).map((ms, i) => ms - asked[i]!);
   deepStrictEqual([...new Set(gaps)], [3_500, 23_000]);
   ok(asked.find((_, i) => gaps[i] === 23_000)! > 600_000);
+});
+
+Deno.test("OwnEndpoints tells of the port that those see whom it has not sent to yet", async () => {
+  const host = new FakeHost();
+  host.seenElsewhere = "203.0.113.1:35150";
+  for (const ms of [1_000, 2_000]) host.at(ms, () => host.lookElsewhere());
+  host.at(40_000, () => {
+    host.seenElsewhere = "203.0.113.1:35151";
+    host.lookElsewhere();
+  });
+  deepStrictEqual((await host.runFor(50_000)).filter((event) => !event.endsWith("IPv4")).slice(1), [
+    "1000 asks elsewhere",
+    `1010 tells ${HOME} 203.0.113.1:35150`,
+    "1010 moved: more",
+    "40000 asks elsewhere",
+    `40010 tells ${HOME} 203.0.113.1:35151 203.0.113.1:35150`,
+    "40010 moved: more",
+  ]);
+});
+
+Deno.test("OwnEndpoints tells nothing when everybody sees the same port", async () => {
+  const host = new FakeHost();
+  host.seenElsewhere = "203.0.113.1:7777";
+  host.at(1_000, () => host.lookElsewhere());
+  deepStrictEqual((await host.runFor(10_000)).slice(2), ["1000 asks elsewhere"]);
+});
+
+Deno.test("OwnEndpoints forgets what others saw when its mapping is another", async () => {
+  const host = new FakeHost();
+  host.seenElsewhere = "203.0.113.1:35150";
+  host.at(1_000, () => host.lookElsewhere());
+  host.at(5_000, () => host.isSeenAs("203.0.113.9:7777"));
+  deepStrictEqual((await host.runFor(30_000)).slice(-2), [
+    "20020 tells 10.0.0.2:7777 203.0.113.9:7777",
+    "20020 moved: mapping",
+  ]);
+});
+
+Deno.test("OwnEndpoints leaves one of two servers of one host for when it looks elsewhere", async () => {
+  const host = new FakeHost({ stunServers: ["198.51.100.1:3478", "198.51.100.1:3480"] });
+  host.at(1_000, () => host.lookElsewhere());
+  deepStrictEqual(await host.runFor(10_000), [
+    "0 asks over IPv4",
+    `10 tells ${HOME}`,
+    "1000 asks elsewhere",
+  ]);
 });

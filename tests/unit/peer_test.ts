@@ -18,6 +18,7 @@ import {
   RELAY_AFTER_MS,
   RELAY_KEPT_MS,
   RELAY_RETRY_MS,
+  RELAYED_PAUSE_MS,
   SILENCE_MS,
   step,
 } from "../../lib/daemon/peer.ts";
@@ -131,6 +132,29 @@ Deno.test("step() keeps searching for ever, with pauses up to a minute", () => {
   const gaps = pings.slice(1).map((at, i) => at - pings[i]!);
   ok(Math.max(...gaps) <= 60_000, `largest gap ${Math.max(...gaps)}`);
   ok(pings.length < 600, `${pings.length} pings in an hour`);
+});
+
+Deno.test("step() opens what it hears of late before it pings it, and says so", () => {
+  const bench = new Bench(true);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [LAN_B] });
+  bench.runUntil(100);
+  strictEqual(bench.count("send-call-me-maybe"), 1);
+  bench.give({ kind: "listed", nowMs: 100, endpoints: [LAN_B, PUBLIC_B] });
+  deepStrictEqual(bench.times("send-opener"), [100]);
+  deepStrictEqual(bench.times("send-call-me-maybe"), [0, 100]);
+  bench.runUntil(100 + OPENER_HOLD_MS);
+  deepStrictEqual(bench.pings(PUBLIC_B), [100 + OPENER_HOLD_MS]);
+  bench.give({ kind: "listed", nowMs: 400, endpoints: [PUBLIC_B, LAN_B] });
+  strictEqual(bench.count("send-opener"), 1, "nothing is new");
+});
+
+Deno.test("step() does not invite a peer with whom it is direct to more of its endpoints", () => {
+  const bench = directBench();
+  const invitations = bench.count("send-call-me-maybe");
+  bench.give({ kind: "listed", nowMs: 5_000, endpoints: [PUBLIC_B, PUBLIC_A] });
+  bench.runUntil(6_000);
+  strictEqual(bench.count("send-call-me-maybe"), invitations);
+  ok(bench.pings(PUBLIC_A).length > 1);
 });
 
 Deno.test("step() becomes direct only after pong and link", () => {
@@ -625,6 +649,20 @@ Deno.test("step() searches on while it is relayed, with pauses up to a minute", 
   const gaps = bench.pings(PUBLIC_B).map((at, i, all) => at - (all[i - 1] ?? 0));
   ok(Math.max(...gaps) <= 60_000, `largest gap ${Math.max(...gaps)}`);
   strictEqual(bench.count("close-relay"), 0);
+});
+
+Deno.test("step() is silent for more than 30 s once, when it is relayed, and tells of each round", () => {
+  const bench = relayedBench();
+  for (let nowMs = 10_000; nowMs <= 50_000; nowMs += 10_000) {
+    bench.runUntil(nowMs);
+    bench.give({ kind: "pong", nowMs, from: RELAY, rttMs: 40 });
+  }
+  const [first, second] = RELAYED_PAUSE_MS;
+  deepStrictEqual(bench.times("no-path-yet"), [first, first + second]);
+  deepStrictEqual(bench.times("send-opener"), [0, first, first + second]);
+  const pings = bench.pings(PUBLIC_B);
+  const gaps = pings.slice(1).map((at, i) => at - pings[i]!);
+  ok(Math.max(...gaps) > 30_000, gaps.join());
 });
 
 Deno.test("step() gives a relay back when a direct path has lasted", () => {
