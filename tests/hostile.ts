@@ -1,7 +1,11 @@
 /** What strangers on the network can do to nodes: they see all packets, and send what they like. */
-import type { Host, LabNode } from "../lib/lab/mod.ts";
 import { type Endpoint, formatEndpoint, ipFromBytes } from "../lib/addr.ts";
 import { concatBytes, Reader } from "../lib/bytes.ts";
+import { encodeGre } from "../lib/dataplane/gre.ts";
+import { systemRandom } from "../lib/edges.ts";
+import type { Host, Lab, LabNode, Nat } from "../lib/lab/mod.ts";
+import { encodeError } from "../lib/relay/messages.ts";
+import { answerBinding, encodeBindingRequest } from "../lib/stun/binding.ts";
 
 const PCAP_HEADER = 24;
 const PCAP_RECORD = 16;
@@ -99,6 +103,7 @@ function decodeFrame(frame: Uint8Array): Captured | undefined {
 /** A stranger with some sockets, who counts what comes back. */
 export class Attacker implements Disposable {
   readonly host: Host;
+  sentPackets = 0;
   sentBytes = 0;
   receivedBytes = 0;
   /** By whom it was answered. */
@@ -116,6 +121,7 @@ export class Attacker implements Disposable {
   /** From each of its ports. */
   async send(payload: Uint8Array, to: Endpoint): Promise<void> {
     await Promise.all(this.#sockets.map(async (socket) => {
+      this.sentPackets++;
       this.sentBytes += payload.length;
       // A full queue is no failure of the attack.
       await socket.send(payload, { transport: "udp", hostname: to.ip, port: to.port }).catch(
@@ -181,4 +187,73 @@ export function discoKeysIn(packets: readonly Captured[]): Uint8Array[] {
     payload.slice(KEY_AT, KEY_AT + KEY_LENGTH)
   );
   return [...new Map(keys.map((key) => [key.join(), key])).values()];
+}
+
+/** Not from any packet: answers that nobody asked for, keys that nobody has. */
+export function forgeries(discoKeys: readonly Uint8Array[]): Uint8Array[] {
+  const victim = { ip: "192.0.2.66", port: 6 } as Endpoint;
+  const inner = new Uint8Array(40).fill(0x45);
+  return [
+    answerBinding(encodeBindingRequest(systemRandom(12)), victim)!,
+    encodeError({ txId: new Uint8Array(12), code: 437, nonce: systemRandom(16) }),
+    encodeError({ txId: systemRandom(12), code: 401, nonce: systemRandom(16) }),
+    encodeGre(inner, 0xdeadbeef)!,
+    encodeGre(inner, undefined)!,
+    new Uint8Array(0),
+    systemRandom(1_200),
+    ...discoKeys.map((key) =>
+      new Uint8Array([0x54, 0x53, 0xf0, 0x9f, 0x92, 0xac, ...key, ...systemRandom(102)])
+    ),
+  ];
+}
+
+const ATTACK_PORTS = [40_001, 40_002];
+/** More would say more about this machine than about the programs. */
+const PACKETS_PER_SECOND = 10;
+const KEYS_AT_ONCE = 3;
+
+/**
+ * Two strangers, one of them behind the same NAT as others, who see all UDP that passes the
+ * internet. Some of it they send again, at once: as it was, changed, cut, back to where it came
+ * from, and under other names; and what they make up, to all ports that they have seen.
+ */
+export class Attack implements AsyncDisposable {
+  readonly attackers: readonly Attacker[];
+  readonly #capture: Capture;
+  readonly #places = new Map<string, Endpoint>();
+  readonly #sent: Promise<void>[] = [];
+  #nextMs = 0;
+
+  constructor(lab: Lab, inside: Nat) {
+    const hosts = [lab.publicHost("mallory"), lab.host("eve", { behind: inside })];
+    this.attackers = hosts.map((host) => new Attacker(host, ATTACK_PORTS));
+    this.#capture = new Capture(lab.internet, "internet", (packet) => this.#take(packet));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#capture.stop();
+    await this.#capture.ended;
+    await Promise.all(this.#sent);
+    for (const attacker of this.attackers) attacker[Symbol.dispose]();
+  }
+
+  #take(packet: Captured): void {
+    if ([packet.from.port, packet.to.port].some((port) => ATTACK_PORTS.includes(port))) return;
+    this.#places.set(formatEndpoint(packet.to), packet.to);
+    const nowMs = performance.now();
+    if (nowMs < this.#nextMs) return;
+    this.#nextMs = nowMs + 1000 / PACKETS_PER_SECOND;
+    this.#sent.push(this.#send(packet));
+  }
+
+  async #send(packet: Captured): Promise<void> {
+    const keys = discoKeysIn(this.#capture.packets.slice(-100)).slice(0, KEYS_AT_ONCE);
+    const made = variants(packet, keys, [packet.to]);
+    const places = [...this.#places.values()];
+    const place = places[Math.floor(Math.random() * places.length)]!;
+    for (const payload of forgeries(keys)) made.push({ to: place, payload });
+    for (const { to, payload } of made) {
+      await Promise.all(this.attackers.map((attacker) => attacker.send(payload, to)));
+    }
+  }
 }

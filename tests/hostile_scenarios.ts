@@ -4,12 +4,8 @@
  */
 import { deepStrictEqual, ok } from "node:assert/strict";
 import type { Endpoint } from "../lib/addr.ts";
-import { systemRandom } from "../lib/edges.ts";
-import { encodeGre } from "../lib/dataplane/gre.ts";
 import { readKernelFile, RtNetlink } from "../lib/netlink.ts";
-import { encodeError } from "../lib/relay/messages.ts";
-import { answerBinding, encodeBindingRequest } from "../lib/stun/binding.ts";
-import { Attacker, Capture, type Captured, discoKeysIn, variants } from "./hostile.ts";
+import { Attacker, Capture, type Captured, discoKeysIn, forgeries, variants } from "./hostile.ts";
 import { Overlay, type OverlayNode, sleep } from "./overlay.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
@@ -40,24 +36,6 @@ async function standing(nodes: readonly OverlayNode[]): Promise<unknown> {
       pathsLost: node.log.match(/msg="(path|relay) lost/g)?.length ?? 0,
     };
   }));
-}
-
-/** Not from any packet: answers that nobody asked for, keys that nobody has. */
-function forgeries(discoKeys: readonly Uint8Array[]): Uint8Array[] {
-  const victim = { ip: "192.0.2.66", port: 6 } as Endpoint;
-  const inner = new Uint8Array(40).fill(0x45);
-  return [
-    answerBinding(encodeBindingRequest(systemRandom(12)), victim)!,
-    encodeError({ txId: new Uint8Array(12), code: 437, nonce: systemRandom(16) }),
-    encodeError({ txId: systemRandom(12), code: 401, nonce: systemRandom(16) }),
-    encodeGre(inner, 0xdeadbeef)!,
-    encodeGre(inner, undefined)!,
-    new Uint8Array(0),
-    systemRandom(1_200),
-    ...discoKeys.map((key) =>
-      new Uint8Array([0x54, 0x53, 0xf0, 0x9f, 0x92, 0xac, ...key, ...systemRandom(102)])
-    ),
-  ];
 }
 
 /** `floodPerSecond`: packets that a stranger sends for a while, as many as this machine can. */

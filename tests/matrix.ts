@@ -15,7 +15,9 @@ import {
   type NatOptions,
   SYMMETRIC,
 } from "../lib/lab/mod.ts";
-import { IcmpSocket, Poller } from "../lib/netlink.ts";
+import { IcmpSocket, Poller, RtNetlink } from "../lib/netlink.ts";
+import { Attack } from "./hostile.ts";
+import { giveAddress, isMiniupnpdThere, Miniupnpd } from "./miniupnpd.ts";
 import { GRETUN, sleep, until } from "./overlay.ts";
 
 const GRETUN_COORD = new URL("../gretun-coord", import.meta.url).pathname;
@@ -31,11 +33,15 @@ export interface NetworkKind {
   /** How many of the NATs, from the internet on, two hosts of this kind have in common. */
   shared?: number;
   families?: Families;
+  /** The outermost NAT maps ports for who asks, as home routers do. */
+  mapsPorts?: boolean;
 }
 
 const OPEN = { filtering: "endpoint-independent" } as const;
 const MEDIUM = { filtering: "address-dependent" } as const;
 const EASY = {};
+const ADDRESS_DEPENDENT = { mapping: "address-dependent", ...MEDIUM } as const;
+const SEQUENTIAL = { ...SYMMETRIC, ports: "sequential" } as const;
 
 export const KINDS: readonly NetworkKind[] = [
   { name: "public", what: "no NAT", nats: [] },
@@ -45,17 +51,28 @@ export const KINDS: readonly NetworkKind[] = [
   {
     name: "adm",
     what: "mapping and filtering address-dependent",
-    nats: [{ mapping: "address-dependent", ...MEDIUM }],
+    nats: [ADDRESS_DEPENDENT],
   },
   { name: "hard", what: "mapping address-and-port-dependent, random ports", nats: [SYMMETRIC] },
   {
     name: "hard-seq",
     what: "the same with sequential ports",
-    nats: [{ ...SYMMETRIC, ports: "sequential" }],
+    nats: [SEQUENTIAL],
   },
-  { name: "cgn-cone", what: "cone behind cone", nats: [OPEN, OPEN] },
+  { name: "cgn-cone", what: "cone behind a carrier's cone", nats: [OPEN, OPEN] },
+  { name: "cgn-restr", what: "restricted behind restricted", nats: [MEDIUM, MEDIUM] },
   { name: "cgn-easy", what: "easy behind easy", nats: [EASY, EASY] },
+  { name: "cgn-adm", what: "restricted behind adm", nats: [ADDRESS_DEPENDENT, MEDIUM] },
   { name: "cgn-hard", what: "easy behind hard", nats: [SYMMETRIC, EASY] },
+  { name: "cgn-seq", what: "easy behind hard-seq", nats: [SEQUENTIAL, EASY] },
+  ...(isMiniupnpdThere
+    ? [{
+      name: "upnp-hard",
+      what: "hard, but the router maps ports by PCP, NAT-PMP and UPnP (miniupnpd)",
+      nats: [SYMMETRIC],
+      mapsPorts: true,
+    }]
+    : []),
   { name: "same-nat", what: "two hosts behind one easy NAT", nats: [EASY], shared: 1 },
   {
     name: "same-cgn",
@@ -76,7 +93,7 @@ export const KINDS: readonly NetworkKind[] = [
   },
   {
     name: "udp-443",
-    what: "easy, UDP let out to port 443 alone",
+    what: "easy, UDP let out to port 443 alone: a relay's ports are others",
     nats: [{ firewall: { udpTo: [443] } }],
   },
   {
@@ -96,8 +113,16 @@ export const KINDS: readonly NetworkKind[] = [
     nats: [{ ipv6: true }],
     families: "ipv6",
   },
-  { name: "mtu-1280", what: "easy, larger packets disappear", nats: [{ uplink: { mtu: 1280 } }] },
-  { name: "mtu-1492", what: "easy, larger packets disappear", nats: [{ uplink: { mtu: 1492 } }] },
+  {
+    name: "mtu-1280",
+    what: "easy, larger packets disappear without a word",
+    nats: [{ uplink: { mtu: 1280 } }],
+  },
+  {
+    name: "mtu-1492",
+    what: "easy, larger packets disappear without a word",
+    nats: [{ uplink: { mtu: 1492 } }],
+  },
   {
     name: "far",
     what: "easy, 50 ms away, 5 % of packets lost each way",
@@ -107,31 +132,15 @@ export const KINDS: readonly NetworkKind[] = [
 
 export type Expected = PathKind | "none";
 
-/** What the daemon can do of what is possible: turn one on when it is built. */
-const DAEMON = {
-  relay: true,
-  /** Direct paths and relays over IPv6; without it a host of IPv6 alone has no endpoints to tell. */
-  ipv6: false,
-  /** Where one NAT gives sequential ports. */
-  portPrediction: true,
-  /**
-   * One early datagram of any peer moves such a router's mapping to all peers from then on: seen
-   * when others than those of the pair are about.
-   */
-  openInput: false,
-};
-
 /**
- * The best path that there is between two kinds, by facts/nat-traversal.md section 3, as far as the
- * daemon can. `isSame`: two hosts of one kind, which may have NATs in common.
+ * The best path that there is between two kinds. Two hosts of one kind may have NATs in common.
  */
 export function expectedPath(a: NetworkKind, b: NetworkKind): Expected {
   const shared = a === b ? a.shared ?? 0 : 0;
   if (a.nats.length > 0 && shared === a.nats.length) return "lan";
-  if (!DAEMON.ipv6 && (!hasIpv4(a) || !hasIpv4(b))) return "none";
-  if (DAEMON.ipv6 && hasIpv6(a) && hasIpv6(b)) return "direct";
+  if (hasIpv6(a) && hasIpv6(b)) return "direct";
+  if (isMapped(a, b) || isMapped(b, a)) return "port-mapped";
   if (canPunch(a, b, shared)) return "direct";
-  if (!DAEMON.relay) return "none";
   return hasFreeUdp(a) && hasFreeUdp(b) ? "relay-udp" : "relay-tcp";
 }
 
@@ -143,18 +152,18 @@ function canPunch(a: NetworkKind, b: NetworkKind, shared: number): boolean {
   if (!hasIpv4(a) || !hasIpv4(b) || !hasFreeUdp(a) || !hasFreeUdp(b)) return false;
   if (shared > 0 && !a.nats[shared - 1]!.hairpin) return false;
   if (admits(a, b) || admits(b, a)) return true; // it is answered to where it came from
-  return DAEMON.portPrediction && (isPredictable(a) && isPredictable(b));
+  return isPredictable(a) && isPredictable(b);
+}
+
+function isMapped(a: NetworkKind, b: NetworkKind): boolean {
+  return a.mapsPorts === true && hasIpv4(b) && hasFreeUdp(b);
 }
 
 /** A datagram from `b` gets in at the address by which `a` is known, once `a` has pinged `b`'s. */
 function admits(a: NetworkKind, b: NetworkKind): boolean {
   const filterings = a.nats.map(({ filtering = "address-and-port-dependent" }) => filtering);
   if (!filterings.includes("address-and-port-dependent")) return true;
-  return [a, b].every((kind) => hasOnePort(kind) && (DAEMON.openInput || !hasOpenInput(kind)));
-}
-
-function hasOpenInput({ nats }: NetworkKind): boolean {
-  return nats.some(({ openInput = false }) => openInput);
+  return hasOnePort(a) && hasOnePort(b);
 }
 
 function hasOnePort({ nats }: NetworkKind): boolean {
@@ -225,8 +234,8 @@ export interface MatrixOptions {
   settleMs?: number;
 }
 
-/** More at once would say more about this machine than about the networks. */
-const KINDS_AT_ONCE = 11;
+/** At most: more at once would say more about this machine than about the networks. */
+const KINDS_AT_ONCE = 7;
 
 /** All but the slowest of those that are expected to be direct are by then. */
 const JOIN_MS = 1_500;
@@ -234,7 +243,7 @@ const PING_INTERVAL_MS = 50;
 /** Of pairs that have waited for so long. */
 const SLOW_AFTER_MS = 3_000;
 const SLOW_INTERVAL_MS = 500;
-const SETTLE_MS = 30_000;
+const SETTLE_MS = 50_000;
 const IDENTIFIER = 0x6772;
 
 interface Pair {
@@ -247,12 +256,17 @@ interface Pair {
 /** A lab with two hosts of each kind, copy "a" and copy "b". */
 export class Matrix implements AsyncDisposable {
   coordinatorLog = "";
-  readonly #lab: Lab;
+  readonly lab: Lab;
   readonly #coord: Host;
   readonly #directory = Deno.makeTempDirSync();
   readonly #plane: "fou" | "tun";
   readonly #settleMs: number;
   readonly #members: { a: Member; b: Member }[];
+  /** The outermost ones of copies "a". */
+  readonly #nats = new Map<NetworkKind, Nat>();
+  /** NATs that map ports. */
+  readonly #mapping: Nat[] = [];
+  readonly #gateways: Miniupnpd[] = [];
   /** Of those that have joined; a ping's sequence number is the index of its pair. */
   #pairs: Pair[] = [];
   readonly #logs: Promise<void>[] = [];
@@ -262,6 +276,7 @@ export class Matrix implements AsyncDisposable {
     const matrix = new Matrix(options);
     try {
       await matrix.#startCoordinator();
+      await matrix.#startGateways();
       return matrix;
     } catch (error) {
       await matrix[Symbol.asyncDispose]();
@@ -272,11 +287,13 @@ export class Matrix implements AsyncDisposable {
   private constructor({ plane, kinds, settleMs = SETTLE_MS }: MatrixOptions) {
     this.#plane = plane;
     this.#settleMs = settleMs;
-    this.#lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-`, ipv6: true });
-    this.#coord = this.#lab.publicHost("coord", { families: "dual" });
+    this.lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-`, ipv6: true });
+    this.#coord = this.lab.publicHost("coord", { families: "dual" });
     this.#members = kinds.map((kind) => {
-      const a = place(this.#lab, kind, "a", []);
-      const b = place(this.#lab, kind, "b", a.nats.slice(0, kind.shared ?? 0));
+      const a = place(this.lab, kind, "a", []);
+      const b = place(this.lab, kind, "b", a.nats.slice(0, kind.shared ?? 0));
+      if (a.nats[0]) this.#nats.set(kind, a.nats[0]);
+      if (kind.mapsPorts) this.#mapping.push(a.nats[0]!, b.nats[0]!);
       const member = ({ host }: Place) => new Member(kind, host, this.#directory);
       return { a: member(a), b: member(b) };
     });
@@ -284,15 +301,18 @@ export class Matrix implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const { a, b } of this.#members) for (const member of [a, b]) member.closeSocket();
-    await this.#lab[Symbol.asyncDispose]();
+    for (const gateway of this.#gateways) await gateway[Symbol.asyncDispose]();
+    await this.lab[Symbol.asyncDispose]();
     await this.#poller[Symbol.asyncDispose]();
     await Promise.all(this.#logs);
     await Deno.remove(this.#directory, { recursive: true });
   }
 
   async #startCoordinator(): Promise<void> {
-    const args = ["--listen", `:${COORDINATOR_PORT}`, "--state", ":memory:"];
-    this.#follow(this.#coord.spawn(GRETUN_COORD, args, { stderr: "piped" }), (text) => {
+    // As it would be on a machine of its own: all the others wait for it.
+    const args = ["-n", "-10", GRETUN_COORD, "--listen", `:${COORDINATOR_PORT}`];
+    args.push("--state", ":memory:");
+    this.#follow(this.#coord.spawn("nice", args, { stderr: "piped" }), (text) => {
       this.coordinatorLog += text;
     });
     await until("the coordinator to listen", async () => {
@@ -308,12 +328,31 @@ export class Matrix implements AsyncDisposable {
     });
   }
 
+  /** Strangers on the internet, and behind the first NAT that lets everybody in. */
+  attack(): Attack {
+    const open = [...this.#nats].find(([{ nats }]) => nats[0] === OPEN);
+    return new Attack(this.lab, open![1]);
+  }
+
+  async #startGateways(): Promise<void> {
+    for (const [i, nat] of this.#mapping.entries()) {
+      const ip = parseIp(`192.0.1.${i + 1}`);
+      giveAddress(nat, ip);
+      using routes = this.lab.internet.within(() => RtNetlink.open());
+      const device = routes.link("internet")!.ifindex;
+      routes.addRoute({ destination: { ip, prefixLength: 32 }, gateway: nat.ip, device });
+      this.#gateways.push(await Miniupnpd.start(nat, [`ext_ip=${ip}`, "enable_natpmp=yes"]));
+    }
+  }
+
   /** Resolves to what every copy "a" and copy "b" have found of each other. */
   async run(): Promise<PairResult[]> {
-    const parts: { a: Member; b: Member }[][] = [];
-    for (let i = 0; i < this.#members.length; i += KINDS_AT_ONCE) {
-      parts.push(this.#members.slice(i, i + KINDS_AT_ONCE));
-    }
+    const count = Math.ceil(this.#members.length / KINDS_AT_ONCE);
+    const size = Math.ceil(this.#members.length / count);
+    const parts = Array.from(
+      { length: count },
+      (_, i) => this.#members.slice(i * size, (i + 1) * size),
+    );
     const results = [];
     for (const first of parts) {
       for (const second of parts) {
@@ -323,12 +362,16 @@ export class Matrix implements AsyncDisposable {
     return results;
   }
 
-  /** The same of these pairs alone, "a" of the first and "b" of the second kind: by their names. */
+  /**
+   * The same of these pairs alone, "a" of the first and "b" of the second kind: by their names.
+   * Those with a kind that is not there are left out.
+   */
   async runPairs(pairs: readonly (readonly [string, string])[]): Promise<PairResult[]> {
-    const memberOf = (name: string) => this.#members.find(({ a }) => a.kind.name === name)!;
+    const memberOf = (name: string) => this.#members.find(({ a }) => a.kind.name === name);
     const results = [];
     for (const [first, second] of pairs) {
-      results.push(...await this.#meet([memberOf(first).a], [memberOf(second).b]));
+      const [a, b] = [memberOf(first)?.a, memberOf(second)?.b];
+      if (a && b) results.push(...await this.#meet([a], [b]));
     }
     return results;
   }
@@ -509,10 +552,12 @@ export const SAMPLE = [
   ["public", "udp-443"],
   ["cone", "hard"],
   ["restricted", "hard-seq"],
-  ["easy", "easy"],
+  ["easy", "cgn-seq"],
   ["adm", "cgn-cone"],
+  ["cgn-restr", "cgn-adm"],
   ["cgn-easy", "open-input"],
   ["cgn-hard", "far"],
+  ["upnp-hard", "hard"],
   ["same-nat", "same-nat"],
   ["same-cgn", "same-cgn"],
   ["hairpin", "hairpin"],

@@ -1,6 +1,6 @@
 /** A home router with port mapping: miniupnpd of Debian in the namespace of a NAT of the lab. */
 import { strictEqual } from "node:assert/strict";
-import { parseCidr, parseIp } from "../lib/addr.ts";
+import { type Ip, parseCidr, parseIp } from "../lib/addr.ts";
 import type { Host, Lab, LabNode, Nat } from "../lib/lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 
@@ -20,11 +20,15 @@ export interface Home {
   server: Host;
 }
 
+/** Outside, besides its own. */
+export function giveAddress(nat: Nat, local: Ip): void {
+  using outside = nat.within(() => RtNetlink.open());
+  outside.addAddress({ ifindex: outside.link("out")!.ifindex, local, prefixLength: 32 });
+}
+
 /** The NAT has it besides its own; the others get a route there. */
 export function givePublicIp(nat: Nat, others: readonly LabNode[]): void {
-  using outside = nat.within(() => RtNetlink.open());
-  const out = outside.link("out")!.ifindex;
-  outside.addAddress({ ifindex: out, local: PUBLIC_IP, prefixLength: 32 });
+  giveAddress(nat, PUBLIC_IP);
   for (const other of others) {
     using far = other.within(() => RtNetlink.open());
     far.addRoute({ destination: parseCidr(`${PUBLIC_IP}/32`), gateway: nat.ip });
