@@ -219,15 +219,21 @@ const KEYS_AT_ONCE = 3;
  */
 export class Attack implements AsyncDisposable {
   readonly attackers: readonly Attacker[];
-  readonly #capture: Capture;
+  #capture!: Capture;
   readonly #places = new Map<string, Endpoint>();
   readonly #sent: Promise<void>[] = [];
   #nextMs = 0;
 
-  constructor(lab: Lab, inside: Nat) {
-    const hosts = [lab.publicHost("mallory"), lab.host("eve", { behind: inside })];
+  /** `inside`: the NAT that one of them is behind. */
+  static async start(lab: Lab, inside: Nat): Promise<Attack> {
+    const attack = new Attack([lab.publicHost("mallory"), lab.host("eve", { behind: inside })]);
+    const take = (packet: Captured) => attack.#take(packet);
+    attack.#capture = await Capture.start(lab.internet, "internet", take);
+    return attack;
+  }
+
+  private constructor(hosts: readonly Host[]) {
     this.attackers = hosts.map((host) => new Attacker(host, ATTACK_PORTS));
-    this.#capture = new Capture(lab.internet, "internet", (packet) => this.#take(packet));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

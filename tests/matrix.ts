@@ -329,9 +329,9 @@ export class Matrix implements AsyncDisposable {
   }
 
   /** Strangers on the internet, and behind the first NAT that lets everybody in. */
-  attack(): Attack {
+  attack(): Promise<Attack> {
     const open = [...this.#nats].find(([{ nats }]) => nats[0] === OPEN);
-    return new Attack(this.lab, open![1]);
+    return Attack.start(this.lab, open![1]);
   }
 
   async #startGateways(): Promise<void> {

@@ -7,7 +7,7 @@ RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look 
 
 Deno.test("every pair of networks finds the best path that there is, whatever strangers send", async () => {
   await using matrix = await Matrix.start({ plane: "tun", kinds: KINDS });
-  await using attack = matrix.attack();
+  await using attack = await matrix.attack();
   const results = await matrix.run();
   console.log(formatMatrix(results));
   for (const { host, sentPackets, sentBytes, receivedBytes } of attack.attackers) {

@@ -7,7 +7,7 @@ RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look 
 
 Deno.test("tun: pairs of networks find the best path that there is, whatever strangers send", async () => {
   await using matrix = await Matrix.start({ plane: "tun", kinds: KINDS });
-  await using attack = matrix.attack();
+  await using attack = await matrix.attack();
   const results = await matrix.runPairs(SAMPLE);
   console.log(formatMatrix(results));
   for (const { host, sentPackets, sentBytes, receivedBytes } of attack.attackers) {
