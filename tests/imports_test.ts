@@ -146,7 +146,8 @@ const EDGES = [
 ];
 /** Pure, though the rest of their rooms is at the edge. */
 const PURE = [
-  ...["lib/daemon/peer.ts", "lib/daemon/pending.ts", "lib/dataplane/gre.ts"],
+  ...["peer", "peer_state", "peer_timing", "pending"].map((name) => `lib/daemon/${name}.ts`),
+  "lib/dataplane/gre.ts",
   ...["wire", "crypto", "auth", "seal", "replay", "limits", "ipipou", "jtunnel", "inner", "config"]
     .map((name) => `lib/hub/${name}.ts`),
   ...["clients", "hub_policy", "spoke_policy"].map((name) => `lib/hub/${name}.ts`),

@@ -13,219 +13,52 @@
  * the same path. The node with the smaller node key is the controlling one (RFC 8445 section 2.3
  * in spirit): it picks, and marks its pings on the picked path as nominating; the other follows.
  */
-import { type Endpoint, familyOf, isPrivate } from "../addr.ts";
+import type { Endpoint } from "../addr.ts";
 import { equalPaths, formatPath, type PathAddress } from "./path_address.ts";
+import {
+  type Candidate,
+  type CandidateSource,
+  isSearching,
+  type Path,
+  type Peer,
+  type PeerEffect,
+  type PeerEvent,
+  type PeerState,
+  PUBLIC_IPV4,
+  rank,
+  UNANSWERED,
+  type Verification,
+} from "./peer_state.ts";
+import {
+  BURST_MS,
+  CONFIRMED_FOR_MS,
+  deadAfterMs,
+  DOUBT_GAP_MS,
+  FIRST_INVITE_MS,
+  INVITE_GAP_MS,
+  LINK_RETRY_MS,
+  LOOK_GAP_MS,
+  MAX_REFLEXIVE,
+  nextLinkMs,
+  nextPingMs,
+  nextRelayMs,
+  nextSilenceMs,
+  nextVerifyMs,
+  OPENER_HOLD_MS,
+  PATH_SUSPECT_MAX_MS,
+  PATH_SUSPECT_MIN_MS,
+  PATH_SUSPECT_RELAY_MS,
+  REFLEXIVE_KEPT_MS,
+  RELAY_AFTER_MS,
+  RELAY_RETRY_MS,
+  roundPauseMs,
+  SILENCE_MS,
+  TRIGGER_GAP_MS,
+  VERIFY_MS,
+} from "./peer_timing.ts";
 
-export const PEER_STATES = ["unknown", "have_endpoints", "punching", "direct", "relay"] as const;
-export type PeerState = typeof PEER_STATES[number];
-
-/** Pings to one candidate, in ms since its burst began; fast at first because a lost one hurts. */
-export const BURST_MS = [0, 50, 150, 350, 750, 1750, 2750, 3750, 4750] as const;
-/**
- * A burst to a public address begins with an opener, which makes our own NAT's mapping and dies on the
- * way, and waits so long for a sign that the peer has done the same. A ping that reaches the peer's
- * router before the peer has sent to us is taken by some routers as their own, and moves the
- * mapping that the peer gets towards us to another port.
- */
-export const OPENER_HOLD_MS = 250;
-/**
- * A peer without endpoints posts them as a rule in a moment. Only then is it invited all the same:
- * it takes an invitation as a sign that we have sent to it.
- */
-export const FIRST_INVITE_MS = 1_000;
-/** Pauses between bursts while nothing answers. */
-export const BURST_PAUSE_MS = [5_000, 10_000, 20_000, 40_000, 60_000] as const;
-/**
- * The same while a relay carries the data: the second one is longer than a burst and the 30 s after
- * which Linux forgets what was not answered. Where routers on both sides have taken pings for their
- * own, nothing else helps.
- */
-export const RELAYED_PAUSE_MS = [5_000, 36_000, 60_000] as const;
-/** Pings that verify a path that should work. */
-export const VERIFY_MS = [0, 100, 150, 250, 350, 600, 900, 1300, 1700, 2500, 3500] as const;
-/**
- * A path is dead when its verification stays unanswered so long; while data arrives on it, longer, and
- * until that has stopped for a while.
- */
-export const PATH_DEAD_MS = 2_000;
-export const BUSY_PATH_DEAD_MS = 4_500;
-const BUSY_FOR_MS = 1_000;
-/**
- * A verification unanswered for three round trips, within these bounds, lets another confirmed
- * path take over.
- */
-const PATH_SUSPECT_MIN_MS = 100;
-const PATH_SUSPECT_MAX_MS = 700;
-/** A relay takes over from a suspect path later: a new mapping is found sooner than that. */
-const PATH_SUSPECT_RELAY_MS = 1_000;
-/** Between two times that the peer is asked whether its mapping is the old one. */
-const DOUBT_GAP_MS = 1_000;
-/**
- * Data sent for so long without any back, and without a pong, is reason to verify the path. So is
- * data that came steadily and has stopped for so long: who only answers has nothing to send then.
- */
-export const SILENCE_MS = 200;
-export const KEEPALIVE_MS = 25_000;
-/** Looks in a row at which data had arrived, to be called steady. */
-const STEADY_LOOKS = 3;
-/** Looks are in a row even where a busy machine is late with one. */
-const LOOK_GAP_MS = 3 * SILENCE_MS;
-/** How long an answered ping counts as proof that a candidate works. */
-export const CONFIRMED_FOR_MS = 10_000;
-/** A path that came from pings alone is forgotten when silent for so long. */
-export const REFLEXIVE_KEPT_MS = 120_000;
-export const MAX_REFLEXIVE = 16;
-/** An incoming ping or invitation starts another burst unless a ping left this shortly before. */
-const TRIGGER_GAP_MS = 40;
-const INVITE_GAP_MS = 1_000;
-/**
- * For so long a new link over public IPv4 waits for an answer over IPv6: the kernel's links are of
- * one family, and to remake one cuts off what has begun to use it.
- */
-export const IPV6_HEAD_START_MS = 50;
 /** Of a path of an earlier run, until its first answer. */
 const ADOPTED_RTT_MS = 250;
-/** A link that could not be set is tried again after this. */
-const LINK_RETRY_MS = 5_000;
-/** A first search without answer for this long asks for a relay; one for a path that died, at once. */
-export const RELAY_AFTER_MS = 1_000;
-/** Pauses between tries to get one. */
-export const RELAY_RETRY_MS = 15_000;
-/** A relay that is not needed is kept for as long, in case the direct path does not last. */
-export const RELAY_KEPT_MS = 60_000;
-
-/**
- * Where a candidate came from: coordinator, call-me-maybe, the source of an authenticated ping, or
- * the relay that was allocated for this peer.
- */
-export type CandidateSource = "listed" | "invited" | "reflexive" | "relay";
-
-export interface Candidate {
-  readonly endpoint: PathAddress;
-  readonly source: CandidateSource;
-  /** Start of the burst under way or last done; pings sent in it. */
-  readonly burstMs: number;
-  readonly sent: number;
-  /** Last ping to there. */
-  readonly pingMs?: number;
-  /** Last answered ping. */
-  readonly pongMs?: number;
-  readonly rttMs?: number;
-  /** Last ping from there. */
-  readonly heardMs?: number;
-}
-
-interface Verification {
-  readonly sinceMs: number;
-  readonly sent: number;
-  /** It took so long that something may be wrong. */
-  readonly isDoubted: boolean;
-}
-
-/** When the last pong came to a path of an earlier run that has had none yet. */
-const UNANSWERED = -Infinity;
-
-export interface Path {
-  readonly endpoint: PathAddress;
-  readonly pongMs: number;
-  readonly rttMs: number;
-  /** The least of late, for a busy process makes it longer: each pong at most doubles it. */
-  readonly leastRttMs: number;
-  /** Verification under way: when it began and how many pings it sent. */
-  readonly verify?: Verification;
-  /** Nothing answers on it any more; the link still points there until a better one is found. */
-  readonly dead: boolean;
-}
-
-/** What the data plane was told and what it said. */
-export type Link =
-  | { readonly kind: "none" }
-  | { readonly kind: "setting"; readonly endpoint: PathAddress }
-  | { readonly kind: "set"; readonly endpoint: PathAddress }
-  | { readonly kind: "failed"; readonly retryMs: number };
-
-/** An allocation at a relay: its address stands for the peer. */
-export type Relay =
-  | { readonly kind: "none"; readonly askMs: number }
-  | { readonly kind: "asked" }
-  | { readonly kind: "open"; readonly endpoint: Endpoint };
-
-export interface Peer {
-  /** Whether this node picks the path of the pair. */
-  readonly controlling: boolean;
-  readonly state: PeerState;
-  /** Whether the coordinator still lists the peer. */
-  readonly listed: boolean;
-  readonly candidates: ReadonlyMap<string, Candidate>;
-  readonly path?: Path;
-  /** The path that the controlling side nominated, when that is not us. */
-  readonly nominated?: PathAddress;
-  readonly link: Link;
-  readonly relay: Relay;
-  /** When all candidates are tried again, and how many such rounds stayed without answer. */
-  readonly nextBurstMs: number;
-  readonly rounds: number;
-  readonly invitedMs: number;
-  /** When the peer was last invited because the path was in doubt. */
-  readonly doubtedMs: number;
-  /** When the search under way began, for the hole-punch histogram. */
-  readonly punchingSinceMs: number;
-  /** When data last came through the link. */
-  readonly receivedMs: number;
-  /** At how many looks in a row it had. */
-  readonly receivedLooks: number;
-  /** Between the last two of them. */
-  readonly receivedGapMs: number;
-  /** The `receivedMs` after which a silence was last looked into. */
-  readonly silentSinceMs: number;
-  /** When the path last became a direct one. */
-  readonly directSinceMs: number;
-}
-
-export type PeerEvent =
-  | { kind: "tick"; nowMs: number }
-  /** The coordinator lists the peer with these endpoints. */
-  | { kind: "listed"; nowMs: number; endpoints: readonly Endpoint[] }
-  /** The coordinator lists the peer no more. */
-  | { kind: "unlisted"; nowMs: number }
-  /** A sealed call-me-maybe came through the coordinator. */
-  | { kind: "call-me-maybe"; nowMs: number; endpoints: readonly Endpoint[] }
-  | { kind: "ping"; nowMs: number; from: PathAddress; txId: Uint8Array; nominating: boolean }
-  /** A pong that answers a ping of ours to that very address. */
-  | { kind: "pong"; nowMs: number; from: PathAddress; rttMs: number }
-  /** Our own addresses changed: mappings may be new, the peer must hear of it. */
-  | { kind: "moved"; nowMs: number }
-  /** What went through the link since the last such event. */
-  | { kind: "traffic"; nowMs: number; sent: boolean; received: boolean }
-  /** A relay was allocated, and forwards between this endpoint and the peer. */
-  | { kind: "relay-open"; nowMs: number; endpoint: Endpoint }
-  /** There is none, or the one there was is lost. */
-  | { kind: "relay-closed"; nowMs: number }
-  | { kind: "link-set"; nowMs: number; endpoint: PathAddress }
-  | { kind: "link-failed"; nowMs: number; endpoint: PathAddress }
-  /** Somebody removed the link. */
-  | { kind: "link-gone"; nowMs: number };
-
-export type PeerEffect =
-  | { kind: "send-ping"; to: PathAddress; nominating: boolean }
-  /** A ping that gets past our own NAT and not to the peer's. */
-  | { kind: "send-opener"; to: PathAddress }
-  | { kind: "send-pong"; to: PathAddress; txId: Uint8Array }
-  | { kind: "send-call-me-maybe" }
-  /** Make the link, or change it in place; comes back as link-set or link-failed. */
-  | { kind: "set-link"; endpoint: PathAddress }
-  /** Allocate a relay; comes back as relay-open or relay-closed. */
-  | { kind: "open-relay" }
-  /** Comes back as relay-closed. */
-  | { kind: "close-relay" }
-  | { kind: "state-changed"; from: PeerState; to: PeerState; punchMs?: number }
-  /** The path stays silent for longer than it should, and is not dead yet. */
-  | { kind: "path-doubted"; endpoint: PathAddress }
-  | { kind: "path-lost"; endpoint: PathAddress }
-  /** So many rounds have found no direct path. */
-  | { kind: "no-path-yet"; rounds: number }
-  /** Unlisted and silent: drop the peer and its link. */
-  | { kind: "forget" };
 
 export interface NewPeerOptions {
   controlling: boolean;
@@ -280,86 +113,9 @@ export function step(peer: Peer, event: PeerEvent): [Peer, PeerEffect[]] {
   return [next.peer, next.effects];
 }
 
-/** When this peer wants its next tick, in monotonic ms; Infinity when nothing is due. */
-export function nextTickMs(peer: Peer): number {
-  let due = isSearching(peer) ? peer.nextBurstMs : Infinity;
-  for (const candidate of peer.candidates.values()) due = Math.min(due, nextPingMs(candidate));
-  if (peer.path && !peer.path.dead) due = Math.min(due, nextVerifyMs(peer, peer.path));
-  if (peer.path && !peer.path.dead) due = Math.min(due, nextLinkMs(peer, peer.path));
-  due = Math.min(due, nextSilenceMs(peer));
-  return Math.min(due, nextRelayMs(peer));
-}
-
-const PUBLIC_IPV4 = 1;
-
-/** How good a path is; a higher one replaces a lower one once confirmed. */
-export function rank({ relay }: Pick<Peer, "relay">, endpoint: PathAddress): number {
-  if (relay.kind === "open" && equalPaths(relay.endpoint, endpoint)) return 0;
-  if (isPrivate(endpoint.ip)) return 3;
-  return familyOf(endpoint.ip) === 6 ? 2 : PUBLIC_IPV4;
-}
-
-function isSearching({ state }: Peer): boolean {
-  return state === "punching" || state === "unknown" || state === "relay";
-}
-
-/** When a relay is to be asked for or given back. */
-function nextRelayMs({ relay, state, directSinceMs }: Peer): number {
-  if (relay.kind === "none" && (state === "punching" || state === "unknown")) return relay.askMs;
-  return relay.kind === "open" && state === "direct" ? directSinceMs + RELAY_KEPT_MS : Infinity;
-}
-
-function nextPingMs({ burstMs, sent }: Candidate): number {
-  const offset = BURST_MS[sent];
-  return offset === undefined ? Infinity : burstMs + offset;
-}
-
-function nextVerifyMs(peer: Peer, { pongMs, verify }: Path): number {
-  if (!verify) return pongMs + KEEPALIVE_MS;
-  const deadMs = deadAfterMs(peer, verify.sinceMs);
-  return verify.sinceMs + Math.min(VERIFY_MS[verify.sent] ?? deadMs, deadMs);
-}
-
-/** When the link is to be pointed to the path. */
-function nextLinkMs(peer: Peer, path: Path): number {
-  const { link } = peer;
-  switch (link.kind) {
-    case "setting":
-      return Infinity;
-    case "set":
-      return equalPaths(link.endpoint, path.endpoint) ? Infinity : -Infinity;
-    case "failed":
-      return link.retryMs;
-    case "none":
-      return waitsForIpv6(peer, path) ? path.pongMs + IPV6_HEAD_START_MS : -Infinity;
-  }
-}
-
-/** Whether IPv6 is being tried and has not answered yet, where it would be better. */
-function waitsForIpv6(peer: Peer, path: Path): boolean {
-  if (rank(peer, path.endpoint) !== PUBLIC_IPV4) return false;
-  return [...peer.candidates.values()].some((candidate) =>
-    familyOf(candidate.endpoint.ip) === 6 && candidate.pongMs === undefined &&
-    nextPingMs(candidate) < Infinity
-  );
-}
-
 /** A ping that was sent after `sinceMs`. */
 function hasAnswered({ pongMs, rttMs }: Candidate, sinceMs: number): boolean {
   return pongMs !== undefined && pongMs - rttMs! >= sinceMs;
-}
-
-/** When data that came steadily has stopped. */
-function nextSilenceMs(peer: Peer): number {
-  const { receivedMs, receivedLooks, receivedGapMs, silentSinceMs } = peer;
-  if (receivedLooks < STEADY_LOOKS || silentSinceMs === receivedMs) return Infinity;
-  return receivedMs + Math.max(SILENCE_MS, 1.5 * receivedGapMs);
-}
-
-/** A line that is full of data answers late: see whether that data comes. */
-function deadAfterMs({ receivedMs }: Peer, verifyingSinceMs: number): number {
-  const busyMs = receivedMs + BUSY_FOR_MS - verifyingSinceMs;
-  return Math.max(PATH_DEAD_MS, Math.min(busyMs, BUSY_PATH_DEAD_MS));
 }
 
 /** The one mutable thing: a copy of the peer being changed by one event. */
@@ -544,9 +300,7 @@ class Transition {
   #startRound({ invite }: { invite: boolean }): void {
     for (const candidate of this.#candidates.values()) this.#openThenBurst(candidate);
     if (invite) this.effects.push({ kind: "send-call-me-maybe" });
-    const pauses = this.peer.state === "relay" ? RELAYED_PAUSE_MS : BURST_PAUSE_MS;
-    const pause = pauses[Math.min(this.peer.rounds, pauses.length - 1)]!;
-    this.#set({ nextBurstMs: this.#nowMs + pause });
+    this.#set({ nextBurstMs: this.#nowMs + roundPauseMs(this.peer) });
   }
 
   #roundIfDue(): void {

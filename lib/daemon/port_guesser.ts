@@ -25,7 +25,7 @@ import {
   walk,
 } from "./hard_nat.ts";
 import type { PathAddress } from "./path_address.ts";
-import { REFLEXIVE_KEPT_MS } from "./peer.ts";
+import { REFLEXIVE_KEPT_MS } from "./peer_timing.ts";
 
 const ATTEMPT_LENGTH = 8;
 /** A port that its link has left is kept open for as long as its path may come back. */

@@ -16,7 +16,7 @@ import {
   walk,
   WINDOW,
 } from "../../lib/daemon/hard_nat.ts";
-import { MAX_REFLEXIVE } from "../../lib/daemon/peer.ts";
+import { MAX_REFLEXIVE } from "../../lib/daemon/peer_timing.ts";
 import { equalPaths, formatPath } from "../../lib/daemon/path_address.ts";
 import { parseEndpoint } from "../../lib/addr.ts";
 import { systemRandom } from "../../lib/edges.ts";

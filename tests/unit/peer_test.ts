@@ -1,6 +1,8 @@
 /** The hole-punch policy under virtual time: two reducers joined by a simulated network. */
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { type Endpoint, formatEndpoint, parseEndpoint } from "../../lib/addr.ts";
+import { newPeer, step } from "../../lib/daemon/peer.ts";
+import { type Peer, type PeerEffect, type PeerEvent } from "../../lib/daemon/peer_state.ts";
 import {
   BURST_MS,
   BUSY_PATH_DEAD_MS,
@@ -8,20 +10,15 @@ import {
   IPV6_HEAD_START_MS,
   KEEPALIVE_MS,
   MAX_REFLEXIVE,
-  newPeer,
   nextTickMs,
   OPENER_HOLD_MS,
   PATH_DEAD_MS,
-  type Peer,
-  type PeerEffect,
-  type PeerEvent,
   RELAY_AFTER_MS,
   RELAY_KEPT_MS,
   RELAY_RETRY_MS,
   RELAYED_PAUSE_MS,
   SILENCE_MS,
-  step,
-} from "../../lib/daemon/peer.ts";
+} from "../../lib/daemon/peer_timing.ts";
 
 const PUBLIC_A = parseEndpoint("198.51.100.1:7777");
 const PUBLIC_B = parseEndpoint("198.51.100.2:7777");
