@@ -215,7 +215,10 @@ function withConfig<const S extends FlagSpecs>(
   const { fromFile, secrets, problems } = readConfig(path, specs, aliases);
   if (problems.length > 0) {
     const lines = problems.map(({ line, text }) => `${path}:${line}: ${text}`);
-    throw new UsageError(lines.join("; "), "Correct the file: gretun's help tells the keys");
+    throw new UsageError(
+      lines.join("; "),
+      `Correct the file: gretun ${role} --help tells the keys`,
+    );
   }
   return { flags: parseFlags([...fromFile, ...words], specs), secrets };
 }
@@ -251,9 +254,11 @@ function readConfig(path: string, specs: FlagSpecs, aliases: Record<string, Alia
   const parsed = parseConfig(text);
   const problems: ConfigProblem[] = [...parsed.problems];
   const secrets: Record<string, string> = {};
+  // A hub's tokens are in its clients' files.
+  const secretKeys = "token-file" in specs ? SECRET_KEYS : ["private-key", "secret"];
   const plain = parsed.lines.filter(({ line, key, value }) => {
     const name = SECRET_ALIASES[key] ?? key;
-    if (!SECRET_KEYS.includes(name)) return true;
+    if (!secretKeys.includes(name)) return true;
     if (value === undefined) problems.push({ line, text: `${key} has no value` });
     else secrets[name] = value;
     return false;

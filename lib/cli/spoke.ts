@@ -71,11 +71,6 @@ const FLAGS = {
   "reauth-only": { type: "boolean", help: "make the running spoke authenticate again, and exit" },
 } as const satisfies FlagSpecs;
 
-const IPIPOU_KEYS: Record<string, string> = {
-  "auth-remote-pubkey-b64": "hub-key",
-  "fou-remote": "hub",
-};
-
 export const command: Command = {
   summary: "a tunnel to a hub, from behind any NAT",
   help: () =>
@@ -96,8 +91,7 @@ ${flagsHelp(STATUS_FLAGS)}
 async function run(args: string[], io: CommandIo): Promise<number> {
   if (args[0] === "status") return showStatus("spoke", args.slice(1), io, formatReport);
   const hub = await import("../hub/mod.ts");
-  const aliases = { ...hub.SPOKE_ALIASES, ...IPIPOU_KEYS };
-  const settings = readSettings("spoke", args, FLAGS, aliases);
+  const settings = readSettings("spoke", args, FLAGS, hub.SPOKE_ALIASES);
   const { flags } = settings;
   const metricsListen = flags["metrics-addr"]
     ? parseListen("metrics-addr", flags["metrics-addr"])

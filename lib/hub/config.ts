@@ -28,7 +28,6 @@ const COMMON_ALIASES: Record<string, Alias> = {
   "force-fou-local-ip-alt": undefined,
   "queue-number": undefined,
   q: undefined,
-  n: "number",
   "tunl-dev": "iface",
   "nfq-max-len": undefined,
   "no-nft-counter": undefined,
@@ -38,6 +37,7 @@ const COMMON_ALIASES: Record<string, Alias> = {
   "auth-key-type": undefined,
   "no-log-time": undefined,
   "no-log-pid": undefined,
+  "auth-packet-ttl": undefined,
   v: "verbose",
 };
 
@@ -48,16 +48,32 @@ export const HUB_ALIASES: Record<string, Alias> = {
   "tunl-ip": "address",
 };
 
+/** Its server has one client, ours has a file for each: these say something about that client. */
+const CLIENT_KEYS = [
+  ...["auth-remote-pubkey-b64", "auth-token", "auth-token-b64", "token", "token-b64"],
+  ...["tunl-peer-ip", "fou-remote", "r", "fou-remote-ip", "fou-remote-port"],
+  ...["auth-by-remote-ip", "auth-by-remote-port", "number", "n"],
+];
+
 export const SPOKE_ALIASES: Record<string, Alias> = {
   ...COMMON_ALIASES,
   c: undefined,
   client: undefined,
+  n: "number",
+  "auth-remote-pubkey-b64": "hub-key",
+  "auth-by-remote-ip": undefined,
+  "auth-by-remote-port": undefined,
+  "fou-remote": "hub",
+  r: "hub",
+  "fou-remote-ip": "hub",
   "tunl-ip": "address",
   "tunl-peer-ip": "hub-address",
 };
 
 /** ipipou gives these in seconds, we with a unit. */
-const SECONDS_KEYS = ["auth-max-time-discrepancy", "auth-lifetime"];
+const SECONDS_KEYS = ["auth-max-time-discrepancy", "auth-lifetime", "keepalive"];
+/** Of `verb N` and `vvv`: its "debug". Less is what we log anyway. */
+const VERBOSE_LEVEL = 3;
 
 /** Keys and values; what is not of that form is a problem with its line. */
 export function parseConfig(text: string): { lines: ConfigLine[]; problems: ConfigProblem[] } {
@@ -82,19 +98,38 @@ export function translate(
 ): { lines: ConfigLine[]; problems: ConfigProblem[] } {
   const translated: ConfigLine[] = [];
   const problems: ConfigProblem[] = [];
-  for (const line of lines) {
+  const remotePort = lines.findLast(({ key }) => key === "fou-remote-port")?.value;
+  for (const line of lines.flatMap(inOurForm)) {
     const { key, value } = line;
     if (known.includes(key)) translated.push(line);
-    else if (key === "fou-local") translated.push(...takeApart(line));
-    else if (key === "auth-keygen" || !Object.hasOwn(aliases, key)) {
-      problems.push({ line: line.line, text: `unknown key ${key}` });
-    } else if (aliases[key] !== undefined) {
-      const isSeconds = SECONDS_KEYS.includes(key) && /^\d+$/.test(value ?? "");
-      const seconds = isSeconds ? { value: `${value}s` } : {};
-      translated.push({ ...line, key: aliases[key], ...seconds });
+    else if (key === "fou-remote-ip" && aliases[key] && remotePort !== undefined) {
+      translated.push({ ...line, key: aliases[key], value: `${value}:${remotePort}` });
+    } else if (key === "fou-remote-port" && aliases["fou-remote-ip"]) continue;
+    else if (Object.hasOwn(aliases, key)) {
+      if (aliases[key] !== undefined) translated.push({ ...line, key: aliases[key] });
+    } else {
+      const isClients = CLIENT_KEYS.includes(key);
+      const text = isClients ? `${key} belongs in the client's own file` : `unknown key ${key}`;
+      problems.push({ line: line.line, text });
     }
   }
   return { lines: translated, problems };
+}
+
+/** A line of ipipou's whose value has another form here. */
+function inOurForm(line: ConfigLine): ConfigLine[] {
+  const { key, value } = line;
+  if (key === "fou-local" || key === "b") return takeApart(line);
+  if (key === "no-encap-csum") return [{ ...line, key: "encap-csum", value: "off" }];
+  if (key === "encap-csum" && value === undefined) return [{ ...line, value: "on" }];
+  if (SECONDS_KEYS.includes(key) && /^\d+$/.test(value ?? "")) {
+    return [{ ...line, value: `${value}s` }];
+  }
+  if (key === "verb" || /^vv+$/.test(key)) {
+    const level = key === "verb" ? Number(value) : key.length;
+    return level >= VERBOSE_LEVEL ? [{ line: line.line, key: "verbose" }] : [];
+  }
+  return [line];
 }
 
 /** `[IP][:PORT][@DEV]` */

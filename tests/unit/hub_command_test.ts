@@ -109,7 +109,7 @@ Deno.test("--check-config: right ones, and every problem with its line", async (
   const right = await run(hub, ["--config", good, "--check-config"]);
   strictEqual(right.code, 0, right.line);
   match(right.stdout, /right/);
-  const bad = files.write("bad.conf", "port 7799\nport x\nfoo 1\n\nkeepalive 10\nbind\n");
+  const bad = files.write("bad.conf", "port 7799\nport x\nfoo 1\n\nkeepalive 10x\nbind\n");
   const { code, line } = await run(hub, ["--config", bad, "--check-config"]);
   strictEqual(code, 2);
   for (

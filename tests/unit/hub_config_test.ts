@@ -75,6 +75,42 @@ Deno.test("translate() knows ipipou's names and says which line it does not know
   strictEqual(translate(parseConfig("constructor 1").lines, HUB_ALIASES, []).problems.length, 1);
 });
 
+const FORMS: [string, [string, string | undefined][]][] = [
+  ["keepalive 25", [["keepalive", "25s"]]],
+  ["keepalive 25s", [["keepalive", "25s"]]],
+  ["encap-csum", [["encap-csum", "on"]]],
+  ["encap-csum auto", [["encap-csum", "auto"]]],
+  ["no-encap-csum", [["encap-csum", "off"]]],
+  ["b 192.0.2.1:10003", [["bind", "192.0.2.1"], ["port", "10003"]]],
+  ["r hub.example.net:10003", [["hub", "hub.example.net:10003"]]],
+  ["fou-remote-ip 192.0.2.9\nfou-remote-port 10003", [["hub", "192.0.2.9:10003"]]],
+  ["fou-remote-port 10003\nfou-remote-ip 192.0.2.9", [["hub", "192.0.2.9:10003"]]],
+  ["fou-remote-ip 192.0.2.9", [["hub", "192.0.2.9"]]],
+  ["verb 3", [["verbose", undefined]]],
+  ["verb 2\nvv\nauth-packet-ttl 5\nauth-by-remote-ip", []],
+  ["vvv", [["verbose", undefined]]],
+];
+for (const [text, expected] of FORMS) {
+  Deno.test(`translate() of ipipou's ${JSON.stringify(text)}`, () => {
+    const { lines, problems } = translate(parseConfig(text).lines, SPOKE_ALIASES, [
+      ...["keepalive", "encap-csum", "bind", "port", "hub", "verbose"],
+    ]);
+    deepStrictEqual(lines.map(({ key, value }) => [key, value]), expected);
+    deepStrictEqual(problems, []);
+  });
+}
+
+Deno.test("translate() says what belongs in a client's file", () => {
+  const text = "auth-remote-pubkey-b64 x\nport 1\nauth-token x\nfou-remote-ip 1.2.3.4\nn 3";
+  const { problems } = translate(parseConfig(text).lines, HUB_ALIASES, ["port"]);
+  deepStrictEqual(problems, [
+    { line: 1, text: "auth-remote-pubkey-b64 belongs in the client's own file" },
+    { line: 3, text: "auth-token belongs in the client's own file" },
+    { line: 4, text: "fou-remote-ip belongs in the client's own file" },
+    { line: 5, text: "n belongs in the client's own file" },
+  ]);
+});
+
 for (
   const [name, path] of [
     ["home", "/etc/gretun/hub-home.conf"],
