@@ -37,6 +37,7 @@ export class SimulatedSpokes implements AsyncDisposable {
       ownPublic: publicKeyOf(seed),
       peerPublic: this.#hubKey,
     });
+    const send = (bytes: Uint8Array) => void socket.send(bytes, to).catch(() => {}); // closed
     let inFlight: AuthInFlight | undefined;
     let challenge: wire.Challenge;
     let nonce = random(16);
@@ -48,12 +49,12 @@ export class SimulatedSpokes implements AsyncDisposable {
       for (const { kind } of effects) {
         if (kind === "send-hello") {
           nonce = random(16);
-          void socket.send(wire.encodeHello({ nonce, name }), to);
+          send(wire.encodeHello({ nonce, name }));
         } else if (kind === "send-auth") {
           const request = { name, challenge, hub: this.#hub, ephemeralSecret: random(32) };
-          makeAuth(pair, { ...request, framing: "any", encrypt: true }).then((made) => {
+          void makeAuth(pair, { ...request, framing: "any", encrypt: true }).then((made) => {
             inFlight = made;
-            void socket.send(made.message, to);
+            send(made.message);
           });
         }
       }
