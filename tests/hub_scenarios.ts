@@ -62,6 +62,24 @@ export async function pingAsAnother(spoke: SpokeDaemon): Promise<void> {
   await shell(spoke.host, `ip address del ${other}/32 dev ${ifname}`);
 }
 
+/** IPv6 and multicast pass; of a source that is not routed to the client nothing comes in. */
+export async function pingIpv6(lab: HubLab, spoke: SpokeDaemon): Promise<void> {
+  const { ifname } = await spoke.report();
+  const hubIfname = (await lab.client(spoke.host.name)).ifname;
+  const add = (host: Host, own: string, peer: string, device = "") =>
+    shell(host, `ip -6 address add ${own} peer ${peer} dev ${device} nodad`);
+  await add(lab.host, "fd00::1", "fd00::2", hubIfname);
+  await add(spoke.host, "fd00::2", "fd00::1", ifname);
+  await spoke.ping("fd00::1");
+  await lab.hub.ping("fd00::2");
+  // All hosts on the link answer: multicast goes both ways, as OSPF needs it.
+  await spoke.ping(`ff02::1%${ifname}`);
+  await shell(spoke.host, `ip -6 address add fd00::3/128 dev ${ifname} nodad`);
+  await shell(lab.host, "ip -6 route add fd00::3/128 dev lo");
+  const spoofed = ["-n", "-c", "2", "-i", "0.1", "-W", "1", "-I", "fd00::3", "fd00::1"];
+  strictEqual((await spoke.host.run("ping", spoofed)).code, 1);
+}
+
 /** The spoke's host has another address every 2 s while iperf3 runs, which has to survive it. */
 export async function roamDuringIperf(
   lab: HubLab,
@@ -173,10 +191,11 @@ export async function isLetIn(scheme: string, hubArgs: string[]): Promise<void> 
   await lab.startHub([...hubArgs, "--address", HUB_ADDRESS]);
   const host = lab.lab.publicHost("alice");
   const alice = lab.spoke("alice", host, {
-    file: "address 10.90.0.2\n",
+    file: "address 10.90.0.2\nsources fd00::2\n",
     scheme: SCHEMES[scheme]!(lab, host),
   });
-  await alice.up();
+  const { data_plane } = await alice.up();
+  if (scheme === "key" && data_plane !== "ipip-fou") await pingIpv6(lab, alice);
   await alice.ping(HUB_ADDRESS);
   await lab.hub.ping("10.90.0.2");
 }

@@ -22,6 +22,7 @@ import { freeIfname, ownedName, ownerAlias, setAddresses, wayMtu } from "./addre
 import { AlternativeAddresses } from "./alternative.ts";
 import { Fence } from "./fence.ts";
 import type { HubLink, HubPlane, PlaneOptions } from "./plane.ts";
+import { SourceFence } from "./source_fence.ts";
 
 const TTL = 64;
 /** Of TEST-NET-1 (RFC 5737): no client has it. */
@@ -73,6 +74,8 @@ export class KernelPlane implements HubPlane {
   readonly #ifnames = new Set<string>();
   readonly #alternatives: AlternativeAddresses;
   readonly #fence: Fence | undefined;
+  /** IPIP carries no IPv6. */
+  readonly #sourceFence: SourceFence | undefined;
   #fenceTimer: number | undefined;
   #isFenceOld = false;
   #closed = false;
@@ -107,7 +110,10 @@ export class KernelPlane implements HubPlane {
     this.#alternatives = new AlternativeAddresses(rtnl);
     this.#takeOver();
     // A spoke has one far end, whose address the kernel looks at.
-    this.#fence = options.owner === "hub" ? new Fence(options) : undefined;
+    if (options.owner === "hub") {
+      this.#fence = new Fence(options);
+      if (options.kind === "gre-fou") this.#sourceFence = new SourceFence(options.port);
+    }
     this.#updateFence();
   }
 
@@ -165,13 +171,12 @@ export class KernelPlane implements HubPlane {
     this.#updateFence();
     const { name } = this.#rtnl.link(ifindex)!;
     this.#ifnames.add(name);
-    this.#checkSources(name, link);
+    if (this.#fence) this.#checkSources(name);
     return { ifname: name, mtu };
   }
 
   /** Packets from inside whose source is not routed back into the same link are dropped. */
-  #checkSources(ifname: string, { sources }: HubLink): void {
-    if (!sources || sources.length === 0) return;
+  #checkSources(ifname: string): void {
     try {
       writeKernelFile(`/proc/sys/net/ipv4/conf/${ifname}/rp_filter`, "1");
     } catch (error) {
@@ -222,6 +227,7 @@ export class KernelPlane implements HubPlane {
     this.#closed = true;
     for (const name of [...this.#links.keys()]) this.removeLink(name);
     this.#fence?.[Symbol.dispose]();
+    this.#sourceFence?.[Symbol.dispose]();
     this.#raw[Symbol.dispose]();
     try {
       this.#fou.delete(place(this.#options));
@@ -288,16 +294,18 @@ export class KernelPlane implements HubPlane {
     this.#isFenceOld = true;
     if (!this.#fence || this.#fenceTimer !== undefined || this.#closed) return;
     this.#isFenceOld = false;
-    this.#fence.update([...this.#links.values()]);
+    const links = [...this.#links.values()];
+    this.#fence.update(links);
+    this.#tryUpdate(() => this.#sourceFence?.update(links.map(({ ifindex }) => ifindex)));
     this.#fenceTimer = setTimeout(() => {
       this.#fenceTimer = undefined;
-      if (this.#isFenceOld) this.#tryFence();
+      if (this.#isFenceOld) this.#tryUpdate(() => this.#updateFence());
     }, FENCE_GAP_MS);
   }
 
-  #tryFence(): void {
+  #tryUpdate(update: () => void): void {
     try {
-      this.#updateFence();
+      update();
     } catch (error) {
       this.#options.onFault("fence not set", error);
     }

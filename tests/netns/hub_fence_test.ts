@@ -3,7 +3,8 @@ import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { parseEndpoint, parseIp } from "../../lib/addr.ts";
 import { concatBytes, equalBytes } from "../../lib/bytes.ts";
 import { Fence, type FenceOptions } from "../../lib/hub/fence.ts";
-import { Lab } from "../../lib/lab/mod.ts";
+import { SourceFence } from "../../lib/hub/source_fence.ts";
+import { type Host, Lab } from "../../lib/lab/mod.ts";
 import { Poller, RtNetlink, UdpSocket } from "../../lib/netlink.ts";
 import { sleep } from "../overlay.ts";
 
@@ -115,3 +116,39 @@ Deno.test("fence: alternative addresses are rewritten both ways, as nft reads it
   const conntrack = await hub.run("sh", ["-c", "cat /proc/net/nf_conntrack 2>/dev/null"]);
   ok(!conntrack.stdout.includes("172.29"), conntrack.stdout);
 });
+
+Deno.test("source fence: IPv6 of a link comes in only if it is routed back into it", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  const hub = lab.publicHost("hub");
+  const peer = lab.publicHost("peer");
+  const shell = (host: Host, command: string) => host.run("sh", ["-c", command]);
+  await shell(
+    hub,
+    "ip -6 address add fd00::1/64 dev eth0 nodad; ip -6 route add fd00:9::/64 dev lo",
+  );
+  await shell(peer, "ip -6 address add fd00::2/64 dev eth0 nodad");
+  await shell(peer, "ip -6 address add fd00:9::2/64 dev eth0 nodad");
+  const arrived = async (source: string) => {
+    const before = await received(hub);
+    await peer.run("ping", ["-n", "-c", "1", "-W", "1", "-I", source, "fd00::1"]);
+    return await received(hub) > before;
+  };
+  strictEqual(await arrived("fd00:9::2"), true);
+  const fence = hub.within(() => new SourceFence(7788));
+  const [, ifindex] = /"ifindex":(\d+)/.exec(
+    (await hub.run("ip", ["-j", "link", "show", "eth0"])).stdout,
+  )!;
+  fence.update([Number(ifindex)]);
+  strictEqual(await arrived("fd00:9::2"), false);
+  strictEqual(await arrived("fd00::2"), true);
+  const table = (await hub.run("nft", ["list", "table", "ip6", "gretun-hub-7788"])).stdout;
+  ok(/iif @links fib saddr \. iif oif missing counter packets 1 .* drop/.test(table), table);
+  fence[Symbol.dispose]();
+  strictEqual((await hub.run("nft", ["list", "ruleset"])).stdout, "");
+});
+
+/** Echo requests that the host's ICMPv6 has seen. */
+async function received(host: Host): Promise<number> {
+  const { stdout } = await host.run("grep", ["Icmp6InEchos ", "/proc/net/snmp6"]);
+  return Number(stdout.split(/\s+/)[1]);
+}

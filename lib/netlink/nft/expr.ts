@@ -24,6 +24,13 @@ const NFTA_DATA_VERDICT = 2;
 const NFTA_VERDICT_CODE = 1;
 const NFTA_IMMEDIATE_DREG = 1;
 const NFTA_IMMEDIATE_DATA = 2;
+const NFTA_FIB_DREG = 1;
+const NFTA_FIB_RESULT = 2;
+const NFTA_FIB_FLAGS = 3;
+const NFT_FIB_RESULT_OIF = 1;
+const NFTA_FIB_F_SADDR = 1 << 0;
+const NFTA_FIB_F_IIF = 1 << 3;
+const NFTA_FIB_F_PRESENT = 1 << 5;
 const NFTA_META_DREG = 1;
 const NFTA_META_KEY = 2;
 const NFTA_CT_DREG = 1;
@@ -76,6 +83,7 @@ const NFTA_LIMIT_TYPE = 4;
 const NFTA_MASQ_REG_PROTO_MIN = 2;
 
 const NFT_META_MARK = 3;
+const NFT_META_IIF = 4;
 const NFT_META_IIFNAME = 6;
 const NFT_META_OIFNAME = 7;
 const NFT_META_L4PROTO = 16;
@@ -289,6 +297,22 @@ export function fields(...names: (keyof typeof FIELD)[]): Value {
   };
 }
 
+/** The index of the interface that the packet came in by. */
+export function incoming(): Value {
+  return { load: (register) => [loadMeta(NFT_META_IIF, register)] };
+}
+
+/** No route to the packet's source leaves by the interface that the packet came in by. */
+export function hasNoWayBack(): Match {
+  const flags = NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT;
+  const attrs = [
+    attr.be32(NFTA_FIB_DREG, NFT_REG_1),
+    attr.be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF),
+    attr.be32(NFTA_FIB_FLAGS, flags),
+  ];
+  return [{ name: "fib", attrs }, compare(NFT_CMP_EQ, hostU32(0))];
+}
+
 /** What the map has for the key. */
 export function mapped(map: string, key: Value): Value {
   return {
@@ -403,10 +427,10 @@ export function verdictExpressions(verdict: Verdict): readonly Expression[] {
   return [immediate(NFT_REG_VERDICT, code)];
 }
 
-function loadMeta(key: number): Expression {
+function loadMeta(key: number, register: number = NFT_REG_1): Expression {
   return {
     name: "meta",
-    attrs: [attr.be32(NFTA_META_DREG, NFT_REG_1), attr.be32(NFTA_META_KEY, key)],
+    attrs: [attr.be32(NFTA_META_DREG, register), attr.be32(NFTA_META_KEY, key)],
   };
 }
 

@@ -78,7 +78,7 @@ const NFTA_RULE_EXPRESSIONS = 4;
 
 const NFPROTO = { inet: 1, ip: AF_INET, ip6: AF_INET6 } as const;
 /** nft's own numbers of types: they tell it how to show elements. Each takes 4 bytes. */
-const ELEMENT_TYPE = { address: 7, port: 13 } as const;
+const ELEMENT_TYPE = { address: 7, port: 13, interface: 20 } as const;
 const ELEMENT_TYPE_BITS = 6;
 /** `enum nf_inet_hooks`, linux/netfilter.h. */
 const HOOKNUM = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
@@ -111,9 +111,9 @@ export interface NftSet {
   elements?: readonly NftElement[];
 }
 
-/** Of a set whose elements are a row of addresses and ports. */
+/** Of a set whose elements are a row of addresses, ports and interfaces. */
 export interface NftElement {
-  /** Every part in network order, padded with zeros to 4 bytes. */
+  /** Every part in network order (an ifindex in the host's), padded with zeros to 4 bytes. */
   key: Uint8Array;
   value?: Uint8Array;
   /** What is done each time that the element is found; it can say that it is not. */
