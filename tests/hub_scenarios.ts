@@ -203,7 +203,10 @@ export async function isLetIn(scheme: string, hubArgs: string[]): Promise<void> 
 // --- many, and hostile
 
 /** So many clients connect at the same moment, each with its program. */
-export async function crowd(hubArgs: string[], count: number): Promise<void> {
+export async function crowd(
+  hubArgs: string[],
+  { count, limitMs }: { count: number; limitMs: number },
+): Promise<void> {
   await using lab = new HubLab();
   const spokes = Array.from({ length: count }, (_, i) => {
     const name = `client-${i}`;
@@ -229,13 +232,19 @@ export async function crowd(hubArgs: string[], count: number): Promise<void> {
   console.log(
     `${count} clients: connected in ${Math.round(connectedMs)} ms, with programs ${rounded} ms`,
   );
-  ok(tookMs < 20_000, `${tookMs} ms`);
+  ok(tookMs < limitMs, `${tookMs} ms`);
   strictEqual(await lab.hub.stop("SIGTERM"), 0, lab.hub.log.slice(-2000));
   strictEqual((await lab.hub.linkNames()).length, 0);
 }
 
-/** Bad authentication packets, as many as can be, while another client's traffic goes on. */
-export async function floodedHub(hubArgs: string[]): Promise<void> {
+/**
+ * Bad authentication packets, as many as can be, while another client's traffic goes on. The hub
+ * takes at most `maxShare` of a CPU.
+ */
+export async function floodedHub(
+  hubArgs: string[],
+  { maxShare }: { maxShare: number },
+): Promise<void> {
   await using lab = new HubLab();
   await lab.startHub([...hubArgs, "--address", HUB_ADDRESS]);
   const alice = lab.spoke("alice", lab.lab.publicHost("alice"), { file: "address 10.90.0.2\n" });
@@ -261,9 +270,9 @@ export async function floodedHub(hubArgs: string[]): Promise<void> {
       `${under.averageMs} ms, ${Math.round(100 * share)} % of a CPU; ${JSON.stringify(refused)}`,
   );
   ok(under.loss <= 2, JSON.stringify({ quiet, under }));
-  ok(share < 0.9, `${share}`);
+  ok(share < maxShare, `${share}`);
   strictEqual(clients.length, 1);
-  ok(Object.values(refused).reduce((sum, n) => sum + n, 0) > 1000);
+  ok(Object.values(refused).reduce((sum, n) => sum + n, 0) > 500);
   strictEqual((await alice.report()).authentications, 1);
   // Another one can still come.
   const bob = lab.spoke("bob", lab.lab.publicHost("bob"), { file: "address 10.90.0.3\n" });

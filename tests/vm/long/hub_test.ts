@@ -24,6 +24,7 @@ import { until } from "../../overlay.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
 
+// Times and shares of a CPU are those of a machine that is emulated.
 for (const [plane, mtu] of [["gre-fou", 1464], ["ipip-fou", 1472]] as const) {
   const args = ["--data-plane", plane];
 
@@ -43,10 +44,11 @@ for (const [plane, mtu] of [["gre-fou", 1464], ["ipip-fou", 1472]] as const) {
     Deno.test(`${plane}: a client is known by ${scheme}`, () => isLetIn(scheme, args));
   }
 
-  Deno.test(`${plane}: 200 clients come up with their programs`, () => crowd(args, 200));
+  Deno.test(`${plane}: 200 clients come up with their programs`, () =>
+    crowd(args, { count: 200, limitMs: 60_000 }));
 
   Deno.test(`${plane}: a flood of bad authentication packets: other clients' traffic goes on`, () =>
-    floodedHub(args));
+    floodedHub(args, { maxShare: 1.1 }));
 }
 
 // --- ipipou's crash: after a kill of its server the first authentication fails
