@@ -43,7 +43,9 @@ export class SimulatedSpokes implements AsyncDisposable {
     let nonce = random(16);
     let timer: number | undefined;
     let policy = newSpoke(0.75 + Math.random() / 2);
+    let isConnected = false;
     const dispatch = (event: SpokeEvent) => {
+      if (isConnected) return; // Deno calls timers that were cleared by another one of the same tick
       const [next, effects] = stepSpoke(policy, event);
       policy = next;
       for (const { kind } of effects) {
@@ -78,6 +80,7 @@ export class SimulatedSpokes implements AsyncDisposable {
         }
       }
     } finally {
+      isConnected = true;
       clearTimeout(timer);
     }
   }
