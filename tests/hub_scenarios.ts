@@ -66,8 +66,13 @@ export async function pingAsAnother(spoke: SpokeDaemon): Promise<void> {
 export async function pingIpv6(lab: HubLab, spoke: SpokeDaemon): Promise<void> {
   const { ifname } = await spoke.report();
   const hubIfname = (await lab.client(spoke.host.name)).ifname;
-  const add = (host: Host, own: string, peer: string, device = "") =>
-    shell(host, `ip -6 address add ${own} peer ${peer} dev ${device} nodad`);
+  const add = async (host: Host, own: string, peer: string, device = "") => {
+    await shell(host, `ip -6 address add ${own} peer ${peer} dev ${device} nodad`);
+    // The kernel adds the route a moment later.
+    await until("a route", async () => {
+      return (await host.run("ip", ["-6", "route", "get", peer])).code === 0;
+    });
+  };
   await add(lab.host, "fd00::1", "fd00::2", hubIfname);
   await add(spoke.host, "fd00::2", "fd00::1", ifname);
   await spoke.ping("fd00::1");
