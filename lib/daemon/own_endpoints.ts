@@ -138,19 +138,13 @@ export class OwnEndpoints {
   /** If the list is another, or was never told; whether it did. */
   #tell(): boolean {
     const before = this.#list;
-    let list = this.#gather();
+    const list = this.#gather();
     if (this.#isTold && sameEndpoints(before, list)) return false;
-    const isSame = hasAllMappings(list, before);
-    if (!isSame) {
-      this.#seenElsewhere = []; // from another network, as likely as not
-      list = this.#gather();
-    }
     this.#list = list;
-    const wasTold = this.#isTold;
-    this.#isTold = true;
     this.#options.onChange(list);
     // The first time all peers learn them from the coordinator anyway.
-    if (wasTold) this.#options.onMoved(isSame ? "more" : "mapping");
+    if (this.#isTold) this.#options.onMoved(hasAllMappings(list, before) ? "more" : "mapping");
+    this.#isTold = true;
     return true;
   }
 
@@ -220,13 +214,16 @@ export class OwnEndpoints {
     const asked = servers.filter(isFirst);
     const answers = await this.#options.stun.query(asked, options);
     if (answers.length === 0) return false;
-    this.#mapped.set(family, answers.map(({ mapped }) => mapped));
-    if (family === 4) {
-      const others = answers.flatMap(({ server, other }) =>
-        other ? [{ ...server, endpoint: other }] : []
-      );
-      this.#elsewhere = [...servers.filter((server) => !asked.includes(server)), ...others];
-    }
+    const mapped = answers.map(({ mapped }) => mapped);
+    const before = this.#mapped.get(family) ?? [];
+    this.#mapped.set(family, mapped);
+    if (family === 6) return true;
+    const isAnother = before.some((old) => !mapped.some((now) => equalEndpoints(old, now)));
+    if (isAnother) this.#seenElsewhere = [];
+    const others = answers.flatMap(({ server, other }) =>
+      other ? [{ ...server, endpoint: other }] : []
+    );
+    this.#elsewhere = [...servers.filter((server) => !asked.includes(server)), ...others];
     return true;
   }
 
