@@ -152,7 +152,7 @@ function datagrams(socket: Deno.DatagramConn): AsyncIterable<[Uint8Array, Deno.N
 
 const KEY_AT = 6;
 const KEY_LENGTH = 32;
-const isDisco = ({ payload }: Captured) => payload[0] === 0x54 && payload[1] === 0x53;
+export const isDisco = ({ payload }: Captured) => payload[0] === 0x54 && payload[1] === 0x53;
 
 /** What can be made of a captured packet without any key: where each is to go. */
 export function variants(
