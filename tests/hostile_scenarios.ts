@@ -14,7 +14,7 @@ import {
   isDisco,
   variants,
 } from "./hostile.ts";
-import { Overlay, type OverlayNode, sleep } from "./overlay.ts";
+import { Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
 
@@ -81,6 +81,9 @@ export function testStrangers(plane: "fou" | "tun", floodPerSecond: number): voi
       await sleep(1_000);
       isLive = false;
       await Promise.all(live);
+      // A flood from the same address uses up what a STUN server answers to that address.
+      const isSeen = async () => (await alice.report()).endpoints!.includes(`${natA.ip}:${PORT}`);
+      await until("alice to know her public address", isSeen, () => alice.log);
       await alice.pathTo("bob", new RegExp(`^${natB.ip}:`));
       await bob!.pathTo("alice", new RegExp(`^${natA.ip}:${PORT}$`));
       await alice.ping(bob!);
