@@ -96,9 +96,9 @@ export function testStrangers(plane: "fou" | "tun", floodPerSecond: number): voi
     const before = await standing(nodes);
     const changesBefore = changes(nodes);
     const nothingHasChanged = async () => {
+      const isAsBefore = async () => isDeepStrictEqual(await standing(nodes), before);
       if (plane === "tun") deepStrictEqual(changes(nodes), changesBefore);
-      else {await until("paths to be as before", async () =>
-          isDeepStrictEqual(await standing(nodes), before));}
+      else await until("paths to be as before", isAsBefore);
       deepStrictEqual(await standing(nodes), before);
       for (const { log } of nodes) {
         for (const { host } of attackers) ok(!log.includes(`endpoint=${host.ip}:`), log);
