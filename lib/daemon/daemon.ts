@@ -2,7 +2,7 @@
  * `gretun up`: opens the data plane, registers with the coordinator, keeps endpoints fresh, and
  * feeds peers with what arrives. Each concern is one loop that ends with the daemon's signal.
  */
-import { type Cidr, type Endpoint, familyOf, formatCidr, formatEndpoint } from "../addr.ts";
+import { type Cidr, type Endpoint, formatCidr, formatEndpoint } from "../addr.ts";
 import type { Sign } from "../coord/auth.ts";
 import type { NodeNat } from "../coord/api.ts";
 import { type AllPeers, CoordClient, CoordError } from "../coord/client.ts";
@@ -342,10 +342,7 @@ class Daemon implements AsyncDisposable {
       random,
       log,
       ownNat: () => this.#ownNat!.nat,
-      ownMapped: () =>
-        this.#own!.list.find(({ endpoint: { ip }, source }) =>
-          source === "stun" && familyOf(ip) === 4
-        )?.endpoint,
+      ownMapped: () => this.#own!.seenByNewcomers,
       openPort: () => {
         const port = this.#extraStun.openPort();
         return { ...port, measure: () => this.#mappedAt(port) };

@@ -85,6 +85,11 @@ export class OwnEndpoints {
     return this.#list;
   }
 
+  /** How one sees this node over IPv4 to whom it has not sent before. */
+  get seenByNewcomers(): Endpoint | undefined {
+    return this.#seenElsewhere[0] ?? this.#mapped.get(4)?.[0];
+  }
+
   /** Looks again soon. */
   look(): void {
     this.#hasNews = true;

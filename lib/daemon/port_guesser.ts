@@ -69,7 +69,7 @@ export interface PortGuesserOptions {
   log: Log;
   /** How our NAT maps; undefined while it is not known. */
   ownNat: () => NodeNat | undefined;
-  /** Where a STUN server has seen the main port. */
+  /** Where those see the main port whom this node has not sent to before. */
   ownMapped: () => Endpoint | undefined;
   /** Throws `SystemError`. */
   openPort: () => GuessPort;

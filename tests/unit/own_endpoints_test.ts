@@ -1,5 +1,5 @@
 /** When this node asks how it is seen, and what it tells of that, under virtual time. */
-import { deepStrictEqual, ok } from "node:assert/strict";
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import {
   type Endpoint,
   type Family,
@@ -246,7 +246,9 @@ Deno.test("OwnEndpoints looks less often for STUN that is silent for long", asyn
 Deno.test("OwnEndpoints tells of the port that those see whom it has not sent to yet", async () => {
   const host = new FakeHost();
   host.seenElsewhere = "203.0.113.1:35150";
+  host.at(500, () => strictEqual(host.own.seenByNewcomers?.port, 7777));
   for (const ms of [1_000, 2_000]) host.at(ms, () => host.lookElsewhere());
+  host.at(3_000, () => strictEqual(host.own.seenByNewcomers?.port, 35150));
   host.at(40_000, () => {
     host.seenElsewhere = "203.0.113.1:35151";
     host.lookElsewhere();
