@@ -243,7 +243,8 @@ const PING_INTERVAL_MS = 50;
 /** Of pairs that have waited for so long. */
 const SLOW_AFTER_MS = 3_000;
 const SLOW_INTERVAL_MS = 500;
-const SETTLE_MS = 50_000;
+/** Ports are guessed for one peer after the other: a second attempt has to wait for all the others. */
+const SETTLE_MS = 90_000;
 const IDENTIFIER = 0x6772;
 
 interface Pair {
