@@ -17,7 +17,7 @@ import {
 } from "../lib/lab/mod.ts";
 import { IcmpSocket, Poller, RtNetlink } from "../lib/netlink.ts";
 import { Attack } from "./hostile.ts";
-import { giveAddress, isMiniupnpdThere, Miniupnpd } from "./miniupnpd.ts";
+import { giveAddress, Miniupnpd } from "./miniupnpd.ts";
 import { GRETUN, sleep, until } from "./overlay.ts";
 
 const GRETUN_COORD = new URL("../gretun-coord", import.meta.url).pathname;
@@ -65,14 +65,12 @@ export const KINDS: readonly NetworkKind[] = [
   { name: "cgn-adm", what: "restricted behind adm", nats: [ADDRESS_DEPENDENT, MEDIUM] },
   { name: "cgn-hard", what: "easy behind hard", nats: [SYMMETRIC, EASY] },
   { name: "cgn-seq", what: "easy behind hard-seq", nats: [SEQUENTIAL, EASY] },
-  ...(isMiniupnpdThere
-    ? [{
-      name: "upnp-hard",
-      what: "hard, but the router maps ports by PCP, NAT-PMP and UPnP (miniupnpd)",
-      nats: [SYMMETRIC],
-      mapsPorts: true,
-    }]
-    : []),
+  {
+    name: "upnp-hard",
+    what: "hard, but the router maps ports by PCP, NAT-PMP and UPnP (miniupnpd)",
+    nats: [SYMMETRIC],
+    mapsPorts: true,
+  },
   { name: "same-nat", what: "two hosts behind one easy NAT", nats: [EASY], shared: 1 },
   {
     name: "same-cgn",
