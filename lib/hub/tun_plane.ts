@@ -6,7 +6,6 @@ import { type Endpoint, equalEndpoints } from "../addr.ts";
 import type { LinkCounters, LinkState } from "../dataplane/mod.ts";
 import { errorText, GretunError } from "../errors.ts";
 import {
-  loadModule,
   type Poller,
   RawUdpSocket,
   RtNetlink,
@@ -192,7 +191,6 @@ function ensureTun(): void {
     tryTun();
   } catch (error) {
     if (!(error instanceof SystemError)) throw error;
-    if (["ENOENT", "ENODEV"].includes(error.code) && loadModule("tun")) return tryTun();
     throw new GretunError(
       `no user-space tunnels here: ${errorText(error)}`,
       "Run: modprobe tun; or give the container the device /dev/net/tun",
