@@ -15,7 +15,7 @@ import {
   type NatOptions,
   SYMMETRIC,
 } from "../lib/lab/mod.ts";
-import { IcmpSocket, Poller, RtNetlink } from "../lib/netlink.ts";
+import { flushConntrack, IcmpSocket, Poller, RtNetlink } from "../lib/netlink.ts";
 import { Attack } from "./hostile.ts";
 import { giveAddress, Miniupnpd } from "./miniupnpd.ts";
 import { GRETUN, sleep, until } from "./overlay.ts";
@@ -263,6 +263,7 @@ export class Matrix implements AsyncDisposable {
   readonly #members: { a: Member; b: Member }[];
   /** The outermost ones of copies "a". */
   readonly #nats = new Map<NetworkKind, Nat>();
+  readonly #routers = new Set<Nat>();
   /** NATs that map ports. */
   readonly #mapping: Nat[] = [];
   readonly #gateways: Miniupnpd[] = [];
@@ -292,6 +293,7 @@ export class Matrix implements AsyncDisposable {
       const a = place(this.lab, kind, "a", []);
       const b = place(this.lab, kind, "b", a.nats.slice(0, kind.shared ?? 0));
       if (a.nats[0]) this.#nats.set(kind, a.nats[0]);
+      for (const nat of [...a.nats, ...b.nats]) this.#routers.add(nat);
       if (kind.mapsPorts) this.#mapping.push(a.nats[0]!, b.nats[0]!);
       const member = ({ host }: Place) => new Member(kind, host, this.#directory);
       return { a: member(a), b: member(b) };
@@ -390,6 +392,8 @@ export class Matrix implements AsyncDisposable {
     stop.abort();
     await pinging;
     await Promise.all(joined.map((member) => member.leave()));
+    // Who meets next has never been there before.
+    for (const router of this.#routers) router.within(() => flushConntrack());
     return results;
   }
 

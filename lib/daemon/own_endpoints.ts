@@ -22,8 +22,8 @@ const ASK_GAP_MS = 250;
 /** A network that was away is noticed soon after it is back, unless it was away for long. */
 const SILENT_INTERVAL_MS = 500;
 const SILENT_FOR_MS = 600_000;
-/** Linux forgets a flow of UDP that was one question and one answer after 30 s. */
-const ELSEWHERE_GAP_MS = 31_000;
+/** Linux forgets a flow of UDP that went both ways more than once after 120 s. */
+const ELSEWHERE_GAP_MS = 125_000;
 const MAX_ELSEWHERE = 4;
 /** For so long after the answer over one family, that over the other one is waited for. */
 const FAMILY_GRACE_MS = 100;
@@ -108,7 +108,7 @@ export class OwnEndpoints {
   }
 
   /**
-   * Asks STUN where this node has not sent to lately, at most each 31 s. A Linux router that takes
+   * Asks STUN where this node has not sent to lately, at most each 125 s. A Linux router that takes
    * a peer's early datagram for one to itself gives the host behind it another port towards that
    * peer, and then towards everybody new; servers that the host has sent to before see the old one.
    */

@@ -187,7 +187,8 @@ export class PortGuesser implements Disposable {
     const id = this.#options.random(ATTEMPT_LENGTH);
     await this.#try(peer, id, async (attempt) => {
       const kind = guessKind(own, theirs);
-      const port = role === "both" ? this.#open(peer) : undefined;
+      // A router that tracks what reaches itself may have moved the main one meanwhile.
+      const port = role === "both" || round > 0 ? this.#open(peer) : undefined;
       const endpoint = port ? await port.measure() : this.#options.ownMapped();
       if (!endpoint) return;
       const delta = nat.portDelta ?? 0;
