@@ -22,8 +22,11 @@ const ASK_GAP_MS = 250;
 /** A network that was away is noticed soon after it is back, unless it was away for long. */
 const SILENT_INTERVAL_MS = 500;
 const SILENT_FOR_MS = 600_000;
-/** Linux forgets a flow of UDP that went both ways more than once after 120 s. */
-const ELSEWHERE_GAP_MS = 125_000;
+/**
+ * Between the first looks elsewhere, and between later ones: Linux forgets one question and its
+ * answer after 30 s, but after 120 s if an earlier run of this node had asked shortly before.
+ */
+const ELSEWHERE_GAPS_MS = [0, 31_000, 125_000] as const;
 const MAX_ELSEWHERE = 4;
 /** For so long after the answer over one family, that over the other one is waited for. */
 const FAMILY_GRACE_MS = 100;
@@ -65,6 +68,7 @@ export class OwnEndpoints {
   #elsewhere: readonly StunServer[] = [];
   /** What they saw, the last first. */
   #seenElsewhere: Endpoint[] = [];
+  #looksElsewhere = 0;
   #elsewhereMs = -Infinity;
   /** Ends the pause between two looks. */
   #wake = new AbortController();
@@ -108,14 +112,16 @@ export class OwnEndpoints {
   }
 
   /**
-   * Asks STUN where this node has not sent to lately, at most each 125 s. A Linux router that takes
+   * Asks STUN where this node has not sent to lately. A Linux router that takes
    * a peer's early datagram for one to itself gives the host behind it another port towards that
    * peer, and then towards everybody new; servers that the host has sent to before see the old one.
    */
   async lookElsewhere(signal: AbortSignal): Promise<void> {
     const { clock, stun } = this.#options;
     const servers = this.#elsewhere;
-    if (servers.length === 0 || clock.nowMs() - this.#elsewhereMs < ELSEWHERE_GAP_MS) return;
+    const gapMs = ELSEWHERE_GAPS_MS[Math.min(this.#looksElsewhere, 2)]!;
+    if (servers.length === 0 || clock.nowMs() - this.#elsewhereMs < gapMs) return;
+    this.#looksElsewhere++;
     this.#elsewhereMs = clock.nowMs();
     const options = { timeoutMs: STUN_TIMEOUT_MS, signal, firstOnly: true };
     const [answer] = await stun.query(servers, options);
