@@ -316,7 +316,7 @@ class Transition {
     const due = [...this.#candidates.values()].filter((c) => nextPingMs(c) <= this.#nowMs)
       .sort((a, b) => rank(this.peer, b.endpoint) - rank(this.peer, a.endpoint));
     for (const candidate of due) {
-      if (this.#isAnswered(candidate) || this.#isVerified(candidate)) {
+      if (this.#isAnswered(candidate)) {
         this.#update({ ...candidate, sent: BURST_MS.length });
         continue;
       }
@@ -328,12 +328,6 @@ class Transition {
   /** Whether the burst under way has had its answer. */
   #isAnswered({ pongMs, burstMs }: Candidate): boolean {
     return pongMs !== undefined && pongMs > burstMs;
-  }
-
-  /** Whether the path's own verification pings it. */
-  #isVerified({ endpoint }: Candidate): boolean {
-    const { path } = this.peer;
-    return path?.verify !== undefined && equalPaths(path.endpoint, endpoint);
   }
 
   // --- pings and pongs

@@ -148,7 +148,9 @@ Deno.test("Lab: a delayed host is far away for everybody", async () => {
     ["between two delayed hosts", far, coord.ip, 30],
   ];
   for (const [name, from, to, leastMs] of cases) {
-    const rttMs = await ping(from, to);
+    // Of a few, because another process may have the processor for a while.
+    const rtts = [await ping(from, to), await ping(from, to), await ping(from, to)];
+    const rttMs = rtts.every((rtt) => rtt !== undefined) ? Math.min(...rtts) : undefined;
     ok(rttMs !== undefined && rttMs >= leastMs && rttMs < leastMs + 10, `${name}: ${rttMs} ms`);
   }
   ok((await ping(server, alice.ip)) === undefined);
