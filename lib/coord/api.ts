@@ -59,6 +59,11 @@ export interface NodeNat {
   portDelta?: number;
 }
 
+interface NatJson {
+  mapping: NodeNat["mapping"];
+  port_delta?: number;
+}
+
 export interface PeerRecord {
   nodeKey: NodeKey;
   discoKey: DiscoKey;
@@ -243,7 +248,8 @@ function stunServers(body: Json): string[] {
   return list(body.stun, "stun", 16).map((item) => string(item, "stun"));
 }
 
-function natJson(nat: NodeNat | undefined): Json {
+/** As nodes and the reports of daemons tell it. */
+export function natJson(nat: NodeNat | undefined): { nat?: NatJson } {
   if (!nat) return {};
   const { mapping, portDelta } = nat;
   return { nat: { mapping, ...(portDelta === undefined ? {} : { port_delta: portDelta }) } };

@@ -4,7 +4,7 @@
  */
 import { type Cidr, type Endpoint, formatCidr, formatEndpoint } from "../addr.ts";
 import type { Sign } from "../coord/auth.ts";
-import type { NodeNat } from "../coord/api.ts";
+import { natJson } from "../coord/api.ts";
 import { type AllPeers, CoordClient, CoordError } from "../coord/client.ts";
 import {
   daemonLock,
@@ -215,7 +215,7 @@ class Daemon implements AsyncDisposable {
       data_plane: this.#plane.kind,
       port,
       endpoints: this.#own?.list.map(({ endpoint }) => formatEndpoint(endpoint)) ?? [],
-      ...(this.#ownNat?.nat ? { nat: natReport(this.#ownNat.nat) } : {}),
+      ...natJson(this.#ownNat?.nat),
       peers: this.#peers?.report() ?? [],
     };
   }
@@ -493,8 +493,4 @@ class Daemon implements AsyncDisposable {
       await this.#withCoordinator("endpoints", post);
     }
   }
-}
-
-function natReport({ mapping, portDelta }: NodeNat) {
-  return { mapping, ...(portDelta === undefined ? {} : { port_delta: portDelta }) };
 }

@@ -10,7 +10,7 @@ import {
   parseIp,
 } from "../addr.ts";
 import type { AdvertisedEndpoint, EndpointSource } from "../coord/api.ts";
-import { isOverlayLink } from "../dataplane/mod.ts";
+import { isDaemons } from "../dataplane/mod.ts";
 import type { RtNetlink } from "../netlink.ts";
 
 /** Of documentation (RFC 3849): a place that nobody has a route of its own to. */
@@ -38,7 +38,7 @@ export function localEndpoints(
   rtnl: HostNetwork,
   { port, families, overlay }: LocalEndpointsOptions,
 ): Endpoint[] {
-  const links = rtnl.links().filter((link) => link.up && !isOverlayLink(link));
+  const links = rtnl.links().filter((link) => link.up && !isDaemons(link));
   const ifindexes = new Set(links.map(({ ifindex }) => ifindex));
   const outgoing = rtnl.tryRouteTo(ELSEWHERE)?.source;
   return rtnl.addresses()

@@ -112,14 +112,14 @@ export class OwnEndpoints {
   }
 
   /**
-   * Asks STUN where this node has not sent to lately. A Linux router that takes
-   * a peer's early datagram for one to itself gives the host behind it another port towards that
-   * peer, and then towards everybody new; servers that the host has sent to before see the old one.
+   * Asks STUN where this node has not sent to lately. A Linux router that takes a peer's early
+   * datagram for one to itself gives the host behind it another port towards that peer, and then
+   * towards everybody new; servers that the host has sent to before see the old one.
    */
   async lookElsewhere(signal: AbortSignal): Promise<void> {
     const { clock, stun } = this.#options;
     const servers = this.#elsewhere;
-    const gapMs = ELSEWHERE_GAPS_MS[Math.min(this.#looksElsewhere, 2)]!;
+    const gapMs = ELSEWHERE_GAPS_MS[Math.min(this.#looksElsewhere, ELSEWHERE_GAPS_MS.length - 1)]!;
     if (servers.length === 0 || clock.nowMs() - this.#elsewhereMs < gapMs) return;
     this.#looksElsewhere++;
     this.#elsewhereMs = clock.nowMs();

@@ -3,6 +3,7 @@ import { familyOf, type Ip, isLoopback } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import { KEY_LENGTH, type NodeKey } from "../keys.ts";
 import { type Link, readKernelLink, type RtNetlink } from "../netlink.ts";
+import { DAEMON_PREFIX } from "../tunnel/mod.ts";
 import type { LinkCounters, PeerLink } from "./plane.ts";
 import { overheadBytes } from "./gre.ts";
 
@@ -10,7 +11,7 @@ import { overheadBytes } from "./gre.ts";
 const MIN_MTU = 576;
 const ETHERNET_MTU = 1500;
 
-const ALIAS_START = "gretun up port ";
+const ALIAS_START = `${DAEMON_PREFIX}port `;
 
 const EXTRA_PORT = " from port ";
 
@@ -21,11 +22,6 @@ const EXTRA_PORT = " from port ";
 export function ownerAlias(port: number, peer: NodeKey, extraPort?: number): string {
   const extra = extraPort === undefined ? "" : `${EXTRA_PORT}${extraPort}`;
   return `${ALIAS_START}${port} peer ${peer}${extra}`;
-}
-
-/** Whether the link is one of `gretun up`, this daemon's or another's. */
-export function isOverlayLink({ alias }: Link): boolean {
-  return alias?.startsWith(ALIAS_START) ?? false;
 }
 
 /** The peer that a link of the daemon on `port` belongs to, and the extra port that it uses. */

@@ -6,9 +6,9 @@ import { FouPlane, NoKernelPlaneError } from "./fou.ts";
 import type { DataPlane, DataPlaneKind, DataPlaneOptions } from "./plane.ts";
 import { TunPlane } from "./tun.ts";
 
-export { daemonLock } from "../tunnel/mod.ts";
+export { daemonLock, isDaemons } from "../tunnel/mod.ts";
 export { decodeGre, encodeGre } from "./gre.ts";
-export { freeName, hasSafeChecksums, isOverlayLink } from "./links.ts";
+export { freeName, hasSafeChecksums } from "./links.ts";
 export * from "./plane.ts";
 
 /** Opens the plane asked for; `auto` takes the kernel's where it has one. Throws `GretunError`. */

@@ -18,6 +18,7 @@ import { ReplayWindow } from "./replay.ts";
 import { Sealer, type SessionKeys, sessionText } from "./seal.ts";
 import { TunPlane } from "./tun_plane.ts";
 import {
+  type Auth,
   decodeAuth,
   decodeHello,
   decodeKeepalive,
@@ -209,26 +210,25 @@ export class GretunHub implements HubProtocol {
 
   #auth(bytes: Uint8Array, from: Endpoint): void {
     const { edges } = this.#core;
-    const auth = decodeAuth(bytes);
+    // The datagram is a view of a buffer that is used again.
+    const message = bytes.slice(0, MESSAGE_LENGTH.auth);
+    const auth = decodeAuth(message);
     const entry = this.#core.entries.get(auth.name);
     const state = entry && this.#clients.get(entry);
     if (!state) return this.#core.refused("unknown-client");
     const forged = this.#cookies.check(auth, from, edges.clock.wallMs());
     if (forged) return this.#core.refused(forged);
-    // The datagram is a view of a buffer that is used again.
-    const message = bytes.slice(0, MESSAGE_LENGTH.auth);
-    state.turn = state.turn.then(() => this.#authInTurn(entry, state, message, from)).catch(
-      (error) => edges.log.error("authentication failed", { error: errorText(error) }),
-    );
+    state.turn = state.turn.then(() => this.#authInTurn(entry, state, { auth, message, from }))
+      .catch(
+        (error) => edges.log.error("authentication failed", { error: errorText(error) }),
+      );
   }
 
   async #authInTurn(
     entry: HubEntry,
     state: ClientState,
-    message: Uint8Array,
-    from: Endpoint,
+    { auth, message, from }: { auth: Auth; message: Uint8Array; from: Endpoint },
   ): Promise<void> {
-    const auth = decodeAuth(message);
     const { publicEndpoints } = this.#core.options;
     const { remote } = entry.file;
     const { pair } = state.known ??= await this.#know(entry);
@@ -246,7 +246,7 @@ export class GretunHub implements HubProtocol {
     entry: HubEntry,
     state: ClientState,
     pair: Pair,
-    auth: ReturnType<typeof decodeAuth>,
+    auth: Auth,
     from: Endpoint,
   ): Promise<void> {
     const { edges, options } = this.#core;

@@ -1,9 +1,7 @@
 /** Settings of TCP sockets that Deno has opened, whose file descriptors it does not show. */
 import { Reader, Writer } from "../bytes.ts";
-import { libc } from "./libc.ts";
+import { AF_INET, AF_INET6, libc } from "./libc.ts";
 
-const AF_INET = 2;
-const AF_INET6 = 10;
 const IPPROTO_TCP = 6;
 /** linux/tcp.h */
 const TCP_MAXSEG = 2;

@@ -8,8 +8,8 @@ import type { Family } from "../addr.ts";
 import { isTunnelKind, type Link, outerFamily } from "../netlink.ts";
 
 const PREFIX = "gretun create fou-port";
-/** Links of `gretun up` belong to a daemon. */
-const DAEMON_PREFIX = "gretun up ";
+/** So begin the aliases of links of `gretun up`, which belong to a daemon. */
+export const DAEMON_PREFIX = "gretun up ";
 
 export interface FouMark {
   port: number;
