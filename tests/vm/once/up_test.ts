@@ -5,15 +5,10 @@ import { testOverlays, twoNodes } from "../../up_scenarios.ts";
 
 testOverlays("fou");
 
-Deno.test("auto: the kernel plane is chosen where the kernel has it", async () => {
+Deno.test("auto: the kernel plane is chosen; links of peers that are gone are removed at the next start", async () => {
   await using overlay = await Overlay.start();
   const [alice, bob] = await twoNodes(overlay, ["auto", "auto"]);
   for (const node of [alice, bob]) strictEqual((await node.report()).data_plane, "fou");
-});
-
-Deno.test("fou: links of peers that are gone are removed at the next start", async () => {
-  await using overlay = await Overlay.start();
-  const [alice, bob] = await twoNodes(overlay, ["fou", "fou"]);
   await alice.stop("SIGKILL");
   strictEqual(await bob.stop("SIGTERM"), 0, bob.log);
   alice.start();
