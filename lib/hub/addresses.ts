@@ -42,39 +42,57 @@ export function wayMtu(rtnl: RtNetlink, remote: Ip, overheadBytes: number): numb
   return Math.max(MIN_MTU, outer - overheadBytes);
 }
 
-/** Makes `local peer` the link's only address of its family, and `routes` its routes. */
+interface Pair {
+  local?: Ip;
+  peer?: Ip;
+}
+
+/**
+ * Makes `local peer` the link's only address of its family, and `routes` its routes. `before` is
+ * what it was given in this run, `{}` for a new link; undefined where an earlier run made it.
+ */
 export function setAddresses(
   rtnl: RtNetlink,
   ifindex: number,
-  { local, peer, routes }: { local?: Ip; peer?: Ip; routes: readonly Cidr[] },
-  isNew: boolean,
+  { local, peer, routes }: Pair & { routes: readonly Cidr[] },
+  before: Pair | undefined,
 ): void {
-  if (local && peer) setPair(rtnl, ifindex, { local, peer }, isNew);
+  if (local && peer) {
+    // With hundreds of links it matters not to read all addresses.
+    const isSame = before?.local === local && before.peer === peer;
+    if (!before || (before.local && !isSame)) removeOthers(rtnl, ifindex, { local, peer });
+    const prefixLength = familyOf(local) === 4 ? 32 : 128;
+    unlessThere(() => rtnl.addAddress({ ifindex, local, peer, prefixLength }));
+  }
   for (const destination of routes) {
-    try {
-      rtnl.addRoute({ destination: network(destination), device: ifindex });
-    } catch (error) {
-      if (!(error instanceof NetlinkError) || error.code !== "EEXIST") throw error;
-      if (!hasRoute(rtnl, ifindex, destination)) throw error;
-    }
+    const isAdded = unlessThere(() =>
+      rtnl.addRoute({ destination: network(destination), device: ifindex })
+    );
+    if (isAdded || hasRoute(rtnl, ifindex, destination)) continue;
+    throw new GretunError(
+      `cannot route ${formatCidr(destination)} into the tunnel: there is such a route already`,
+      "Remove the other one, see: ip route",
+    );
   }
 }
 
-/** A new link has no address yet: with hundreds of links it matters not to read all of them. */
-function setPair(
-  rtnl: RtNetlink,
-  ifindex: number,
-  { local, peer }: { local: Ip; peer: Ip },
-  isNew: boolean,
-): void {
-  let present = false;
-  for (const address of isNew ? [] : rtnl.addresses()) {
-    if (address.ifindex !== ifindex || familyOf(address.local) !== familyOf(local)) continue;
-    if (address.local === local && address.peer === peer) present = true;
-    else if (!address.isAutomatic) rtnl.deleteAddress(address);
+/** Whether `add` added what was not there. */
+function unlessThere(add: () => void): boolean {
+  try {
+    add();
+    return true;
+  } catch (error) {
+    if (error instanceof NetlinkError && error.code === "EEXIST") return false;
+    throw error;
   }
-  const prefixLength = familyOf(local) === 4 ? 32 : 128;
-  if (!present) rtnl.addAddress({ ifindex, local, peer, prefixLength });
+}
+
+function removeOthers(rtnl: RtNetlink, ifindex: number, { local, peer }: Required<Pair>): void {
+  for (const address of rtnl.addresses()) {
+    if (address.ifindex !== ifindex || familyOf(address.local) !== familyOf(local)) continue;
+    if (address.isAutomatic || (address.local === local && address.peer === peer)) continue;
+    rtnl.deleteAddress(address);
+  }
 }
 
 function hasRoute(rtnl: RtNetlink, ifindex: number, destination: Cidr): boolean {

@@ -6,7 +6,8 @@
  */
 import { type Endpoint, type Ip, ipBytes } from "../addr.ts";
 import { concatBytes } from "../bytes.ts";
-import { NetlinkError, nft } from "../netlink.ts";
+import { nft } from "../netlink.ts";
+import { LinkTable, type SetElements } from "./link_table.ts";
 import { MAGIC } from "./wire.ts";
 
 /** Before conntrack (-200) and every translation. */
@@ -38,121 +39,110 @@ export interface FenceOptions {
 }
 
 export class Fence implements Disposable {
-  readonly #options: FenceOptions;
-  readonly #nft = nft.Nft.open();
-  #lastText = "";
+  readonly #table: LinkTable;
 
-  constructor(options: FenceOptions) {
-    this.#options = options;
+  /** `links` by their names. Throws `NftError` where the kernel cannot have it. */
+  constructor(options: FenceOptions, links: Iterable<readonly [string, FencedEndpoint]> = []) {
+    const elements = [...links].map(([name, place]) => [name, elementsOf(place)] as const);
+    this.#table = new LinkTable(() => build(options), elements);
   }
 
-  get #table(): string {
-    return `gretun-hub-${this.#options.port}`;
+  /** The link's client is let in from there alone; undefined: it is gone. Throws `NftError`. */
+  set(name: string, place: FencedEndpoint | undefined): void {
+    this.#table.set(name, place && elementsOf(place));
   }
 
-  update(endpoints: readonly FencedEndpoint[]): void {
-    const table = this.#build(endpoints);
-    const text = JSON.stringify(table);
-    if (text === this.#lastText) return;
-    this.#nft.replaceTable(table);
-    this.#lastText = text;
+  /** The tokens may be others now. Throws `NftError`. */
+  refresh(): void {
+    this.#table.refresh();
   }
 
   [Symbol.dispose](): void {
-    try {
-      this.#nft.deleteTable("ip", this.#table);
-    } catch (error) {
-      if (!(error instanceof NetlinkError)) throw error; // somebody flushed it
-    }
-    this.#nft[Symbol.dispose]();
+    this.#table[Symbol.dispose]();
   }
+}
 
-  #build(endpoints: readonly FencedEndpoint[]): nft.NftTable {
-    const { port } = this.#options;
-    const moved = endpoints.filter(({ alternative }) => alternative);
-    const toPort = nft.dport("udp", port);
-    const source = nft.fields("saddr", "sport");
-    const chain = (name: string, hook: "prerouting" | "postrouting" | "output", priority: number) =>
-      ({ name, type: "filter", hook, priority, policy: "accept" }) as const;
-    return {
-      family: "ip",
-      name: this.#table,
-      sets: [
-        {
-          name: "clients",
-          element: ["address", "port"],
-          elements: endpoints.map(({ endpoint }) => ({ key: endpointKey(endpoint) })),
-        },
-        {
-          ...{ name: "alternatives", element: ["address", "port"], value: ["address"] },
-          elements: moved.map(({ endpoint, alternative }) => ({
-            key: endpointKey(endpoint),
-            value: ipBytes(alternative!),
-          })),
-        },
-        {
-          ...{ name: "own", element: ["address"], value: ["address"] },
-          elements: moved.map(({ alternative, own }) => ({
-            key: ipBytes(alternative!),
-            value: ipBytes(own!),
-          })),
-        },
-      ],
-      chains: [
-        chain("in", "prerouting", BEFORE_ALL),
-        chain("out", "postrouting", AFTER_ALL),
-        chain("answers", "output", nft.PRIORITY.filter),
-      ],
-      rules: [
-        ...this.#signalling().map((match) =>
-          ({ chain: "in", match: [toPort, match], verdict: "accept" }) as const
-        ),
-        {
-          chain: "in",
-          match: [toPort, nft.setAddress("daddr", nft.mapped("alternatives", source))],
-          verdict: "accept",
-        },
-        { chain: "in", match: [toPort, nft.isIn("clients", source)], verdict: "accept" },
-        { chain: "in", match: [toPort], counter: true, verdict: "drop" },
-        {
-          chain: "out",
-          match: [
-            nft.sport("udp", port),
-            nft.setAddress("saddr", nft.mapped("own", nft.fields("saddr"))),
-          ],
-        },
-        {
-          chain: "answers",
-          match: [
-            nft.l4proto("icmp"),
-            nft.transport(0, ICMP_PORT_UNREACHABLE),
-            nft.transport(QUOTED_DPORT_OFFSET, u16(port)),
-          ],
-          counter: true,
-          verdict: "drop",
-        },
-      ],
-    };
-  }
+function elementsOf({ endpoint, alternative, own }: FencedEndpoint): SetElements {
+  const key = endpointKey(endpoint);
+  return {
+    clients: [{ key }],
+    ...(alternative && own
+      ? {
+        alternatives: [{ key, value: ipBytes(alternative) }],
+        own: [{ key: ipBytes(alternative), value: ipBytes(own) }],
+      }
+      : {}),
+  };
+}
 
-  /** What is no data, as far as a rule can tell. */
-  #signalling(): nft.Match[] {
-    if (this.#options.signalling === "hub") return [nft.transport(PAYLOAD_OFFSET, MAGIC)];
-    const tokens = (this.#options.tokens?.() ?? []).filter((token) => token[0]! >> 4 === 4);
-    return [
-      nft.transport(UDP_LENGTH_OFFSET, SHORTEST_DATA, { op: "lt" }),
-      nft.transport(PAYLOAD_OFFSET, Uint8Array.of(0x40), {
-        op: "neq",
-        mask: Uint8Array.of(0xf0),
-      }),
-      // A signature may begin as an IPv4 packet does, of another length than its own.
-      [
-        ...nft.transport(UDP_LENGTH_OFFSET, u16(PAYLOAD_OFFSET + SIGNED_LENGTH)),
-        ...nft.transport(INNER_TOTAL_LENGTH_OFFSET, u16(SIGNED_LENGTH), { op: "neq" }),
-      ],
-      ...tokens.map((token) => nft.transport(PAYLOAD_OFFSET, token.slice(0, TOKEN_PREFIX_LENGTH))),
-    ];
-  }
+function build(options: FenceOptions): nft.NftTable {
+  const { port } = options;
+  const toPort = nft.dport("udp", port);
+  const source = nft.fields("saddr", "sport");
+  const chain = (name: string, hook: "prerouting" | "postrouting" | "output", priority: number) =>
+    ({ name, type: "filter", hook, priority, policy: "accept" }) as const;
+  return {
+    family: "ip",
+    name: `gretun-hub-${port}`,
+    sets: [
+      { name: "clients", element: ["address", "port"] },
+      { name: "alternatives", element: ["address", "port"], value: ["address"] },
+      { name: "own", element: ["address"], value: ["address"] },
+    ],
+    chains: [
+      chain("in", "prerouting", BEFORE_ALL),
+      chain("out", "postrouting", AFTER_ALL),
+      chain("answers", "output", nft.PRIORITY.filter),
+    ],
+    rules: [
+      ...signalling(options).map((match) =>
+        ({ chain: "in", match: [toPort, match], verdict: "accept" }) as const
+      ),
+      {
+        chain: "in",
+        match: [toPort, nft.setAddress("daddr", nft.mapped("alternatives", source))],
+        verdict: "accept",
+      },
+      { chain: "in", match: [toPort, nft.isIn("clients", source)], verdict: "accept" },
+      { chain: "in", match: [toPort], counter: true, verdict: "drop" },
+      {
+        chain: "out",
+        match: [
+          nft.sport("udp", port),
+          nft.setAddress("saddr", nft.mapped("own", nft.fields("saddr"))),
+        ],
+      },
+      {
+        chain: "answers",
+        match: [
+          nft.l4proto("icmp"),
+          nft.transport(0, ICMP_PORT_UNREACHABLE),
+          nft.transport(QUOTED_DPORT_OFFSET, u16(port)),
+        ],
+        counter: true,
+        verdict: "drop",
+      },
+    ],
+  };
+}
+
+/** What is no data, as far as a rule can tell. */
+function signalling({ signalling, tokens: list }: FenceOptions): nft.Match[] {
+  if (signalling === "hub") return [nft.transport(PAYLOAD_OFFSET, MAGIC)];
+  const tokens = (list?.() ?? []).filter((token) => token[0]! >> 4 === 4);
+  return [
+    nft.transport(UDP_LENGTH_OFFSET, SHORTEST_DATA, { op: "lt" }),
+    nft.transport(PAYLOAD_OFFSET, Uint8Array.of(0x40), {
+      op: "neq",
+      mask: Uint8Array.of(0xf0),
+    }),
+    // A signature may begin as an IPv4 packet does, of another length than its own.
+    [
+      ...nft.transport(UDP_LENGTH_OFFSET, u16(PAYLOAD_OFFSET + SIGNED_LENGTH)),
+      ...nft.transport(INNER_TOTAL_LENGTH_OFFSET, u16(SIGNED_LENGTH), { op: "neq" }),
+    ],
+    ...tokens.map((token) => nft.transport(PAYLOAD_OFFSET, token.slice(0, TOKEN_PREFIX_LENGTH))),
+  ];
 }
 
 /** As sets have it: the port in two of four bytes. */

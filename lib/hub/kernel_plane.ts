@@ -27,8 +27,6 @@ import { SourceFence } from "./source_fence.ts";
 const TTL = 64;
 /** Of TEST-NET-1 (RFC 5737): no client has it. */
 const TEST_ADDRESS = parseIp("192.0.2.1");
-/** The fence is written as a whole: when many clients come at once, once in so long. */
-const FENCE_GAP_MS = 40;
 
 const KINDS = {
   "gre-fou": { link: "gre", ipproto: 47, overheadBytes: 36, modules: ["fou", "ip_gre"] },
@@ -58,6 +56,8 @@ export class NoKernelPlaneError extends GretunError {
 interface KernelLink {
   ifindex: number;
   endpoint: Endpoint;
+  /** As it was set in this run. */
+  link?: HubLink;
   /** Set where another link has the same remote address, with the address that the client sends to. */
   alternative?: Ip;
   own?: Ip;
@@ -75,10 +75,7 @@ export class KernelPlane implements HubPlane {
   readonly #alternatives: AlternativeAddresses;
   readonly #fence: Fence | undefined;
   /** IPIP carries no IPv6. */
-  readonly #sourceFence: SourceFence | undefined;
-  #fenceTimer: number | undefined;
-  #isFenceOld = false;
-  #closed = false;
+  #sourceFence: SourceFence | undefined;
 
   /** Throws `GretunError` when the kernel cannot do it, or when the port is somebody else's. */
   static open(options: KernelPlaneOptions, poller: Poller): KernelPlane {
@@ -111,10 +108,14 @@ export class KernelPlane implements HubPlane {
     this.#takeOver();
     // A spoke has one far end, whose address the kernel looks at.
     if (options.owner === "hub") {
-      this.#fence = new Fence(options);
-      if (options.kind === "gre-fou") this.#sourceFence = new SourceFence(options.port);
+      this.#fence = new Fence(options, this.#links);
+      if (options.kind === "gre-fou") this.#tryFence(() => this.#openSourceFence());
     }
-    this.#updateFence();
+  }
+
+  #openSourceFence(): void {
+    const ifindexes = [...this.#links].map(([name, { ifindex }]) => [name, ifindex] as const);
+    this.#sourceFence = new SourceFence(this.port, ifindexes);
   }
 
   #takeOver(): void {
@@ -156,7 +157,7 @@ export class KernelPlane implements HubPlane {
       ifindex = known
         ? this.#change(known, link, mtu, alternative)
         : this.#create(link, mtu, alternative);
-      setAddresses(this.#rtnl, ifindex, link, !known);
+      setAddresses(this.#rtnl, ifindex, link, known ? before?.link : {});
     } catch (error) {
       if (!known && ifindex !== undefined) this.#rtnl.deleteLink(ifindex);
       if (alternative && alternative !== before?.alternative) {
@@ -167,8 +168,9 @@ export class KernelPlane implements HubPlane {
     if (before?.alternative && before.alternative !== alternative) {
       this.#alternatives.release(before.alternative);
     }
-    this.#links.set(link.name, { ifindex, ...place });
-    this.#updateFence();
+    const now = { ifindex, link, ...place };
+    this.#links.set(link.name, now);
+    this.#letIn(link.name, now);
     const { name } = this.#rtnl.link(ifindex)!;
     this.#ifnames.add(name);
     if (this.#fence) this.#checkSources(name);
@@ -193,11 +195,11 @@ export class KernelPlane implements HubPlane {
       this.#rtnl.deleteLink(link.ifindex);
     }
     if (place?.alternative) this.#alternatives.release(place.alternative);
-    this.#updateFence();
+    this.#letIn(name, undefined);
   }
 
   refresh(): void {
-    this.#updateFence();
+    this.#tryFence(() => this.#fence?.refresh());
   }
 
   missingLinks(): string[] {
@@ -223,8 +225,6 @@ export class KernelPlane implements HubPlane {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    clearTimeout(this.#fenceTimer);
-    this.#closed = true;
     for (const name of [...this.#links.keys()]) this.removeLink(name);
     this.#fence?.[Symbol.dispose]();
     this.#sourceFence?.[Symbol.dispose]();
@@ -289,23 +289,15 @@ export class KernelPlane implements HubPlane {
     return own && !isTaken ? own.alternative : this.#alternatives.take();
   }
 
-  /** At once, then not again for a while. */
-  #updateFence(): void {
-    this.#isFenceOld = true;
-    if (!this.#fence || this.#fenceTimer !== undefined || this.#closed) return;
-    this.#isFenceOld = false;
-    const links = [...this.#links.values()];
-    this.#fence.update(links);
-    this.#tryUpdate(() => this.#sourceFence?.update(links.map(({ ifindex }) => ifindex)));
-    this.#fenceTimer = setTimeout(() => {
-      this.#fenceTimer = undefined;
-      if (this.#isFenceOld) this.#tryUpdate(() => this.#updateFence());
-    }, FENCE_GAP_MS);
+  /** The link's client, from where it is now; undefined: it is gone. */
+  #letIn(name: string, link: KernelLink | undefined): void {
+    this.#tryFence(() => this.#fence?.set(name, link));
+    this.#tryFence(() => this.#sourceFence?.set(name, link?.ifindex));
   }
 
-  #tryUpdate(update: () => void): void {
+  #tryFence(change: () => void): void {
     try {
-      update();
+      change();
     } catch (error) {
       this.#options.onFault("fence not set", error);
     }

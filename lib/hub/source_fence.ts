@@ -4,46 +4,46 @@
  * use, are.
  */
 import { Writer } from "../bytes.ts";
-import { NetlinkError, nft } from "../netlink.ts";
+import { nft } from "../netlink.ts";
+import { LinkTable, type SetElements } from "./link_table.ts";
 
 export class SourceFence implements Disposable {
-  readonly #name: string;
-  readonly #nft = nft.Nft.open();
-  #lastText = "";
+  readonly #table: LinkTable;
 
-  constructor(port: number) {
-    this.#name = `gretun-hub-${port}`;
+  /** `links` are ifindexes. Throws `NftError` where the kernel cannot look at routes in rules. */
+  constructor(port: number, links: Iterable<readonly [string, number]> = []) {
+    const elements = [...links].map(([name, ifindex]) => [name, elementsOf(ifindex)] as const);
+    this.#table = new LinkTable(() => build(port), elements);
   }
 
-  /** Throws `NftError` where the kernel cannot look at routes in rules. */
-  update(ifindexes: readonly number[]): void {
-    const text = ifindexes.join();
-    if (text === this.#lastText) return;
-    this.#lastText = text;
-    const elements = ifindexes.map((i) => ({ key: new Writer("host", 4).u32(i).finish() }));
-    this.#nft.replaceTable({
-      family: "ip6",
-      name: this.#name,
-      sets: [{ name: "links", element: ["interface"], elements }],
-      chains: [{
-        ...{ name: "in", type: "filter", hook: "prerouting", policy: "accept" },
-        priority: nft.PRIORITY.raw,
-      }],
-      rules: [{
-        chain: "in",
-        match: [nft.isIn("links", nft.incoming()), nft.hasNoWayBack()],
-        counter: true,
-        verdict: "drop",
-      }],
-    });
+  /** The client's link is this one; undefined: it has none. Throws `NftError`. */
+  set(name: string, ifindex: number | undefined): void {
+    this.#table.set(name, ifindex === undefined ? undefined : elementsOf(ifindex));
   }
 
   [Symbol.dispose](): void {
-    try {
-      this.#nft.deleteTable("ip6", this.#name);
-    } catch (error) {
-      if (!(error instanceof NetlinkError)) throw error; // none was made, or somebody flushed it
-    }
-    this.#nft[Symbol.dispose]();
+    this.#table[Symbol.dispose]();
   }
+}
+
+function elementsOf(ifindex: number): SetElements {
+  return { links: [{ key: new Writer("host", 4).u32(ifindex).finish() }] };
+}
+
+function build(port: number): nft.NftTable {
+  return {
+    family: "ip6",
+    name: `gretun-hub-${port}`,
+    sets: [{ name: "links", element: ["interface"] }],
+    chains: [{
+      ...{ name: "in", type: "filter", hook: "prerouting", policy: "accept" },
+      priority: nft.PRIORITY.raw,
+    }],
+    rules: [{
+      chain: "in",
+      match: [nft.isIn("links", nft.incoming()), nft.hasNoWayBack()],
+      counter: true,
+      verdict: "drop",
+    }],
+  };
 }

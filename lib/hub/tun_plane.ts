@@ -93,7 +93,7 @@ export class TunPlane implements HubPlane {
     const tun = known ?? this.#create(link);
     try {
       this.#rtnl.changeLink(tun.ifindex, { mtu, up: true });
-      setAddresses(this.#rtnl, tun.ifindex, link, !known);
+      setAddresses(this.#rtnl, tun.ifindex, link, known ? known.link : {});
     } catch (error) {
       if (!known) this.removeLink(link.name);
       throw error;

@@ -62,11 +62,10 @@ Deno.test("fence: what strangers get in, and clients; nothing is left", async ()
     const last = signalling === "hub" ? concatBytes(MAGIC, LAST) : LAST;
     const options = { port: 7788, signalling, tokens: () => [TOKEN] };
     using fence = hub.within(() => new Fence(options));
-    fence.update([]);
     strictEqual(await comes(bytes, last), passes, name);
-    fence.update([{ endpoint: parseEndpoint(`${peer.ip}:4000`) }]);
+    fence.set("peer", { endpoint: parseEndpoint(`${peer.ip}:4000`) });
     strictEqual(await comes(bytes, last), true, `${name}, of a client`);
-    fence.update([{ endpoint: parseEndpoint(`${peer.ip}:4001`) }]);
+    fence.set("peer", { endpoint: parseEndpoint(`${peer.ip}:4001`) });
     strictEqual(await comes(bytes, last), passes, `${name}, from another port of a client`);
   }
   socket.close();
@@ -80,10 +79,8 @@ Deno.test("fence: alternative addresses are rewritten both ways, as nft reads it
   await hub.run("ip", ["address", "add", "172.29.0.1/32", "dev", "lo"]);
   using fence = hub.within(() => new Fence({ port: 7788, signalling: "hub" }));
   const alternative = parseIp("172.29.0.1");
-  fence.update([
-    { endpoint: parseEndpoint(`${peer.ip}:4000`), alternative, own: hub.ip },
-    { endpoint: parseEndpoint(`${peer.ip}:4001`) },
-  ]);
+  fence.set("first", { endpoint: parseEndpoint(`${peer.ip}:4000`), alternative, own: hub.ip });
+  fence.set("second", { endpoint: parseEndpoint(`${peer.ip}:4001`) });
   const { stdout } = await hub.run("nft", ["list", "table", "ip", "gretun-hub-7788"]);
   const lines = stdout.split("\n").map((line) => line.trim());
   deepStrictEqual(lines.filter((line) => /daddr set|saddr set/.test(line)), [
@@ -117,6 +114,46 @@ Deno.test("fence: alternative addresses are rewritten both ways, as nft reads it
   ok(!conntrack.stdout.includes("172.29"), conntrack.stdout);
 });
 
+Deno.test("fence: links come, move and go one by one; a table that somebody removed is made again", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  const hub = lab.publicHost("hub");
+  const place = (at: string, alternative?: string) => ({
+    endpoint: parseEndpoint(at),
+    ...(alternative ? { alternative: parseIp(alternative), own: hub.ip } : {}),
+  });
+  using fence = hub.within(() =>
+    new Fence({ port: 7788, signalling: "hub" }, [["old", place("192.0.2.1:1")]])
+  );
+  const sets = async () => {
+    const { stdout } = await hub.run("nft", ["list", "table", "ip", "gretun-hub-7788"]);
+    const elements = [...stdout.matchAll(/elements = \{([^}]*)\}/g)];
+    return elements.map(([, text]) => text!.split(",").map((each) => each.trim()).sort());
+  };
+  deepStrictEqual(await sets(), [["192.0.2.1 . 1"]]);
+  fence.set("old", place("192.0.2.1:2"));
+  fence.set("second", place("192.0.2.1:3", "172.29.0.1"));
+  fence.set("third", place("192.0.2.1:4", "172.29.0.2"));
+  const three = ["192.0.2.1 . 2", "192.0.2.1 . 3", "192.0.2.1 . 4"];
+  deepStrictEqual(await sets(), [
+    three,
+    ["192.0.2.1 . 3 : 172.29.0.1", "192.0.2.1 . 4 : 172.29.0.2"],
+    [`172.29.0.1 : ${hub.ip}`, `172.29.0.2 : ${hub.ip}`],
+  ]);
+  fence.set("second", place("192.0.2.9:3"));
+  fence.set("third", place("192.0.2.1:4", "172.29.0.1"));
+  fence.set("old", undefined);
+  const expected = [
+    ["192.0.2.1 . 4", "192.0.2.9 . 3"],
+    ["192.0.2.1 . 4 : 172.29.0.1"],
+    [`172.29.0.1 : ${hub.ip}`],
+  ];
+  deepStrictEqual(await sets(), expected);
+  strictEqual((await hub.run("nft", ["flush", "ruleset"])).code, 0);
+  fence.set("new", place("192.0.2.5:5"));
+  fence.set("new", undefined);
+  deepStrictEqual(await sets(), expected);
+});
+
 Deno.test("source fence: IPv6 of a link comes in only if it is routed back into it", async () => {
   await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
   const hub = lab.publicHost("hub");
@@ -138,7 +175,7 @@ Deno.test("source fence: IPv6 of a link comes in only if it is routed back into 
   const [, ifindex] = /"ifindex":(\d+)/.exec(
     (await hub.run("ip", ["-j", "link", "show", "eth0"])).stdout,
   )!;
-  fence.update([Number(ifindex)]);
+  fence.set("peer", Number(ifindex));
   strictEqual(await arrived("fd00:9::2"), false);
   strictEqual(await arrived("fd00::2"), true);
   const table = (await hub.run("nft", ["list", "table", "ip6", "gretun-hub-7788"])).stdout;
