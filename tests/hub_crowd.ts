@@ -2,12 +2,23 @@
 import type { Endpoint } from "../lib/addr.ts";
 import { equalBytes } from "../lib/bytes.ts";
 import { acceptWelcome, type AuthInFlight, makeAuth, Pair } from "../lib/hub/auth.ts";
-import { publicKeyOf } from "../lib/hub/curves.ts";
 import { newSpoke, nextSpokeTickMs, type SpokeEvent, stepSpoke } from "../lib/hub/spoke_policy.ts";
 import * as wire from "../lib/hub/wire.ts";
 import type { Host } from "../lib/lab/mod.ts";
 
 const random = (length: number) => crypto.getRandomValues(new Uint8Array(length));
+
+interface SimulatedSpoke {
+  name: string;
+  seed: Uint8Array;
+  publicKey: Uint8Array;
+}
+
+interface ReadySpoke {
+  name: string;
+  pair: Pair;
+  socket: Deno.DatagramConn;
+}
 
 /**
  * Each has a UDP port of its own, no interface, and is connected when its welcome was proven. When
@@ -17,7 +28,7 @@ export class SimulatedSpokes implements AsyncDisposable {
   readonly #host: Host;
   readonly #hub: Endpoint;
   readonly #hubKey: Uint8Array;
-  readonly #sockets: Deno.DatagramConn[] = [];
+  readonly #ready: ReadySpoke[] = [];
 
   constructor(host: Host, hub: Endpoint, hubKey: Uint8Array) {
     this.#host = host;
@@ -25,18 +36,23 @@ export class SimulatedSpokes implements AsyncDisposable {
     this.#hubKey = hubKey;
   }
 
-  async connect({ name, seed }: { name: string; seed: Uint8Array }): Promise<void> {
+  /** Up to where it would say hello. */
+  async add({ name, seed, publicKey }: SimulatedSpoke): Promise<void> {
     const { socket } = this.#host.within(() => ({
       socket: Deno.listenDatagram({ transport: "udp", hostname: this.#host.ip, port: 0 }),
     }));
-    this.#sockets.push(socket);
+    const keys = { ownSeed: seed, ownPublic: publicKey, peerPublic: this.#hubKey };
+    const pair = await Pair.make({ kind: "key", ...keys });
+    this.#ready.push({ name, pair, socket });
+  }
+
+  /** All at once. */
+  async connect(): Promise<void> {
+    await Promise.all(this.#ready.map((spoke) => this.#connect(spoke)));
+  }
+
+  async #connect({ name, pair, socket }: ReadySpoke): Promise<void> {
     const to = { transport: "udp", hostname: this.#hub.ip, port: this.#hub.port } as const;
-    const pair = await Pair.make({
-      kind: "key",
-      ownSeed: seed,
-      ownPublic: publicKeyOf(seed),
-      peerPublic: this.#hubKey,
-    });
     const send = (bytes: Uint8Array) => void socket.send(bytes, to).catch(() => {}); // closed
     let inFlight: AuthInFlight | undefined;
     let challenge: wire.Challenge;
@@ -86,7 +102,7 @@ export class SimulatedSpokes implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const socket of this.#sockets) socket.close();
+    for (const { socket } of this.#ready) socket.close();
   }
 }
 

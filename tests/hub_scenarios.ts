@@ -217,15 +217,17 @@ export async function crowd(
     const name = `client-${i}`;
     const address = `address 10.90.${1 + (i >> 7)}.${1 + (i & 127)}`;
     const seed = crypto.getRandomValues(new Uint8Array(32));
-    lab.clientFile(name, `public-key ${toBase64(publicKeyOf(seed))}\n${address}\n`);
-    return { name, seed };
+    const publicKey = publicKeyOf(seed);
+    lab.clientFile(name, `public-key ${toBase64(publicKey)}\n${address}\n`);
+    return { name, seed, publicKey };
   });
   await lab.startHub([...hubArgs, "--address", HUB_ADDRESS, "--", "sleep", "1000"]);
   const many = lab.lab.publicHost("many");
   const hub = { ip: lab.host.ip, port: HUB_PORT };
-  const before = performance.now();
   await using simulated = new SimulatedSpokes(many, hub, fromBase64(lab.publicKey));
-  await Promise.all(spokes.map((spoke) => simulated.connect(spoke)));
+  for (const spoke of spokes) await simulated.add(spoke);
+  const before = performance.now();
+  await simulated.connect();
   const connectedMs = performance.now() - before;
   await until("all programs", async () => {
     const { clients } = await lab.report();

@@ -1,5 +1,5 @@
 /** Our own protocol on the hub: see `wire.ts` for the messages and `auth.ts` for what they prove. */
-import { type Endpoint, UNSPECIFIED_4 } from "../addr.ts";
+import { type Endpoint, formatEndpoint, UNSPECIFIED_4 } from "../addr.ts";
 import { Reader, startsWithBytes, toBase64 } from "../bytes.ts";
 import type { Datagram } from "../edges.ts";
 import { errorText } from "../errors.ts";
@@ -41,6 +41,9 @@ const TOTAL_LIMIT = { perSecond: 4000, burst: 4000 };
 const RESET_LIMIT = { perSecond: 200, burst: 400 };
 /** To one client whose packets come from elsewhere. */
 const MOVED_HINT_GAP_MS = 500;
+/** Authentications that wait for their turn, and those that are looked at together. */
+const MAX_WAITING = 1024;
+const MAX_WORKING = 8;
 /** Without a lifetime clients authenticate again so often, for fresh keys. */
 const REAUTH_MS = 3_600_000;
 
@@ -56,12 +59,21 @@ interface Session extends SealedSession {
   controlWindow: ReplayWindow;
 }
 
+/** An authentication whose cookie is good. */
+interface Waiting {
+  entry: HubEntry;
+  state: ClientState;
+  auth: Auth;
+  message: Uint8Array;
+  from: Endpoint;
+}
+
 /** What is known of a client besides its link. */
 interface ClientState {
   /** What is dear to make: when the client first comes. */
   known?: { pair: Pair; keys: GreKeys };
   /** Its authentications are looked at one after the other. */
-  turn: Promise<void>;
+  turn: Promise<unknown>;
   /** Of the last authentication that was taken. */
   lastStamp: bigint;
   /** Newest first; the client may still be in the second when a welcome was lost. */
@@ -83,6 +95,10 @@ export class GretunHub implements HubProtocol {
   readonly #sources = new SourceLimits(SOURCE_LIMIT);
   readonly #total = new RateLimit(TOTAL_LIMIT);
   readonly #resets = new RateLimit(RESET_LIMIT);
+  /** By client and endpoint, first come first served; the newest first in each. */
+  readonly #waiting = new Map<string, Waiting[]>();
+  #waitingCount = 0;
+  #working = 0;
 
   constructor(core: HubCore, options: PlaneOptions, poller: Poller) {
     this.#core = core;
@@ -218,17 +234,39 @@ export class GretunHub implements HubProtocol {
     if (!state) return this.#core.refused("unknown-client");
     const forged = this.#cookies.check(auth, from, edges.clock.wallMs());
     if (forged) return this.#core.refused(forged);
-    state.turn = state.turn.then(() => this.#authInTurn(entry, state, { auth, message, from }))
-      .catch(
-        (error) => edges.log.error("authentication failed", { error: errorText(error) }),
-      );
+    if (this.#waitingCount >= MAX_WAITING) return this.#core.refused("rate-limited");
+    this.#waitingCount++;
+    const key = `${auth.name} ${formatEndpoint(from)}`;
+    const waiting = { entry, state, auth, message, from };
+    this.#waiting.set(key, [waiting, ...this.#waiting.get(key) ?? []]);
+    if (this.#working < MAX_WORKING) void this.#work();
   }
 
-  async #authInTurn(
-    entry: HubEntry,
-    state: ClientState,
-    { auth, message, from }: { auth: Auth; message: Uint8Array; from: Endpoint },
-  ): Promise<void> {
+  /** Until nobody waits: when hundreds come at once, the first are not to wait for the last. */
+  async #work(): Promise<void> {
+    this.#working++;
+    for (const [key, messages] of this.#waiting) {
+      this.#waiting.delete(key);
+      this.#waitingCount -= messages.length;
+      // A client that has sent another one meanwhile wants an answer to that alone.
+      for (const waiting of messages) if (await this.#take(waiting)) break;
+    }
+    this.#working--;
+  }
+
+  /** After others of the same client. */
+  #take(waiting: Waiting): Promise<boolean> {
+    const { state } = waiting;
+    const taken = state.turn.then(() => this.#authInTurn(waiting)).catch((error) => {
+      this.#core.edges.log.error("authentication failed", { error: errorText(error) });
+      return false;
+    });
+    state.turn = taken;
+    return taken;
+  }
+
+  /** Whether it was the client's. */
+  async #authInTurn({ entry, state, auth, message, from }: Waiting): Promise<boolean> {
     const { publicEndpoints } = this.#core.options;
     const { remote } = entry.file;
     const { pair } = state.known ??= await this.#know(entry);
@@ -236,10 +274,14 @@ export class GretunHub implements HubProtocol {
       ...{ auth, bytes: message, from, pair, lastStamp: state.lastStamp, publicEndpoints },
       ...(remote ? { remote } : {}),
     });
-    if (this.#clients.get(entry) !== state) return; // its file was removed meanwhile
-    if (refusal) return this.#core.refusedAuthentication(refusal, from, auth.name);
+    if (this.#clients.get(entry) !== state) return false; // its file was removed meanwhile
+    if (refusal) {
+      this.#core.refusedAuthentication(refusal, from, auth.name);
+      return false;
+    }
     state.lastStamp = auth.stamp;
     await this.#welcome(entry, state, pair, auth, from);
+    return true;
   }
 
   async #welcome(

@@ -6,13 +6,15 @@
 /** Between tries that are not answered, doubling. */
 const RETRY_MIN_MS = 400;
 const RETRY_MAX_MS = 15_000;
-/** For an answer that both ends compute for: slow machines take their time. */
+/** For an answer that both ends compute for, doubling too: slow machines take their time. */
 const WELCOME_WAIT_MS = 2_000;
 /** An unanswered keepalive is repeated so fast, so often, before the hub counts as lost. */
 const KEEPALIVE_RETRY_MS = 700;
 const MAX_LOST_KEEPALIVES = 3;
 /** Several changes of addresses, and news of them, come together. */
 const MIN_HELLO_GAP_MS = 100;
+
+const NO_TRIES = { tries: 0, authTries: 0 } as const;
 
 export interface Spoke {
   /** "lost": there was a session that the hub does not know, or does not answer in. */
@@ -22,7 +24,9 @@ export interface Spoke {
   hasSession: boolean;
   keepaliveMs: number;
   reauthMs: number;
+  /** Hellos, and authentications among them, since something was answered. */
   tries: number;
+  authTries: number;
   lostKeepalives: number;
   sentHelloMs: number;
   authenticatedMs: number;
@@ -55,7 +59,7 @@ export type SpokeEffect =
 export function newSpoke(jitter: number): Spoke {
   return {
     ...{ state: "connecting", waiting: "nothing", hasSession: false },
-    ...{ keepaliveMs: 0, reauthMs: 0, tries: 0, lostKeepalives: 0 },
+    ...{ keepaliveMs: 0, reauthMs: 0, ...NO_TRIES, lostKeepalives: 0 },
     ...{ sentHelloMs: -Infinity, authenticatedMs: 0, nextMs: Infinity, jitter },
   };
 }
@@ -74,13 +78,10 @@ function react(spoke: Spoke, event: SpokeEvent): [Spoke, SpokeEffect[]] {
   const { nowMs } = event;
   switch (event.kind) {
     case "start":
-      return hello({ ...spoke, tries: 0 }, nowMs);
+      return hello({ ...spoke, ...NO_TRIES }, nowMs);
     case "challenge":
       if (spoke.waiting !== "challenge") return [spoke, []];
-      return [
-        { ...spoke, waiting: "welcome", nextMs: nowMs + WELCOME_WAIT_MS * spoke.jitter },
-        [{ kind: "send-auth" }],
-      ];
+      return auth(spoke, nowMs);
     case "welcome":
       return welcome(spoke, event);
     case "refused":
@@ -89,10 +90,10 @@ function react(spoke: Spoke, event: SpokeEvent): [Spoke, SpokeEffect[]] {
       return alive(spoke, event);
     case "reset":
       if (!spoke.hasSession) return [spoke, []];
-      return soonHello({ ...spoke, state: "lost", hasSession: false, tries: 0 }, nowMs);
+      return soonHello({ ...spoke, state: "lost", hasSession: false, ...NO_TRIES }, nowMs);
     case "moved":
     case "reauth":
-      return soonHello({ ...spoke, tries: 0 }, nowMs);
+      return soonHello({ ...spoke, ...NO_TRIES }, nowMs);
     case "tick":
       return nowMs < spoke.nextMs ? [spoke, []] : tick(spoke, nowMs);
     default:
@@ -107,7 +108,7 @@ function welcome(
   return [{
     ...spoke,
     ...{ state: "up", waiting: "nothing", hasSession: true, keepaliveMs, reauthMs },
-    ...{ tries: 0, lostKeepalives: 0, authenticatedMs: nowMs },
+    ...{ ...NO_TRIES, lostKeepalives: 0, authenticatedMs: nowMs },
     nextMs: nowMs + Math.min(keepaliveMs || reauthMs, reauthMs),
   }, []];
 }
@@ -118,16 +119,18 @@ function alive(
 ): [Spoke, SpokeEffect[]] {
   if (!spoke.hasSession) return [spoke, []];
   const heard = { ...spoke, state: "up" as const, lostKeepalives: 0 };
-  if (moved) return soonHello({ ...heard, tries: 0 }, nowMs);
+  if (moved) return soonHello({ ...heard, ...NO_TRIES }, nowMs);
   if (spoke.waiting !== "nothing") return [heard, []];
   return [{ ...heard, nextMs: nowMs + (spoke.keepaliveMs || spoke.reauthMs) }, []];
 }
 
 function tick(spoke: Spoke, nowMs: number): [Spoke, SpokeEffect[]] {
   if (spoke.waiting !== "nothing" || !spoke.hasSession) return hello(spoke, nowMs);
-  if (nowMs >= spoke.authenticatedMs + spoke.reauthMs) return hello({ ...spoke, tries: 0 }, nowMs);
+  if (nowMs >= spoke.authenticatedMs + spoke.reauthMs) {
+    return hello({ ...spoke, ...NO_TRIES }, nowMs);
+  }
   if (spoke.lostKeepalives >= MAX_LOST_KEEPALIVES) {
-    return hello({ ...spoke, state: "lost", tries: 0 }, nowMs);
+    return hello({ ...spoke, state: "lost", ...NO_TRIES }, nowMs);
   }
   const lostKeepalives = spoke.lostKeepalives + 1;
   const next = { ...spoke, lostKeepalives, nextMs: nowMs + KEEPALIVE_RETRY_MS };
@@ -141,13 +144,26 @@ function soonHello(spoke: Spoke, nowMs: number): [Spoke, SpokeEffect[]] {
 }
 
 function hello(spoke: Spoke, nowMs: number): [Spoke, SpokeEffect[]] {
-  const waitMs = Math.min(RETRY_MIN_MS * 2 ** spoke.tries, RETRY_MAX_MS) * spoke.jitter;
   const next: Spoke = {
     ...spoke,
     waiting: "challenge",
     tries: spoke.tries + 1,
     sentHelloMs: nowMs,
-    nextMs: nowMs + waitMs,
+    nextMs: nowMs + doubled(RETRY_MIN_MS, spoke.tries) * spoke.jitter,
   };
   return [next, [{ kind: "send-hello", tries: spoke.tries }]];
+}
+
+function auth(spoke: Spoke, nowMs: number): [Spoke, SpokeEffect[]] {
+  const next: Spoke = {
+    ...spoke,
+    waiting: "welcome",
+    authTries: spoke.authTries + 1,
+    nextMs: nowMs + doubled(WELCOME_WAIT_MS, spoke.authTries) * spoke.jitter,
+  };
+  return [next, [{ kind: "send-auth" }]];
+}
+
+function doubled(firstMs: number, tries: number): number {
+  return Math.min(firstMs * 2 ** tries, RETRY_MAX_MS);
 }

@@ -226,6 +226,20 @@ Deno.test("spoke: refused, it waits before it asks again", () => {
   strictEqual(run.sent.at(-1), "send-hello");
 });
 
+Deno.test("spoke: a hub that is too busy to welcome it is asked less and less often", () => {
+  const run = new SpokeRun();
+  const answer = (effect: string) => {
+    if (effect === "send-hello") run.event({ kind: "challenge" });
+  };
+  run.event({ kind: "start" });
+  run.event({ kind: "challenge" });
+  run.until(60_000, answer);
+  const auths = run.times.filter((_, i) => run.sent[i] === "send-auth");
+  deepStrictEqual(auths, [0, 2_000, 6_000, 14_000, 29_000, 44_000, 59_000]);
+  run.event({ kind: "welcome", keepaliveMs: 25_000, reauthMs: 3_600_000 });
+  strictEqual(run.spoke.authTries, 0);
+});
+
 Deno.test("spoke: waits longer for the welcome, then begins again; a late one is taken", () => {
   const run = new SpokeRun();
   run.event({ kind: "start" });
