@@ -24,9 +24,11 @@ export async function startSpokes(lab: HubLab, count: 3 | 5): Promise<SpokeDaemo
     hosts.push(lab.lab.host("dan", { behind: lab.lab.nat("nat-d") }));
     hosts.push(lab.lab.host("roamer", { behind: lab.lab.nat("nat-r") }));
   }
-  const spokes = hosts.map((host, i) =>
-    lab.spoke(host.name, host, { file: `address 10.90.0.${i + 2}\n` })
-  );
+  const spokes = hosts.map((host, i) => {
+    // A name without %d is there already after a kill.
+    const args = host.name === "ann" ? ["--iface", "tohub"] : [];
+    return lab.spoke(host.name, host, { file: `address 10.90.0.${i + 2}\n`, args });
+  });
   for (const spoke of spokes) await spoke.up();
   return spokes;
 }

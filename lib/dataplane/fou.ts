@@ -11,7 +11,6 @@ import type { NodeKey } from "../keys.ts";
 import {
   Fou,
   type Link,
-  loadModule,
   NetlinkError,
   type Poller,
   RawUdpSocket,
@@ -20,6 +19,7 @@ import {
   type Tunnel,
 } from "../netlink.ts";
 import { isFouPortOfOthers, usesFouPort } from "../tunnel/mod.ts";
+import { hasCode, NoKernelPlaneError, openFou, openFouPort, tryTunnel } from "./kernel.ts";
 import {
   countersOf,
   freeName,
@@ -28,8 +28,9 @@ import {
   missing,
   ownerAlias,
   ownerOf,
+  type Pair,
   remoteTaken,
-  setPointToPoint,
+  setPair,
 } from "./links.ts";
 import type {
   AdoptedPath,
@@ -46,8 +47,8 @@ const IPPROTO_GRE = 47;
 const TTL = 64;
 /** Links of each family, the modules that they need besides `fou`, and an address of no peer. */
 const GRE = {
-  4: { kind: "gre", modules: ["ip_gre"], testAddress: "192.0.2.1" as Ip },
-  6: { kind: "ip6gre", modules: ["ip6_gre", "fou6"], testAddress: "2001:db8::1" as Ip },
+  4: { kind: "gre", modules: ["ip_gre"], remote: "192.0.2.1" as Ip },
+  6: { kind: "ip6gre", modules: ["ip6_gre", "fou6"], remote: "2001:db8::1" as Ip },
 } as const;
 
 export class FouPlane implements DataPlane {
@@ -60,6 +61,9 @@ export class FouPlane implements DataPlane {
   readonly #extra: ExtraPorts;
   /** ifindex of each peer's link. */
   readonly #links = new Map<NodeKey, number>();
+  readonly #names = new Map<NodeKey, string>();
+  /** What each link was given in this run. */
+  readonly #pairs = new Map<NodeKey, Pair>();
   /** Extra ports that carry data, or did for the link before it went elsewhere. */
   readonly #dataPorts = new Map<NodeKey, number>();
 
@@ -95,6 +99,7 @@ export class FouPlane implements DataPlane {
       const owner = ownerOf(link, options.port);
       if (!owner || !familyOfKind(link.kind)) continue;
       this.#links.set(owner.peer, link.ifindex);
+      this.#names.set(owner.peer, link.name);
       if (owner.extraPort === undefined) continue;
       this.#adoptPort(owner.peer, owner.extraPort);
       // The link has gone elsewhere: the port was kept for a while.
@@ -135,7 +140,10 @@ export class FouPlane implements DataPlane {
     if (link.localPort !== undefined) this.#carryData(link, link.localPort, known);
     const ifindex = this.#createOrChange(known, link, mtu);
     try {
-      setPointToPoint(this.#rtnl, ifindex, link.localIp, link.peerIp);
+      const before = known?.ifindex === ifindex ? this.#pairs.get(link.peer) : "nothing";
+      const pair = { local: link.localIp, peer: link.peerIp };
+      setPair(this.#rtnl, ifindex, pair, before);
+      this.#pairs.set(link.peer, pair);
     } catch (error) {
       if (!known) this.removeLink(link.peer);
       throw error;
@@ -198,6 +206,8 @@ export class FouPlane implements DataPlane {
   removeLink(peer: NodeKey): void {
     const link = this.#link(peer);
     this.#links.delete(peer);
+    this.#names.delete(peer);
+    this.#pairs.delete(peer);
     if (link) this.#rtnl.deleteLink(link.ifindex);
     this.#extraPort(peer)?.[Symbol.dispose]();
     this.#dataPorts.delete(peer);
@@ -238,7 +248,7 @@ export class FouPlane implements DataPlane {
     }
   }
 
-  #create(link: PeerLink, mtu: number, name = this.#freeName()): number {
+  #create(link: PeerLink, mtu: number, name = this.#freeName(link.peer)): number {
     const ifindex = this.#rtnl.createLink({
       name,
       alias: this.#alias(link.peer),
@@ -248,12 +258,13 @@ export class FouPlane implements DataPlane {
       up: true,
     });
     this.#links.set(link.peer, ifindex);
+    this.#names.set(link.peer, name);
     return ifindex;
   }
 
-  #freeName(): string {
-    const taken = new Set(this.#rtnl.links().map(({ name }) => name));
-    return freeName(this.#options.ifnamePattern, taken);
+  #freeName(peer: NodeKey): string {
+    this.#names.delete(peer); // somebody has removed that link
+    return freeName(this.#rtnl, this.#options.ifnamePattern, new Set(this.#names.values()));
   }
 
   #change(known: Link, link: PeerLink, mtu: number): number {
@@ -306,7 +317,7 @@ class OuterPort implements Disposable {
   ): OuterPort {
     using stack = new DisposableStack();
     const { port, onDatagram } = options;
-    tryGreOverFou(rtnl, family, options);
+    tryTunnel(rtnl, { ...GRE[family], port });
     if (openPort(fou, port, family) || !isFouPortOfOthers(rtnl.links(), port, family)) {
       stack.defer(() => closeUnlessUsed(rtnl, fou, port, family));
     }
@@ -329,63 +340,9 @@ function familyOfKind(kind: string | undefined): Family | undefined {
   return ([4, 6] as const).find((family) => GRE[family].kind === kind);
 }
 
-/** A kernel without FOU, GRE or both, and no module of it that could be loaded. */
-export class NoKernelPlaneError extends GretunError {
-  override name = "NoKernelPlaneError";
-
-  constructor(module: string, cause: unknown) {
-    super(
-      `kernel has no module ${module}`,
-      `Run: modprobe ${module}; or use the user-space plane with --data-plane tun`,
-      { cause },
-    );
-  }
-}
-
 /** Said by the kernel, of what it has; not by us, of a port that is taken. */
 function isKernels(error: unknown): boolean {
   return [NoKernelPlaneError, NetlinkError, SystemError].some((kind) => error instanceof kind);
-}
-
-function hasCode(error: unknown, ...codes: string[]): boolean {
-  return error instanceof NetlinkError && codes.includes(error.code);
-}
-
-/** The kernel loads most modules on demand, but not this one. */
-function openFou(): Fou {
-  try {
-    return Fou.open();
-  } catch (error) {
-    if (!hasCode(error, "ENOENT")) throw error;
-    if (!loadModule("fou")) throw new NoKernelPlaneError("fou", error);
-    return Fou.open();
-  }
-}
-
-/** Makes and removes a link: now is the time to find that the kernel cannot do it. */
-function tryGreOverFou(
-  rtnl: RtNetlink,
-  family: Family,
-  { port, ifnamePattern }: DataPlaneOptions,
-): void {
-  const { kind, modules, testAddress } = GRE[family];
-  const taken = new Set(rtnl.links().map(({ name }) => name));
-  const encap = { type: "fou", sport: port, dport: port, csum: true } as const;
-  const tunnel = { remote: testAddress, ttl: TTL, pmtudisc: true, encap };
-  const name = freeName(ifnamePattern, taken);
-  const tryOnce = () => rtnl.deleteLink(rtnl.createLink({ name, kind, tunnel }));
-  try {
-    tryOnce();
-  } catch (error) {
-    // Another gretun up is trying the same thing now.
-    if (hasCode(error, "EEXIST")) return;
-    // EINVAL: no such encapsulation, for want of fou6.
-    if (!hasCode(error, "EOPNOTSUPP", "EINVAL")) throw error;
-    for (const module of modules) {
-      if (!loadModule(module)) throw new NoKernelPlaneError(module, error);
-    }
-    tryOnce();
-  }
 }
 
 /** Tunnels that others made beside ours may use the port by now. */
@@ -398,22 +355,6 @@ function closeUnlessUsed(rtnl: RtNetlink, fou: Fou, port: number, family: Family
   }
 }
 
-/**
- * Opens the kernel's receive port; false when it is open already: an earlier run left it, or a
- * tunnel beside ours uses it.
- */
 function openPort(fou: Fou, port: number, family: Family): boolean {
-  try {
-    fou.add({ port, ipproto: IPPROTO_GRE, type: "direct", family });
-    return true;
-  } catch (error) {
-    if (!hasCode(error, "EADDRINUSE")) throw error;
-    const left = fou.ports().find((p) => p.port === port && p.family === family);
-    if (left?.ipproto === IPPROTO_GRE && left.type === "direct") return false;
-    throw new GretunError(
-      `cannot open UDP port ${port}: ${left ? "another FOU port" : "another program"} has it`,
-      `Choose another one with --fou-port, or look with: ss -ulpn 'sport = :${port}'`,
-      { cause: error },
-    );
-  }
+  return openFouPort(fou, { port, family, ipproto: IPPROTO_GRE }, "--fou-port");
 }

@@ -2,7 +2,7 @@
 import { familyOf, type Ip, isLoopback } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import { KEY_LENGTH, type NodeKey } from "../keys.ts";
-import { type Link, readKernelLink, type RtNetlink } from "../netlink.ts";
+import { type Link, NetlinkError, readKernelLink, type RtNetlink } from "../netlink.ts";
 import { DAEMON_PREFIX } from "../tunnel/mod.ts";
 import type { LinkCounters, PeerLink } from "./plane.ts";
 import { overheadBytes } from "./gre.ts";
@@ -38,15 +38,18 @@ export function ownerOf(
   return { peer: peer as NodeKey, ...(isPort ? { extraPort } : {}) };
 }
 
-/** The pattern with `%d` replaced by the lowest number that gives a free name. */
-export function freeName(pattern: string, taken: ReadonlySet<string>): string {
+/**
+ * The pattern with `%d` replaced by the lowest number that gives a free name; those of `own` links
+ * are known without asking.
+ */
+export function freeName(rtnl: RtNetlink, pattern: string, own: ReadonlySet<string>): string {
   for (let i = 0;; i++) {
     const name = pattern.replace("%d", String(i));
-    if (!taken.has(name)) return name;
+    if (!own.has(name) && !rtnl.link(name)) return name;
     if (name === pattern) {
       throw new GretunError(
         `cannot make another link: ${name} exists`,
-        "Put %d into --iface, so that each peer gets its own name",
+        "Put %d into --iface, so that each link gets its own name",
       );
     }
   }
@@ -71,7 +74,7 @@ export function hasSafeChecksums(rtnl: RtNetlink, remote: Ip): boolean {
 
 /** Those whose link, by its ifindex, the kernel has no more. */
 export function missing(rtnl: RtNetlink, links: ReadonlyMap<NodeKey, number>): NodeKey[] {
-  const present = new Set(rtnl.links().map(({ ifindex }) => ifindex));
+  const present = new Set(rtnl.links({ skipStats: true }).map(({ ifindex }) => ifindex));
   return [...links].filter(([, ifindex]) => !present.has(ifindex)).map(([peer]) => peer);
 }
 
@@ -89,16 +92,20 @@ export function countersOf(
   return counters;
 }
 
+/** What is left for inner packets on the way to `remote`; throws `NetlinkError` without a way. */
+export function innerMtu(rtnl: RtNetlink, remote: Ip, overheadBytes: number): number {
+  const outer = isLoopback(remote) ? ETHERNET_MTU : routeMtu(rtnl, remote);
+  return Math.max(MIN_MTU, outer - overheadBytes);
+}
+
 function routeMtu(rtnl: RtNetlink, ip: Ip): number {
   const { mtu, device } = rtnl.routeTo(ip);
   return mtu ?? rtnl.link(device ?? 0)?.mtu ?? ETHERNET_MTU;
 }
 
-/** What is left for inner packets on the way to `remote`: the route's MTU less the overhead. */
 export function linkMtu(rtnl: RtNetlink, { remote: { ip }, keys }: PeerLink): number {
-  const outer = isLoopback(ip) ? ETHERNET_MTU : routeMtu(rtnl, ip);
   const overhead = overheadBytes({ family: familyOf(ip), key: keys !== undefined });
-  return Math.max(MIN_MTU, outer - overhead);
+  return innerMtu(rtnl, ip, overhead);
 }
 
 /** Two links to one address, without keys: what arrives could be of either. */
@@ -110,13 +117,37 @@ export function remoteTaken(ip: Ip, cause?: unknown): GretunError {
   );
 }
 
-/** Makes `local peer/32` the link's only IPv4 address; the kernel adds the route to the peer. */
-export function setPointToPoint(rtnl: RtNetlink, ifindex: number, local: Ip, peer: Ip): void {
-  let present = false;
-  for (const address of rtnl.addresses()) {
-    if (address.ifindex !== ifindex || familyOf(address.local) !== 4) continue;
-    if (address.local === local && address.peer === peer) present = true;
-    else rtnl.deleteAddress(address);
+export interface Pair {
+  local: Ip;
+  peer: Ip;
+}
+
+/**
+ * Makes `local peer` the link's only address of its family; the kernel adds the route to the peer.
+ * `before` is what the link was given in this run, "nothing" for a new one; undefined where an
+ * earlier run made it.
+ */
+export function setPair(
+  rtnl: RtNetlink,
+  ifindex: number,
+  { local, peer }: Pair,
+  before: Pair | "nothing" | undefined,
+): void {
+  // With hundreds of links it matters not to read all addresses.
+  const isKnown = before === "nothing" || (before?.local === local && before.peer === peer);
+  if (!isKnown) removeOthers(rtnl, ifindex, { local, peer });
+  const prefixLength = familyOf(local) === 4 ? 32 : 128;
+  try {
+    rtnl.addAddress({ ifindex, local, peer, prefixLength });
+  } catch (error) {
+    if (!(error instanceof NetlinkError) || error.code !== "EEXIST") throw error; // it is there
   }
-  if (!present) rtnl.addAddress({ ifindex, local, peer, prefixLength: 32 });
+}
+
+function removeOthers(rtnl: RtNetlink, ifindex: number, { local, peer }: Pair): void {
+  for (const address of rtnl.addresses()) {
+    if (address.ifindex !== ifindex || familyOf(address.local) !== familyOf(local)) continue;
+    if (address.isAutomatic || (address.local === local && address.peer === peer)) continue;
+    rtnl.deleteAddress(address);
+  }
 }

@@ -2,14 +2,17 @@
 import { errorText } from "../errors.ts";
 import type { Log } from "../edges.ts";
 import type { Poller } from "../netlink.ts";
-import { FouPlane, NoKernelPlaneError } from "./fou.ts";
+import { FouPlane } from "./fou.ts";
+import { NoKernelPlaneError } from "./kernel.ts";
 import type { DataPlane, DataPlaneKind, DataPlaneOptions } from "./plane.ts";
 import { TunPlane } from "./tun.ts";
 
 export { daemonLock, isDaemons } from "../tunnel/mod.ts";
 export { decodeGre, encodeGre } from "./gre.ts";
-export { freeName, hasSafeChecksums } from "./links.ts";
+export * from "./kernel.ts";
+export { freeName, hasSafeChecksums, innerMtu, setPair } from "./links.ts";
 export * from "./plane.ts";
+export { ensureTun } from "./tun.ts";
 
 /** Opens the plane asked for; `auto` takes the kernel's where it has one. Throws `GretunError`. */
 export function openDataPlane(

@@ -22,7 +22,7 @@ import {
   missing,
   ownerAlias,
   remoteTaken,
-  setPointToPoint,
+  setPair,
 } from "./links.ts";
 import type {
   DataPlane,
@@ -133,7 +133,7 @@ export class TunPlane implements DataPlane {
     const tun = known ?? this.#create(link);
     try {
       this.#rtnl.changeLink(tun.ifindex, { mtu, up: true });
-      setPointToPoint(this.#rtnl, tun.ifindex, link.localIp, link.peerIp);
+      setPair(this.#rtnl, tun.ifindex, pairOf(link), known ? pairOf(known.link) : "nothing");
     } catch (error) {
       if (!known) this.removeLink(link.peer);
       throw error;
@@ -188,8 +188,8 @@ export class TunPlane implements DataPlane {
   }
 
   #create(link: PeerLink): TunLink {
-    const taken = new Set(this.#rtnl.links().map(({ name }) => name));
-    const name = freeName(this.#options.ifnamePattern, taken);
+    const own = new Set([...this.#links.values()].map(({ device }) => device.name));
+    const name = freeName(this.#rtnl, this.#options.ifnamePattern, own);
     const device = TunDevice.open(name, this.#poller, (inner) => this.#forward(tun, inner));
     const ifindex = this.#rtnl.link(device.name)!.ifindex;
     const tun: TunLink = { device, ifindex, link };
@@ -233,6 +233,10 @@ export class TunPlane implements DataPlane {
 }
 
 /** As the kernel does: the remote's address and the key must fit, its port need not. */
+function pairOf({ localIp, peerIp }: PeerLink) {
+  return { local: localIp, peer: peerIp };
+}
+
 function receiverKey({ remote, keys }: PeerLink): string {
   return keys ? `${remote.ip} ${keys.ikey}` : remote.ip;
 }
@@ -241,8 +245,8 @@ function hasAt(bytes: Uint8Array, offset: number, pattern: readonly number[]): b
   return pattern.every((byte, i) => bytes[offset + i] === byte);
 }
 
-/** Links are made later, so now is the time to find that this kernel cannot. */
-function ensureTun(): void {
+/** Links are made later, so now is the time to find that this kernel cannot: throws `GretunError`. */
+export function ensureTun(): void {
   try {
     tryTun();
   } catch (error) {

@@ -1,18 +1,9 @@
 /** Addresses, routes and marks of links, on either plane. */
-import {
-  type Cidr,
-  familyOf,
-  formatCidr,
-  type Ip,
-  ipBytes,
-  ipFromBytes,
-  isUnspecified,
-} from "../addr.ts";
+import { type Cidr, formatCidr, type Ip, ipBytes, ipFromBytes, isUnspecified } from "../addr.ts";
+import { hasCode, setPair } from "../dataplane/mod.ts";
 import { GretunError } from "../errors.ts";
-import { type Link, NetlinkError, RtNetlink } from "../netlink.ts";
-
-const MIN_MTU = 576;
-const ETHERNET_MTU = 1500;
+import { type Link, RtNetlink } from "../netlink.ts";
+import type { HubLink } from "./plane.ts";
 
 /** Throws `GretunError` for an address that is none of this host's. */
 export function checkBind(bind: Ip | undefined): void {
@@ -35,63 +26,39 @@ export function ownedName(link: Link, owner: "hub" | "spoke", port: number): str
   return link.alias?.startsWith(prefix) ? link.alias.slice(prefix.length) : undefined;
 }
 
-/** The MTU of the way to `remote` less the overhead; throws `GretunError` without a way. */
-export function wayMtu(rtnl: RtNetlink, remote: Ip, overheadBytes: number): number {
-  const route = rtnl.routeTo(remote);
-  const outer = route.mtu ?? rtnl.link(route.device ?? 0)?.mtu ?? ETHERNET_MTU;
-  return Math.max(MIN_MTU, outer - overheadBytes);
-}
-
-interface Pair {
-  local?: Ip;
-  peer?: Ip;
-}
-
 /**
- * Makes `local peer` the link's only address of its family, and `routes` its routes. `before` is
- * what it was given in this run, `{}` for a new link; undefined where an earlier run made it.
+ * Gives the link its addresses, if it has any, and its routes. `before` is how the link was set in
+ * this run, "nothing" for a new one; undefined where an earlier run made it.
  */
 export function setAddresses(
   rtnl: RtNetlink,
   ifindex: number,
-  { local, peer, routes }: Pair & { routes: readonly Cidr[] },
-  before: Pair | undefined,
+  link: HubLink,
+  before: HubLink | "nothing" | undefined,
 ): void {
-  if (local && peer) {
-    // With hundreds of links it matters not to read all addresses.
-    const isSame = before?.local === local && before.peer === peer;
-    if (!before || (before.local && !isSame)) removeOthers(rtnl, ifindex, { local, peer });
-    const prefixLength = familyOf(local) === 4 ? 32 : 128;
-    unlessThere(() => rtnl.addAddress({ ifindex, local, peer, prefixLength }));
+  const pair = pairOf(link);
+  if (pair) {
+    const known = before && before !== "nothing" ? pairOf(before) ?? "nothing" : before;
+    setPair(rtnl, ifindex, pair, known);
   }
-  for (const destination of routes) {
-    const isAdded = unlessThere(() =>
-      rtnl.addRoute({ destination: network(destination), device: ifindex })
-    );
-    if (isAdded || hasRoute(rtnl, ifindex, destination)) continue;
+  for (const destination of link.routes) addRoute(rtnl, ifindex, destination);
+}
+
+function pairOf({ local, peer }: HubLink) {
+  return local && peer && { local, peer };
+}
+
+function addRoute(rtnl: RtNetlink, ifindex: number, destination: Cidr): void {
+  try {
+    rtnl.addRoute({ destination: network(destination), device: ifindex });
+  } catch (error) {
+    if (!hasCode(error, "EEXIST")) throw error;
+    if (hasRoute(rtnl, ifindex, destination)) return;
     throw new GretunError(
       `cannot route ${formatCidr(destination)} into the tunnel: there is such a route already`,
       "Remove the other one, see: ip route",
+      { cause: error },
     );
-  }
-}
-
-/** Whether `add` added what was not there. */
-function unlessThere(add: () => void): boolean {
-  try {
-    add();
-    return true;
-  } catch (error) {
-    if (error instanceof NetlinkError && error.code === "EEXIST") return false;
-    throw error;
-  }
-}
-
-function removeOthers(rtnl: RtNetlink, ifindex: number, { local, peer }: Required<Pair>): void {
-  for (const address of rtnl.addresses()) {
-    if (address.ifindex !== ifindex || familyOf(address.local) !== familyOf(local)) continue;
-    if (address.isAutomatic || (address.local === local && address.peer === peer)) continue;
-    rtnl.deleteAddress(address);
   }
 }
 
@@ -109,22 +76,4 @@ function network({ ip, prefixLength }: Cidr): Cidr {
     return byte & (0xff00 >> bits) & 0xff;
   });
   return { ip: ipFromBytes(bytes), prefixLength };
-}
-
-/** The pattern's first name that no interface has; own ones are known without asking. */
-export function freeIfname(
-  rtnl: RtNetlink,
-  pattern: string,
-  own: ReadonlySet<string>,
-): string {
-  for (let i = 0;; i++) {
-    const name = pattern.replace("%d", String(i));
-    if (!own.has(name) && !rtnl.link(name)) return name;
-    if (name === pattern) {
-      throw new GretunError(
-        `cannot make another link: ${name} exists`,
-        "Put %d into --iface, so that each link gets its own name",
-      );
-    }
-  }
 }

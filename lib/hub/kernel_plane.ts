@@ -4,12 +4,21 @@
  * flows on, and the next start adopts the links.
  */
 import { type Endpoint, type Ip, parseIp } from "../addr.ts";
-import { hasSafeChecksums, type LinkCounters, type LinkState } from "../dataplane/mod.ts";
+import {
+  freeName,
+  hasCode,
+  hasSafeChecksums,
+  innerMtu,
+  type LinkCounters,
+  type LinkState,
+  openFou,
+  openFouPort,
+  tryTunnel,
+} from "../dataplane/mod.ts";
 import { errorText, GretunError } from "../errors.ts";
 import {
   Fou,
   type Link,
-  loadModule,
   NetlinkError,
   type Poller,
   RawUdpSocket,
@@ -18,7 +27,7 @@ import {
   type Tunnel,
   writeKernelFile,
 } from "../netlink.ts";
-import { freeIfname, ownedName, ownerAlias, setAddresses, wayMtu } from "./addresses.ts";
+import { ownedName, ownerAlias, setAddresses } from "./addresses.ts";
 import { AlternativeAddresses } from "./alternative.ts";
 import { Fence } from "./fence.ts";
 import type { HubLink, HubPlane, PlaneOptions } from "./plane.ts";
@@ -29,8 +38,8 @@ const TTL = 64;
 const TEST_ADDRESS = parseIp("192.0.2.1");
 
 const KINDS = {
-  "gre-fou": { link: "gre", ipproto: 47, overheadBytes: 36, modules: ["fou", "ip_gre"] },
-  "ipip-fou": { link: "ipip", ipproto: 4, overheadBytes: 28, modules: ["fou", "ipip"] },
+  "gre-fou": { link: "gre", ipproto: 47, overheadBytes: 36, modules: ["ip_gre"] },
+  "ipip-fou": { link: "ipip", ipproto: 4, overheadBytes: 28, modules: ["ipip"] },
 } as const;
 
 export interface KernelPlaneOptions extends PlaneOptions {
@@ -40,21 +49,9 @@ export interface KernelPlaneOptions extends PlaneOptions {
   tokens?: () => readonly Uint8Array[];
 }
 
-/** A kernel without FOU, GRE or IPIP, and no module of it that could be loaded. */
-export class NoKernelPlaneError extends GretunError {
-  override name = "NoKernelPlaneError";
-
-  constructor(module: string, cause: unknown) {
-    super(
-      `kernel has no module ${module}`,
-      `Run: modprobe ${module}; or use the user-space plane with --data-plane tun`,
-      { cause },
-    );
-  }
-}
-
 interface KernelLink {
   ifindex: number;
+  ifname: string;
   endpoint: Endpoint;
   /** As it was set in this run. */
   link?: HubLink;
@@ -71,7 +68,6 @@ export class KernelPlane implements HubPlane {
   readonly #fou: Fou;
   readonly #raw: RawUdpSocket;
   readonly #links = new Map<string, KernelLink>();
-  readonly #ifnames = new Set<string>();
   readonly #alternatives: AlternativeAddresses;
   readonly #fence: Fence | undefined;
   /** IPIP carries no IPv6. */
@@ -82,9 +78,11 @@ export class KernelPlane implements HubPlane {
     using stack = new DisposableStack();
     const rtnl = stack.use(RtNetlink.open());
     const fou = stack.use(openFou());
-    tryLink(rtnl, options);
-    openPort(fou, options);
-    const raw = stack.use(RawUdpSocket.open(options.port, poller, options.onSignal, {
+    const { kind, port } = options;
+    const { link, modules, ipproto } = KINDS[kind];
+    tryTunnel(rtnl, { kind: link, modules, port, remote: TEST_ADDRESS });
+    openFouPort(fou, { ...place(options), ipproto }, "--port");
+    const raw = stack.use(RawUdpSocket.open(port, poller, options.onSignal, {
       signalling: options.signalling,
       checksum: options.signalling === "hub",
       ...(options.bind ? { bind: options.bind } : {}),
@@ -131,10 +129,10 @@ export class KernelPlane implements HubPlane {
       const alternative = tunnel.local && this.#alternatives.adopt(tunnel.local);
       this.#links.set(name, {
         ifindex: link.ifindex,
+        ifname: link.name,
         endpoint: { ip: tunnel.remote, port: tunnel.encap.dport },
         ...(alternative ? { alternative, own: this.#sourceTo(tunnel.remote) } : {}),
       });
-      this.#ifnames.add(link.name);
     }
   }
 
@@ -144,7 +142,7 @@ export class KernelPlane implements HubPlane {
 
   setLink(link: HubLink): LinkState {
     const { overheadBytes } = KINDS[this.kind];
-    const mtu = this.#options.mtu ?? wayMtu(this.#rtnl, link.endpoint.ip, overheadBytes);
+    const mtu = this.#options.mtu ?? innerMtu(this.#rtnl, link.endpoint.ip, overheadBytes);
     const known = this.#link(link.name);
     const before = this.#links.get(link.name);
     const alternative = this.#alternativeFor(link);
@@ -157,7 +155,7 @@ export class KernelPlane implements HubPlane {
       ifindex = known
         ? this.#change(known, link, mtu, alternative)
         : this.#create(link, mtu, alternative);
-      setAddresses(this.#rtnl, ifindex, link, known ? before?.link : {});
+      setAddresses(this.#rtnl, ifindex, link, known ? before?.link : "nothing");
     } catch (error) {
       if (!known && ifindex !== undefined) this.#rtnl.deleteLink(ifindex);
       if (alternative && alternative !== before?.alternative) {
@@ -168,13 +166,12 @@ export class KernelPlane implements HubPlane {
     if (before?.alternative && before.alternative !== alternative) {
       this.#alternatives.release(before.alternative);
     }
-    const now = { ifindex, link, ...place };
+    const ifname = this.#rtnl.link(ifindex)!.name;
+    const now = { ifindex, ifname, link, ...place };
     this.#links.set(link.name, now);
     this.#letIn(link.name, now);
-    const { name } = this.#rtnl.link(ifindex)!;
-    this.#ifnames.add(name);
-    if (this.#fence) this.#checkSources(name);
-    return { ifname: name, mtu };
+    if (this.#fence) this.#checkSources(ifname);
+    return { ifname, mtu };
   }
 
   /** Packets from inside whose source is not routed back into the same link are dropped. */
@@ -190,10 +187,7 @@ export class KernelPlane implements HubPlane {
     const link = this.#link(name);
     const place = this.#links.get(name);
     this.#links.delete(name);
-    if (link) {
-      this.#ifnames.delete(link.name);
-      this.#rtnl.deleteLink(link.ifindex);
-    }
+    if (link) this.#rtnl.deleteLink(link.ifindex);
     if (place?.alternative) this.#alternatives.release(place.alternative);
     this.#letIn(name, undefined);
   }
@@ -246,8 +240,10 @@ export class KernelPlane implements HubPlane {
 
   #create(link: HubLink, mtu: number, alternative: Ip | undefined): number {
     const { owner, port, ifnamePattern } = this.#options;
+    const others = [...this.#links].filter(([name]) => name !== link.name);
+    const taken = new Set(others.map(([, { ifname }]) => ifname));
     return this.#rtnl.createLink({
-      name: freeIfname(this.#rtnl, ifnamePattern, this.#ifnames),
+      name: freeName(this.#rtnl, ifnamePattern, taken),
       alias: ownerAlias(owner, port, link.name),
       kind: KINDS[this.kind].link,
       tunnel: this.#tunnel(link, alternative),
@@ -310,73 +306,16 @@ export class KernelPlane implements HubPlane {
   }
 }
 
-function hasCode(error: unknown, ...codes: string[]): boolean {
-  return error instanceof NetlinkError && codes.includes(error.code);
-}
-
 /** Where the port is: on all addresses for IPIP, whose links have local ones of their own. */
 function place({ port, kind, bind }: KernelPlaneOptions) {
   return { port, family: 4, ...(bind && kind === "gre-fou" ? { local: bind } : {}) } as const;
-}
-
-/** The kernel loads most modules on demand, but not this one. */
-function openFou(): Fou {
-  try {
-    return Fou.open();
-  } catch (error) {
-    if (!hasCode(error, "ENOENT")) throw error;
-    if (!loadModule("fou")) throw new NoKernelPlaneError("fou", error);
-    return Fou.open();
-  }
-}
-
-/** Makes and removes a link: now is the time to find that the kernel cannot do it. */
-function tryLink(rtnl: RtNetlink, { port, ifnamePattern, kind }: KernelPlaneOptions): void {
-  const encap = { type: "fou", sport: port, dport: port, csum: false } as const;
-  const [, module] = KINDS[kind].modules;
-  const create = () =>
-    rtnl.createLink({
-      name: freeIfname(rtnl, ifnamePattern, new Set()),
-      kind: KINDS[kind].link,
-      tunnel: { remote: TEST_ADDRESS, ttl: TTL, pmtudisc: true, encap },
-    });
-  try {
-    rtnl.deleteLink(create());
-  } catch (error) {
-    if (hasCode(error, "EEXIST")) return; // another one is trying the same thing now
-    if (!hasCode(error, "EOPNOTSUPP")) throw error;
-    if (!loadModule(module)) throw new NoKernelPlaneError(module, error);
-    rtnl.deleteLink(create());
-  }
-}
-
-/** Opens the kernel's receive port, or takes over the one that an earlier run left behind. */
-function openPort(fou: Fou, options: KernelPlaneOptions): void {
-  const { port, kind } = options;
-  const { ipproto } = KINDS[kind];
-  try {
-    fou.add({ ...place(options), ipproto, type: "direct" });
-  } catch (error) {
-    if (!hasCode(error, "EADDRINUSE")) throw error;
-    const left = leftPort(fou, port);
-    if (left?.ipproto === ipproto && left.type === "direct") return;
-    throw new GretunError(
-      `cannot open UDP port ${port}: ${left ? "another FOU port" : "another program"} has it`,
-      `Choose another one with --port, or look with: ss -ulpn 'sport = :${port}'`,
-      { cause: error },
-    );
-  }
-}
-
-function leftPort(fou: Fou, port: number) {
-  return fou.ports().find((p) => p.port === port && p.family === 4);
 }
 
 /** The kernel plane whose port an earlier run left behind; undefined when there is none. */
 export function leftKernelPlane(port: number): "gre-fou" | "ipip-fou" | undefined {
   try {
     using fou = Fou.open();
-    const ipproto = leftPort(fou, port)?.ipproto;
+    const ipproto = fou.ports().find((p) => p.port === port && p.family === 4)?.ipproto;
     return ipproto === 47 ? "gre-fou" : ipproto === 4 ? "ipip-fou" : undefined;
   } catch (error) {
     if (error instanceof NetlinkError) return undefined;

@@ -1,7 +1,8 @@
 /** The data plane that was asked for, or the best that this kernel has. */
+import { NoKernelPlaneError } from "../dataplane/mod.ts";
 import type { Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
-import { KernelPlane, NoKernelPlaneError } from "./kernel_plane.ts";
+import { KernelPlane } from "./kernel_plane.ts";
 import type { HubPlane, PlaneKind, PlaneOptions } from "./plane.ts";
 import type { Poller } from "../netlink.ts";
 

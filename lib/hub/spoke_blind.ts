@@ -3,12 +3,13 @@
  * packet that says who we are goes out at the start, after every change of address, and as often
  * as a keepalive is asked for.
  */
+import { NoKernelPlaneError } from "../dataplane/mod.ts";
 import type { Datagram } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { equalSockAddrs, type Poller, type SockAddr, sockAddrOf } from "../netlink.ts";
 import { BareCodec, JtunnelCodec } from "./codecs.ts";
 import { encodeIpipouAuth } from "./ipipou.ts";
-import { KernelPlane, NoKernelPlaneError } from "./kernel_plane.ts";
+import { KernelPlane } from "./kernel_plane.ts";
 import type { DataCodec, HubPlane, PlaneOptions } from "./plane.ts";
 import { HUB_LINK, type SpokeCore, type SpokeProtocol, type SpokeStatus } from "./spoke_core.ts";
 import { TunPlane } from "./tun_plane.ts";

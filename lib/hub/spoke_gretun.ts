@@ -1,6 +1,7 @@
 /** Our own protocol on a spoke. */
 import { type Endpoint, equalEndpoints, formatEndpoint } from "../addr.ts";
 import { equalBytes } from "../bytes.ts";
+import { NoKernelPlaneError } from "../dataplane/mod.ts";
 import type { Datagram } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { equalSockAddrs, type Poller, type SockAddr, sockAddrOf } from "../netlink.ts";
@@ -8,7 +9,7 @@ import { acceptWelcome, type AuthInFlight, makeAuth, Pair } from "./auth.ts";
 import { BareCodec, GreCodec, SealedCodec, type SealedSession } from "./codecs.ts";
 import { counterTag, equalTags } from "./crypto.ts";
 import { greKeys } from "./gre_keys.ts";
-import { KernelPlane, leftKernelPlane, NoKernelPlaneError } from "./kernel_plane.ts";
+import { KernelPlane, leftKernelPlane } from "./kernel_plane.ts";
 import type { DataCodec, HubPlane, PlaneOptions } from "./plane.ts";
 import { Sealer, type SessionKeys, sessionText } from "./seal.ts";
 import { HUB_LINK, type SpokeCore, type SpokeProtocol, type SpokeStatus } from "./spoke_core.ts";

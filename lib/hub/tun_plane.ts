@@ -3,7 +3,13 @@
  * socket beside it: a flood of it fills that socket's queue, not the one that data waits in.
  */
 import { type Endpoint, equalEndpoints } from "../addr.ts";
-import type { LinkCounters, LinkState } from "../dataplane/mod.ts";
+import {
+  ensureTun,
+  freeName,
+  innerMtu,
+  type LinkCounters,
+  type LinkState,
+} from "../dataplane/mod.ts";
 import { errorText, GretunError } from "../errors.ts";
 import {
   type Poller,
@@ -12,11 +18,10 @@ import {
   type SockAddr,
   sockAddrOf,
   SystemError,
-  tryTun,
   TunDevice,
   UdpSocket,
 } from "../netlink.ts";
-import { freeIfname, ownerAlias, setAddresses, wayMtu } from "./addresses.ts";
+import { ownerAlias, setAddresses } from "./addresses.ts";
 import { isIpPacket, SourceFilter } from "./inner.ts";
 import type { DataCodec, HubLink, HubPlane, PlaneOptions } from "./plane.ts";
 
@@ -88,12 +93,12 @@ export class TunPlane implements HubPlane {
 
   setLink(link: HubLink): LinkState {
     const mtu = this.#options.mtu ??
-      wayMtu(this.#rtnl, link.endpoint.ip, this.#codec.overheadBytes);
+      innerMtu(this.#rtnl, link.endpoint.ip, this.#codec.overheadBytes);
     const known = this.#present(link.name);
     const tun = known ?? this.#create(link);
     try {
       this.#rtnl.changeLink(tun.ifindex, { mtu, up: true });
-      setAddresses(this.#rtnl, tun.ifindex, link, known ? known.link : {});
+      setAddresses(this.#rtnl, tun.ifindex, link, known ? known.link : "nothing");
     } catch (error) {
       if (!known) this.removeLink(link.name);
       throw error;
@@ -151,7 +156,7 @@ export class TunPlane implements HubPlane {
 
   #create(link: HubLink): TunLink {
     const { ifnamePattern, owner, port } = this.#options;
-    const ifname = freeIfname(this.#rtnl, ifnamePattern, this.#ifnames);
+    const ifname = freeName(this.#rtnl, ifnamePattern, this.#ifnames);
     const device = TunDevice.open(ifname, this.#poller, (inner) => this.#forward(tun, inner));
     const { ifindex } = this.#rtnl.link(device.name)!;
     const tun: TunLink = {
@@ -186,19 +191,6 @@ export class TunPlane implements HubPlane {
 }
 
 /** Links are made later, so now is the time to find that this kernel cannot. */
-function ensureTun(): void {
-  try {
-    tryTun();
-  } catch (error) {
-    if (!(error instanceof SystemError)) throw error;
-    throw new GretunError(
-      `no user-space tunnels here: ${errorText(error)}`,
-      "Run: modprobe tun; or give the container the device /dev/net/tun",
-      { cause: error },
-    );
-  }
-}
-
 function openSocket(port: number, open: () => UdpSocket): UdpSocket {
   try {
     return open();

@@ -33,16 +33,18 @@ Deno.test("fou: packets go through the GRE links while both daemons are stopped"
 
 Deno.test("fou: SIGTERM removes links and the FOU port, SIGKILL leaves data flowing", async () => {
   await using overlay = await Overlay.start();
-  const [alice, bob] = await twoNodes(overlay, ["fou", "fou"]);
+  // Without %d there is no other name to try this kernel with.
+  const args = ["--iface", "overlay0"];
+  const [alice, bob] = await twoNodes(overlay, ["fou", "fou"], args);
   const ports = async () => (await alice.host.run("ip", ["fou", "show"])).stdout.trim();
   match(await ports(), /^port 7777 ipproto 47$/m);
   const ip = await bob.tunnelIp();
-  const ifindex = await alice.ifindex("gretun0");
+  const ifindex = await alice.ifindex("overlay0");
   await alice.stop("SIGKILL");
   strictEqual((await alice.host.run("ping", ["-c", "3", "-i", "0.1", ip])).code, 0);
   alice.start();
   await alice.directTo(1);
-  strictEqual(await alice.ifindex("gretun0"), ifindex, "the link is adopted, not rebuilt");
+  strictEqual(await alice.ifindex("overlay0"), ifindex, "the link is adopted, not rebuilt");
   strictEqual(await alice.stop("SIGTERM"), 0, alice.log);
   strictEqual(await ports(), "");
   deepStrictEqual(await alice.linkNames(), ["eth0"]);

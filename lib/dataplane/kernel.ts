@@ -1,0 +1,98 @@
+/** What a kernel plane needs of the kernel: FOU, a kind of tunnel over it, and a port of its own. */
+import type { Family, Ip } from "../addr.ts";
+import { GretunError } from "../errors.ts";
+import { Fou, loadModule, NetlinkError, type RtNetlink } from "../netlink.ts";
+import { freeName } from "./links.ts";
+
+const TTL = 64;
+/** Not the links' own pattern: a name without %d may be taken, by the link of an earlier run. */
+const TRIAL_NAME = "gretun-try%d";
+
+/** A kernel without FOU or the kind of tunnel, and no module of it that could be loaded. */
+export class NoKernelPlaneError extends GretunError {
+  override name = "NoKernelPlaneError";
+
+  constructor(module: string, cause: unknown) {
+    super(
+      `kernel has no module ${module}`,
+      `Run: modprobe ${module}; or use the user-space plane with --data-plane tun`,
+      { cause },
+    );
+  }
+}
+
+export function hasCode(error: unknown, ...codes: string[]): boolean {
+  return error instanceof NetlinkError && codes.includes(error.code);
+}
+
+/** The kernel loads most modules on demand, but not this one. */
+export function openFou(): Fou {
+  try {
+    return Fou.open();
+  } catch (error) {
+    if (!hasCode(error, "ENOENT")) throw error;
+    if (!loadModule("fou")) throw new NoKernelPlaneError("fou", error);
+    return Fou.open();
+  }
+}
+
+export interface TunnelTrial {
+  kind: "gre" | "ip6gre" | "ipip";
+  /** Without it: loaded on demand. */
+  modules: readonly string[];
+  port: number;
+  /** An address of nobody's. */
+  remote: Ip;
+}
+
+/** Makes and removes a link: now is the time to find that the kernel cannot do it. */
+export function tryTunnel(
+  rtnl: RtNetlink,
+  { kind, modules, port, remote }: TunnelTrial,
+): void {
+  const encap = { type: "fou", sport: port, dport: port, csum: true } as const;
+  const tunnel = { remote, ttl: TTL, pmtudisc: true, encap };
+  const name = freeName(rtnl, TRIAL_NAME, new Set());
+  const tryOnce = () => rtnl.deleteLink(rtnl.createLink({ name, kind, tunnel }));
+  try {
+    tryOnce();
+  } catch (error) {
+    // Another gretun is trying the same thing now.
+    if (hasCode(error, "EEXIST")) return;
+    // EINVAL: no such encapsulation, for want of fou6.
+    if (!hasCode(error, "EOPNOTSUPP", "EINVAL")) throw error;
+    for (const module of modules) {
+      if (!loadModule(module)) throw new NoKernelPlaneError(module, error);
+    }
+    tryOnce();
+  }
+}
+
+export interface FouPlace {
+  port: number;
+  family: Family;
+  /** IP protocol of what is inside. */
+  ipproto: number;
+  local?: Ip;
+}
+
+/**
+ * Opens the kernel's receive port; false when it is open already: an earlier run left it, or a
+ * tunnel beside ours uses it. Throws `GretunError`, which tells of `flag`, for one that is taken.
+ */
+export function openFouPort(fou: Fou, place: FouPlace, flag: string): boolean {
+  const { port, family, ipproto } = place;
+  try {
+    fou.add({ ...place, type: "direct" });
+    return true;
+  } catch (error) {
+    if (!hasCode(error, "EADDRINUSE")) throw error;
+    const left = fou.ports().find((p) => p.port === port && p.family === family);
+    if (left?.ipproto === ipproto && left.type === "direct") return false;
+    throw new GretunError(
+      `cannot open UDP port ${port}: ${left ? "another FOU port" : "another program"} has it`,
+      `Choose another one with ${flag}, or look with: ss -ulpn 'sport = :${port}'`,
+      { cause: error },
+    );
+  }
+}
