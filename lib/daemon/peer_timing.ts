@@ -33,7 +33,22 @@ const BURST_PAUSE_MS = [5_000, 10_000, 20_000, 40_000, 60_000] as const;
  */
 export const RELAYED_PAUSE_MS = [5_000, 36_000, 60_000] as const;
 /** Pings that verify a path that should work. */
-export const VERIFY_MS = [0, 100, 150, 250, 350, 600, 900, 1300, 1700, 2500, 3500] as const;
+export const VERIFY_MS = [
+  0,
+  100,
+  150,
+  250,
+  350,
+  450,
+  550,
+  650,
+  800,
+  1000,
+  1300,
+  1700,
+  2500,
+  3500,
+] as const;
 /**
  * A path is dead when its verification stays unanswered so long; while data arrives on it, longer, and
  * until that has stopped for a while.

@@ -447,7 +447,7 @@ Deno.test("step() doubts a path by the round trips of late, not by one that took
   };
   strictEqual(doubtedAfterMs(), 100);
   strictEqual(doubtedAfterMs(200), 150);
-  strictEqual(doubtedAfterMs(200, 200, 200, 200), 600);
+  strictEqual(doubtedAfterMs(200, 200, 200, 200), 650);
 });
 
 Deno.test("step() doubts a silent path: both sides ask how they are seen, once each", () => {
