@@ -47,7 +47,7 @@ import {
   OPENER_HOLD_MS,
   PATH_SUSPECT_MAX_MS,
   PATH_SUSPECT_MIN_MS,
-  PATH_SUSPECT_RELAY_MS,
+  PATH_SUSPECT_WORSE_MS,
   REFLEXIVE_KEPT_MS,
   RELAY_AFTER_MS,
   RELAY_RETRY_MS,
@@ -377,12 +377,13 @@ class Transition {
   // --- the path
 
   #considerPath(candidate: Candidate): void {
-    if (this.#isBetter(candidate.endpoint)) this.#choosePath(candidate);
+    if (this.#isBetter(candidate)) this.#choosePath(candidate);
   }
 
-  #isBetter(endpoint: PathAddress): boolean {
+  #isBetter(candidate: Candidate): boolean {
     const { path, controlling, nominated } = this.peer;
-    if (!path || path.dead || this.#canBeReplaced(path, endpoint)) return true;
+    if (!path || path.dead || this.#canBeReplaced(path, candidate)) return true;
+    const { endpoint } = candidate;
     if (!controlling) return nominated !== undefined && equalPaths(nominated, endpoint);
     return rank(this.peer, endpoint) > rank(this.peer, path.endpoint);
   }
@@ -397,10 +398,12 @@ class Transition {
   }
 
   /** Whether another path that works may take over without being better. */
-  #canBeReplaced(path: Path, by: PathAddress): boolean {
-    if (!path.verify || !this.#isSuspect(path)) return false;
-    const sinceMs = this.#nowMs - path.verify.sinceMs;
-    return rank(this.peer, by) > 0 || sinceMs >= PATH_SUSPECT_RELAY_MS;
+  #canBeReplaced(path: Path, by: Candidate): boolean {
+    const { verify } = path;
+    if (!verify || !this.#isSuspect(path) || !hasAnswered(by, verify.sinceMs)) return false;
+    const [rankNow, rankThen] = [path, by].map(({ endpoint }) => rank(this.peer, endpoint));
+    const isAsGood = rankThen! >= rankNow! && rankThen! > 0;
+    return isAsGood || this.#nowMs - verify.sinceMs >= PATH_SUSPECT_WORSE_MS;
   }
 
   #choosePath(candidate: Candidate): void {
@@ -449,7 +452,7 @@ class Transition {
     });
     if (!isDoubted) return;
     if (!verify.isDoubted) this.#doubtPath(path.endpoint, verify);
-    this.#takeOver(path, verify);
+    this.#takeOver({ ...path, verify });
   }
 
   /**
@@ -468,11 +471,10 @@ class Transition {
   }
 
   /** Another path that has answered since then takes over from a suspect one. */
-  #takeOver(path: Path, { sinceMs }: Verification): void {
+  #takeOver(path: Path): void {
     const others = [...this.#candidates.values()]
       .filter((c) => !this.#isPath(c.endpoint) && c.heardMs !== undefined)
-      .filter((c) => hasAnswered(c, sinceMs))
-      .filter(({ endpoint }) => this.#canBeReplaced(path, endpoint))
+      .filter((c) => this.#canBeReplaced(path, c))
       .sort((a, b) => b.heardMs! - a.heardMs!);
     if (!others[0]) return;
     this.#choosePath(others[0]);

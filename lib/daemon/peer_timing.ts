@@ -62,8 +62,11 @@ const BUSY_FOR_MS = 1_000;
  */
 export const PATH_SUSPECT_MIN_MS = 100;
 export const PATH_SUSPECT_MAX_MS = 700;
-/** A relay takes over from a suspect path later: a new mapping is found sooner than that. */
-export const PATH_SUSPECT_RELAY_MS = 1_000;
+/**
+ * A worse path, and a relay, take over from a suspect one later: a new mapping is found sooner, and
+ * to go there and back costs more than to wait for a busy peer.
+ */
+export const PATH_SUSPECT_WORSE_MS = 1_000;
 /** Between two times that the peer is asked whether its mapping is the old one. */
 export const DOUBT_GAP_MS = 1_000;
 /**

@@ -30,7 +30,10 @@ export class LinkTable implements Disposable {
     }
   }
 
-  /** The elements of this link are these and no others. Throws `NftError`. */
+  /**
+   * The elements of this link are these and no others; no other link has one of them. Throws
+   * `NftError`.
+   */
   set(link: string, elements: SetElements = NOTHING): void {
     const before = this.#links.get(link) ?? NOTHING;
     if (elements === NOTHING) this.#links.delete(link);

@@ -507,6 +507,35 @@ Deno.test("step() leaves a suspect path for a relay after a second, for another 
   }
 });
 
+Deno.test("step() leaves a suspect path only for one that has answered a later ping", () => {
+  const bench = directBench(false);
+  bench.give({ kind: "ping", nowMs: 5_000, from: PUBLIC_A, txId: TX, nominating: false });
+  bench.give({ kind: "pong", nowMs: 5_030, from: PUBLIC_B, rttMs: 20 });
+  bench.give({ kind: "traffic", nowMs: 6_000, sent: true, received: false });
+  bench.runUntil(6_140);
+  bench.give({ kind: "pong", nowMs: 6_140, from: PUBLIC_A, rttMs: 200 });
+  deepStrictEqual(bench.peer.path!.endpoint, PUBLIC_B);
+  bench.give({ kind: "ping", nowMs: 6_141, from: PUBLIC_A, txId: TX, nominating: false });
+  deepStrictEqual(bench.peer.path!.endpoint, PUBLIC_B);
+  bench.give({ kind: "pong", nowMs: 6_145, from: PUBLIC_A, rttMs: 20 });
+  deepStrictEqual(bench.peer.path!.endpoint, PUBLIC_A);
+});
+
+Deno.test("step() leaves a suspect path over IPv6 for IPv4 after a second: a busy peer answers both late", () => {
+  const bench = new Bench(true);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [IPV6_B, PUBLIC_B] });
+  bench.give({ kind: "pong", nowMs: 20, from: IPV6_B, rttMs: 20 });
+  bench.give({ kind: "ping", nowMs: 30, from: PUBLIC_B, txId: TX, nominating: false });
+  bench.give({ kind: "pong", nowMs: 40, from: IPV6_B, rttMs: 10 });
+  bench.give({ kind: "traffic", nowMs: 6_000, sent: true, received: false });
+  bench.runUntil(6_399);
+  bench.give({ kind: "pong", nowMs: 6_400, from: PUBLIC_B, rttMs: 100 });
+  bench.runUntil(6_999);
+  deepStrictEqual(bench.peer.path!.endpoint, IPV6_B);
+  bench.runUntil(7_000);
+  deepStrictEqual(bench.peer.path!.endpoint, PUBLIC_B);
+});
+
 Deno.test("step() asks a peer whose paths keep failing not more than once a second", () => {
   const bench = directBench();
   const before = bench.count("send-call-me-maybe");

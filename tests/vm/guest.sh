@@ -16,6 +16,11 @@ stty -F /dev/ttyS1 raw -echo
 exec >/dev/ttyS1 2>&1 </dev/null
 cd /work || exit
 export DENO=/work/deno DENO_DIR=/work/deno_dir NO_COLOR=1 DENO_NO_UPDATE_CHECK=1
+# The kernel switches its hooks on and off, as namespaces come and go, by patching its own code; an
+# emulated second processor may run into that and crash. Empty chains keep them switched on.
+for hook in prerouting input forward output postrouting; do
+  echo "add chain inet hooks $hook { type filter hook $hook priority 0; policy accept; }"
+done | { echo add table inet hooks; cat; } | nft -f -
 bash -c "$(cat command)"
 printf '\nguest exit status %s\n' $?
 sleep 0.2
