@@ -19,7 +19,7 @@ export {
 } from "./netlink/icmp_socket.ts";
 export { Fd, SystemError } from "./netlink/libc.ts";
 export type { Link, LinkChange, LinkSpec, LinkStats } from "./netlink/link.ts";
-export { NetlinkError, type NetlinkTransport } from "./netlink/message.ts";
+export { hasCode, NetlinkError, type NetlinkTransport } from "./netlink/message.ts";
 export { loadModule } from "./netlink/modules.ts";
 export { LinkMonitor } from "./netlink/monitor.ts";
 export { createNamedNetns, deleteNamedNetns, openNamedNetns, withNetns } from "./netlink/netns.ts";

@@ -10,6 +10,7 @@ import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import {
   Fou,
+  hasCode,
   type Link,
   NetlinkError,
   type Poller,
@@ -19,7 +20,7 @@ import {
   type Tunnel,
 } from "../netlink.ts";
 import { isFouPortOfOthers, usesFouPort } from "../tunnel/mod.ts";
-import { hasCode, NoKernelPlaneError, openFou, openFouPort, tryTunnel } from "./kernel.ts";
+import { NoKernelPlaneError, openFou, openFouPort, tryTunnel } from "./kernel.ts";
 import {
   countersOf,
   freeName,
@@ -51,6 +52,13 @@ const GRE = {
   6: { kind: "ip6gre", modules: ["ip6_gre", "fou6"], remote: "2001:db8::1" as Ip },
 } as const;
 
+interface FouLink {
+  ifindex: number;
+  ifname: string;
+  /** What it was given in this run. */
+  pair?: Pair;
+}
+
 export class FouPlane implements DataPlane {
   readonly kind = "fou";
   readonly #options: DataPlaneOptions;
@@ -59,11 +67,7 @@ export class FouPlane implements DataPlane {
   readonly #ports: readonly OuterPort[];
   readonly #poller: Poller;
   readonly #extra: ExtraPorts;
-  /** ifindex of each peer's link. */
-  readonly #links = new Map<NodeKey, number>();
-  readonly #names = new Map<NodeKey, string>();
-  /** What each link was given in this run. */
-  readonly #pairs = new Map<NodeKey, Pair>();
+  readonly #links = new Map<NodeKey, FouLink>();
   /** Extra ports that carry data, or did for the link before it went elsewhere. */
   readonly #dataPorts = new Map<NodeKey, number>();
 
@@ -98,8 +102,7 @@ export class FouPlane implements DataPlane {
     for (const link of rtnl.links()) {
       const owner = ownerOf(link, options.port);
       if (!owner || !familyOfKind(link.kind)) continue;
-      this.#links.set(owner.peer, link.ifindex);
-      this.#names.set(owner.peer, link.name);
+      this.#links.set(owner.peer, { ifindex: link.ifindex, ifname: link.name });
       if (owner.extraPort === undefined) continue;
       this.#adoptPort(owner.peer, owner.extraPort);
       // The link has gone elsewhere: the port was kept for a while.
@@ -140,15 +143,16 @@ export class FouPlane implements DataPlane {
     if (link.localPort !== undefined) this.#carryData(link, link.localPort, known);
     const ifindex = this.#createOrChange(known, link, mtu);
     try {
-      const before = known?.ifindex === ifindex ? this.#pairs.get(link.peer) : "nothing";
       const pair = { local: link.localIp, peer: link.peerIp };
+      const before = known?.ifindex === ifindex ? this.#links.get(link.peer)!.pair : {};
       setPair(this.#rtnl, ifindex, pair, before);
-      this.#pairs.set(link.peer, pair);
+      const ifname = this.#rtnl.link(ifindex)!.name;
+      this.#links.set(link.peer, { ifindex, ifname, pair });
+      return { ifname, mtu };
     } catch (error) {
       if (!known) this.removeLink(link.peer);
       throw error;
     }
-    return { ifname: this.#rtnl.link(ifindex)!.name, mtu };
   }
 
   /** Makes an extra port one of the kernel's, with a raw socket beside it as the main one has. */
@@ -194,7 +198,7 @@ export class FouPlane implements DataPlane {
 
   /** Links of IPv6 name the address that they send from: others of this kind carry nothing. */
   addressesChanged(): void {
-    for (const ifindex of this.#links.values()) {
+    for (const { ifindex } of this.#links.values()) {
       const tunnel = this.#rtnl.link(ifindex)?.tunnel;
       if (!tunnel || familyOf(tunnel.remote) !== 6) continue;
       const local = this.#rtnl.tryRouteTo(tunnel.remote)?.source;
@@ -206,8 +210,6 @@ export class FouPlane implements DataPlane {
   removeLink(peer: NodeKey): void {
     const link = this.#link(peer);
     this.#links.delete(peer);
-    this.#names.delete(peer);
-    this.#pairs.delete(peer);
     if (link) this.#rtnl.deleteLink(link.ifindex);
     this.#extraPort(peer)?.[Symbol.dispose]();
     this.#dataPorts.delete(peer);
@@ -235,8 +237,8 @@ export class FouPlane implements DataPlane {
 
   /** The peer's link as the kernel has it now: somebody may have removed it. */
   #link(peer: NodeKey): Link | undefined {
-    const ifindex = this.#links.get(peer);
-    return ifindex === undefined ? undefined : this.#rtnl.link(ifindex);
+    const known = this.#links.get(peer);
+    return known && this.#rtnl.link(known.ifindex);
   }
 
   #createOrChange(known: Link | undefined, link: PeerLink, mtu: number): number {
@@ -257,14 +259,15 @@ export class FouPlane implements DataPlane {
       mtu,
       up: true,
     });
-    this.#links.set(link.peer, ifindex);
-    this.#names.set(link.peer, name);
+    this.#links.set(link.peer, { ifindex, ifname: name });
     return ifindex;
   }
 
   #freeName(peer: NodeKey): string {
-    this.#names.delete(peer); // somebody has removed that link
-    return freeName(this.#rtnl, this.#options.ifnamePattern, new Set(this.#names.values()));
+    // Where the peer had a link, somebody has removed it.
+    const others = [...this.#links].filter(([other]) => other !== peer);
+    const own = new Set(others.map(([, { ifname }]) => ifname));
+    return freeName(this.#rtnl, this.#options.ifnamePattern, own);
   }
 
   #change(known: Link, link: PeerLink, mtu: number): number {

@@ -1,7 +1,7 @@
 /** What a kernel plane needs of the kernel: FOU, a kind of tunnel over it, and a port of its own. */
 import type { Family, Ip } from "../addr.ts";
 import { GretunError } from "../errors.ts";
-import { Fou, loadModule, NetlinkError, type RtNetlink } from "../netlink.ts";
+import { Fou, hasCode, loadModule, type RtNetlink } from "../netlink.ts";
 import { freeName } from "./links.ts";
 
 const TTL = 64;
@@ -19,10 +19,6 @@ export class NoKernelPlaneError extends GretunError {
       { cause },
     );
   }
-}
-
-export function hasCode(error: unknown, ...codes: string[]): boolean {
-  return error instanceof NetlinkError && codes.includes(error.code);
 }
 
 /** The kernel loads most modules on demand, but not this one. */

@@ -2,7 +2,7 @@
 import { familyOf, type Ip, isLoopback } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import { KEY_LENGTH, type NodeKey } from "../keys.ts";
-import { type Link, NetlinkError, readKernelLink, type RtNetlink } from "../netlink.ts";
+import { hasCode, type Link, readKernelLink, type RtNetlink } from "../netlink.ts";
 import { DAEMON_PREFIX } from "../tunnel/mod.ts";
 import type { LinkCounters, PeerLink } from "./plane.ts";
 import { overheadBytes } from "./gre.ts";
@@ -72,22 +72,24 @@ export function hasSafeChecksums(rtnl: RtNetlink, remote: Ip): boolean {
   return driver !== undefined && !PARAVIRTUAL_DRIVERS.includes(driver.split("/").at(-1)!);
 }
 
-/** Those whose link, by its ifindex, the kernel has no more. */
-export function missing(rtnl: RtNetlink, links: ReadonlyMap<NodeKey, number>): NodeKey[] {
+/** Those whose link the kernel has no more. */
+export function missing<Key>(
+  rtnl: RtNetlink,
+  links: Iterable<readonly [Key, { ifindex: number }]>,
+): Key[] {
   const present = new Set(rtnl.links({ skipStats: true }).map(({ ifindex }) => ifindex));
-  return [...links].filter(([, ifindex]) => !present.has(ifindex)).map(([peer]) => peer);
+  return [...links].filter(([, { ifindex }]) => !present.has(ifindex)).map(([key]) => key);
 }
 
-/** `links`: each peer's ifindex. */
-export function countersOf(
+export function countersOf<Key>(
   rtnl: RtNetlink,
-  links: Iterable<readonly [NodeKey, number]>,
-): Map<NodeKey, LinkCounters> {
+  links: Iterable<readonly [Key, { ifindex: number }]>,
+): Map<Key, LinkCounters> {
   const stats = rtnl.linkStats();
-  const counters = new Map<NodeKey, LinkCounters>();
-  for (const [peer, ifindex] of links) {
+  const counters = new Map<Key, LinkCounters>();
+  for (const [key, { ifindex }] of links) {
     const found = stats.get(ifindex);
-    if (found) counters.set(peer, found);
+    if (found) counters.set(key, found);
   }
   return counters;
 }
@@ -124,23 +126,23 @@ export interface Pair {
 
 /**
  * Makes `local peer` the link's only address of its family; the kernel adds the route to the peer.
- * `before` is what the link was given in this run, "nothing" for a new one; undefined where an
- * earlier run made it.
+ * `before` is what the link was given in this run; undefined where an earlier run made it.
  */
 export function setPair(
   rtnl: RtNetlink,
   ifindex: number,
   { local, peer }: Pair,
-  before: Pair | "nothing" | undefined,
+  before: Partial<Pair> | undefined,
 ): void {
   // With hundreds of links it matters not to read all addresses.
-  const isKnown = before === "nothing" || (before?.local === local && before.peer === peer);
-  if (!isKnown) removeOthers(rtnl, ifindex, { local, peer });
+  const isAlone = before &&
+    (!before.local || (before.local === local && before.peer === peer));
+  if (!isAlone) removeOthers(rtnl, ifindex, { local, peer });
   const prefixLength = familyOf(local) === 4 ? 32 : 128;
   try {
     rtnl.addAddress({ ifindex, local, peer, prefixLength });
   } catch (error) {
-    if (!(error instanceof NetlinkError) || error.code !== "EEXIST") throw error; // it is there
+    if (!hasCode(error, "EEXIST")) throw error; // it is there
   }
 }
 

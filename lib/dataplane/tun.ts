@@ -133,7 +133,7 @@ export class TunPlane implements DataPlane {
     const tun = known ?? this.#create(link);
     try {
       this.#rtnl.changeLink(tun.ifindex, { mtu, up: true });
-      setPair(this.#rtnl, tun.ifindex, pairOf(link), known ? pairOf(known.link) : "nothing");
+      setPair(this.#rtnl, tun.ifindex, pairOf(link), known ? pairOf(known.link) : {});
     } catch (error) {
       if (!known) this.removeLink(link.peer);
       throw error;
@@ -156,13 +156,11 @@ export class TunPlane implements DataPlane {
   }
 
   missingLinks(): NodeKey[] {
-    const links = [...this.#links].map(([peer, { ifindex }]) => [peer, ifindex] as const);
-    return missing(this.#rtnl, new Map(links));
+    return missing(this.#rtnl, this.#links);
   }
 
   counters(): Map<NodeKey, LinkCounters> {
-    const links = [...this.#links].map(([peer, { ifindex }]) => [peer, ifindex] as const);
-    return countersOf(this.#rtnl, links);
+    return countersOf(this.#rtnl, this.#links);
   }
 
   /** TUN devices end with the process that made them: there is nothing left of an earlier run. */
@@ -232,11 +230,11 @@ export class TunPlane implements DataPlane {
   }
 }
 
-/** As the kernel does: the remote's address and the key must fit, its port need not. */
 function pairOf({ localIp, peerIp }: PeerLink) {
   return { local: localIp, peer: peerIp };
 }
 
+/** As the kernel does: the remote's address and the key must fit, its port need not. */
 function receiverKey({ remote, keys }: PeerLink): string {
   return keys ? `${remote.ip} ${keys.ikey}` : remote.ip;
 }

@@ -1,8 +1,8 @@
 /** Addresses, routes and marks of links, on either plane. */
 import { type Cidr, formatCidr, type Ip, ipBytes, ipFromBytes, isUnspecified } from "../addr.ts";
-import { hasCode, setPair } from "../dataplane/mod.ts";
+import { setPair } from "../dataplane/mod.ts";
 import { GretunError } from "../errors.ts";
-import { type Link, RtNetlink } from "../netlink.ts";
+import { hasCode, type Link, RtNetlink } from "../netlink.ts";
 import type { HubLink } from "./plane.ts";
 
 /** Throws `GretunError` for an address that is none of this host's. */
@@ -28,24 +28,17 @@ export function ownedName(link: Link, owner: "hub" | "spoke", port: number): str
 
 /**
  * Gives the link its addresses, if it has any, and its routes. `before` is how the link was set in
- * this run, "nothing" for a new one; undefined where an earlier run made it.
+ * this run; undefined where an earlier run made it.
  */
 export function setAddresses(
   rtnl: RtNetlink,
   ifindex: number,
   link: HubLink,
-  before: HubLink | "nothing" | undefined,
+  before: Partial<HubLink> | undefined,
 ): void {
-  const pair = pairOf(link);
-  if (pair) {
-    const known = before && before !== "nothing" ? pairOf(before) ?? "nothing" : before;
-    setPair(rtnl, ifindex, pair, known);
-  }
-  for (const destination of link.routes) addRoute(rtnl, ifindex, destination);
-}
-
-function pairOf({ local, peer }: HubLink) {
-  return local && peer && { local, peer };
+  const { local, peer, routes } = link;
+  if (local && peer) setPair(rtnl, ifindex, { local, peer }, before);
+  for (const destination of routes) addRoute(rtnl, ifindex, destination);
 }
 
 function addRoute(rtnl: RtNetlink, ifindex: number, destination: Cidr): void {

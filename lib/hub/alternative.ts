@@ -6,7 +6,7 @@
 import { cidrContains, type Ip, ipBytes, ipFromBytes, parseCidr } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
 import { GretunError } from "../errors.ts";
-import { NetlinkError, type RtNetlink } from "../netlink.ts";
+import { hasCode, NetlinkError, type RtNetlink } from "../netlink.ts";
 
 const ALTERNATIVE_PREFIX = parseCidr("172.29.0.0/16");
 const COUNT = 2 ** 16;
@@ -48,7 +48,7 @@ export class AlternativeAddresses {
       this.#rtnl.addAddress({ ifindex: this.#loopback(), local: ip, prefixLength: 32 });
       return true;
     } catch (error) {
-      if (error instanceof NetlinkError && error.code === "EEXIST") return false;
+      if (hasCode(error, "EEXIST")) return false;
       throw error;
     }
   }

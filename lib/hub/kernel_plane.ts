@@ -5,12 +5,13 @@
  */
 import { type Endpoint, type Ip, parseIp } from "../addr.ts";
 import {
+  countersOf,
   freeName,
-  hasCode,
   hasSafeChecksums,
   innerMtu,
   type LinkCounters,
   type LinkState,
+  missing,
   openFou,
   openFouPort,
   tryTunnel,
@@ -18,6 +19,7 @@ import {
 import { errorText, GretunError } from "../errors.ts";
 import {
   Fou,
+  hasCode,
   type Link,
   NetlinkError,
   type Poller,
@@ -155,7 +157,7 @@ export class KernelPlane implements HubPlane {
       ifindex = known
         ? this.#change(known, link, mtu, alternative)
         : this.#create(link, mtu, alternative);
-      setAddresses(this.#rtnl, ifindex, link, known ? before?.link : "nothing");
+      setAddresses(this.#rtnl, ifindex, link, known ? before?.link : {});
     } catch (error) {
       if (!known && ifindex !== undefined) this.#rtnl.deleteLink(ifindex);
       if (alternative && alternative !== before?.alternative) {
@@ -197,18 +199,11 @@ export class KernelPlane implements HubPlane {
   }
 
   missingLinks(): string[] {
-    const present = new Set(this.#rtnl.links({ skipStats: true }).map(({ ifindex }) => ifindex));
-    return [...this.#links].filter(([, { ifindex }]) => !present.has(ifindex)).map(([name]) =>
-      name
-    );
+    return missing(this.#rtnl, this.#links);
   }
 
   counters(): Map<string, LinkCounters> {
-    const stats = new Map(this.#rtnl.links().map((link) => [link.ifindex, link.stats]));
-    return new Map([...this.#links].flatMap(([name, { ifindex }]) => {
-      const found = stats.get(ifindex);
-      return found ? [[name, found]] : [];
-    }));
+    return countersOf(this.#rtnl, this.#links);
   }
 
   adopted(): { name: string; endpoint: Endpoint; ifname: string; mtu: number }[] {
@@ -241,9 +236,9 @@ export class KernelPlane implements HubPlane {
   #create(link: HubLink, mtu: number, alternative: Ip | undefined): number {
     const { owner, port, ifnamePattern } = this.#options;
     const others = [...this.#links].filter(([name]) => name !== link.name);
-    const taken = new Set(others.map(([, { ifname }]) => ifname));
+    const own = new Set(others.map(([, { ifname }]) => ifname));
     return this.#rtnl.createLink({
-      name: freeName(this.#rtnl, ifnamePattern, taken),
+      name: freeName(this.#rtnl, ifnamePattern, own),
       alias: ownerAlias(owner, port, link.name),
       kind: KINDS[this.kind].link,
       tunnel: this.#tunnel(link, alternative),

@@ -8,8 +8,6 @@ import { NetlinkError, nft } from "../netlink.ts";
 /** By the name of the set. */
 export type SetElements = Readonly<Record<string, readonly nft.NftElement[]>>;
 
-const NOTHING: SetElements = {};
-
 export class LinkTable implements Disposable {
   readonly #nft = nft.Nft.open();
   readonly #build: () => nft.NftTable;
@@ -31,13 +29,13 @@ export class LinkTable implements Disposable {
   }
 
   /**
-   * The elements of this link are these and no others; no other link has one of them. Throws
-   * `NftError`.
+   * The elements of this link are these and no others, undefined: it is gone; no other link has one
+   * of them. Throws `NftError`.
    */
-  set(link: string, elements: SetElements = NOTHING): void {
-    const before = this.#links.get(link) ?? NOTHING;
-    if (elements === NOTHING) this.#links.delete(link);
-    else this.#links.set(link, elements);
+  set(link: string, elements: SetElements | undefined): void {
+    const before = this.#links.get(link);
+    if (elements) this.#links.set(link, elements);
+    else this.#links.delete(link);
     try {
       this.#nft.changeElements(this.#table, this.#changes(before, elements));
     } catch (error) {
@@ -71,7 +69,7 @@ export class LinkTable implements Disposable {
     return [...this.#links.values()].flatMap((elements) => elements[set] ?? []);
   }
 
-  #changes(before: SetElements, now: SetElements) {
+  #changes(before: SetElements = {}, now: SetElements = {}) {
     return (this.#table.sets ?? []).map(({ name }) => {
       const [old = [], next = []] = [before[name], now[name]];
       const kept = new Set(next.map(textOf));

@@ -4,11 +4,13 @@
  */
 import { type Endpoint, equalEndpoints } from "../addr.ts";
 import {
+  countersOf,
   ensureTun,
   freeName,
   innerMtu,
   type LinkCounters,
   type LinkState,
+  missing,
 } from "../dataplane/mod.ts";
 import { errorText, GretunError } from "../errors.ts";
 import {
@@ -48,7 +50,6 @@ export class TunPlane implements HubPlane {
   readonly #socket: UdpSocket;
   readonly #raw: RawUdpSocket | undefined;
   readonly #links = new Map<string, TunLink>();
-  readonly #ifnames = new Set<string>();
 
   /** Throws `GretunError` for a kernel without TUN and for a port that is taken. */
   static open(options: TunPlaneOptions, codec: DataCodec, poller: Poller): TunPlane {
@@ -98,7 +99,7 @@ export class TunPlane implements HubPlane {
     const tun = known ?? this.#create(link);
     try {
       this.#rtnl.changeLink(tun.ifindex, { mtu, up: true });
-      setAddresses(this.#rtnl, tun.ifindex, link, known ? known.link : "nothing");
+      setAddresses(this.#rtnl, tun.ifindex, link, known ? known.link : {});
     } catch (error) {
       if (!known) this.removeLink(link.name);
       throw error;
@@ -113,25 +114,17 @@ export class TunPlane implements HubPlane {
     const tun = this.#links.get(name);
     if (!tun) return;
     this.#links.delete(name);
-    this.#ifnames.delete(tun.device.name);
     tun.device[Symbol.dispose]();
   }
 
   refresh(): void {}
 
   missingLinks(): string[] {
-    const present = new Set(this.#rtnl.links({ skipStats: true }).map(({ ifindex }) => ifindex));
-    return [...this.#links].filter(([, { ifindex }]) => !present.has(ifindex)).map(([name]) =>
-      name
-    );
+    return missing(this.#rtnl, this.#links);
   }
 
   counters(): Map<string, LinkCounters> {
-    const stats = new Map(this.#rtnl.links().map((link) => [link.ifindex, link.stats]));
-    return new Map([...this.#links].flatMap(([name, { ifindex }]) => {
-      const found = stats.get(ifindex);
-      return found ? [[name, found]] : [];
-    }));
+    return countersOf(this.#rtnl, this.#links);
   }
 
   /** TUN devices end with the process that made them. */
@@ -156,7 +149,8 @@ export class TunPlane implements HubPlane {
 
   #create(link: HubLink): TunLink {
     const { ifnamePattern, owner, port } = this.#options;
-    const ifname = freeName(this.#rtnl, ifnamePattern, this.#ifnames);
+    const own = new Set([...this.#links.values()].map(({ device }) => device.name));
+    const ifname = freeName(this.#rtnl, ifnamePattern, own);
     const device = TunDevice.open(ifname, this.#poller, (inner) => this.#forward(tun, inner));
     const { ifindex } = this.#rtnl.link(device.name)!;
     const tun: TunLink = {
@@ -167,7 +161,6 @@ export class TunPlane implements HubPlane {
       filter: undefined,
     };
     this.#links.set(link.name, tun);
-    this.#ifnames.add(device.name);
     this.#rtnl.changeLink(ifindex, { alias: ownerAlias(owner, port, link.name) });
     return tun;
   }

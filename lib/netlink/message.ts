@@ -63,6 +63,11 @@ export class NetlinkError extends GretunError {
   }
 }
 
+/** Whether the kernel refused a request with one of these. */
+export function hasCode(error: unknown, ...codes: string[]): error is NetlinkError {
+  return error instanceof NetlinkError && codes.includes(error.code);
+}
+
 /** The kernel's bytes are not what the headers say; a bug of ours or its own. */
 export class NetlinkFormatError extends Error {
   override name = "NetlinkFormatError";

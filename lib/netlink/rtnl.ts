@@ -25,6 +25,7 @@ import {
   SKIP_STATS,
 } from "./link.ts";
 import {
+  hasCode,
   NetlinkConnection,
   NetlinkError,
   type NetlinkTransport,
@@ -91,7 +92,7 @@ export class RtNetlink implements Disposable {
       const [reply] = this.#connection.request({ type: RTM_GETLINK, payload, operation });
       return reply && decodeLink(reply.payload);
     } catch (error) {
-      if (error instanceof NetlinkError && error.code === "ENODEV") return undefined;
+      if (hasCode(error, "ENODEV")) return undefined;
       throw error;
     }
   }

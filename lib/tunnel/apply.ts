@@ -1,5 +1,5 @@
 /** Performs the steps of a plan, in order; takes back what was done when one fails. */
-import { NetlinkError } from "../netlink.ts";
+import { hasCode, NetlinkError } from "../netlink.ts";
 import { explain, MissingModuleError, withLeftovers } from "./explain.ts";
 import type { TunnelHost } from "./host.ts";
 import { formatStep, type Step } from "./steps.ts";
@@ -102,7 +102,7 @@ function closePort(host: TunnelHost, { port }: Extract<Step, { do: "close-fou-po
   try {
     host.fou()?.delete(port);
   } catch (error) {
-    if (!(error instanceof NetlinkError) || error.code !== "ENOENT") throw error;
+    if (!hasCode(error, "ENOENT")) throw error;
   }
 }
 

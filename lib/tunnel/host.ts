@@ -2,10 +2,10 @@
 import type { Family } from "../addr.ts";
 import {
   Fou,
+  hasCode,
   isAbstractLockHeld,
   listKernelDirectory,
   loadModule,
-  NetlinkError,
   RtNetlink,
   SystemError,
   udpPortOwner,
@@ -68,7 +68,7 @@ export function openFou(open: () => Fou = Fou.open): Fou | undefined {
   try {
     return open();
   } catch (error) {
-    if (error instanceof NetlinkError && error.code === "ENOENT") return undefined;
+    if (hasCode(error, "ENOENT")) return undefined;
     throw error;
   }
 }

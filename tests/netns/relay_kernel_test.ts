@@ -8,6 +8,7 @@ import { AF_INET, libc, openSocket, SOCK_RAW, sockaddrIn } from "../../lib/netli
 import { encodeUdp } from "../../lib/netlink/raw_udp.ts";
 import { KernelForwarding } from "../../lib/relay/kernel.ts";
 import { encodeHello } from "../../lib/relay/messages.ts";
+import { until } from "../overlay.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();
@@ -154,10 +155,7 @@ Deno.test("what comes above the rate is dropped and counted", () =>
       const { forwarded, dropped } = kernel.counters();
       return { forwarded: forwarded.packets, all: forwarded.packets + dropped.packets };
     };
-    const deadline = Date.now() + PATIENCE_MS;
-    while (counted().all < 100 && Date.now() < deadline) {
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+    await until("all to be counted", () => Promise.resolve(counted().all === 100));
     const { forwarded, all } = counted();
     strictEqual(all, 100);
     // 64 KiB at once

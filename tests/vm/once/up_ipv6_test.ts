@@ -22,8 +22,8 @@ Deno.test("fou: a link over IPv6 outlives SIGKILL and is adopted, SIGTERM remove
   strictEqual((await alice.host.run("ping", ["-c", "3", "-i", "0.1", ip])).code, 0);
   alice.start();
   await alice.pathTo("bob", OVER_IPV6);
-  const logs = () => `the link is rebuilt\n--- alice\n${alice.log}\n--- bob\n${bob.log}`;
-  strictEqual(await alice.ifindex("gretun0"), ifindex, logs());
+  const logs = `--- alice\n${alice.log}\n--- bob\n${bob.log}`;
+  strictEqual(await alice.ifindex("gretun0"), ifindex, `the link is rebuilt\n${logs}`);
   deepStrictEqual(await alice.linkNames(), ["eth0", "gretun0"]);
   await alice.ping(bob);
   strictEqual(await alice.stop("SIGTERM"), 0, alice.log);
