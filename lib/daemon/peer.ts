@@ -97,6 +97,7 @@ function adopt(peer: Peer, endpoint: PathAddress, nowMs: number): Peer {
     candidates: new Map([[formatPath(endpoint), candidate]]),
     path: {
       endpoint,
+      chosenMs: nowMs,
       pongMs: UNANSWERED,
       rttMs: ADOPTED_RTT_MS,
       leastRttMs: ADOPTED_RTT_MS,
@@ -358,8 +359,9 @@ class Transition {
     const known = this.#candidates.get(formatPath(from));
     if (known) this.#update({ ...known, pongMs: this.#nowMs, rttMs });
     if (this.#isPath(from)) {
-      const leastRttMs = Math.min(rttMs, 2 * this.peer.path!.leastRttMs);
-      this.#set({ path: { endpoint: from, pongMs: this.#nowMs, rttMs, leastRttMs, dead: false } });
+      const { verify: _, ...path } = this.peer.path!;
+      const leastRttMs = Math.min(rttMs, 2 * path.leastRttMs);
+      this.#set({ path: { ...path, pongMs: this.#nowMs, rttMs, leastRttMs, dead: false } });
       this.#linkedOrNot();
     } else if (known) {
       this.#considerPath({ ...known, pongMs: this.#nowMs, rttMs });
@@ -401,15 +403,17 @@ class Transition {
   #canBeReplaced(path: Path, by: Candidate): boolean {
     const { verify } = path;
     if (!verify || !this.#isSuspect(path) || !hasAnswered(by, verify.sinceMs)) return false;
-    const [rankNow, rankThen] = [path, by].map(({ endpoint }) => rank(this.peer, endpoint));
-    const isAsGood = rankThen! >= rankNow! && rankThen! > 0;
+    const rankThen = rank(this.peer, by.endpoint);
+    const isAsGood = rankThen > 0 && rankThen >= rank(this.peer, path.endpoint);
     return isAsGood || this.#nowMs - verify.sinceMs >= PATH_SUSPECT_WORSE_MS;
   }
 
   #choosePath(candidate: Candidate): void {
     const { endpoint } = candidate;
     const [pongMs, rttMs] = [candidate.pongMs!, candidate.rttMs!];
-    this.#set({ path: { endpoint, pongMs, rttMs, leastRttMs: rttMs, dead: false }, rounds: 0 });
+    const chosenMs = this.#nowMs;
+    const path = { endpoint, chosenMs, pongMs, rttMs, leastRttMs: rttMs, dead: false };
+    this.#set({ path, rounds: 0 });
     if (this.peer.controlling) {
       this.effects.push({ kind: "send-ping", to: endpoint, nominating: true });
     }

@@ -38,6 +38,7 @@ export const UNANSWERED = -Infinity;
 
 export interface Path {
   readonly endpoint: PathAddress;
+  readonly chosenMs: number;
   readonly pongMs: number;
   readonly rttMs: number;
   /** The least of late, for a busy process makes it longer: each pong at most doubles it. */

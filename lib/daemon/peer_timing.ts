@@ -1,5 +1,5 @@
 /** When something is due with a peer: the numbers of the hole-punch policy, and what follows of them. */
-import { familyOf } from "../addr.ts";
+import { type Endpoint, familyOf } from "../addr.ts";
 import { equalPaths } from "./path_address.ts";
 import {
   type Candidate,
@@ -92,6 +92,11 @@ export const INVITE_GAP_MS = 1_000;
  * one family, and to remake one cuts off what has begun to use it.
  */
 export const IPV6_HEAD_START_MS = 50;
+/**
+ * For the same reason a link waits before it is remade for a worse path of the other family: a peer
+ * that comes back answers on all paths, and on the better one not always first.
+ */
+export const REMADE_LINK_HOLD_MS = 500;
 /** A link that could not be set is tried again after this. */
 export const LINK_RETRY_MS = 5_000;
 /** A first search without answer for this long asks for a relay; one for a path that died, at once. */
@@ -141,12 +146,18 @@ export function nextLinkMs(peer: Peer, path: Path): number {
     case "setting":
       return Infinity;
     case "set":
-      return equalPaths(link.endpoint, path.endpoint) ? Infinity : -Infinity;
+      if (equalPaths(link.endpoint, path.endpoint)) return Infinity;
+      return isRemadeForWorse(peer, link, path) ? path.chosenMs + REMADE_LINK_HOLD_MS : -Infinity;
     case "failed":
       return link.retryMs;
     case "none":
-      return waitsForIpv6(peer, path) ? path.pongMs + IPV6_HEAD_START_MS : -Infinity;
+      return waitsForIpv6(peer, path) ? path.chosenMs + IPV6_HEAD_START_MS : -Infinity;
   }
+}
+
+function isRemadeForWorse(peer: Peer, from: { endpoint: Endpoint }, to: Path): boolean {
+  return familyOf(from.endpoint.ip) !== familyOf(to.endpoint.ip) &&
+    rank(peer, to.endpoint) < rank(peer, from.endpoint);
 }
 
 /** Whether IPv6 is being tried and has not answered yet, where it would be better. */

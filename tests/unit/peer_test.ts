@@ -17,6 +17,7 @@ import {
   RELAY_KEPT_MS,
   RELAY_RETRY_MS,
   RELAYED_PAUSE_MS,
+  REMADE_LINK_HOLD_MS,
   SILENCE_MS,
 } from "../../lib/daemon/peer_timing.ts";
 
@@ -534,6 +535,38 @@ Deno.test("step() leaves a suspect path over IPv6 for IPv4 after a second: a bus
   deepStrictEqual(bench.peer.path!.endpoint, IPV6_B);
   bench.runUntil(7_000);
   deepStrictEqual(bench.peer.path!.endpoint, PUBLIC_B);
+});
+
+Deno.test("step() remakes a link over IPv6 for IPv4 only when IPv6 does not answer after all", () => {
+  const [ipv4, ipv6] = [PUBLIC_B, IPV6_B].map(formatEndpoint);
+  const setLinks = (controlling: boolean, ipv6Ms?: number) => {
+    const bench = new Bench(controlling);
+    bench.give({ kind: "listed", nowMs: 0, endpoints: [IPV6_B, PUBLIC_B] });
+    bench.give({ kind: "pong", nowMs: 20, from: IPV6_B, rttMs: 20 });
+    bench.give({ kind: "traffic", nowMs: 1_000, sent: true, received: false });
+    bench.runUntil(9_000);
+    strictEqual(bench.peer.path!.dead, true);
+    // The peer is back, and first heard of over IPv4.
+    bench.give({ kind: "ping", nowMs: 9_000, from: PUBLIC_B, txId: TX, nominating: !controlling });
+    bench.give({ kind: "pong", nowMs: 9_020, from: PUBLIC_B, rttMs: 20 });
+    if (ipv6Ms !== undefined) {
+      bench.runUntil(ipv6Ms);
+      bench.give({ kind: "ping", nowMs: ipv6Ms, from: IPV6_B, txId: TX, nominating: !controlling });
+      bench.give({ kind: "pong", nowMs: ipv6Ms, from: IPV6_B, rttMs: 20 });
+    }
+    bench.runUntil(10_000);
+    strictEqual(bench.peer.state, "direct");
+    return bench.log.flatMap(({ atMs, effect }) =>
+      effect.kind === "set-link" ? [`${atMs} ${formatEndpoint(effect.endpoint)}`] : []
+    );
+  };
+  for (const controlling of [true, false]) {
+    deepStrictEqual(setLinks(controlling, 9_300), [`20 ${ipv6}`]);
+    deepStrictEqual(setLinks(controlling), [
+      `20 ${ipv6}`,
+      `${9_020 + REMADE_LINK_HOLD_MS} ${ipv4}`,
+    ]);
+  }
 });
 
 Deno.test("step() asks a peer whose paths keep failing not more than once a second", () => {
