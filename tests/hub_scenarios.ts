@@ -144,6 +144,23 @@ export async function killBothEnds(lab: HubLab, spokes: SpokeDaemon[]): Promise<
   await ann!.ping(HUB_ADDRESS);
 }
 
+/** A link that somebody removes comes back under its own name, with its addresses, on either end. */
+export async function removeLinks(lab: HubLab, spoke: SpokeDaemon): Promise<void> {
+  const client = await lab.client(spoke.host.name);
+  const hubEnd = { daemon: lab.hub, ifname: client.ifname!, to: client.address! };
+  const spokeEnd = { daemon: spoke, ifname: (await spoke.report()).ifname!, to: HUB_ADDRESS };
+  for (const { daemon, ifname, to } of [hubEnd, spokeEnd]) {
+    const addresses = () => shell(daemon.host, "ip -o -4 address | sed 's/^[0-9]*: //' | sort");
+    const before = await addresses();
+    await shell(daemon.host, `ip link del ${ifname}`);
+    await until("data to flow again", async () => {
+      return (await daemon.host.run("ping", ["-n", "-c", "1", "-W", "1", to])).code === 0;
+    }, () => daemon.log);
+    strictEqual(await addresses(), before);
+    ok(daemon.log.includes("link is gone, making it again"), daemon.log);
+  }
+}
+
 /** Removes the client's file and says so by a signal; others lose nothing. */
 export async function revoke(lab: HubLab, gone: string, other: SpokeDaemon): Promise<void> {
   const links = (await lab.hub.linkNames()).length;

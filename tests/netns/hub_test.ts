@@ -11,6 +11,7 @@ import {
   isLetIn,
   pingAll,
   pingAsAnother,
+  removeLinks,
   revoke,
   roamDuringIperf,
   SCHEMES,
@@ -177,6 +178,15 @@ Deno.test("tun: kill -9 of a spoke, and a new one from another port", async () =
   const client = await lab.client("alice");
   strictEqual(client.authentications, 2);
   strictEqual((await lab.hub.linkNames()).length, 1);
+});
+
+Deno.test("tun: a link that somebody removes comes back, on either end", async () => {
+  await using lab = new HubLab();
+  await lab.startHub(HUB_ARGS);
+  const alice = lab.spoke("alice", lab.lab.publicHost("alice"), { file: "address 10.90.0.2\n" });
+  await alice.up();
+  await removeLinks(lab, alice);
+  strictEqual((await alice.report()).authentications, 1);
 });
 
 // --- programs

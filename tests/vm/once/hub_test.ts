@@ -10,6 +10,7 @@ import {
   killBothEnds,
   pingAsAnother,
   pingWithoutDaemons,
+  removeLinks,
   revoke,
   roamDuringIperf,
   shell,
@@ -37,6 +38,7 @@ for (const [plane, mtu, count, what] of PLANES) {
     else {
       await pingAsAnother(ann!);
       await killBothEnds(lab, spokes);
+      await removeLinks(lab, spokes[1]!);
       await revoke(lab, "ben", ann!);
     }
     await stopAll(lab, spokes);
