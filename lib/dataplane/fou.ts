@@ -27,9 +27,11 @@ import {
   hasSafeChecksums,
   linkMtu,
   missing,
+  otherNames,
   ownerAlias,
   ownerOf,
   type Pair,
+  pairOf,
   remoteTaken,
   setPair,
 } from "./links.ts";
@@ -143,7 +145,7 @@ export class FouPlane implements DataPlane {
     if (link.localPort !== undefined) this.#carryData(link, link.localPort, known);
     const ifindex = this.#createOrChange(known, link, mtu);
     try {
-      const pair = { local: link.localIp, peer: link.peerIp };
+      const pair = pairOf(link);
       const before = known?.ifindex === ifindex ? this.#links.get(link.peer)!.pair : {};
       setPair(this.#rtnl, ifindex, pair, before);
       const ifname = this.#rtnl.link(ifindex)!.name;
@@ -264,10 +266,7 @@ export class FouPlane implements DataPlane {
   }
 
   #freeName(peer: NodeKey): string {
-    // Where the peer had a link, somebody has removed it.
-    const others = [...this.#links].filter(([other]) => other !== peer);
-    const own = new Set(others.map(([, { ifname }]) => ifname));
-    return freeName(this.#rtnl, this.#options.ifnamePattern, own);
+    return freeName(this.#rtnl, this.#options.ifnamePattern, otherNames(this.#links, peer));
   }
 
   #change(known: Link, link: PeerLink, mtu: number): number {

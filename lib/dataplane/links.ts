@@ -55,6 +55,14 @@ export function freeName(rtnl: RtNetlink, pattern: string, own: ReadonlySet<stri
   }
 }
 
+/** Of all links but `key`'s: where that one had a link, somebody has removed it. */
+export function otherNames<Key>(
+  links: Iterable<readonly [Key, { ifname: string }]>,
+  key: Key,
+): Set<string> {
+  return new Set([...links].flatMap(([other, { ifname }]) => other === key ? [] : [ifname]));
+}
+
 const PARAVIRTUAL_DRIVERS = ["virtio_net", "vif", "hv_netvsc", "vmxnet3"];
 
 /**
@@ -122,6 +130,10 @@ export function remoteTaken(ip: Ip, cause?: unknown): GretunError {
 export interface Pair {
   local: Ip;
   peer: Ip;
+}
+
+export function pairOf({ localIp, peerIp }: PeerLink): Pair {
+  return { local: localIp, peer: peerIp };
 }
 
 /**

@@ -10,7 +10,15 @@ import { TunPlane } from "./tun.ts";
 export { daemonLock, isDaemons } from "../tunnel/mod.ts";
 export { decodeGre, encodeGre } from "./gre.ts";
 export * from "./kernel.ts";
-export { countersOf, freeName, hasSafeChecksums, innerMtu, missing, setPair } from "./links.ts";
+export {
+  countersOf,
+  freeName,
+  hasSafeChecksums,
+  innerMtu,
+  missing,
+  otherNames,
+  setPair,
+} from "./links.ts";
 export * from "./plane.ts";
 export { ensureTun } from "./tun.ts";
 

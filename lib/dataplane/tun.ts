@@ -21,6 +21,7 @@ import {
   linkMtu,
   missing,
   ownerAlias,
+  pairOf,
   remoteTaken,
   setPair,
 } from "./links.ts";
@@ -228,10 +229,6 @@ export class TunPlane implements DataPlane {
     const tun = this.#receivers.get(packet.key === undefined ? ip : `${ip} ${packet.key}`);
     tun?.device.write(packet.inner);
   }
-}
-
-function pairOf({ localIp, peerIp }: PeerLink) {
-  return { local: localIp, peer: peerIp };
 }
 
 /** As the kernel does: the remote's address and the key must fit, its port need not. */

@@ -14,6 +14,7 @@ import {
   missing,
   openFou,
   openFouPort,
+  otherNames,
   tryTunnel,
 } from "../dataplane/mod.ts";
 import { errorText, GretunError } from "../errors.ts";
@@ -235,10 +236,8 @@ export class KernelPlane implements HubPlane {
 
   #create(link: HubLink, mtu: number, alternative: Ip | undefined): number {
     const { owner, port, ifnamePattern } = this.#options;
-    const others = [...this.#links].filter(([name]) => name !== link.name);
-    const own = new Set(others.map(([, { ifname }]) => ifname));
     return this.#rtnl.createLink({
-      name: freeName(this.#rtnl, ifnamePattern, own),
+      name: freeName(this.#rtnl, ifnamePattern, otherNames(this.#links, link.name)),
       alias: ownerAlias(owner, port, link.name),
       kind: KINDS[this.kind].link,
       tunnel: this.#tunnel(link, alternative),
