@@ -4,7 +4,7 @@ import { errorLine, EXIT_OK, exitCode } from "./lib/cli/command.ts";
 import { doubleDashed, flagsHelp, parseFlags } from "./lib/cli/flags.ts";
 import { ALL, type ListenAddress, openListen, parseListen, serveHttp } from "./lib/cli/listen.ts";
 import { serveMetrics } from "./lib/cli/metrics_server.ts";
-import { openRelay, RELAY_FLAGS, relayKeys, relaySettings } from "./lib/cli/relay.ts";
+import { openRelay, RELAY_FLAGS, relayKeys, relaySettings } from "./lib/cli/coord/relay.ts";
 import { publicKeyOf, type Sign, signer } from "./lib/coord/auth.ts";
 import { CoordClient, parseCoordinatorUrl } from "./lib/coord/client.ts";
 import { Registry } from "./lib/coord/registry.ts";

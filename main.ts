@@ -11,21 +11,21 @@ import denoJson from "./deno.json" with { type: "json" };
 
 /** A command's body is loaded when it is chosen, so that the others start fast. */
 const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
-  up: () => import("./lib/cli/up.ts"),
-  peers: () => import("./lib/cli/peers.ts"),
-  demo: () => import("./lib/cli/demo.ts"),
-  stun: () => import("./lib/cli/stun.ts"),
-  netcheck: () => import("./lib/cli/netcheck.ts"),
-  create: () => import("./lib/cli/create.ts"),
-  list: () => import("./lib/cli/list.ts"),
-  status: () => import("./lib/cli/status.ts"),
-  delete: () => import("./lib/cli/delete.ts"),
-  probe: () => import("./lib/cli/probe.ts"),
-  health: () => import("./lib/cli/health.ts"),
-  hub: () => import("./lib/cli/hub.ts"),
-  spoke: () => import("./lib/cli/spoke.ts"),
+  up: () => import("./lib/cli/gretun/up.ts"),
+  peers: () => import("./lib/cli/gretun/peers.ts"),
+  demo: () => import("./lib/cli/gretun/demo.ts"),
+  stun: () => import("./lib/cli/gretun/stun.ts"),
+  netcheck: () => import("./lib/cli/gretun/netcheck.ts"),
+  create: () => import("./lib/cli/gretun/create.ts"),
+  list: () => import("./lib/cli/gretun/list.ts"),
+  status: () => import("./lib/cli/gretun/status.ts"),
+  delete: () => import("./lib/cli/gretun/delete.ts"),
+  probe: () => import("./lib/cli/gretun/probe.ts"),
+  health: () => import("./lib/cli/gretun/health.ts"),
+  hub: () => import("./lib/cli/gretun/hub.ts"),
+  spoke: () => import("./lib/cli/gretun/spoke.ts"),
   completion: async () => {
-    const { completionCommand } = await import("./lib/cli/completion.ts");
+    const { completionCommand } = await import("./lib/cli/gretun/completion.ts");
     return { command: completionCommand(helpTexts) };
   },
 };

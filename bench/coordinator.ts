@@ -7,7 +7,7 @@ import { toBase64 } from "../lib/bytes.ts";
 import { signRequest } from "../lib/coord/auth.ts";
 import { CoordClient } from "../lib/coord/client.ts";
 import { systemClock, systemRandom } from "../lib/edges.ts";
-import { readKernelFile } from "../lib/netlink.ts";
+import { readKernelFile } from "../lib/linux/mod.ts";
 import { CoordinatorProcess } from "../tests/fakes/coordinator_process.ts";
 import { type FakeNode, fakeNode } from "../tests/fakes/coordinator.ts";
 import { sleep } from "../tests/overlay.ts";

@@ -7,7 +7,7 @@ import { type Ip, parseIp } from "../lib/addr.ts";
 import { systemRandom } from "../lib/edges.ts";
 import { decodeEchoReply, encodeEcho } from "../lib/health/icmp.ts";
 import type { Host } from "../lib/lab/mod.ts";
-import { IcmpSocket, Poller } from "../lib/netlink.ts";
+import { IcmpSocket, Poller } from "../lib/linux/mod.ts";
 import { Overlay, OverlayNode, sleep, until } from "../tests/overlay.ts";
 
 const TARGET_MEDIAN_MS = 500;

@@ -6,14 +6,15 @@ import type { Endpoint } from "../lib/addr.ts";
 import { concatBytes, toHex } from "../lib/bytes.ts";
 import { parseFlags } from "../lib/cli/flags.ts";
 import type { NodeNat } from "../lib/coord/api.ts";
-import { GUESS_AFTER_MS, OPEN_PORTS, PROBES } from "../lib/daemon/hard_nat.ts";
-import { equalPaths, type PathAddress } from "../lib/daemon/path_address.ts";
+import { GUESS_AFTER_MS, OPEN_PORTS, PROBES } from "../lib/peer/hard_nat.ts";
+import { equalPaths, type PathAddress } from "../lib/peer/path_address.ts";
 import { type GuessPeer, type GuessPort, PortGuesser } from "../lib/daemon/port_guesser.ts";
 import type { PortGuess } from "../lib/disco/mod.ts";
 import { type Datagram, silentLog, systemClock, systemRandom } from "../lib/edges.ts";
 import type { NodeKey } from "../lib/keys.ts";
 import { type Host, Lab, type NatBehaviour, SYMMETRIC } from "../lib/lab/mod.ts";
-import { endpointOf, Poller, RtNetlink, sockAddrOf, UdpSocket } from "../lib/netlink.ts";
+import { endpointOf, Poller, sockAddrOf, UdpSocket } from "../lib/linux/mod.ts";
+import { RtNetlink } from "../lib/netlink.ts";
 import { StunClient, StunService } from "../lib/stun/mod.ts";
 
 const FLAGS = {

@@ -2,8 +2,7 @@
  * A hub's tunnels beside those of others, in one run: throughput of each data plane and of `fastd`
  * and `socat` as ratios, and how long N clients take to connect. See README.md. Needs root.
  */
-import { Lab } from "../lib/lab/mod.ts";
-import type { Host } from "../lib/lab/mod.ts";
+import { type Host, Lab } from "../lib/lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { parseFlags } from "../lib/cli/flags.ts";
 import { HUB_PORT, HubLab } from "../tests/hub_lab.ts";

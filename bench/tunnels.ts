@@ -4,14 +4,9 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { parseIp } from "../lib/addr.ts";
-import { parseLines } from "../lib/cli/create.ts";
-import {
-  createNamedNetns,
-  deleteNamedNetns,
-  type Fd,
-  RtNetlink,
-  withNetns,
-} from "../lib/netlink.ts";
+import { parseLines } from "../lib/cli/gretun/create.ts";
+import { createNamedNetns, deleteNamedNetns, type Fd, withNetns } from "../lib/linux/mod.ts";
+import { RtNetlink } from "../lib/netlink.ts";
 import {
   createTunnels,
   deleteTunnels,

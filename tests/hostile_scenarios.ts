@@ -5,7 +5,8 @@
 import { deepStrictEqual, ok } from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import type { Endpoint } from "../lib/addr.ts";
-import { readKernelFile, RtNetlink } from "../lib/netlink.ts";
+import { readKernelFile } from "../lib/linux/mod.ts";
+import { RtNetlink } from "../lib/netlink.ts";
 import {
   Attacker,
   Capture,

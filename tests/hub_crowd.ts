@@ -1,9 +1,19 @@
 /** Many at once: spokes that only speak the protocol, and one that only sends rubbish. */
 import type { Endpoint } from "../lib/addr.ts";
 import { equalBytes } from "../lib/bytes.ts";
-import { acceptWelcome, type AuthInFlight, makeAuth, Pair } from "../lib/hub/auth.ts";
-import { newSpoke, nextSpokeTickMs, type SpokeEvent, stepSpoke } from "../lib/hub/spoke_policy.ts";
-import * as wire from "../lib/hub/wire.ts";
+import {
+  acceptWelcome,
+  type AuthInFlight,
+  makeAuth,
+  Pair,
+} from "../lib/hub/protocol/gretun/auth.ts";
+import {
+  newSpoke,
+  nextSpokeTickMs,
+  type SpokeEvent,
+  stepSpoke,
+} from "../lib/hub/spoke/spoke_policy.ts";
+import * as wire from "../lib/hub/protocol/gretun/wire.ts";
 import type { Host } from "../lib/lab/mod.ts";
 
 const random = (length: number) => crypto.getRandomValues(new Uint8Array(length));

@@ -1,8 +1,8 @@
 /// <reference lib="deno.worker" />
 /** Sends bad authentication packets of all kinds from a network namespace: see `Flood`. */
 import type { Endpoint } from "../lib/addr.ts";
-import { openNamedNetns, Poller, sockAddrOf, UdpSocket, withNetns } from "../lib/netlink.ts";
-import * as wire from "../lib/hub/wire.ts";
+import { openNamedNetns, Poller, sockAddrOf, UdpSocket, withNetns } from "../lib/linux/mod.ts";
+import * as wire from "../lib/hub/protocol/gretun/wire.ts";
 
 const TICK_MS = 2;
 const random = (length: number) => crypto.getRandomValues(new Uint8Array(length));

@@ -14,22 +14,27 @@ type Room = string;
 /** Besides itself and leaves. */
 const MAY_IMPORT: Record<Room, Room[]> = {
   leaf: [],
-  netlink: [],
+  linux: [],
+  netlink: ["linux"],
+  nft: ["linux", "netlink"],
+  peer: ["coord", "stun"],
   disco: [],
   stun: [],
-  relay: ["stun", "netlink"],
+  relay: ["stun", "linux", "netlink", "nft"],
   coord: ["relay"],
-  tunnel: ["netlink"],
-  health: ["netlink"],
-  lab: ["netlink"],
-  portmap: ["netlink"],
-  dataplane: ["netlink", "tunnel"],
-  hub: ["netlink", "tunnel", "dataplane"],
-  netcheck: ["stun", "portmap", "coord", "netlink"],
-  daemon: ["disco", "stun", "portmap", "relay", "dataplane", "coord", "netlink", "relay"],
+  tunnel: ["linux", "netlink"],
+  health: ["linux", "netlink"],
+  lab: ["linux", "netlink", "nft"],
+  portmap: ["linux", "netlink"],
+  dataplane: ["linux", "netlink", "tunnel"],
+  hub: ["linux", "netlink", "nft", "tunnel", "dataplane"],
+  netcheck: ["stun", "portmap", "coord", "linux", "netlink"],
+  daemon: [
+    ...["disco", "stun", "peer", "portmap", "relay", "dataplane", "coord", "linux", "netlink"],
+  ],
   cli: [
-    ...["netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane", "daemon"],
-    ...["hub", "relay", "netcheck"],
+    ...["linux", "netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane"],
+    ...["daemon", "hub", "relay", "netcheck"],
   ],
   program: ["stun", "coord", "relay", "cli"],
 };
@@ -54,27 +59,27 @@ const EXCEPTIONS: { from: string; to: string; why: string }[] = [
     why: "the type of a signing function, which the client takes but does not export",
   },
   {
-    from: "lib/cli/up.ts",
+    from: "lib/cli/gretun/up.ts",
     to: "lib/coord/auth.ts",
     why: "makes the signing function from the node's key and hands it inwards",
   },
   {
-    from: "lib/cli/up.ts",
+    from: "lib/cli/gretun/up.ts",
     to: "lib/daemon/daemon.ts",
     why: "loaded when the flags are right, apart from the door",
   },
   {
-    from: "lib/cli/up.ts",
+    from: "lib/cli/gretun/up.ts",
     to: "lib/daemon/identity.ts",
     why: "reads the key file, an edge, and hands the keys inwards",
   },
   {
-    from: "lib/cli/up.ts",
+    from: "lib/cli/gretun/up.ts",
     to: "lib/daemon/metrics.ts",
     why: "makes the metrics, serves them, and hands them inwards",
   },
   {
-    from: "lib/cli/peers.ts",
+    from: "lib/cli/gretun/peers.ts",
     to: "lib/daemon/control.ts",
     why: "asks over a socket; the door would load the whole daemon for it",
   },
@@ -131,8 +136,9 @@ const isException = ({ from, to }: Import) =>
 
 /** Rooms and files that meet clock, timers, randomness, files, sockets and the like. */
 const EDGES = [
-  ...["lib/cli/", "lib/lab/", "lib/dataplane/", "lib/daemon/", "lib/hub/", "lib/netlink/"],
+  ...["lib/cli/", "lib/lab/", "lib/dataplane/", "lib/daemon/", "lib/hub/", "lib/linux/"],
   "lib/edges.ts",
+  "lib/netlink/rtnl.ts", // groups links to change them at once
   "lib/control_socket.ts",
   "lib/relay/server.ts", // owns its UDP ports
   "lib/relay/web_socket.ts", // makes a WebSocket of a request
@@ -146,13 +152,11 @@ const EDGES = [
 ];
 /** Pure, though the rest of their rooms is at the edge. */
 const PURE = [
-  ...["peer", "peer_state", "peer_timing", "pending"].map((name) => `lib/daemon/${name}.ts`),
   "lib/dataplane/gre.ts",
-  ...["wire", "crypto", "auth", "seal", "replay", "limits", "ipipou", "jtunnel", "inner", "config"]
-    .map((name) => `lib/hub/${name}.ts`),
-  ...["clients", "hub_policy", "spoke_policy"].map((name) => `lib/hub/${name}.ts`),
-  ...["message", "attr", "link", "tunnel_link", "addr", "route", "fou"].map((name) =>
-    `lib/netlink/${name}.ts`
+  ...["gretun", "ipipou", "jtunnel"].map((protocol) => `lib/hub/protocol/${protocol}/wire.ts`),
+  ...["crypto", "auth", "seal", "replay"].map((name) => `lib/hub/protocol/gretun/${name}.ts`),
+  ...["limits", "inner", "config", "clients", "hub_policy", "spoke/spoke_policy"].map((name) =>
+    `lib/hub/${name}.ts`
   ),
 ];
 const WORLD =

@@ -15,7 +15,8 @@ import {
   type NatOptions,
   SYMMETRIC,
 } from "../lib/lab/mod.ts";
-import { flushConntrack, IcmpSocket, Poller, RtNetlink } from "../lib/netlink.ts";
+import { IcmpSocket, Poller } from "../lib/linux/mod.ts";
+import { flushConntrack, RtNetlink } from "../lib/netlink.ts";
 import { Attack } from "./hostile.ts";
 import { giveAddress, Miniupnpd } from "./miniupnpd.ts";
 import { GRETUN, sleep, until } from "./overlay.ts";

@@ -1,6 +1,6 @@
 /** Addresses to listen on: "HOST:PORT", ":PORT" for all addresses, "[v6]:PORT". */
 import { UsageError } from "../errors.ts";
-import { limitSegments } from "../netlink.ts";
+import { limitSegments } from "../linux/mod.ts";
 
 export interface ListenAddress {
   hostname: string;

@@ -1,6 +1,6 @@
 /** What a command needs to be allowed, found out before it asks the kernel for anything. */
 import { GretunError } from "../errors.ts";
-import { hasCapability } from "../netlink.ts";
+import { hasCapability } from "../linux/mod.ts";
 
 /** Throws {@link GretunError}. Holding the capability is enough: root is not needed. */
 export function requireNetAdmin(command: string): void {

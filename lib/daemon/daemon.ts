@@ -16,20 +16,21 @@ import {
 import { isDisco } from "../disco/mod.ts";
 import type { Clock, Datagram, Log, Random } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
-import { bindAbstractLock, LinkMonitor, Poller, RtNetlink } from "../netlink.ts";
+import { bindAbstractLock, Poller } from "../linux/mod.ts";
+import { LinkMonitor, RtNetlink } from "../netlink.ts";
 import { RelayClient } from "../relay/mod.ts";
 import { StunClient } from "../stun/mod.ts";
 import { watchForSleep } from "./awakening.ts";
 import { type DaemonReport, serveControl } from "./control.ts";
 import type { Identity } from "./identity.ts";
 import type { DaemonMetrics } from "./metrics.ts";
-import { ExtraStun, type StunPort } from "./extra_stun.ts";
-import { OwnEndpoints, SETTLE_MS } from "./own_endpoints.ts";
-import { OwnNat } from "./own_nat.ts";
+import { ExtraStun, type StunPort } from "./own/extra_stun.ts";
+import { OwnEndpoints, SETTLE_MS } from "./own/own_endpoints.ts";
+import { OwnNat } from "./own/own_nat.ts";
 import { Peers } from "./peers.ts";
 import { PortGuesser } from "./port_guesser.ts";
-import { PortMapper } from "./port_mapper.ts";
-import { resolveReachable } from "./reachable.ts";
+import { PortMapper } from "./own/port_mapper.ts";
+import { resolveReachable } from "./own/reachable.ts";
 
 /** Waits between tries of the coordinator, doubling. */
 const RETRY_MIN_MS = 500;

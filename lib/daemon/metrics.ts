@@ -1,6 +1,6 @@
 /** The daemon's metrics, by prom-client; every one is there from the first scrape. */
 import client from "prom-client";
-import { PEER_STATES, type PeerState } from "./peer_state.ts";
+import { PEER_STATES, type PeerState } from "../peer/mod.ts";
 
 const PUNCH_BUCKETS_SECONDS = [0.25, 0.5, 1, 2, 5, 10, 30];
 

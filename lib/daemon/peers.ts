@@ -24,13 +24,18 @@ import type { RelayPath } from "../relay/mod.ts";
 import { greKey } from "./gre_keys.ts";
 import type { Identity } from "./identity.ts";
 import type { DaemonMetrics } from "./metrics.ts";
-import type { PathAddress } from "./path_address.ts";
-import { newPeer, step } from "./peer.ts";
-import type { Peer, PeerEffect, PeerEvent } from "./peer_state.ts";
-import { nextTickMs } from "./peer_timing.ts";
-import { PendingPings } from "./pending.ts";
+import {
+  newPeer,
+  nextTickMs,
+  type PathAddress,
+  type Peer,
+  type PeerEffect,
+  type PeerEvent,
+  PendingPings,
+  SeenIds,
+  step,
+} from "../peer/mod.ts";
 import type { GuessPeer, PortGuesser } from "./port_guesser.ts";
-import { SeenIds } from "./seen_ids.ts";
 
 /**
  * Padding, in zero bytes, by which a ping of the controlling side says "this path". Any disco

@@ -17,15 +17,15 @@ import {
   OPEN_PORTS,
   type OuterPorts,
   outerPorts,
+  type PathAddress,
   pauseMs,
   pingsDue,
   PROBES,
   randomPorts,
+  REFLEXIVE_KEPT_MS,
   SERVE_GAP_MS,
   walk,
-} from "./hard_nat.ts";
-import type { PathAddress } from "./path_address.ts";
-import { REFLEXIVE_KEPT_MS } from "./peer_timing.ts";
+} from "../peer/mod.ts";
 
 const ATTEMPT_LENGTH = 8;
 /** A port that its link has left is kept open for as long as its path may come back. */

@@ -8,17 +8,8 @@ import { type Family, familyOf, type Ip } from "../addr.ts";
 import type { Datagram, Log } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
-import {
-  Fou,
-  hasCode,
-  type Link,
-  NetlinkError,
-  type Poller,
-  RawUdpSocket,
-  RtNetlink,
-  SystemError,
-  type Tunnel,
-} from "../netlink.ts";
+import { type Poller, RawUdpSocket, SystemError } from "../linux/mod.ts";
+import { Fou, hasCode, type Link, NetlinkError, RtNetlink, type Tunnel } from "../netlink.ts";
 import { isFouPortOfOthers, usesFouPort } from "../tunnel/mod.ts";
 import { NoKernelPlaneError, openFou, openFouPort, tryTunnel } from "./kernel.ts";
 import {

@@ -1,7 +1,8 @@
 /** What a kernel plane needs of the kernel: FOU, a kind of tunnel over it, and a port of its own. */
 import type { Family, Ip } from "../addr.ts";
 import { GretunError } from "../errors.ts";
-import { Fou, hasCode, loadModule, type RtNetlink } from "../netlink.ts";
+import { loadModule } from "../linux/mod.ts";
+import { Fou, hasCode, type RtNetlink } from "../netlink.ts";
 import { freeName } from "./links.ts";
 
 const TTL = 64;

@@ -2,7 +2,8 @@
 import { familyOf, type Ip, isLoopback } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import { KEY_LENGTH, type NodeKey } from "../keys.ts";
-import { hasCode, type Link, readKernelLink, type RtNetlink } from "../netlink.ts";
+import { readKernelLink } from "../linux/mod.ts";
+import { hasCode, type Link, type RtNetlink } from "../netlink.ts";
 import { DAEMON_PREFIX } from "../tunnel/mod.ts";
 import type { LinkCounters, PeerLink } from "./plane.ts";
 import { overheadBytes } from "./gre.ts";

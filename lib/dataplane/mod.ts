@@ -1,7 +1,7 @@
 /** How a tunnel's packets travel: in the kernel (`fou`) or through this process (`tun`). */
 import { errorText } from "../errors.ts";
 import type { Log } from "../edges.ts";
-import type { Poller } from "../netlink.ts";
+import type { Poller } from "../linux/mod.ts";
 import { FouPlane } from "./fou.ts";
 import { NoKernelPlaneError } from "./kernel.ts";
 import type { DataPlane, DataPlaneKind, DataPlaneOptions } from "./plane.ts";

@@ -1,7 +1,7 @@
 /** UDP ports besides a data plane's main one: see {@link ExtraPort}. */
 import { type Endpoint, familyOf } from "../addr.ts";
 import type { Datagram, SendDatagram } from "../edges.ts";
-import { endpointOf, type Poller, sockAddrOf, UdpSocket } from "../netlink.ts";
+import { endpointOf, type Poller, sockAddrOf, UdpSocket } from "../linux/mod.ts";
 import type { ExtraPort } from "./plane.ts";
 
 export interface Socket extends Disposable {

@@ -9,11 +9,11 @@ import {
   type Poller,
   RawUdpSender,
   readKernelFile,
-  RtNetlink,
   SystemError,
   tryTun,
   TunDevice,
-} from "../netlink.ts";
+} from "../linux/mod.ts";
+import { RtNetlink } from "../netlink.ts";
 import { decodeGre, encodeGre } from "./gre.ts";
 import {
   countersOf,

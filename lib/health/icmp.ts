@@ -11,7 +11,7 @@
 import type { Family } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
 import { onesComplementSum } from "../checksum.ts";
-import type { IcmpError } from "../netlink.ts";
+import type { IcmpError } from "../linux/mod.ts";
 
 const ECHO = { 4: 8, 6: 128 } as const;
 const ECHO_REPLY = { 4: 0, 6: 129 } as const;

@@ -8,7 +8,7 @@ import {
   IcmpSocket,
   type IcmpSocketOptions,
   SystemError,
-} from "../netlink.ts";
+} from "../linux/mod.ts";
 import { decodeEchoReply, decodeQuotedEcho, type Echo, encodeEcho, icmpErrorText } from "./icmp.ts";
 import { type Answer, type ProbeOptions, type ProbeResult, runProbes } from "./probes.ts";
 

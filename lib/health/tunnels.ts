@@ -1,13 +1,8 @@
 /** The health of tunnels: each one's far inner address is pinged through the tunnel itself. */
 import { type Ip, isUnspecified } from "../addr.ts";
 import { errorText } from "../errors.ts";
-import {
-  type InterfaceAddress,
-  isTunnelKind,
-  type Link,
-  type Route,
-  SystemError,
-} from "../netlink.ts";
+import { SystemError } from "../linux/mod.ts";
+import { type InterfaceAddress, isTunnelKind, type Link, type Route } from "../netlink.ts";
 import { farAddress } from "./far_address.ts";
 import type { ProbeResult } from "./probes.ts";
 

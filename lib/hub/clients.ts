@@ -25,7 +25,7 @@ import {
 import { fromBase64 } from "../bytes.ts";
 import { errorText } from "../errors.ts";
 import { type ConfigProblem, parseConfig } from "./config.ts";
-import { NAME_LENGTH } from "./wire.ts";
+import { NAME_LENGTH } from "./protocol/gretun/wire.ts";
 
 export interface ClientFile {
   name: string;

@@ -1,18 +1,18 @@
 /** How the user-space plane tells whose a datagram is. */
 import { decodeGre, encodeGre } from "../dataplane/mod.ts";
-import { endpointOf, type SockAddr } from "../netlink.ts";
-import type { Refusal } from "./auth.ts";
+import { endpointOf, type SockAddr } from "../linux/mod.ts";
+import type { Refusal } from "./protocol/gretun/auth.ts";
 import { isIpPacket } from "./inner.ts";
-import { BARE_OVERHEAD_BYTES, isBareIpv4 } from "./ipipou.ts";
+import { BARE_OVERHEAD_BYTES, isBareIpv4 } from "./protocol/ipipou/wire.ts";
 import {
   decodeJtunnel,
   encodeJtunnel,
   isReflection,
   JTUNNEL_OVERHEAD_BYTES,
   type JtunnelId,
-} from "./jtunnel.ts";
+} from "./protocol/jtunnel/wire.ts";
 import type { DataCodec } from "./plane.ts";
-import { SEALED_OVERHEAD_BYTES, type Sealer, sessionOf } from "./seal.ts";
+import { SEALED_OVERHEAD_BYTES, type Sealer, sessionOf } from "./protocol/gretun/seal.ts";
 
 /** IPv4 20, UDP 8, GRE 4, key 4. */
 const GRE_OVERHEAD_BYTES = 36;

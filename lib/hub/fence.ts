@@ -6,9 +6,9 @@
  */
 import { type Endpoint, type Ip, ipBytes } from "../addr.ts";
 import { concatBytes } from "../bytes.ts";
-import { nft } from "../netlink.ts";
+import * as nft from "../nft/mod.ts";
 import { LinkTable, type SetElements } from "./link_table.ts";
-import { MAGIC } from "./wire.ts";
+import { MAGIC } from "./protocol/gretun/wire.ts";
 
 /** Before conntrack (-200) and every translation. */
 const BEFORE_ALL = -310;

@@ -13,17 +13,18 @@ import {
 } from "../addr.ts";
 import { toHex } from "../bytes.ts";
 import { errorText, GretunError } from "../errors.ts";
-import { bindAbstractLock, LinkMonitor, Poller } from "../netlink.ts";
+import { bindAbstractLock, Poller } from "../linux/mod.ts";
+import { LinkMonitor } from "../netlink.ts";
 import { checkBind } from "./addresses.ts";
-import type { Refusal } from "./auth.ts";
+import type { Refusal } from "./protocol/gretun/auth.ts";
 import { allowedSources, type ClientFile } from "./clients.ts";
 import { type ClientReport, type HubReport, makeStateDir, serveControl } from "./control.ts";
 import { readDirectory, watchDirectory } from "./directory.ts";
-import { linkEnvironment, onSignal } from "./environment.ts";
+import { linkEnvironment, onSignal } from "./programs/environment.ts";
 import type { HubCore, HubEdges, HubEntry, HubOptions, HubProtocol } from "./hub_core.ts";
-import { GretunHub } from "./hub_gretun.ts";
-import { IpipouHub } from "./hub_ipipou.ts";
-import { JtunnelHub } from "./hub_jtunnel.ts";
+import { GretunHub } from "./protocol/gretun/hub.ts";
+import { IpipouHub } from "./protocol/ipipou/hub.ts";
+import { JtunnelHub } from "./protocol/jtunnel/hub.ts";
 import {
   type HubClientEffect,
   type HubClientEvent,
@@ -33,7 +34,7 @@ import {
   stepHubClient,
 } from "./hub_policy.ts";
 import type { PlaneOptions } from "./plane.ts";
-import { type ProgramOptions, Programs } from "./program.ts";
+import { type ProgramOptions, Programs } from "./programs/program.ts";
 import { equalValues } from "./reload.ts";
 
 /** Timers and the control socket wait for no longer while data flows through this process. */

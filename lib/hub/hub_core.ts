@@ -2,7 +2,7 @@
 import type { Endpoint, Ip } from "../addr.ts";
 import type { EncapCsum } from "../dataplane/mod.ts";
 import type { Clock, Datagram, Log, Random } from "../edges.ts";
-import type { Refusal } from "./auth.ts";
+import type { Refusal } from "./protocol/gretun/auth.ts";
 import type { ClientFile } from "./clients.ts";
 import type { HubClient } from "./hub_policy.ts";
 import type { HubMetrics } from "./metrics.ts";

@@ -18,18 +18,8 @@ import {
   tryTunnel,
 } from "../dataplane/mod.ts";
 import { errorText, GretunError } from "../errors.ts";
-import {
-  Fou,
-  hasCode,
-  type Link,
-  NetlinkError,
-  type Poller,
-  RawUdpSocket,
-  RtNetlink,
-  SystemError,
-  type Tunnel,
-  writeKernelFile,
-} from "../netlink.ts";
+import { type Poller, RawUdpSocket, SystemError, writeKernelFile } from "../linux/mod.ts";
+import { Fou, hasCode, type Link, NetlinkError, RtNetlink, type Tunnel } from "../netlink.ts";
 import { ownedName, ownerAlias, setAddresses } from "./addresses.ts";
 import { AlternativeAddresses } from "./alternative.ts";
 import { Fence } from "./fence.ts";

@@ -3,7 +3,8 @@
  * by itself, as with hundreds of them it matters not to write all; rules are written whole.
  */
 import { toHex } from "../bytes.ts";
-import { NetlinkError, nft } from "../netlink.ts";
+import { NetlinkError } from "../netlink.ts";
+import * as nft from "../nft/mod.ts";
 
 /** By the name of the set. */
 export type SetElements = Readonly<Record<string, readonly nft.NftElement[]>>;

@@ -1,6 +1,6 @@
 /** Metrics of hub and spoke, by prom-client; every one is there from the first scrape. */
 import client from "prom-client";
-import { type Refusal, REFUSALS } from "./auth.ts";
+import { type Refusal, REFUSALS } from "./protocol/gretun/auth.ts";
 
 export class HubMetrics {
   readonly #registry = new client.Registry();

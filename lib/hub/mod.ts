@@ -4,7 +4,7 @@
  * @example
  * await runHub(options, { clock: systemClock, random: systemRandom, log }, signal);
  */
-export { type Credential, type Refusal, REFUSALS } from "./auth.ts";
+export { type Credential, type Refusal, REFUSALS } from "./protocol/gretun/auth.ts";
 export { isClientName, parseAddress } from "./clients.ts";
 export {
   type Alias,
@@ -23,9 +23,9 @@ export {
   type Role,
   type SpokeReport,
 } from "./control.ts";
-export { publicKeyOf } from "./curves.ts";
+export { publicKeyOf } from "./protocol/gretun/curves.ts";
 export { readDirectory } from "./directory.ts";
-export { sha256 } from "./digest.ts";
+export { sha256 } from "./protocol/gretun/digest.ts";
 export { runHub } from "./hub.ts";
 export type { HubEdges, HubOptions } from "./hub_core.ts";
 export {
@@ -33,9 +33,9 @@ export {
   IPIPOU_DEFAULT_SECRET,
   ipipouAddresses,
   type IpipouScheme,
-} from "./ipipou.ts";
-export { parseJtunnelId } from "./jtunnel.ts";
+} from "./protocol/ipipou/wire.ts";
+export { parseJtunnelId } from "./protocol/jtunnel/wire.ts";
 export { HubMetrics } from "./metrics.ts";
 export { liveChanges } from "./reload.ts";
-export { runSpoke } from "./spoke.ts";
-export type { SpokeEdges, SpokeOptions } from "./spoke_core.ts";
+export { runSpoke } from "./spoke/spoke.ts";
+export type { SpokeEdges, SpokeOptions } from "./spoke/spoke_core.ts";

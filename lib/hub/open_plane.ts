@@ -4,7 +4,7 @@ import type { Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { KernelPlane } from "./kernel_plane.ts";
 import type { HubPlane, PlaneKind, PlaneOptions } from "./plane.ts";
-import type { Poller } from "../netlink.ts";
+import type { Poller } from "../linux/mod.ts";
 
 /** `auto` is `kernel` where the kernel can, else user space. Throws `GretunError`. */
 export function openPlane(

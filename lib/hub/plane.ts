@@ -2,8 +2,8 @@
 import type { Cidr, Endpoint, Ip } from "../addr.ts";
 import type { Datagram } from "../edges.ts";
 import type { EncapCsum, LinkCounters, LinkState } from "../dataplane/mod.ts";
-import type { SockAddr } from "../netlink.ts";
-import type { Refusal } from "./auth.ts";
+import type { SockAddr } from "../linux/mod.ts";
+import type { Refusal } from "./protocol/gretun/auth.ts";
 
 /** As on the command line. */
 export type PlaneKind = "gre-fou" | "ipip-fou" | "tun";

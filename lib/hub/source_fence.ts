@@ -4,7 +4,7 @@
  * use, are.
  */
 import { Writer } from "../bytes.ts";
-import { nft } from "../netlink.ts";
+import * as nft from "../nft/mod.ts";
 import { LinkTable, type SetElements } from "./link_table.ts";
 
 export class SourceFence implements Disposable {

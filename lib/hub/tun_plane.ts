@@ -16,13 +16,13 @@ import { errorText, GretunError } from "../errors.ts";
 import {
   type Poller,
   RawUdpSocket,
-  RtNetlink,
   type SockAddr,
   sockAddrOf,
   SystemError,
   TunDevice,
   UdpSocket,
-} from "../netlink.ts";
+} from "../linux/mod.ts";
+import { RtNetlink } from "../netlink.ts";
 import { ownerAlias, setAddresses } from "./addresses.ts";
 import { isIpPacket, SourceFilter } from "./inner.ts";
 import type { DataCodec, HubLink, HubPlane, PlaneOptions } from "./plane.ts";

@@ -1,6 +1,6 @@
 /** A long line between two namespaces: packets wait in this process before they go on. */
 import type { Clock } from "../edges.ts";
-import { type Poller, TunDevice } from "../netlink.ts";
+import { type Poller, TunDevice } from "../linux/mod.ts";
 import type { Space } from "./space.ts";
 
 export interface LineQuality {

@@ -1,7 +1,7 @@
 /** A computer of the lab: programs and sockets can be started in it. */
 import type { Ip } from "../addr.ts";
 import { GretunError } from "../errors.ts";
-import type { Fd } from "../netlink.ts";
+import type { Fd } from "../linux/mod.ts";
 import { type Addresses, UPLINK } from "./addresses.ts";
 import type { ChildProcesses } from "./processes.ts";
 import type { Space } from "./space.ts";

@@ -2,7 +2,7 @@
 import { type Cidr, type Ip, parseCidr } from "../addr.ts";
 import { type Clock, systemClock } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
-import { deleteNamedNetns, Poller } from "../netlink.ts";
+import { deleteNamedNetns, Poller } from "../linux/mod.ts";
 import {
   type Addresses,
   AddressPool,

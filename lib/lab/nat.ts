@@ -1,6 +1,7 @@
 /** A router between two segments: translates addresses of IPv4, and filters both families. */
 import type { Cidr, Ip } from "../addr.ts";
-import { flushConntrack, nft } from "../netlink.ts";
+import { flushConntrack } from "../netlink.ts";
+import * as nft from "../nft/mod.ts";
 import type { Addresses } from "./addresses.ts";
 import { LabNode } from "./host.ts";
 import {

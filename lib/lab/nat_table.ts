@@ -8,7 +8,7 @@
  */
 import type { Cidr, Ip } from "../addr.ts";
 import { GretunError } from "../errors.ts";
-import { nft } from "../netlink.ts";
+import * as nft from "../nft/mod.ts";
 
 /** RFC 4787 section 4.1: for which remotes the outer port of an inner address and port is one. */
 export const MAPPINGS = [

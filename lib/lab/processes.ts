@@ -1,6 +1,6 @@
 /** Processes by the network namespace that they run in, as `ip netns pids` finds them. */
 import type { Clock } from "../edges.ts";
-import { listKernelDirectory, readKernelLink } from "../netlink.ts";
+import { listKernelDirectory, readKernelLink } from "../linux/mod.ts";
 
 const NETNS_DIR = "/run/netns";
 const TERM_GRACE_MS = 2000;

@@ -4,10 +4,10 @@ import {
   createNamedNetns,
   deleteNamedNetns,
   type Fd,
-  RtNetlink,
   withNetns,
   writeKernelFile,
-} from "../netlink.ts";
+} from "../linux/mod.ts";
+import { RtNetlink } from "../netlink.ts";
 
 const LOOPBACK_NAME = "lo";
 

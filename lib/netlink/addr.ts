@@ -2,7 +2,7 @@
 import { familyOf, type Ip, ipBytes, ipFromBytes, isLinkLocal } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
 import { attr, decodeAttrs, encodeAttrs } from "./attr.ts";
-import { AF_INET, AF_INET6 } from "./libc.ts";
+import { AF_INET, AF_INET6 } from "../linux/mod.ts";
 
 export const RTM_NEWADDR = 20;
 export const RTM_DELADDR = 21;

@@ -2,7 +2,7 @@
 import { type Family, type Ip, ipBytes, ipFromBytes } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
 import { type Attr, attr, decodeAttrs, encodeAttrs, value } from "./attr.ts";
-import { AF_INET, AF_INET6 } from "./libc.ts";
+import { AF_INET, AF_INET6 } from "../linux/mod.ts";
 import { NetlinkConnection, type NetlinkTransport } from "./message.ts";
 import { NETLINK_GENERIC, openNetlink } from "./transport.ts";
 

@@ -6,7 +6,7 @@
 import { Reader, Writer } from "../bytes.ts";
 import { GretunError } from "../errors.ts";
 import { decodeAttrs, value } from "./attr.ts";
-import { errnoName, hintFor } from "./libc.ts";
+import { errnoName, hintFor } from "../linux/mod.ts";
 
 export const NLMSG_HDRLEN = 16;
 export const NLMSG_ERROR = 2;

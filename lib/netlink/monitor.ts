@@ -1,6 +1,5 @@
 /** Hears from the kernel that links, addresses or routes changed. */
-import { type Fd, libc, MSG_DONTWAIT } from "./libc.ts";
-import type { Poller } from "./poll.ts";
+import { type Fd, libc, MSG_DONTWAIT, type Poller } from "../linux/mod.ts";
 import { NETLINK_ROUTE, openNetlinkSocket } from "./transport.ts";
 
 const RTNLGRP_LINK = 1;

@@ -2,7 +2,7 @@
 import { type Cidr, familyOf, type Ip, ipBytes, ipFromBytes, UNSPECIFIED_4 } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
 import { attr, decodeAttrs, encodeAttrs, value } from "./attr.ts";
-import { AF_INET, AF_INET6 } from "./libc.ts";
+import { AF_INET, AF_INET6 } from "../linux/mod.ts";
 
 export const RTM_NEWROUTE = 24;
 export const RTM_DELROUTE = 25;

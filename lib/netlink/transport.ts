@@ -12,7 +12,7 @@ import {
   SOCK_RAW,
   SOL_SOCKET,
   SystemError,
-} from "./libc.ts";
+} from "../linux/mod.ts";
 import type { NetlinkTransport } from "./message.ts";
 
 export const NETLINK_ROUTE = 0;

@@ -8,7 +8,8 @@
  */
 import { type Endpoint, familyOf, type Ip, ipBytes } from "../addr.ts";
 import { concatBytes, Writer } from "../bytes.ts";
-import { nft, sourceAddress } from "../netlink.ts";
+import { sourceAddress } from "../linux/mod.ts";
+import * as nft from "../nft/mod.ts";
 import { burstBytes } from "./token_bucket.ts";
 
 /** The cookie lies at offset 4 of the payload, the UDP checksum at 6 of the header. */

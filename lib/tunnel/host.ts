@@ -1,15 +1,13 @@
 /** The kernel as this room meets it: one place to open it, and to hand in another in tests. */
 import type { Family } from "../addr.ts";
 import {
-  Fou,
-  hasCode,
   isAbstractLockHeld,
   listKernelDirectory,
   loadModule,
-  RtNetlink,
   SystemError,
   udpPortOwner,
-} from "../netlink.ts";
+} from "../linux/mod.ts";
+import { Fou, hasCode, RtNetlink } from "../netlink.ts";
 import { daemonLock } from "./mark.ts";
 
 export interface TunnelHost extends Disposable {

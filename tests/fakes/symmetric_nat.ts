@@ -1,6 +1,6 @@
 /** NATs with address-and-port-dependent filtering, by the way that they choose outer ports. */
 import { type Endpoint, formatEndpoint, type Ip } from "../../lib/addr.ts";
-import type { OuterPorts } from "../../lib/daemon/hard_nat.ts";
+import type { OuterPorts } from "../../lib/peer/hard_nat.ts";
 
 export class FakeNat {
   readonly ip: Ip;

@@ -1,17 +1,17 @@
 /** Where a host says that it can be reached, and whom it can reach, by the real kernel. */
 import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
 import { type Family, formatEndpoint, parseCidr, parseIp } from "../../lib/addr.ts";
-import { localEndpoints } from "../../lib/daemon/endpoints.ts";
-import { resolveReachable } from "../../lib/daemon/reachable.ts";
+import { localEndpoints } from "../../lib/daemon/own/endpoints.ts";
+import { resolveReachable } from "../../lib/daemon/own/reachable.ts";
 import { ownerAlias } from "../../lib/dataplane/links.ts";
 import type { NodeKey } from "../../lib/keys.ts";
 import {
   createNamedNetns,
   deleteNamedNetns,
-  RtNetlink,
   withNetns,
   writeKernelFile,
-} from "../../lib/netlink.ts";
+} from "../../lib/linux/mod.ts";
+import { RtNetlink } from "../../lib/netlink.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
 

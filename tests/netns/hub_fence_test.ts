@@ -5,7 +5,8 @@ import { concatBytes, equalBytes } from "../../lib/bytes.ts";
 import { Fence, type FenceOptions } from "../../lib/hub/fence.ts";
 import { SourceFence } from "../../lib/hub/source_fence.ts";
 import { type Host, Lab } from "../../lib/lab/mod.ts";
-import { Poller, RtNetlink, UdpSocket } from "../../lib/netlink.ts";
+import { Poller, UdpSocket } from "../../lib/linux/mod.ts";
+import { RtNetlink } from "../../lib/netlink.ts";
 import { sleep } from "../overlay.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks

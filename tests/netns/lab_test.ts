@@ -12,7 +12,8 @@ import {
   type Mapping,
   type NatBehaviour,
 } from "../../lib/lab/mod.ts";
-import { createNamedNetns, RtNetlink } from "../../lib/netlink.ts";
+import { createNamedNetns } from "../../lib/linux/mod.ts";
+import { RtNetlink } from "../../lib/netlink.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();

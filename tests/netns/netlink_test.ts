@@ -10,15 +10,13 @@ import {
   createNamedNetns,
   deleteNamedNetns,
   type Fd,
-  LinkMonitor,
-  NetlinkError,
   Poller,
   RawUdpSender,
   RawUdpSocket,
-  RtNetlink,
   TunDevice,
   withNetns,
-} from "../../lib/netlink.ts";
+} from "../../lib/linux/mod.ts";
+import { LinkMonitor, NetlinkError, RtNetlink } from "../../lib/netlink.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();

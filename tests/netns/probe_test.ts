@@ -13,11 +13,11 @@ import {
   type Fd,
   IcmpSocket,
   Poller,
-  RtNetlink,
   TunDevice,
   withNetns,
   writeKernelFile,
-} from "../../lib/netlink.ts";
+} from "../../lib/linux/mod.ts";
+import { RtNetlink } from "../../lib/netlink.ts";
 import { DENO_RUN } from "../deno_run.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.

@@ -7,14 +7,9 @@
 import { deepStrictEqual, notStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { familyOf, formatEndpoint, type Ip, parseCidr, parseIp } from "../../lib/addr.ts";
 import { systemClock, systemRandom } from "../../lib/edges.ts";
-import {
-  createNamedNetns,
-  deleteNamedNetns,
-  type Fd,
-  RtNetlink,
-  withNetns,
-} from "../../lib/netlink.ts";
-import { writeKernelFile } from "../../lib/netlink/process.ts";
+import { createNamedNetns, deleteNamedNetns, type Fd, withNetns } from "../../lib/linux/mod.ts";
+import { RtNetlink } from "../../lib/netlink.ts";
+import { writeKernelFile } from "../../lib/linux/process.ts";
 import {
   mappingBehaviour,
   resolveServers,

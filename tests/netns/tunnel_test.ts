@@ -4,18 +4,13 @@
  */
 import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { errorLine, exitCode } from "../../lib/cli/command.ts";
-import { command as create } from "../../lib/cli/create.ts";
-import { command as remove } from "../../lib/cli/delete.ts";
-import { command as list } from "../../lib/cli/list.ts";
-import { command as status } from "../../lib/cli/status.ts";
-import { tryLockTunnels } from "../../lib/cli/tunnel_lock.ts";
-import {
-  createNamedNetns,
-  deleteNamedNetns,
-  type Fd,
-  RtNetlink,
-  withNetns,
-} from "../../lib/netlink.ts";
+import { command as create } from "../../lib/cli/gretun/create.ts";
+import { command as remove } from "../../lib/cli/gretun/delete.ts";
+import { command as list } from "../../lib/cli/gretun/list.ts";
+import { command as status } from "../../lib/cli/gretun/status.ts";
+import { tryLockTunnels } from "../../lib/cli/gretun/tunnel_lock.ts";
+import { createNamedNetns, deleteNamedNetns, type Fd, withNetns } from "../../lib/linux/mod.ts";
+import { RtNetlink } from "../../lib/netlink.ts";
 import { GRETUN } from "../overlay.ts";
 
 RtNetlink.open()[Symbol.dispose]();

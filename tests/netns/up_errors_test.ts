@@ -1,12 +1,7 @@
 /** What a user can do wrong with `gretun up`, tried on the program itself in a bare namespace. */
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
-import {
-  createNamedNetns,
-  deleteNamedNetns,
-  type Fd,
-  RtNetlink,
-  withNetns,
-} from "../../lib/netlink.ts";
+import { createNamedNetns, deleteNamedNetns, type Fd, withNetns } from "../../lib/linux/mod.ts";
+import { RtNetlink } from "../../lib/netlink.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
 

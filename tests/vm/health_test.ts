@@ -3,13 +3,8 @@
  * addresses and routes is known: needs a kernel with GRE and IPIP, see boot.sh.
  */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
-import {
-  createNamedNetns,
-  deleteNamedNetns,
-  type Fd,
-  RtNetlink,
-  withNetns,
-} from "../../lib/netlink.ts";
+import { createNamedNetns, deleteNamedNetns, type Fd, withNetns } from "../../lib/linux/mod.ts";
+import { RtNetlink } from "../../lib/netlink.ts";
 import { DENO_RUN } from "../deno_run.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.

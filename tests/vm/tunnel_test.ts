@@ -6,16 +6,11 @@
 import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/strict";
 import { formatCidr, parseCidr, parseIp } from "../../lib/addr.ts";
 import type { Command } from "../../lib/cli/command.ts";
-import { command as remove } from "../../lib/cli/delete.ts";
-import { command as list } from "../../lib/cli/list.ts";
-import { command as status } from "../../lib/cli/status.ts";
-import {
-  createNamedNetns,
-  deleteNamedNetns,
-  type Fd,
-  RtNetlink,
-  withNetns,
-} from "../../lib/netlink.ts";
+import { command as remove } from "../../lib/cli/gretun/delete.ts";
+import { command as list } from "../../lib/cli/gretun/list.ts";
+import { command as status } from "../../lib/cli/gretun/status.ts";
+import { createNamedNetns, deleteNamedNetns, type Fd, withNetns } from "../../lib/linux/mod.ts";
+import { RtNetlink } from "../../lib/netlink.ts";
 import {
   createTunnels,
   deleteTunnels,

@@ -2,7 +2,8 @@
 import { match, strictEqual } from "node:assert/strict";
 import { parseEndpoint } from "../../../lib/addr.ts";
 import { type Host, SYMMETRIC } from "../../../lib/lab/mod.ts";
-import { RawUdpSender, RtNetlink } from "../../../lib/netlink.ts";
+import { RawUdpSender } from "../../../lib/linux/mod.ts";
+import { RtNetlink } from "../../../lib/netlink.ts";
 import { HUB_PORT, HubLab } from "../../hub_lab.ts";
 import {
   crowd,

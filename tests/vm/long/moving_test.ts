@@ -1,6 +1,6 @@
 /** Hosts that move, paths that die and lines that lose, on the kernel plane. */
 import { ok } from "node:assert/strict";
-import { loadModule } from "../../../lib/netlink.ts";
+import { loadModule } from "../../../lib/linux/mod.ts";
 import { testLossyLine, testMoving } from "../../moving_scenarios.ts";
 
 testMoving("fou");

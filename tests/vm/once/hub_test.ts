@@ -2,7 +2,8 @@
 import { match, ok, strictEqual } from "node:assert/strict";
 import { parseEndpoint } from "../../../lib/addr.ts";
 import { concatBytes, fromHex, toBase64, toHex } from "../../../lib/bytes.ts";
-import { Poller, RawUdpSender, RtNetlink, UdpSocket } from "../../../lib/netlink.ts";
+import { Poller, RawUdpSender, UdpSocket } from "../../../lib/linux/mod.ts";
+import { RtNetlink } from "../../../lib/netlink.ts";
 import type { Host } from "../../../lib/lab/mod.ts";
 import { HubLab } from "../../hub_lab.ts";
 import {

@@ -1,0 +1,92 @@
+/** `gretun delete`: one tunnel, several, or all; with the FOU ports that nobody needs any more. */
+import { GretunError, UsageError } from "../../errors.ts";
+import {
+  applySteps,
+  checkIfname,
+  formatStep,
+  openHost,
+  planRemoval,
+  type Step,
+} from "../../tunnel/mod.ts";
+import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
+import { flagsHelp, parseFlags } from "../flags.ts";
+import { requireNetAdmin } from "../privilege.ts";
+import { lockTunnels, tryLockTunnels } from "./tunnel_lock.ts";
+
+const FLAGS = {
+  name: { type: "list", placeholder: "NAME", help: "the tunnel; repeatable" },
+  all: { type: "boolean", help: "all that gretun list shows, but those of gretun up" },
+  yes: { type: "boolean", help: "do not ask before --all" },
+  "dry-run": { type: "boolean", help: "print the steps as ip commands and change nothing" },
+  json: { type: "boolean", help: "JSON on standard output" },
+  verbose: { type: "boolean", short: "v", help: "print each step on standard error" },
+} as const;
+
+export const command: Command = {
+  summary: "remove tunnels",
+  help: () =>
+    "Usage: gretun delete --name NAME [flags]\n" +
+    `       gretun delete --all [flags]\n\n${flagsHelp(FLAGS)}\n`,
+  run,
+};
+
+async function run(args: string[], io: CommandIo): Promise<number> {
+  const flags = parseFlags(args, FLAGS);
+  const names = flags.all ? "all" : flags.name;
+  checkNames(flags.all, flags.name);
+  requireNetAdmin("delete");
+  using _lock = tryLockTunnels() ?? await lockTunnels(io.signal);
+  using host = openHost();
+  const plan = planRemoval(host, names);
+  if (flags["dry-run"]) {
+    io.stdout(flags.json ? dryRunJson(plan.steps) : plan.steps.map(line).join(""));
+    return EXIT_OK;
+  }
+  if (names === "all" && plan.names.length > 0 && !flags.yes) confirmAll(plan.names, io);
+  const onStep = (step: Step) => flags.verbose && io.stderr(line(step));
+  applySteps(host, plan.steps, onStep);
+  io.stdout(flags.json ? JSON.stringify({ deleted: plan.names }, null, 2) + "\n" : text(plan));
+  return EXIT_OK;
+}
+
+const line = (step: Step) => formatStep(step) + "\n";
+
+function checkNames(all: boolean, names: readonly string[]): void {
+  if (all && names.length > 0) {
+    throw new UsageError(`--all and --name ${names[0]} exclude each other`, "Give one of them");
+  }
+  if (!all && names.length === 0) {
+    throw new UsageError("--name is missing", "Add --name NAME, or --all");
+  }
+  for (const name of names) checkIfname("name", name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice) throw new UsageError(`--name ${twice} is given twice`, "Give it once");
+}
+
+/** Throws `GretunError` for any answer but yes, and where nobody can answer. */
+function confirmAll(names: readonly string[], io: CommandIo): void {
+  const count = names.length === 1 ? "1 tunnel" : `${names.length} tunnels`;
+  if (!Deno.stdin.isTerminal()) {
+    throw new GretunError(
+      `--all would delete ${count}, and standard input is no terminal to ask on`,
+      "Add --yes to delete them, or look first with --dry-run",
+    );
+  }
+  io.stderr(`Delete ${count}: ${names.join(", ")}? [y/N] `);
+  const answer = new Uint8Array(64);
+  const length = Deno.stdin.readSync(answer) ?? 0;
+  if (/^y(es)?$/i.test(new TextDecoder().decode(answer.subarray(0, length)).trim())) return;
+  throw new GretunError("nothing was deleted", "Answer y to delete them, or add --yes");
+}
+
+function text({ names, steps }: { names: readonly string[]; steps: readonly Step[] }): string {
+  if (names.length === 0) return "No tunnels.\n";
+  return names.map((name) => `deleted tunnel ${name}\n`).join("") +
+    steps.flatMap((step) =>
+      step.do === "close-fou-port" ? [`closed FOU port ${step.port.port}\n`] : []
+    ).join("");
+}
+
+function dryRunJson(steps: readonly Step[]): string {
+  return JSON.stringify({ dry_run: true, commands: steps.map(formatStep), steps }, null, 2) + "\n";
+}

@@ -1,0 +1,301 @@
+/** `gretun hub`: the server of tunnels without a coordinator; its status; keys. */
+import { type Endpoint, parseEndpoint } from "../../addr.ts";
+import { fromHex, toBase64 } from "../../bytes.ts";
+import { type Log, systemClock, systemRandom } from "../../edges.ts";
+import { UsageError } from "../../errors.ts";
+import type * as Hub from "../../hub/mod.ts";
+import { textLog } from "../../log.ts";
+import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
+import { flagsHelp, parseFlags } from "../flags.ts";
+import {
+  checkIfacePattern,
+  COMMON_FLAGS,
+  DEFAULT_PORT,
+  parseBind,
+  parseIpFlag,
+  parseKey,
+  programOf,
+  readSecret,
+  readSettings,
+  refusedText,
+  requireCapabilities,
+  type Settings,
+  showStatus,
+  STATUS_FLAGS,
+} from "./hub_options.ts";
+import { parseListen } from "../listen.ts";
+import { formatTable } from "../table.ts";
+import { serveMetrics } from "../metrics_server.ts";
+
+const FLAGS = {
+  ...COMMON_FLAGS,
+  clients: {
+    type: "string",
+    default: "/etc/gretun/clients",
+    placeholder: "DIR",
+    help: "authorised clients, one file each",
+  },
+  iface: {
+    type: "string",
+    default: "hub%d",
+    placeholder: "PATTERN",
+    help: "interface names, %d counts",
+  },
+  "public-address": {
+    type: "list",
+    placeholder: "IP:PORT",
+    help: "where clients reach this hub; others are refused; repeatable (default any)",
+  },
+  keepalive: {
+    type: "duration",
+    min: 1000,
+    max: 3_600_000,
+    default: 25_000,
+    placeholder: "TIME",
+    help: "told to clients of our own protocol",
+  },
+  idle: {
+    type: "duration",
+    placeholder: "TIME",
+    help: "silent clients are let go; 0s: never (default 180s; others' protocols 0s)",
+  },
+  lifetime: {
+    type: "duration",
+    default: 0,
+    placeholder: "TIME",
+    help: "how long an authentication is good; 0s: until the client is silent",
+  },
+  "reply-on-auth-ok": { type: "boolean", help: "ipipou: answer a packet that moved the tunnel" },
+  "max-time-discrepancy": {
+    type: "duration",
+    default: 120_000,
+    placeholder: "TIME",
+    help: "ipipou: how far a signed packet's time may be off; 0s: any",
+  },
+} as const;
+
+const KEYGEN_FLAGS = {
+  out: { type: "string", placeholder: "FILE", help: "write the private key there, mode 0600" },
+} as const;
+
+const DEFAULT_IDLE_MS = 180_000;
+
+export const command: Command = {
+  summary: "serve tunnels to spokes, without a coordinator",
+  help: () =>
+    `Usage: gretun hub [flags] [-- PROGRAM ARGS...]
+       gretun hub status [flags]
+       gretun hub keygen [flags]
+
+The program is run for each client, with TUN_DEV_NAME and TUN_CLIENT_ID. SIGHUP reads the
+clients' directory again, which is watched anyway, and the configuration file; nobody is disconnected.
+
+${flagsHelp(FLAGS)}
+
+hub status:
+${flagsHelp(STATUS_FLAGS)}
+
+hub keygen prints a key pair:
+${flagsHelp(KEYGEN_FLAGS)}
+`,
+  run,
+};
+
+function run(args: string[], io: CommandIo): Promise<number> {
+  if (args[0] === "status") return showStatus("hub", args.slice(1), io, formatReport);
+  if (args[0] === "keygen") return keygen(args.slice(1), io);
+  return serve(args, io);
+}
+
+async function serve(args: string[], io: CommandIo): Promise<number> {
+  const hub = await import("../../hub/mod.ts");
+  const metrics = new hub.HubMetrics();
+  const { options, ...first } = readHub(args, hub, metrics);
+  let { flags } = first;
+  if (flags["check-config"]) {
+    io.stdout("The configuration is right.\n");
+    for (const problem of hub.readDirectory(options.clientsDir).problems) {
+      io.stdout(`Not authorised: ${problem}\n`);
+    }
+    return EXIT_OK;
+  }
+  requireCapabilities("hub");
+  const log = textLog(io.stderr, () => flags.verbose ? "debug" : "info", systemClock);
+  await using server = new MetricsServer(metrics, log);
+  await server.listenAt(flags["metrics-addr"]);
+  const reread = async (running: Hub.HubOptions) => {
+    const next = readHub(args, hub, metrics);
+    const changed = [
+      ...hub.liveChanges(running, next.options),
+      ...(["metrics-addr", "verbose"] as const).filter((name) => next.flags[name] !== flags[name]),
+    ];
+    flags = next.flags;
+    await server.listenAt(flags["metrics-addr"]);
+    return { options: next.options, changed };
+  };
+  await hub.runHub(options, { clock: systemClock, random: systemRandom, log, reread }, io.signal);
+  log.info("stopped");
+  return EXIT_OK;
+}
+
+/** From the command line and the configuration file as it is now. */
+function readHub(args: string[], hub: typeof Hub, metrics: Hub.HubMetrics) {
+  const settings = readSettings("hub", args, FLAGS, hub.HUB_ALIASES);
+  const { flags } = settings;
+  if (flags["metrics-addr"]) parseListen("metrics-addr", flags["metrics-addr"]);
+  return { flags, options: { ...hubOptions(settings, hub.parseJtunnelId), metrics } };
+}
+
+/** Metrics over HTTP, at an address that may change. */
+class MetricsServer implements AsyncDisposable {
+  readonly #metrics: Hub.HubMetrics;
+  readonly #log: Log;
+  #address: string | undefined;
+  #server: AsyncDisposable | undefined;
+
+  constructor(metrics: Hub.HubMetrics, log: Log) {
+    this.#metrics = metrics;
+    this.#log = log;
+  }
+
+  /** None for undefined. */
+  async listenAt(address: string | undefined): Promise<void> {
+    if (address === this.#address) return;
+    await this[Symbol.asyncDispose]();
+    this.#address = address;
+    if (address === undefined) return;
+    const listen = parseListen("metrics-addr", address);
+    this.#server = await serveMetrics(listen, this.#metrics, this.#log);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server?.[Symbol.asyncDispose]();
+    this.#server = undefined;
+  }
+}
+
+function hubOptions(
+  { flags, secrets, rest }: Settings<typeof FLAGS>,
+  parseId: (text: string) => string | undefined,
+) {
+  const { protocol } = flags;
+  const key = readSecret({
+    ...(flags["key-file"] ? { file: flags["key-file"] } : {}),
+    variable: "GRETUN_PRIVATE_KEY",
+    ...(secrets["private-key"] ? { inConfig: secrets["private-key"] } : {}),
+  });
+  const secret = readSecret({
+    ...(flags["secret-file"] ? { file: flags["secret-file"] } : {}),
+    variable: "GRETUN_SECRET",
+    ...(secrets.secret ? { inConfig: secrets.secret } : {}),
+  });
+  if (protocol === "jtunnel" && !flags.id) {
+    throw new UsageError("--id is missing", "Give the server's identifier, 16 hex digits");
+  }
+  const id = flags.id ? parseId(flags.id) : undefined;
+  if (flags.id && !id) {
+    throw new UsageError(
+      `--id ${JSON.stringify(flags.id)} is no identifier`,
+      "Give 16 hex digits, not all zero",
+    );
+  }
+  return {
+    protocol,
+    dataPlane: flags["data-plane"],
+    port: flags.port ?? DEFAULT_PORT,
+    ...(flags.bind ? { bind: parseBind(flags.bind) } : {}),
+    ifnamePattern: checkIfacePattern(flags.iface),
+    ...(flags.mtu ? { mtu: flags.mtu } : {}),
+    encapCsum: flags["encap-csum"],
+    allowFragments: flags["allow-fragments"],
+    clientsDir: flags.clients,
+    stateDir: flags["state-dir"],
+    ...(flags.address ? { address: parseIpFlag("address", flags.address) } : {}),
+    ...(key ? { ownSeed: parseKey("the private key", key) } : {}),
+    ...(secret ? { secret } : {}),
+    publicEndpoints: flags["public-address"].map(parsePublic),
+    keepaliveMs: flags.keepalive,
+    idleMs: idleMs(flags),
+    lifetimeMs: flags.lifetime,
+    encrypt: flags.encrypt === "on",
+    ...(id ? { serverId: fromHex(id) } : {}),
+    replyOnAuthOk: flags["reply-on-auth-ok"],
+    maxTimeDiscrepancyS: Math.round(flags["max-time-discrepancy"] / 1000),
+    program: programOf(flags.program, rest),
+    programMustSucceed: flags["program-must-succeed"],
+    programGraceMs: flags["program-grace"],
+    ...(flags["on-up"] ? { onUp: flags["on-up"] } : {}),
+    ...(flags["on-down"] ? { onDown: flags["on-down"] } : {}),
+  };
+}
+
+/** Longer than a few keepalives, or connected clients would be let go. */
+function idleMs({ protocol, idle, keepalive }: Settings<typeof FLAGS>["flags"]): number {
+  if (protocol !== "gretun") return idle ?? 0;
+  if (idle === undefined) return Math.max(DEFAULT_IDLE_MS, 4 * keepalive);
+  if (idle === 0 || idle >= 2 * keepalive) return idle;
+  throw new UsageError(
+    `--idle ${idle / 1000}s is less than two keepalives`,
+    `Give at least ${2 * keepalive / 1000}s, or a shorter --keepalive`,
+  );
+}
+
+function parsePublic(text: string): Endpoint {
+  try {
+    return parseEndpoint(text);
+  } catch {
+    throw new UsageError(
+      `--public-address ${JSON.stringify(text)} is not IP:PORT`,
+      "Give for example 203.0.113.1:7788",
+    );
+  }
+}
+
+const HEADINGS = [
+  "CLIENT",
+  "STATE",
+  "ENDPOINT",
+  "ADDRESS",
+  "LINK",
+  "MTU",
+  "HEARD",
+  "ROAMS",
+  "RX",
+  "TX",
+];
+
+function formatReport(report: Hub.HubReport): string {
+  const text = (value: string | number | undefined, unit = "") =>
+    value === undefined ? "-" : `${value}${unit}`;
+  const rows = report.clients.map((client) => [
+    ...[client.name, client.state, text(client.endpoint), text(client.address)],
+    ...[text(client.ifname), text(client.mtu), text(client.heard_s, "s"), text(client.roams)],
+    ...[text(client.rx_packets), text(client.tx_packets)],
+  ]);
+  const { protocol, data_plane, port, public_key } = report;
+  return formatTable(HEADINGS, rows) +
+    `Port ${port}, protocol ${protocol}, data plane ${data_plane}` +
+    `${public_key ? `, public key ${public_key}` : ""}.\n` +
+    refusedText(report.refused) +
+    report.problems.map((problem) => `Not authorised: ${problem}\n`).join("");
+}
+
+async function keygen(args: string[], io: CommandIo): Promise<number> {
+  const { out } = parseFlags(args, KEYGEN_FLAGS);
+  const { publicKeyOf } = await import("../../hub/mod.ts");
+  const seed = systemRandom(32);
+  const publicLine = `public-key ${toBase64(publicKeyOf(seed))}\n`;
+  if (out === undefined) {
+    io.stdout(`private-key ${toBase64(seed)}\n${publicLine}`);
+    return EXIT_OK;
+  }
+  try {
+    using file = Deno.openSync(out, { write: true, createNew: true, mode: 0o600 });
+    file.writeSync(new TextEncoder().encode(`private-key ${toBase64(seed)}\n`));
+  } catch (cause) {
+    const why = cause instanceof Deno.errors.AlreadyExists ? "it is there already" : String(cause);
+    throw new UsageError(`cannot write ${out}: ${why}`, "Give another file with --out", { cause });
+  }
+  io.stdout(publicLine);
+  return EXIT_OK;
+}

@@ -1,0 +1,375 @@
+/** What `gretun hub` and `gretun spoke` read alike: configuration files, secrets, programs. */
+import { type Ip, parseIp } from "../../addr.ts";
+import { fromBase64 } from "../../bytes.ts";
+import { errorText, GretunError, UsageError } from "../../errors.ts";
+import {
+  type Alias,
+  askControl,
+  configPath,
+  type ConfigProblem,
+  type HubReport,
+  isClientName,
+  parseConfig,
+  type Role,
+  type SpokeReport,
+  translate,
+} from "../../hub/mod.ts";
+import { hasCapability } from "../../linux/mod.ts";
+import { type CommandIo, EXIT_OK } from "../command.ts";
+import { type FlagSpecs, parseFlags } from "../flags.ts";
+
+export const DEFAULT_PORT = 7788;
+export const DEFAULT_STATE_DIR = "/run/gretun";
+export const PROTOCOLS = ["gretun", "ipipou", "jtunnel"] as const;
+
+/** Flags of both commands. */
+export const COMMON_FLAGS = {
+  config: {
+    type: "string",
+    placeholder: "NAME",
+    help: "read /etc/gretun/{hub,spoke}-NAME.conf, or a path with a slash; flags win",
+  },
+  "check-config": { type: "boolean", help: "check the configuration and exit" },
+  protocol: {
+    type: "choice",
+    choices: PROTOCOLS,
+    default: "gretun",
+    placeholder: PROTOCOLS.join("|"),
+    help: "what is spoken",
+  },
+  "data-plane": {
+    type: "choice",
+    choices: ["auto", "gre-fou", "ipip-fou", "tun"],
+    default: "auto",
+    placeholder: "auto|gre-fou|ipip-fou|tun",
+    help: "kernel GRE or IPIP over FOU, or user space",
+  },
+  port: {
+    type: "integer",
+    short: "p",
+    min: 1,
+    max: 65535,
+    placeholder: "PORT",
+    help: `UDP port of signalling and data (default ${DEFAULT_PORT})`,
+  },
+  bind: {
+    type: "string",
+    short: "b",
+    placeholder: "IP",
+    help: "local address; needed where this host has several",
+  },
+  id: {
+    type: "string",
+    short: "i",
+    placeholder: "HEX",
+    help: "jtunnel: own identifier, 16 digits",
+  },
+  address: { type: "string", placeholder: "IP", help: "own address in the tunnel" },
+  mtu: {
+    type: "integer",
+    min: 576,
+    max: 65535,
+    placeholder: "BYTES",
+    help: "MTU of links (default: what the way leaves)",
+  },
+  "encap-csum": {
+    type: "choice",
+    choices: ["auto", "on", "off"],
+    default: "auto",
+    placeholder: "auto|on|off",
+    help: "kernel planes: checksum of outer packets",
+  },
+  "allow-fragments": { type: "boolean", help: "user space: outer packets may be fragmented" },
+  encrypt: {
+    type: "choice",
+    choices: ["on", "off"],
+    default: "on",
+    placeholder: "on|off",
+    help: "user space: encrypt data; authenticated either way; on if one end says so",
+  },
+  "key-file": {
+    type: "string",
+    placeholder: "FILE",
+    help: "own private key: see gretun hub keygen; or GRETUN_PRIVATE_KEY",
+  },
+  "secret-file": {
+    type: "string",
+    placeholder: "FILE",
+    help: "secret shared besides keys; or GRETUN_SECRET",
+  },
+  program: {
+    type: "string",
+    placeholder: "'PROGRAM ARGS'",
+    help: "run for each link, split at blanks; for configuration files: else it stands after --",
+  },
+  "program-must-succeed": {
+    type: "boolean",
+    help: "a link whose program fails goes (default: it stays)",
+  },
+  "program-grace": {
+    type: "duration",
+    default: 5000,
+    placeholder: "TIME",
+    help: "between SIGTERM and SIGKILL for programs",
+  },
+  "on-up": { type: "string", placeholder: "COMMAND", help: "shell command when a link is there" },
+  "on-down": { type: "string", placeholder: "COMMAND", help: "shell command when a link goes" },
+  "state-dir": {
+    type: "string",
+    default: DEFAULT_STATE_DIR,
+    placeholder: "DIR",
+    help: "control socket, state",
+  },
+  "metrics-addr": {
+    type: "string",
+    placeholder: "HOST:PORT",
+    help: "serve Prometheus metrics at /metrics (default off)",
+  },
+  verbose: { type: "boolean", short: "v", help: "log more" },
+} as const satisfies FlagSpecs;
+
+/** Keys of files that are secrets: never on the command line. */
+const SECRET_KEYS = ["token", "token-b64", "private-key", "secret"];
+const SECRET_ALIASES: Record<string, string> = {
+  "auth-token": "token",
+  "auth-token-b64": "token-b64",
+  "auth-key-b64": "private-key",
+  "auth-secret": "secret",
+};
+
+export interface Settings<S extends FlagSpecs> {
+  flags: ReturnType<typeof parseFlags<S>>;
+  /** Of the configuration file. */
+  secrets: Record<string, string>;
+  /** Words after the flags: program and arguments, and jtunnel's address and port. */
+  rest: string[];
+}
+
+/** Flags of `hub status` and `spoke status`. */
+export const STATUS_FLAGS = {
+  port: {
+    type: "integer",
+    short: "p",
+    min: 1,
+    max: 65535,
+    default: DEFAULT_PORT,
+    help: "the running one's",
+  },
+  "state-dir": {
+    type: "string",
+    default: DEFAULT_STATE_DIR,
+    placeholder: "DIR",
+    help: "the running one's",
+  },
+  json: { type: "boolean", help: "JSON on standard output" },
+} as const satisfies FlagSpecs;
+
+/** The report of the one that runs as JSON, or as `format` has it. */
+export async function showStatus<R extends Role>(
+  role: R,
+  args: string[],
+  io: CommandIo,
+  format: (report: (HubReport | SpokeReport) & { role: R }) => string,
+): Promise<number> {
+  const flags = parseFlags(args, STATUS_FLAGS);
+  const place = { stateDir: flags["state-dir"], port: flags.port, role };
+  const report = await askControl(place) as (HubReport | SpokeReport) & { role: R };
+  io.stdout(flags.json ? JSON.stringify(report, null, 2) + "\n" : format(report));
+  return EXIT_OK;
+}
+
+/** A line for what was refused, by reason; empty when nothing was. */
+export function refusedText(refused: Record<string, number>): string {
+  const reasons = Object.entries(refused).map(([reason, n]) => `${reason} ${n}`);
+  return reasons.length === 0 ? "" : `Refused packets: ${reasons.join(", ")}.\n`;
+}
+
+/** Throws `UsageError`; problems of the file name its line. */
+export function readSettings<const S extends FlagSpecs>(
+  role: Role,
+  args: string[],
+  specs: S,
+  aliases: Record<string, Alias>,
+): Settings<S> {
+  const { words, rest, isMarked } = splitWords(args, specs);
+  const settings = withConfig(role, words, specs, aliases);
+  if (rest.length > 0 && !isMarked && settings.flags.protocol !== "jtunnel") {
+    throw new UsageError(
+      `unexpected argument ${JSON.stringify(rest[0])}`,
+      "Put a program and its arguments after --",
+    );
+  }
+  return { ...settings, rest };
+}
+
+function withConfig<const S extends FlagSpecs>(
+  role: Role,
+  words: string[],
+  specs: S,
+  aliases: Record<string, Alias>,
+): Omit<Settings<S>, "rest"> {
+  const name = configName(words);
+  if (name === undefined) return { flags: parseFlags(words, specs), secrets: {} };
+  const path = configPath(role, name);
+  const { fromFile, secrets, problems } = readConfig(path, specs, aliases);
+  if (problems.length > 0) {
+    const lines = problems.map(({ line, text }) => `${path}:${line}: ${text}`);
+    throw new UsageError(
+      lines.join("; "),
+      `Correct the file: gretun ${role} --help tells the keys`,
+    );
+  }
+  return { flags: parseFlags([...fromFile, ...words], specs), secrets };
+}
+
+/** Flags before the first word that is none; "--" ends them too. */
+function splitWords(args: readonly string[], specs: FlagSpecs) {
+  const takesValue = (word: string) =>
+    Object.entries(specs).some(([name, spec]) =>
+      spec.type !== "boolean" && (word === `--${name}` || word === `-${spec.short}`)
+    );
+  let i = 0;
+  while (i < args.length && args[i]!.startsWith("-") && args[i] !== "--") {
+    i += takesValue(args[i]!) ? 2 : 1;
+  }
+  const isMarked = args[i] === "--";
+  return { words: args.slice(0, i), rest: args.slice(isMarked ? i + 1 : i), isMarked };
+}
+
+function configName(words: readonly string[]): string | undefined {
+  const i = words.findLastIndex((word) => word === "--config" || word.startsWith("--config="));
+  if (i < 0) return undefined;
+  return words[i] === "--config" ? words[i + 1] : words[i]!.slice("--config=".length);
+}
+
+function readConfig(path: string, specs: FlagSpecs, aliases: Record<string, Alias>) {
+  let text, mode;
+  try {
+    text = Deno.readTextFileSync(path);
+    mode = Deno.statSync(path).mode ?? 0;
+  } catch (cause) {
+    throw new UsageError(`cannot read ${path}: ${errorText(cause)}`, "Check --config", { cause });
+  }
+  const parsed = parseConfig(text);
+  const problems: ConfigProblem[] = [...parsed.problems];
+  const secrets: Record<string, string> = {};
+  // A hub's tokens are in its clients' files.
+  const secretKeys = "token-file" in specs ? SECRET_KEYS : ["private-key", "secret"];
+  const plain = parsed.lines.filter(({ line, key, value }) => {
+    const name = SECRET_ALIASES[key] ?? key;
+    if (!secretKeys.includes(name)) return true;
+    if (value === undefined) problems.push({ line, text: `${key} has no value` });
+    else secrets[name] = value;
+    return false;
+  });
+  if (Object.keys(secrets).length > 0 && (mode & 0o077) !== 0) {
+    problems.push({ line: 1, text: `has a secret and others can read it: run chmod 600 ${path}` });
+  }
+  const known = Object.keys(specs).filter((name) => !["config", "check-config"].includes(name));
+  const translated = translate(plain, aliases, known);
+  problems.push(...translated.problems);
+  const fromFile: string[] = [];
+  for (const { line, key, value } of translated.lines) {
+    const word = value === undefined && specs[key]?.type === "boolean"
+      ? `--${key}`
+      : `--${key}=${value ?? ""}`;
+    try {
+      parseFlags([word], specs);
+      fromFile.push(word);
+    } catch (error) {
+      if (!(error instanceof UsageError)) throw error;
+      problems.push({ line, text: `${error.message.replace(/^--/, "")} (${error.hint})` });
+    }
+  }
+  problems.sort((a, b) => a.line - b.line);
+  return { fromFile, secrets, problems };
+}
+
+/** Program and arguments: what stands after the flags wins. */
+export function programOf(flag: string | undefined, rest: string[]): string[] {
+  return rest.length > 0 ? rest : (flag ?? "").split(/\s+/).filter((word) => word !== "");
+}
+
+/** From the file's own key, the file that a flag names, or the environment, in this order of power. */
+export function readSecret(
+  { file, variable, inConfig }: { file?: string; variable: string; inConfig?: string },
+): string | undefined {
+  if (file !== undefined) return readSecretFile(file);
+  return Deno.env.get(variable) || inConfig;
+}
+
+function readSecretFile(path: string): string {
+  let text, mode;
+  try {
+    text = Deno.readTextFileSync(path);
+    mode = Deno.statSync(path).mode ?? 0;
+  } catch (cause) {
+    throw new UsageError(`cannot read ${path}: ${errorText(cause)}`, "Check the path", { cause });
+  }
+  if ((mode & 0o077) !== 0) {
+    throw new UsageError(`${path} is a secret and others can read it`, `Run: chmod 600 ${path}`);
+  }
+  // As keygen writes it, or bare.
+  const line = text.split("\n").find((each) => each.trim() !== "" && !each.startsWith("#")) ?? "";
+  const secret = line.trim().replace(/^private-key\s+/, "");
+  if (secret === "") throw new UsageError(`${path} is empty`, "Put the secret into it");
+  return secret;
+}
+
+/** 32 bytes of base64; never quotes them. */
+export function parseKey(what: string, text: string): Uint8Array {
+  let bytes;
+  try {
+    bytes = fromBase64(text.trim());
+  } catch {
+    throw new UsageError(`${what} is not base64`, "Make one with: gretun hub keygen");
+  }
+  if (bytes.length === 32) return bytes;
+  throw new UsageError(
+    `${what} has ${bytes.length} bytes, not 32`,
+    "Make one with: gretun hub keygen",
+  );
+}
+
+export function parseIpFlag(flag: string, text: string): Ip {
+  try {
+    return parseIp(text);
+  } catch {
+    throw new UsageError(`--${flag} ${JSON.stringify(text)} is no IP address`, "Give one address");
+  }
+}
+
+/** IPv4, as outer addresses are. */
+export function parseBind(text: string): Ip {
+  const ip = parseIpFlag("bind", text);
+  if (!ip.includes(":")) return ip;
+  throw new UsageError(`--bind ${ip} is not IPv4`, "Outer packets are IPv4 for now");
+}
+
+export function checkIfacePattern(pattern: string): string {
+  const example = pattern.replace("%d", "0");
+  if (/^[A-Za-z0-9_.-]+$/.test(example) && example.length < 16) return pattern;
+  throw new UsageError(
+    `--iface ${JSON.stringify(pattern)} gives no interface name`,
+    "Use up to 15 letters, digits, - and _, with one %d",
+  );
+}
+
+export function checkName(name: string): string {
+  if (isClientName(name)) return name;
+  throw new UsageError(
+    `--name ${JSON.stringify(name)} cannot be a client's name`,
+    "Use up to 32 letters, digits, ., - and _",
+  );
+}
+
+/** Holding the capabilities is enough: root is not needed. */
+export function requireCapabilities(role: Role): void {
+  for (const capability of ["CAP_NET_ADMIN", "CAP_NET_RAW"] as const) {
+    if (hasCapability(capability)) continue;
+    throw new GretunError(
+      `gretun ${role} needs ${capability}`,
+      "Run it as root, or: setcap cap_net_admin,cap_net_raw+ep gretun",
+    );
+  }
+}

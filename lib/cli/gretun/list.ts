@@ -1,0 +1,50 @@
+/** `gretun list`: every tunnel but the kernel's fallback devices. */
+import { listTunnels, openHost, type TunnelInfo } from "../../tunnel/mod.ts";
+import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
+import { flagsHelp, parseFlags } from "../flags.ts";
+import { requireNetAdmin } from "../privilege.ts";
+import { formatTable } from "../table.ts";
+
+const FLAGS = {
+  json: { type: "boolean", help: "JSON on standard output" },
+  verbose: { type: "boolean", short: "v", help: "no effect" },
+} as const;
+
+export const command: Command = {
+  summary: "show all tunnels",
+  help: () => `Usage: gretun list [flags]\n\n${flagsHelp(FLAGS)}\n`,
+  run,
+};
+
+async function run(args: string[], io: CommandIo): Promise<number> {
+  const flags = parseFlags(args, FLAGS);
+  requireNetAdmin("list");
+  using host = openHost();
+  const tunnels = listTunnels(host);
+  io.stdout(flags.json ? JSON.stringify(tunnels, null, 2) + "\n" : formatText(tunnels));
+  return EXIT_OK;
+}
+
+const HEADINGS = ["NAME", "LOCAL", "REMOTE", "KEY", "TUNNEL IP", "STATUS", "TYPE", "ENCAP"];
+
+function formatText(tunnels: readonly TunnelInfo[]): string {
+  if (tunnels.length === 0) return "No tunnels.\n";
+  const rows = tunnels.map((tunnel) => [
+    tunnel.name,
+    tunnel.local_ip ?? "any",
+    tunnel.remote_ip ?? "any",
+    keyText(tunnel) ?? "-",
+    tunnel.tunnel_ip ?? "-",
+    tunnel.up ? "up" : "down",
+    tunnel.type,
+    tunnel.encap ? `${tunnel.encap}:${tunnel.encap_dport}` : "-",
+  ]);
+  return formatTable(HEADINGS, rows);
+}
+
+/** "7", or "in 7 out 8" where the directions differ; undefined without a key. */
+export function keyText({ key, ikey, okey }: TunnelInfo): string | undefined {
+  if (key !== undefined) return String(key);
+  if (ikey === undefined && okey === undefined) return undefined;
+  return `in ${ikey ?? "-"} out ${okey ?? "-"}`;
+}

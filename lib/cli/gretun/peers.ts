@@ -1,0 +1,59 @@
+/** `gretun peers`: what the running daemon knows of the other nodes. */
+import { askDaemon, type PeerReport } from "../../daemon/control.ts";
+import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
+import { flagsHelp, parseFlags } from "../flags.ts";
+import { formatTable } from "../table.ts";
+import { defaultStateDir } from "./up.ts";
+
+const FLAGS = {
+  "state-dir": {
+    type: "string",
+    placeholder: "DIR",
+    help: "the daemon's directory (default ~/.config/gretun)",
+  },
+  json: { type: "boolean", help: "JSON on standard output" },
+} as const;
+
+export const command: Command = {
+  summary: "show the peers of the running daemon",
+  help: () => `Usage: gretun peers [flags]\n\n${flagsHelp(FLAGS)}\n`,
+  run,
+};
+
+const HEADINGS = [
+  "NAME",
+  "TUNNEL IP",
+  "STATE",
+  "PATH",
+  "ENDPOINT",
+  "RTT",
+  "LINK",
+  "MTU",
+  "RX",
+  "TX",
+];
+
+async function run(args: string[], io: CommandIo): Promise<number> {
+  const flags = parseFlags(args, FLAGS);
+  const report = await askDaemon(flags["state-dir"] ?? defaultStateDir());
+  if (flags.json) io.stdout(JSON.stringify(report, null, 2) + "\n");
+  else if (report.peers.length === 0) io.stdout(`No peers yet: ${report.state}.\n`);
+  else io.stdout(formatTable(HEADINGS, report.peers.map(row)));
+  return EXIT_OK;
+}
+
+function row(peer: PeerReport): string[] {
+  const text = (value: string | number | undefined) => value === undefined ? "-" : String(value);
+  return [
+    peer.name,
+    peer.tunnel_ip,
+    peer.state,
+    text(peer.path),
+    text(peer.endpoint),
+    peer.rtt_ms === undefined ? "-" : `${peer.rtt_ms}ms`,
+    text(peer.ifname),
+    text(peer.mtu),
+    text(peer.rx_packets),
+    text(peer.tx_packets),
+  ];
+}

@@ -1,0 +1,300 @@
+/** `gretun spoke`: the client of a hub. */
+import type { Cidr } from "../../addr.ts";
+import { fromBase64, fromHex } from "../../bytes.ts";
+import { systemClock, systemRandom } from "../../edges.ts";
+import { errorText, NoDaemonError, UsageError } from "../../errors.ts";
+import type * as Hub from "../../hub/mod.ts";
+import { textLog } from "../../log.ts";
+import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
+import { flagsHelp, type FlagSpecs } from "../flags.ts";
+import {
+  checkIfacePattern,
+  checkName,
+  COMMON_FLAGS,
+  DEFAULT_PORT,
+  parseBind,
+  parseIpFlag,
+  parseKey,
+  programOf,
+  readSecret,
+  readSettings,
+  refusedText,
+  requireCapabilities,
+  type Settings,
+  showStatus,
+  STATUS_FLAGS,
+} from "./hub_options.ts";
+import { parseListen } from "../listen.ts";
+import { parseHost, resolveHost, tryParseIp } from "../resolve.ts";
+import { serveMetrics } from "../metrics_server.ts";
+
+const FLAGS = {
+  ...COMMON_FLAGS,
+  hub: { type: "string", placeholder: "HOST:PORT", help: `the hub (port default ${DEFAULT_PORT})` },
+  name: {
+    type: "string",
+    placeholder: "NAME",
+    help: "this client's file on the hub (default host name)",
+  },
+  "hub-key": { type: "string", placeholder: "BASE64", help: "the hub's public key" },
+  "token-file": {
+    type: "string",
+    placeholder: "FILE",
+    help: "token shared with the hub, instead of keys; or GRETUN_TOKEN",
+  },
+  iface: {
+    type: "string",
+    default: "spoke%d",
+    placeholder: "PATTERN",
+    help: "interface name, %d counts",
+  },
+  "hub-id": {
+    type: "list",
+    placeholder: "HEX",
+    help: "jtunnel: packets of other servers are dropped; repeatable (default any)",
+  },
+  "hub-address": { type: "string", placeholder: "IP", help: "the hub's address in the tunnel" },
+  route: { type: "list", placeholder: "CIDR", help: "networks behind the hub; repeatable" },
+  keepalive: {
+    type: "duration",
+    max: 3_600_000,
+    placeholder: "TIME",
+    help: "others' protocols; 0s: none (default 25s; ipipou 0s)",
+  },
+  number: {
+    type: "integer",
+    min: 0,
+    max: 32_767,
+    placeholder: "N",
+    help: "ipipou: addresses 172.28.0.0+2N, port 10000+N",
+  },
+  "reauth-only": { type: "boolean", help: "make the running spoke authenticate again, and exit" },
+} as const satisfies FlagSpecs;
+
+export const command: Command = {
+  summary: "a tunnel to a hub, from behind any NAT",
+  help: () =>
+    `Usage: gretun spoke --hub HOST:PORT [flags] [-- PROGRAM ARGS...]
+       gretun spoke --protocol jtunnel [flags] ADDRESS PORT [PROGRAM ARGS...]
+       gretun spoke status [flags]
+
+SIGUSR1 makes it authenticate again. What it does not need to be told, the hub tells it.
+
+${flagsHelp(FLAGS)}
+
+spoke status:
+${flagsHelp(STATUS_FLAGS)}
+`,
+  run,
+};
+
+async function run(args: string[], io: CommandIo): Promise<number> {
+  if (args[0] === "status") return showStatus("spoke", args.slice(1), io, formatReport);
+  const hub = await import("../../hub/mod.ts");
+  const settings = readSettings("spoke", args, FLAGS, hub.SPOKE_ALIASES);
+  const { flags } = settings;
+  const metricsListen = flags["metrics-addr"]
+    ? parseListen("metrics-addr", flags["metrics-addr"])
+    : undefined;
+  const options = { ...await spokeOptions(settings, hub), metrics: new hub.HubMetrics() };
+  if (flags["check-config"]) {
+    io.stdout("The configuration is right.\n");
+    return EXIT_OK;
+  }
+  const { stateDir, port } = options;
+  if (flags["reauth-only"] && await isReauthAsked(hub, { stateDir, port })) return EXIT_OK;
+  requireCapabilities("spoke");
+  const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
+  const host = parseHost("hub", options.hub.host);
+  const resolve = () => resolveHost(host, { family: 4, signal: io.signal });
+  const edges = { clock: systemClock, random: systemRandom, log, resolve };
+  await using _metrics = metricsListen
+    ? await serveMetrics(metricsListen, options.metrics, log)
+    : undefined;
+  await hub.runSpoke(options, edges, io.signal);
+  log.info("stopped");
+  return EXIT_OK;
+}
+
+function formatReport(report: Hub.SpokeReport): string {
+  const { state, hub, protocol, data_plane, observed, ifname, mtu, address, hub_address } = report;
+  const lines = [
+    `${state}: hub ${hub}, protocol ${protocol}, data plane ${data_plane}`,
+    ...(observed ? [`seen by the hub as ${observed}`] : []),
+    ...(ifname ? [`link ${ifname}, MTU ${mtu}`] : []),
+    ...(address ? [`address ${address}, hub's ${hub_address}`] : []),
+  ];
+  return lines.join("\n") + "\n" + refusedText(report.refused);
+}
+
+/** Throws `NoDaemonError` when none runs. */
+async function isReauthAsked(
+  hub: typeof Hub,
+  place: { stateDir: string; port: number },
+): Promise<boolean> {
+  try {
+    await hub.askReauth(place);
+    return true;
+  } catch (error) {
+    if (error instanceof NoDaemonError) throw error;
+    throw new UsageError(
+      `cannot ask the spoke: ${errorText(error)}`,
+      "Check --port and --state-dir",
+    );
+  }
+}
+
+async function spokeOptions(settings: Settings<typeof FLAGS>, hub: typeof Hub) {
+  const { flags, secrets } = settings;
+  const { protocol } = flags;
+  const isIpipou = protocol === "ipipou";
+  const place = hubPlace(settings);
+  const number = flags.number ?? 0;
+  const port = flags.port ?? (isIpipou ? hub.IPIPOU_BASE_PORT + number : DEFAULT_PORT);
+  const key = secretOf(flags["key-file"], "GRETUN_PRIVATE_KEY", secrets["private-key"]);
+  const secret = secretOf(flags["secret-file"], "GRETUN_SECRET", secrets.secret);
+  const seed = key === undefined ? undefined : parseKey("the private key", key);
+  const token = tokenOf(flags["token-file"], secrets);
+  const pair = isIpipou ? hub.ipipouAddresses(number) : undefined;
+  const address = flags.address ? parseIpFlag("address", flags.address) : pair?.client;
+  const hubAddress = flags["hub-address"]
+    ? parseIpFlag("hub-address", flags["hub-address"])
+    : pair?.server;
+  if (protocol === "jtunnel" && !flags.id) {
+    throw new UsageError("--id is missing", "Give this client's identifier, 16 hex digits");
+  }
+  const id = flags.id ? jtunnelId("id", flags.id, hub) : undefined;
+  return {
+    protocol,
+    dataPlane: flags["data-plane"],
+    hub: { host: place.host, port: place.port },
+    name: checkName(flags.name ?? (protocol === "gretun" ? Deno.hostname() : "spoke")),
+    port,
+    ...(flags.bind ? { bind: parseBind(flags.bind) } : {}),
+    ifnamePattern: checkIfacePattern(flags.iface),
+    ...(flags.mtu ? { mtu: flags.mtu } : {}),
+    encapCsum: flags["encap-csum"],
+    allowFragments: flags["allow-fragments"],
+    stateDir: flags["state-dir"],
+    ...(address ? { address } : {}),
+    ...(hubAddress ? { hubAddress } : {}),
+    routes: flags.route.map((text) => parseRoute(text, hub)),
+    credential: protocol === "gretun"
+      ? await credentialOf(flags["hub-key"], { seed, token, secret }, hub)
+      : { kind: "address" as const },
+    ipipou: ipipouScheme({ seed, token, secret }, hub),
+    ...(id ? { clientId: fromHex(id) } : {}),
+    serverIds: flags["hub-id"].map((text) => jtunnelId("hub-id", text, hub)),
+    keepaliveMs: flags.keepalive ?? (isIpipou ? 0 : 25_000),
+    encrypt: flags.encrypt === "on",
+    program: programOf(flags.program, place.program),
+    programMustSucceed: flags["program-must-succeed"],
+    programGraceMs: flags["program-grace"],
+    ...(flags["on-up"] ? { onUp: flags["on-up"] } : {}),
+    ...(flags["on-down"] ? { onDown: flags["on-down"] } : {}),
+  };
+}
+
+function secretOf(file: string | undefined, variable: string, inConfig: string | undefined) {
+  return readSecret({
+    ...(file ? { file } : {}),
+    variable,
+    ...(inConfig === undefined ? {} : { inConfig }),
+  });
+}
+
+function tokenOf(
+  file: string | undefined,
+  secrets: Record<string, string>,
+): Uint8Array | undefined {
+  const text = secretOf(file, "GRETUN_TOKEN", secrets.token);
+  if (text !== undefined) return new TextEncoder().encode(text);
+  if (secrets["token-b64"] === undefined) return undefined;
+  try {
+    return fromBase64(secrets["token-b64"]);
+  } catch {
+    throw new UsageError("token-b64 is not base64", "Correct the configuration file");
+  }
+}
+
+/** `--hub`, or as jtunnel has it: ADDRESS PORT before the program. */
+function hubPlace({ flags, rest }: Settings<typeof FLAGS>) {
+  if (flags.hub !== undefined) {
+    const match = /^([^:]+)(?::(\d{1,5}))?$/.exec(flags.hub);
+    const port = Number(match?.[2] ?? DEFAULT_PORT);
+    if (flags.hub.startsWith("[") || tryParseIp(flags.hub)?.includes(":")) {
+      throw new UsageError(
+        `--hub ${flags.hub} is not IPv4`,
+        "Outer packets are IPv4: give a name or an IPv4 address",
+      );
+    }
+    if (match && port >= 1 && port <= 65535) return { host: match[1]!, port, program: rest };
+    throw new UsageError(
+      `--hub ${JSON.stringify(flags.hub)} is not HOST:PORT`,
+      "Give for example hub.example.net:7788",
+    );
+  }
+  const [host, port, ...program] = rest;
+  if (flags.protocol === "jtunnel" && host !== undefined && /^\d{1,5}$/.test(port ?? "")) {
+    return { host, port: Number(port), program };
+  }
+  throw new UsageError("--hub is missing", "Add --hub HOST:PORT");
+}
+
+interface Secrets {
+  seed: Uint8Array | undefined;
+  token: Uint8Array | undefined;
+  secret: string | undefined;
+}
+
+async function credentialOf(
+  hubKey: string | undefined,
+  { seed, token, secret }: Secrets,
+  hub: typeof Hub,
+): Promise<Hub.Credential> {
+  if (seed && hubKey !== undefined) {
+    return {
+      kind: "key",
+      ownSeed: seed,
+      ownPublic: hub.publicKeyOf(seed),
+      peerPublic: parseKey("--hub-key", hubKey),
+      ...(secret ? { secret: await hub.sha256(secret) } : {}),
+    };
+  }
+  if (seed) {
+    throw new UsageError("--hub-key is missing", "Give the hub's public key: its status shows it");
+  }
+  if (hubKey !== undefined) {
+    throw new UsageError(
+      "the private key is missing",
+      "Make one with gretun hub keygen --out FILE, and give it with --key-file",
+    );
+  }
+  return token ? { kind: "token", key: await hub.sha256(token) } : { kind: "address" };
+}
+
+function ipipouScheme({ seed, token, secret }: Secrets, hub: typeof Hub): Hub.IpipouScheme {
+  if (token) return { kind: "token", token };
+  if (seed) return { kind: "key", seed, secret: secret ?? hub.IPIPOU_DEFAULT_SECRET };
+  return { kind: "none" };
+}
+
+function jtunnelId(flag: string, text: string, hub: typeof Hub): string {
+  const id = hub.parseJtunnelId(text);
+  if (id) return id;
+  throw new UsageError(
+    `--${flag} ${JSON.stringify(text)} is no identifier`,
+    "Give 16 hex digits, not all zero",
+  );
+}
+
+function parseRoute(text: string, hub: typeof Hub): Cidr {
+  try {
+    return hub.parseAddress(text);
+  } catch {
+    throw new UsageError(
+      `--route ${JSON.stringify(text)} is no network`,
+      "Give for example 10.0.0.0/8",
+    );
+  }
+}

@@ -1,0 +1,70 @@
+/** `gretun status`: all about one tunnel. */
+import { checkIfname, openHost, type TunnelStatus, tunnelStatus } from "../../tunnel/mod.ts";
+import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
+import { flagsHelp, parseFlags } from "../flags.ts";
+import { keyText } from "./list.ts";
+import { requireNetAdmin } from "../privilege.ts";
+
+const FLAGS = {
+  name: { type: "string", required: true, placeholder: "NAME", help: "the tunnel" },
+  json: { type: "boolean", help: "JSON on standard output" },
+  verbose: { type: "boolean", short: "v", help: "no effect" },
+} as const;
+
+export const command: Command = {
+  summary: "show one tunnel with its counters",
+  help: () => `Usage: gretun status --name NAME [flags]\n\n${flagsHelp(FLAGS)}\n`,
+  run,
+};
+
+async function run(args: string[], io: CommandIo): Promise<number> {
+  const flags = parseFlags(args, FLAGS);
+  checkIfname("name", flags.name);
+  requireNetAdmin("status");
+  using host = openHost();
+  const status = tunnelStatus(host, flags.name);
+  io.stdout(flags.json ? JSON.stringify(status, null, 2) + "\n" : formatText(status));
+  return EXIT_OK;
+}
+
+function formatText(status: TunnelStatus): string {
+  const rows = rowsOf(status).filter((row): row is [string, string] => row[1] !== undefined);
+  const width = Math.max(...rows.map(([label]) => label.length)) + 2;
+  const lines = rows.map(([label, text]) => `  ${(label + ":").padEnd(width)}${text}\n`);
+  return `Tunnel ${status.name}\n${lines.join("")}`;
+}
+
+function rowsOf(status: TunnelStatus): [string, string | undefined][] {
+  const { stats } = status;
+  const flag = (on: unknown) => on ? on === "both" ? "yes" : `${on}` : undefined;
+  return [
+    ["Status", status.up ? "up" : "down"],
+    ["Type", status.type],
+    ["Local", status.local_ip ?? "any"],
+    ["Remote", status.remote_ip ?? "any"],
+    ["Device", status.dev],
+    ["Key", keyText(status)],
+    ["Checksums", flag(status.csum)],
+    ["Sequence", flag(status.seq)],
+    ["TTL", status.ttl === 0 ? "inherit" : String(status.ttl)],
+    ["TOS", status.tos === undefined ? undefined : String(status.tos)],
+    ["Tunnel IP", (status.tunnel_ips ?? [status.tunnel_ip]).join(", ") || undefined],
+    ["Encap", encapText(status)],
+    ["MTU", status.mtu === undefined ? undefined : String(status.mtu)],
+    ["Path MTU", status.path_mtu === undefined ? undefined : String(status.path_mtu)],
+    ["Received", countsText(stats.rx_packets, stats.rx_bytes, stats.rx_errors, stats.rx_dropped)],
+    ["Sent", countsText(stats.tx_packets, stats.tx_bytes, stats.tx_errors, stats.tx_dropped)],
+  ];
+}
+
+function encapText(status: TunnelStatus): string | undefined {
+  const { encap, encap_sport = "auto", encap_dport, encap_csum, fou_port } = status;
+  if (!encap) return undefined;
+  const receive = fou_port === undefined ? "" : `, receive port ${fou_port}`;
+  return `${encap}, ports ${encap_sport} -> ${encap_dport}${receive}` +
+    `, checksum ${encap_csum ? "on" : "off"}`;
+}
+
+function countsText(packets: number, bytes: number, errors: number, dropped: number): string {
+  return `${packets} packets, ${bytes} bytes, ${errors} errors, ${dropped} dropped`;
+}

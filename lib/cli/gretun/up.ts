@@ -1,0 +1,199 @@
+/** `gretun up`: the daemon in the foreground. */
+import { type Endpoint, isUsableEndpoint, parseEndpoint } from "../../addr.ts";
+import { MAX_NAME_LENGTH } from "../../coord/api.ts";
+import { systemClock, systemRandom } from "../../edges.ts";
+import { GretunError, UsageError } from "../../errors.ts";
+import { textLog } from "../../log.ts";
+import { hasCapability } from "../../linux/mod.ts";
+import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
+import { flagsHelp, parseFlags } from "../flags.ts";
+import { parseListen } from "../listen.ts";
+import { serveMetrics } from "../metrics_server.ts";
+
+/** Where the daemon keeps keys and control socket unless told otherwise. */
+export function defaultStateDir(): string {
+  const config = Deno.env.get("XDG_CONFIG_HOME") ?? `${Deno.env.get("HOME") ?? "/root"}/.config`;
+  return `${config}/gretun`;
+}
+
+const IFNAMSIZ = 16;
+
+const FLAGS = {
+  coordinator: {
+    type: "string",
+    required: true,
+    placeholder: "URL",
+    help: "coordinator to register with, e.g. http://203.0.113.1:8443",
+  },
+  iface: {
+    type: "string",
+    default: "gretun%d",
+    placeholder: "PATTERN",
+    help: "interface names, %d counts",
+  },
+  "fou-port": {
+    type: "integer",
+    min: 1,
+    max: 65535,
+    default: 7777,
+    placeholder: "PORT",
+    help: "UDP port of signalling and data",
+  },
+  "node-name": { type: "string", placeholder: "NAME", help: "display name (default host name)" },
+  "state-dir": {
+    type: "string",
+    placeholder: "DIR",
+    help: "keys and control socket (default ~/.config/gretun)",
+  },
+  "stun-server": {
+    type: "list",
+    placeholder: "HOST:PORT",
+    help: "ask these instead of the coordinator's STUN servers; repeatable",
+  },
+  endpoint: {
+    type: "list",
+    placeholder: "IP:PORT",
+    help: "where this host is reached besides, as by a forwarded port; repeatable",
+  },
+  "port-mapping": {
+    type: "choice",
+    choices: ["on", "off"],
+    default: "on",
+    placeholder: "on|off",
+    help: "ask the router for a port (PCP, NAT-PMP, UPnP)",
+  },
+  "aggressive-punch": {
+    type: "boolean",
+    help: "guess the ports of NATs that choose them at random, by a thousand pings",
+  },
+  "data-plane": {
+    type: "choice",
+    choices: ["auto", "fou", "tun"],
+    default: "auto",
+    placeholder: "auto|fou|tun",
+    help: "kernel (fou) or user space (tun)",
+  },
+  "gre-key": {
+    type: "choice",
+    choices: ["on", "off"],
+    default: "on",
+    placeholder: "on|off",
+    help: "GRE keys, 4 bytes a packet; both ends alike",
+  },
+  "encap-csum": {
+    type: "choice",
+    choices: ["auto", "on", "off"],
+    default: "auto",
+    placeholder: "auto|on|off",
+    help: "checksum of outer packets over IPv4 (fou); auto: on where a hardware card makes it",
+  },
+  "metrics-addr": {
+    type: "string",
+    placeholder: "HOST:PORT",
+    help: "serve Prometheus metrics at /metrics (default off)",
+  },
+  verbose: { type: "boolean", short: "v", help: "log more" },
+} as const;
+
+export const command: Command = {
+  summary: "connect this host to all others of a coordinator",
+  help: () => `Usage: gretun up --coordinator URL [flags]\n\n${flagsHelp(FLAGS)}\n`,
+  run,
+};
+
+async function run(args: string[], io: CommandIo): Promise<number> {
+  const flags = parseFlags(args, FLAGS);
+  const [
+    { parseCoordinatorUrl },
+    { signer },
+    { parseServerName },
+    { loadIdentity },
+    { DaemonMetrics },
+    { runDaemon },
+  ] = await Promise.all([
+    import("../../coord/client.ts"),
+    import("../../coord/auth.ts"),
+    import("../../stun/mod.ts"),
+    import("../../daemon/identity.ts"),
+    import("../../daemon/metrics.ts"),
+    import("../../daemon/daemon.ts"),
+  ]);
+  const coordinator = parseCoordinatorUrl(flags.coordinator);
+  checkPattern(flags.iface);
+  flags["stun-server"].forEach(parseServerName);
+  const endpoints = flags.endpoint.map(parseOwnEndpoint);
+  const nodeName = checkName(flags["node-name"] ?? Deno.hostname());
+  const metricsAddr = flags["metrics-addr"];
+  const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
+  requireCapability();
+  const stateDir = flags["state-dir"] ?? defaultStateDir();
+  const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
+  const identity = await loadIdentity(stateDir, systemRandom);
+  const metrics = new DaemonMetrics();
+  await using _metrics = metricsListen
+    ? await serveMetrics(metricsListen, metrics, log)
+    : undefined;
+  await runDaemon(
+    {
+      coordinator,
+      nodeName,
+      identity,
+      stateDir,
+      port: flags["fou-port"],
+      ifnamePattern: flags.iface,
+      dataPlane: flags["data-plane"],
+      encapCsum: flags["encap-csum"],
+      greKeys: flags["gre-key"] === "on",
+      stunServers: flags["stun-server"],
+      endpoints,
+      portMapping: flags["port-mapping"] === "on",
+      aggressivePunch: flags["aggressive-punch"],
+      metrics,
+    },
+    { clock: systemClock, random: systemRandom, log, sign: await signer(identity.nodeSeed) },
+    io.signal,
+  );
+  log.info("stopped");
+  return EXIT_OK;
+}
+
+function checkPattern(pattern: string): void {
+  const example = pattern.replace("%d", "0");
+  if (/^[A-Za-z0-9_-]+$/.test(example) && example.length < IFNAMSIZ) return;
+  throw new UsageError(
+    `--iface ${JSON.stringify(pattern)} gives no interface name`,
+    "Use up to 15 letters, digits, - and _, with one %d",
+  );
+}
+
+function parseOwnEndpoint(text: string): Endpoint {
+  try {
+    const endpoint = parseEndpoint(text);
+    if (isUsableEndpoint(endpoint)) return endpoint;
+  } catch {
+    // told below
+  }
+  throw new UsageError(
+    `--endpoint ${JSON.stringify(text)} is no address that others can send to`,
+    "Give IP address and port, as in --endpoint 203.0.113.7:7777",
+  );
+}
+
+function checkName(name: string): string {
+  if ([...name].length <= MAX_NAME_LENGTH) return name;
+  throw new UsageError(
+    `--node-name has ${[...name].length} characters`,
+    `Give one of at most ${MAX_NAME_LENGTH}`,
+  );
+}
+
+/** Holding the capability is enough: root is not needed. */
+function requireCapability(): void {
+  for (const capability of ["CAP_NET_ADMIN", "CAP_NET_RAW"] as const) {
+    if (hasCapability(capability)) continue;
+    throw new GretunError(
+      `gretun up needs ${capability}`,
+      "Run it as root, or: setcap cap_net_admin,cap_net_raw+ep gretun",
+    );
+  }
+}

@@ -1,0 +1,104 @@
+/** A port mapping at the home router, for as long as this host is behind one that grants it. */
+import { type Endpoint, formatEndpoint, type Ip, isPrivate } from "../../addr.ts";
+import type { Clock, Log, Random } from "../../edges.ts";
+import { errorText } from "../../errors.ts";
+import type { RtNetlink } from "../../netlink.ts";
+import { findGateway, mapPort, type PortMapping } from "../../portmap/mod.ts";
+
+/** A router that refused, or did not answer, is asked again after this. */
+const RETRY_MS = 600_000;
+const NONCE_LENGTH = 12;
+
+export interface PortMapperOptions {
+  rtnl: RtNetlink;
+  port: number;
+  /** By this the router knows a mapping as ours again after a crash. */
+  secret: Uint8Array<ArrayBuffer>;
+  clock: Clock;
+  random: Random;
+  log: Log;
+  /** {@link PortMapper.external} is another. */
+  onChange: () => void;
+}
+
+interface Way {
+  gateway: Ip;
+  local: Ip;
+}
+
+export class PortMapper {
+  readonly #options: PortMapperOptions;
+  #external: Endpoint | undefined;
+  #way: Way | undefined;
+  /** Ends what was begun with the present way. */
+  #moved = new AbortController();
+
+  constructor(options: PortMapperOptions) {
+    this.#options = options;
+  }
+
+  /** Where the router lets others in to our port; undefined where it does not. */
+  get external(): Endpoint | undefined {
+    return this.#external;
+  }
+
+  /** Until `signal` is aborted; then the mapping is deleted. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    const nonce = await nonceOf(this.#options.secret);
+    while (!signal.aborted) {
+      this.#moved = new AbortController();
+      const stop = AbortSignal.any([signal, this.#moved.signal]);
+      this.#way = wayOut(this.#options.rtnl);
+      if (this.#way) await this.#hold(this.#way, nonce, stop);
+      this.#set(undefined);
+      await clock.sleep(RETRY_MS, stop).catch(() => {});
+    }
+  }
+
+  /** Begins anew where the router or our address is another. */
+  networkChanged(): void {
+    const way = wayOut(this.#options.rtnl);
+    const isSame = way?.gateway === this.#way?.gateway && way?.local === this.#way?.local;
+    if (!isSame) this.#moved.abort();
+  }
+
+  async #hold(way: Way, nonce: Uint8Array, stop: AbortSignal): Promise<void> {
+    const { port, clock, random, log } = this.#options;
+    const onChange = () => this.#set(mapping.isPublic ? mapping.external : undefined);
+    let mapping: PortMapping;
+    try {
+      const request = { ...way, internalPort: port, nonce, signal: stop };
+      mapping = await mapPort({ ...request, clock, random, log, onChange });
+    } catch (error) {
+      if (!stop.aborted) log.debug("no port mapping", { error: errorText(error) });
+      return;
+    }
+    await using _held = mapping;
+    const endpoint = mapping.external ? formatEndpoint(mapping.external) : "none";
+    log.info("port mapped", { endpoint, protocol: mapping.protocol, public: mapping.isPublic });
+    onChange();
+    await new Promise<void>((resolve) => {
+      if (stop.aborted) resolve();
+      else stop.addEventListener("abort", () => resolve(), { once: true });
+    });
+  }
+
+  #set(external: Endpoint | undefined): void {
+    const text = (endpoint?: Endpoint) => endpoint && formatEndpoint(endpoint);
+    if (text(external) === text(this.#external)) return;
+    this.#external = external;
+    this.#options.onChange();
+  }
+}
+
+/** Undefined where this host has a public address of its own. */
+function wayOut(rtnl: RtNetlink): Way | undefined {
+  const way = findGateway(rtnl);
+  return way && isPrivate(way.local) ? way : undefined;
+}
+
+async function nonceOf(secret: Uint8Array<ArrayBuffer>): Promise<Uint8Array> {
+  const hash = await crypto.subtle.digest("SHA-256", secret);
+  return new Uint8Array(hash).subarray(0, NONCE_LENGTH);
+}

@@ -1,0 +1,20 @@
+/** GRE keys tell clients behind one address apart; both ends make them of what they share. */
+import { Reader } from "../../../bytes.ts";
+import type { Pair } from "./auth.ts";
+import { deriveKey } from "./crypto.ts";
+import { sha256 } from "./digest.ts";
+
+export interface GreKeys {
+  fromClient: number;
+  fromHub: number;
+}
+
+/** Secret where the pair shares a secret, else made of the name alone. */
+export async function greKeys(pair: Pair, name: string): Promise<GreKeys> {
+  const ofName = await sha256(name);
+  const key = (label: string) => {
+    const bytes = pair.sharedKey(label) ?? deriveKey(ofName, label);
+    return new Reader(bytes, "network").u32() || 1;
+  };
+  return { fromClient: key("gre client"), fromHub: key("gre hub") };
+}

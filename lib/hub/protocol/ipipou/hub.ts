@@ -1,0 +1,153 @@
+/**
+ * ipipou's protocol on the hub: a packet on the data's own port moves the tunnel to where it came
+ * from. See `ipipou.ts` for what that cannot protect against.
+ */
+import { type Endpoint, equalEndpoints } from "../../../addr.ts";
+import type { Datagram } from "../../../edges.ts";
+import { errorText } from "../../../errors.ts";
+import type { Poller } from "../../../linux/mod.ts";
+import { BareCodec } from "../../codecs.ts";
+import type { HubCore, HubEntry, HubOptions, HubProtocol } from "../../hub_core.ts";
+import {
+  checkIpipouAuth,
+  encodeIpipouReply,
+  IPIPOU_DEFAULT_SECRET,
+  type IpipouClient,
+  type IpipouRefusal,
+  MAX_TOKEN_LENGTH,
+} from "./wire.ts";
+import { RateLimit, SourceLimits } from "../../limits.ts";
+import { openPlane } from "../../open_plane.ts";
+import type { HubPlane, PlaneOptions } from "../../plane.ts";
+import { NonceStore } from "../gretun/replay.ts";
+import { TunPlane } from "../../tun_plane.ts";
+
+const SOURCE_LIMIT = { perSecond: 20, burst: 100, maxSources: 4096 };
+/** Nothing cheaper than its signature tells a forged packet. */
+const VERIFY_LIMIT = { perSecond: 1_000, burst: 3_000 };
+/** For how long a packet is remembered when its time is not looked at. */
+const UNBOUNDED_KEEP_MS = 24 * 3_600_000;
+const MAX_NONCES = 65_536;
+/** From most to least telling, when every client refuses for a reason of its own. */
+const REASONS: IpipouRefusal[] = ["replayed", "bad-proof", "stale", "bad-token", "malformed"];
+
+export class IpipouHub implements HubProtocol {
+  readonly plane: HubPlane;
+  readonly #core: HubCore;
+  readonly #clients = new Map<HubEntry, IpipouClient>();
+  readonly #codec: BareCodec;
+  readonly #nonces: NonceStore;
+  readonly #sources = new SourceLimits(SOURCE_LIMIT);
+  readonly #verifications = new RateLimit(VERIFY_LIMIT);
+
+  constructor(core: HubCore, options: PlaneOptions, poller: Poller) {
+    this.#core = core;
+    const { dataPlane } = core.options;
+    this.#nonces = new NonceStore({ keepMs: nonceKeepMs(core.options), capacity: MAX_NONCES });
+    this.#codec = new BareCodec((name) => this.#heard(name), (reason) => core.refused(reason));
+    const { log } = core.edges;
+    this.plane = openPlane(dataPlane, "ipip-fou", {
+      ...{ options, poller, log, signalling: "not-ipv4" },
+      tokens: () => [...this.#clients.values()].flatMap(({ token }) => token ?? []),
+      openTun: () => TunPlane.open({ ...options, signalling: "not-ipv4" }, this.#codec, poller),
+    });
+    log.warn(
+      "ipipou's protocol: whoever captures an authentication packet and delivers it first gets the tunnel; the server is not proven; data is not protected",
+    );
+  }
+
+  admit(entry: HubEntry): string | undefined {
+    const { publicKey, token, remote, secret } = entry.file;
+    if (!publicKey && !token && !remote) return "has neither public-key nor token nor remote";
+    if (token && token.length > MAX_TOKEN_LENGTH) return "token is longer than 1472 bytes";
+    this.#clients.set(entry, {
+      ...(publicKey ? { publicKey } : {}),
+      ...(token ? { token } : {}),
+      ...(remote ? { remoteIp: remote.ip } : {}),
+      ...(remote && remote.port !== 0 ? { remotePort: remote.port } : {}),
+      secret: secret ?? this.#core.options.secret ?? IPIPOU_DEFAULT_SECRET,
+    });
+    return undefined;
+  }
+
+  forget(entry: HubEntry): void {
+    this.disconnected(entry);
+    this.#clients.delete(entry);
+  }
+
+  disconnected({ file }: HubEntry): void {
+    for (const [source, name] of this.#codec.sources) {
+      if (name === file.name) this.#codec.sources.delete(source);
+    }
+  }
+
+  linkExtras() {
+    return {};
+  }
+
+  reconfigured(): void {
+    this.#nonces.keepMs = nonceKeepMs(this.#core.options);
+  }
+
+  signal({ bytes, from }: Datagram): void {
+    const nowMs = this.#core.edges.clock.nowMs();
+    if (!this.#sources.take(from.ip, nowMs)) return this.#core.refused("rate-limited");
+    // The datagram is a view of a buffer that is used again.
+    this.#authenticate(bytes.slice(), from, nowMs).catch((error) => {
+      this.#core.edges.log.error("authentication failed", { error: errorText(error) });
+    });
+  }
+
+  async #authenticate(bytes: Uint8Array, from: Endpoint, nowMs: number): Promise<void> {
+    const found = await this.#find(bytes, from, nowMs);
+    if (typeof found === "string") return this.#core.refusedAuthentication(found, from);
+    if (this.#clients.has(found)) await this.#take(found, bytes, from);
+  }
+
+  /** Packets do not say whose they are: every client that could be is tried, the likely ones first. */
+  async #find(
+    bytes: Uint8Array,
+    from: Endpoint,
+    nowMs: number,
+  ): Promise<HubEntry | IpipouRefusal | "rate-limited" | "unknown-client"> {
+    const isHere = ({ policy }: HubEntry) =>
+      policy.endpoint !== undefined && equalEndpoints(policy.endpoint, from);
+    const entries = [...this.#clients].sort(([a], [b]) => Number(isHere(b)) - Number(isHere(a)));
+    const seen = new Set<IpipouRefusal>();
+    for (const [entry, client] of entries) {
+      if (client.publicKey && !client.token && !this.#verifications.take(nowMs)) {
+        return "rate-limited";
+      }
+      const { edges, options: { maxTimeDiscrepancyS } } = this.#core;
+      const at = { wallMs: edges.clock.wallMs(), maxTimeDiscrepancyS, nonces: this.#nonces };
+      const refusal = await checkIpipouAuth(client, bytes, from, at);
+      if (!refusal) return entry;
+      seen.add(refusal);
+    }
+    return REASONS.find((reason) => seen.has(reason)) ?? "unknown-client";
+  }
+
+  async #take(entry: HubEntry, bytes: Uint8Array, from: Endpoint): Promise<void> {
+    const { options, edges } = this.#core;
+    const { endpoint } = entry.policy;
+    const isRepeat = endpoint !== undefined && equalEndpoints(endpoint, from);
+    if (!this.#core.authenticated(entry, from)) return this.#core.refused("link-failed");
+    this.disconnected(entry);
+    this.#codec.sources.set(`${from.ip} ${from.port}`, entry.file.name);
+    if (!options.replyOnAuthOk || isRepeat) return;
+    const client = this.#clients.get(entry)!;
+    const own = { client, ...(options.ownSeed ? { seed: options.ownSeed } : {}) };
+    const seconds = Math.floor(edges.clock.wallMs() / 1000);
+    this.plane.send(await encodeIpipouReply(bytes, own, seconds, edges.random(4)), from);
+  }
+
+  #heard(name: string): void {
+    const entry = this.#core.entries.get(name);
+    if (entry) this.#core.heard(entry);
+  }
+}
+
+/** Twice the window: a packet's time may be ahead by as much as another's is behind. */
+function nonceKeepMs({ maxTimeDiscrepancyS }: HubOptions): number {
+  return maxTimeDiscrepancyS > 0 ? 2000 * (maxTimeDiscrepancyS + 1) : UNBOUNDED_KEEP_MS;
+}

@@ -1,0 +1,292 @@
+/**
+ * `gretun spoke`: one tunnel to one hub. What a protocol sends is in `spoke_gretun.ts` and
+ * `spoke_blind.ts`; here are the link, its program, the way to the hub, and signals.
+ */
+import { type Endpoint, formatEndpoint, type Ip } from "../../addr.ts";
+import { toHex } from "../../bytes.ts";
+import { errorText, GretunError } from "../../errors.ts";
+import { bindAbstractLock, Poller } from "../../linux/mod.ts";
+import { LinkMonitor, NetlinkError, RtNetlink } from "../../netlink.ts";
+import { checkBind } from "../addresses.ts";
+import type { Refusal } from "../protocol/gretun/auth.ts";
+import { makeStateDir, serveControl, type SpokeReport } from "../control.ts";
+import { linkEnvironment, onSignal } from "../programs/environment.ts";
+import type { PlaneOptions } from "../plane.ts";
+import { Programs } from "../programs/program.ts";
+import { BlindSpoke } from "../protocol/blind_spoke.ts";
+import {
+  HUB_LINK,
+  type SpokeCore,
+  type SpokeEdges,
+  type SpokeOptions,
+  type SpokeProtocol,
+} from "./spoke_core.ts";
+import { GretunSpoke } from "../protocol/gretun/spoke.ts";
+
+/** Timers and the control socket wait for no longer while data flows through this process. */
+const BUSY_MS = 4;
+const CHANGE_SETTLE_MS = 100;
+const LOOK_UP_GAP_MS = 10_000;
+const RESOLVE_RETRY_MS = 5_000;
+
+/** Runs until `signal` is aborted, then removes all that it made. Throws what stops a start. */
+export async function runSpoke(
+  options: SpokeOptions,
+  edges: SpokeEdges,
+  signal: AbortSignal,
+): Promise<void> {
+  checkBind(options.bind);
+  await makeStateDir(options.stateDir);
+  using _lock = lockPort(options.port);
+  const hub = await firstLookUp(options, edges, signal);
+  if (!hub) return;
+  await using stack = new AsyncDisposableStack();
+  const poller = stack.use(new Poller({ busyMs: BUSY_MS }));
+  const spoke = stack.use(new SpokeDaemon(options, edges, poller, hub));
+  await spoke.start();
+  stack.use(LinkMonitor.open(poller, () => spoke.networkChanged()));
+  stack.use(onSignal("SIGUSR1", () => spoke.reauth()));
+  stack.use(
+    await serveControl({ stateDir: options.stateDir, role: "spoke", port: options.port }, {
+      report: () => spoke.report(),
+      reauth: () => spoke.reauth(),
+    }),
+  );
+  const aborted = new Promise<void>((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+  await Promise.race([aborted, spoke.failed]);
+}
+
+function programError(program: string, why: string): GretunError {
+  return new GretunError(
+    `program ${program} ${why}`,
+    "Correct it, or leave --program-must-succeed away",
+  );
+}
+
+function lockPort(port: number): Disposable {
+  const lock = bindAbstractLock(`gretun-spoke-${port}`);
+  if (lock) return lock;
+  throw new GretunError(
+    `another gretun spoke uses port ${port}`,
+    "Stop it first, or choose another port with --port",
+  );
+}
+
+/** A host that starts before its network is up waits for it. */
+async function firstLookUp(
+  { hub }: SpokeOptions,
+  { resolve, clock, log }: SpokeEdges,
+  signal: AbortSignal,
+): Promise<Endpoint | undefined> {
+  while (!signal.aborted) {
+    try {
+      return { ip: await resolve(hub.host), port: hub.port };
+    } catch (error) {
+      if (!(error instanceof GretunError)) throw error;
+      log.warn("hub's name not resolved, trying again", {
+        host: hub.host,
+        error: errorText(error),
+      });
+      await clock.sleep(RESOLVE_RETRY_MS, signal).catch(() => {});
+    }
+  }
+  return undefined;
+}
+
+class SpokeDaemon implements SpokeCore, AsyncDisposable {
+  readonly options: SpokeOptions;
+  readonly edges: SpokeEdges;
+  readonly planeOptions: PlaneOptions;
+  hub: Endpoint;
+  readonly #rtnl = RtNetlink.open();
+  readonly #programs: Programs;
+  readonly #protocol: SpokeProtocol;
+  #link: { ifname: string; mtu: number; local?: Ip; peer?: Ip } | undefined;
+  #wanted: Parameters<SpokeCore["setLink"]>[0] | undefined;
+  readonly #failed = Promise.withResolvers<never>();
+  #way = "";
+  #settleTimer: number | undefined;
+  #lookedUpMs = -Infinity;
+  #closed = false;
+
+  constructor(options: SpokeOptions, edges: SpokeEdges, poller: Poller, hub: Endpoint) {
+    this.options = options;
+    this.edges = edges;
+    this.hub = hub;
+    const { port, bind, ifnamePattern, mtu, encapCsum } = options;
+    this.planeOptions = {
+      ...{ owner: "spoke", port, ifnamePattern, encapCsum },
+      ...(bind ? { bind } : {}),
+      ...(mtu ? { mtu } : {}),
+      onSignal: () => {},
+      onRefused: (reason) => this.refused(reason),
+      onFault: (what, error) => edges.log.error(what, { error: errorText(error) }),
+    };
+    const { program, programGraceMs, programMustSucceed, onUp, onDown, stateDir } = options;
+    this.#programs = new Programs({
+      argv: program,
+      graceMs: programGraceMs,
+      ...(onUp ? { onUp } : {}),
+      ...(onDown ? { onDown } : {}),
+      stateFile: `${stateDir}/spoke-${port}.programs`,
+      onFailed: (_name, why) => {
+        if (programMustSucceed) this.#failed.reject(programError(program[0]!, why));
+      },
+    }, edges);
+    this.failed.catch(() => {}); // it may come before anybody waits for it
+    this.#way = this.#wayToHub();
+    this.#protocol = options.protocol === "gretun"
+      ? new GretunSpoke(this, poller)
+      : new BlindSpoke(this, poller);
+  }
+
+  /** Rejects when the spoke has to end. */
+  get failed(): Promise<never> {
+    return this.#failed.promise;
+  }
+
+  async start(): Promise<void> {
+    const { hub, options: { port, name } } = this;
+    await this.#programs.endLeftovers();
+    this.edges.log.info("connecting", { hub: formatEndpoint(hub), client: name, port });
+    if (this.#way === "") this.edges.log.warn("no route to the hub yet", { hub: hub.ip });
+    this.#protocol.start();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#settleTimer);
+    if (this.#link) this.#programs.down(HUB_LINK, this.#environment());
+    await this.#programs.close();
+    await this.#protocol[Symbol.asyncDispose]();
+    this.#rtnl[Symbol.dispose]();
+  }
+
+  reauth(): void {
+    this.#protocol.reauth("asked");
+  }
+
+  refused(reason: Refusal): void {
+    this.options.metrics.refused(reason);
+  }
+
+  // --- the link
+
+  setLink(wanted: Parameters<SpokeCore["setLink"]>[0]): boolean {
+    const { log } = this.edges;
+    const { local, peer } = wanted;
+    this.#wanted = wanted;
+    try {
+      const link = { name: HUB_LINK, endpoint: this.hub, routes: this.options.routes, ...wanted };
+      const state = this.#protocol.plane.setLink(link);
+      const isNew = this.#link?.ifname !== state.ifname;
+      this.#link = { ...state, ...(local ? { local } : {}), ...(peer ? { peer } : {}) };
+      if (!isNew) return true;
+      log.info("tunnel up", {
+        ...{ ifname: state.ifname, hub: formatEndpoint(this.hub), mtu: state.mtu },
+        ...{ plane: this.#protocol.plane.kind, tunnel_ip: local },
+      });
+      this.options.metrics.setClients(1, 1);
+      this.#programs.up(HUB_LINK, this.#environment());
+      return true;
+    } catch (error) {
+      log.error("link not set", { error: errorText(error) });
+      return false;
+    }
+  }
+
+  #environment(): Record<string, string> {
+    const { name, clientId, routes } = this.options;
+    const link = this.#link;
+    return linkEnvironment({
+      ifname: link?.ifname ?? "",
+      mtu: link?.mtu ?? 0,
+      client: name,
+      clientId: toHex(clientId ?? new TextEncoder().encode(name)),
+      ...(link?.local ? { local: link.local } : {}),
+      ...(link?.peer ? { peer: link.peer } : {}),
+      endpoint: this.hub,
+      routes,
+    });
+  }
+
+  // --- the way to the hub
+
+  networkChanged(): void {
+    if (this.#closed) return;
+    this.#settleTimer ??= setTimeout(() => {
+      this.#settleTimer = undefined;
+      this.#lookAtNetwork();
+    }, CHANGE_SETTLE_MS);
+  }
+
+  #lookAtNetwork(): void {
+    try {
+      this.#restoreLink();
+      const way = this.#wayToHub();
+      if (way === this.#way) return;
+      this.#way = way;
+      if (way === "") return;
+      this.edges.log.info("way to the hub changed", { way });
+      this.#protocol.reauth("moved");
+    } catch (error) {
+      this.edges.log.warn("network not looked at", { error: errorText(error) });
+    }
+  }
+
+  #restoreLink(): void {
+    if (!this.#wanted || this.#protocol.plane.missingLinks().length === 0) return;
+    this.edges.log.warn("link is gone, making it again");
+    this.#programs.down(HUB_LINK, this.#environment());
+    this.#link = undefined;
+    this.setLink(this.#wanted);
+  }
+
+  /** What packets to the hub leave with; empty while there is no way. */
+  #wayToHub(): string {
+    try {
+      const { source, gateway, device } = this.#rtnl.routeTo(this.hub.ip);
+      return `${source ?? "-"} by ${gateway ?? "-"} on ${device ?? "-"}`;
+    } catch (error) {
+      if (error instanceof NetlinkError) return "";
+      throw error;
+    }
+  }
+
+  lookUpHub(): void {
+    const { clock, log } = this.edges;
+    const { host, port } = this.options.hub;
+    if (host === this.hub.ip || clock.nowMs() - this.#lookedUpMs < LOOK_UP_GAP_MS) return;
+    this.#lookedUpMs = clock.nowMs();
+    this.edges.resolve(host).then((ip) => {
+      if (this.#closed || ip === this.hub.ip) return;
+      this.hub = { ip, port };
+      this.#way = this.#wayToHub();
+      log.info("hub has another address", { hub: formatEndpoint(this.hub) });
+      this.#protocol.reauth("moved");
+    }).catch((error) => log.debug("hub's name not resolved", { error: errorText(error) }));
+  }
+
+  report(): SpokeReport {
+    const { protocol, port } = this.options;
+    const { state, observed, encrypt, authentications } = this.#protocol.status();
+    const { plane } = this.#protocol;
+    const stats = plane.counters().get(HUB_LINK);
+    const pid = this.#programs.pid(HUB_LINK);
+    return {
+      ...{ role: "spoke", protocol, data_plane: plane.kind, port },
+      ...{ hub: formatEndpoint(this.hub), state, authentications },
+      ...(observed ? { observed: formatEndpoint(observed) } : {}),
+      ...(encrypt === undefined ? {} : { encrypt }),
+      ...(this.#link ? { ifname: this.#link.ifname, mtu: this.#link.mtu } : {}),
+      ...(this.#link?.local ? { address: this.#link.local } : {}),
+      ...(this.#link?.peer ? { hub_address: this.#link.peer } : {}),
+      ...(pid === undefined ? {} : { pid }),
+      refused: this.options.metrics.refusals,
+      ...(stats ? { rx_packets: stats.rxPackets, tx_packets: stats.txPackets } : {}),
+    };
+  }
+}

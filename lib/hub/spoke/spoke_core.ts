@@ -1,0 +1,90 @@
+/** What the parts of a spoke know of each other. */
+import type { Cidr, Endpoint, Ip } from "../../addr.ts";
+import type { EncapCsum } from "../../dataplane/mod.ts";
+import type { Clock, Log, Random } from "../../edges.ts";
+import type { Credential, Refusal } from "../protocol/gretun/auth.ts";
+import type { ProtocolName } from "../hub_core.ts";
+import type { IpipouScheme } from "../protocol/ipipou/wire.ts";
+import type { HubMetrics } from "../metrics.ts";
+import type { HubPlane, PlaneKind, PlaneOptions } from "../plane.ts";
+
+/** The name of a spoke's one link. */
+export const HUB_LINK = "hub";
+
+export interface SpokeOptions {
+  protocol: ProtocolName;
+  dataPlane: PlaneKind | "auto";
+  hub: { host: string; port: number };
+  /** The client's identifier. */
+  name: string;
+  port: number;
+  bind?: Ip;
+  ifnamePattern: string;
+  mtu?: number;
+  encapCsum: EncapCsum;
+  allowFragments: boolean;
+  stateDir: string;
+  /** Replaces what the hub says. */
+  address?: Ip;
+  hubAddress?: Ip;
+  /** Networks behind the hub. */
+  routes: Cidr[];
+  credential: Credential;
+  ipipou: IpipouScheme;
+  /** jtunnel's, 8 bytes. */
+  clientId?: Uint8Array;
+  /** jtunnel's, whose packets are taken; empty: any. */
+  serverIds: string[];
+  /** Of ipipou and jtunnel; our own hub says it. 0: none. */
+  keepaliveMs: number;
+  encrypt: boolean;
+  program: string[];
+  /** The spoke ends when its program fails. */
+  programMustSucceed: boolean;
+  programGraceMs: number;
+  onUp?: string;
+  onDown?: string;
+  metrics: HubMetrics;
+}
+
+export interface SpokeEdges {
+  clock: Clock;
+  random: Random;
+  log: Log;
+  /** IPv4; throws `GretunError`. */
+  resolve: (host: string) => Promise<Ip>;
+}
+
+/** What a spoke tells about its session. */
+export interface SpokeStatus {
+  state: string;
+  observed?: Endpoint;
+  encrypt?: boolean;
+  authentications: number;
+}
+
+export interface SpokeProtocol extends AsyncDisposable {
+  readonly plane: HubPlane;
+  start(): void;
+  /** Asks for a new authentication now. */
+  reauth(reason: "moved" | "asked"): void;
+  status(): SpokeStatus;
+}
+
+/** What a protocol asks of the spoke. */
+export interface SpokeCore {
+  readonly options: SpokeOptions;
+  readonly edges: SpokeEdges;
+  readonly planeOptions: PlaneOptions;
+  /** Where the hub is. */
+  readonly hub: Endpoint;
+  /** The hub has not answered for a while: its name may have another address. */
+  lookUpHub(): void;
+  /** Sets the link; false when that failed. */
+  setLink(link: {
+    local?: Ip;
+    peer?: Ip;
+    keys?: { ikey: number; okey: number };
+  }): boolean;
+  refused(reason: Refusal): void;
+}

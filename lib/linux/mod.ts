@@ -1,0 +1,42 @@
+/**
+ * System calls by libc: sockets (UDP, raw UDP, ICMP), TUN devices, network namespaces, one `Poller`
+ * for all of them. It knows no protocol above UDP.
+ *
+ * @example
+ * using poller = new Poller();
+ * using socket = UdpSocket.open({ port: 0 }, poller, (bytes, source) => {});
+ */
+export {
+  type IcmpError,
+  type IcmpMessage,
+  IcmpNotAllowedError,
+  IcmpSocket,
+  type IcmpSocketOptions,
+} from "./icmp.ts";
+export * from "./libc.ts";
+export { loadModule } from "./modules.ts";
+export { createNamedNetns, deleteNamedNetns, openNamedNetns, withNetns } from "./netns.ts";
+export { Poller } from "./poll.ts";
+export {
+  bindAbstractLock,
+  type Capability,
+  hasCapability,
+  isAbstractLockHeld,
+  listKernelDirectory,
+  readKernelFile,
+  readKernelLink,
+  writeKernelFile,
+} from "./process.ts";
+export { type RawUdpOptions, RawUdpSender, RawUdpSocket } from "./raw_udp.ts";
+export { sourceAddress } from "./source_address.ts";
+export { limitSegments } from "./tcp.ts";
+export { tryTun, TunDevice } from "./tun.ts";
+export { udpPortOwner } from "./udp_owner.ts";
+export {
+  endpointOf,
+  equalSockAddrs,
+  type SockAddr,
+  sockAddrOf,
+  UdpSocket,
+  type UdpSocketOptions,
+} from "./udp.ts";

@@ -1,0 +1,11 @@
+/**
+ * One peer, as pure policy: the hole-punch reducer with its state and timing, plans against NATs
+ * that are hard to cross, pings that wait for their pongs. No clock, no socket, no randomness.
+ */
+export * from "./hard_nat.ts";
+export type { PathAddress } from "./path_address.ts";
+export { PendingPings } from "./pending.ts";
+export { newPeer, step } from "./reducer.ts";
+export { SeenIds } from "./seen_ids.ts";
+export * from "./state.ts";
+export { nextTickMs, REFLEXIVE_KEPT_MS } from "./timing.ts";

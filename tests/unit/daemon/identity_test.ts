@@ -1,0 +1,84 @@
+import {
+  deepStrictEqual,
+  notStrictEqual,
+  ok,
+  rejects,
+  strictEqual,
+  throws,
+} from "node:assert/strict";
+import { systemRandom } from "../../../lib/edges.ts";
+import { GretunError } from "../../../lib/errors.ts";
+import { greKey } from "../../../lib/daemon/gre_keys.ts";
+import { formatKeys, loadIdentity, newIdentity, parseKeys } from "../../../lib/daemon/identity.ts";
+
+async function withDir(body: (dir: string) => Promise<void>): Promise<void> {
+  const dir = await Deno.makeTempDir();
+  try {
+    await body(`${dir}/state`);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+}
+
+Deno.test("loadIdentity() makes keys once, private to the user", () =>
+  withDir(async (dir) => {
+    const first = await loadIdentity(dir, systemRandom);
+    strictEqual((await Deno.stat(`${dir}/keys.json`)).mode! & 0o777, 0o600);
+    strictEqual((await Deno.stat(dir)).mode! & 0o777, 0o700);
+    deepStrictEqual(await loadIdentity(dir, systemRandom), first);
+    deepStrictEqual([...Deno.readDirSync(dir)].map((entry) => entry.name), ["keys.json"]);
+  }));
+
+Deno.test("loadIdentity() refuses a file that others can read, and leaves it", () =>
+  withDir(async (dir) => {
+    await loadIdentity(dir, systemRandom);
+    await Deno.chmod(`${dir}/keys.json`, 0o640);
+    await rejects(loadIdentity(dir, systemRandom), (error) => {
+      ok(error instanceof GretunError);
+      ok(error.hint.includes("chmod 600"));
+      return true;
+    });
+  }));
+
+Deno.test("loadIdentity() refuses a broken file without showing it", () =>
+  withDir(async (dir) => {
+    await Deno.mkdir(dir, { mode: 0o700 });
+    await Deno.writeTextFile(`${dir}/keys.json`, '{"node_priv": "SECRET', { mode: 0o600 });
+    await rejects(loadIdentity(dir, systemRandom), (error) => {
+      ok(error instanceof GretunError);
+      ok(!error.message.includes("SECRET"));
+      return true;
+    });
+    strictEqual(await Deno.readTextFile(`${dir}/keys.json`), '{"node_priv": "SECRET');
+  }));
+
+Deno.test("parseKeys() takes what formatKeys() wrote and nothing less", () => {
+  const identity = newIdentity(systemRandom);
+  const text = formatKeys(identity);
+  deepStrictEqual(parseKeys(text), identity);
+  const keys = JSON.parse(text);
+  const other = JSON.parse(formatKeys(newIdentity(systemRandom)));
+  for (const name of Object.keys(keys)) {
+    const wrong: [string, unknown][] = [
+      ["missing", undefined],
+      ["not base64", "%%%%"],
+      ["too short", "AAAA"],
+      ["another pair's", other[name]],
+    ];
+    for (const [what, value] of wrong) {
+      const broken = JSON.stringify({ ...keys, [name]: value });
+      throws(() => parseKeys(broken), /^(Syntax|Range)Error/, `${name} ${what}`);
+    }
+  }
+  for (const text of ["", "null", "[]", "3"]) throws(() => parseKeys(text));
+});
+
+Deno.test("greKey() is one number per direction, the same on both ends", async () => {
+  const a = newIdentity(systemRandom).discoKey;
+  const b = newIdentity(systemRandom).discoKey;
+  const secret = new Uint8Array(32).fill(7);
+  const there = await greKey(secret, a, b);
+  strictEqual(await greKey(secret, a, b), there);
+  notStrictEqual(await greKey(secret, b, a), there);
+  ok(Number.isInteger(there) && there > 0 && there < 2 ** 32);
+});

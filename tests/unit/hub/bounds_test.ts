@@ -1,0 +1,94 @@
+/** What keeps a hub small under attack: replay window, nonces, rate limits. */
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { RateLimit, SourceLimits } from "../../../lib/hub/limits.ts";
+import { NonceStore, ReplayWindow, WINDOW_SIZE } from "../../../lib/hub/protocol/gretun/replay.ts";
+
+/** The slow, obvious form: every counter that was taken, for ever. */
+class SlowWindow {
+  readonly #taken = new Set<bigint>();
+  highest = -1n;
+
+  isFresh(counter: bigint): boolean {
+    return !this.#taken.has(counter) && counter > this.highest - BigInt(WINDOW_SIZE);
+  }
+
+  take(counter: bigint): void {
+    this.#taken.add(counter);
+    if (counter > this.highest) this.highest = counter;
+  }
+}
+
+/** Linear congruential: the same numbers in each run. */
+function* numbers(seed: number): Generator<number> {
+  for (let x = seed;;) yield x = (x * 1103515245 + 12345) % 0x80000000;
+}
+
+for (const [name, spread] of [["near", 50], ["wide", 5000], ["far", 300_000]] as const) {
+  Deno.test(`ReplayWindow does as the slow one does: counters ${name}`, () => {
+    const [fast, slow] = [new ReplayWindow(), new SlowWindow()];
+    const random = numbers(spread);
+    let base = 0;
+    for (let i = 0; i < 20_000; i++) {
+      base += (random.next().value >> 8) % 3;
+      const counter = BigInt(
+        Math.max(0, base + ((random.next().value >> 8) % spread) - (spread >> 1)),
+      );
+      strictEqual(fast.isFresh(counter), slow.isFresh(counter), `${counter} of ${slow.highest}`);
+      if (!slow.isFresh(counter)) continue;
+      fast.take(counter);
+      slow.take(counter);
+    }
+    strictEqual(fast.highest, slow.highest);
+  });
+}
+
+Deno.test("ReplayWindow: the largest counters", () => {
+  const window = new ReplayWindow();
+  window.take(2n ** 64n - 1n);
+  strictEqual(window.isFresh(2n ** 64n - 1n), false);
+  strictEqual(window.isFresh(2n ** 64n - 2n), true);
+  strictEqual(window.isFresh(0n), false);
+});
+
+Deno.test("NonceStore: each once, for as long as they are kept", () => {
+  const store = new NonceStore({ keepMs: 1000, capacity: 10 });
+  deepStrictEqual([store.take("a", 0), store.take("a", 999), store.take("b", 999)], [
+    true,
+    false,
+    true,
+  ]);
+  strictEqual(store.take("a", 1000), true);
+});
+
+Deno.test("NonceStore: full of nonces that still count, it takes no more; they go in time", () => {
+  const store = new NonceStore({ keepMs: 1000, capacity: 10 });
+  for (let i = 0; i < 10; i++) ok(store.take(`n${i}`, i));
+  strictEqual(store.take("more", 500), false);
+  strictEqual(store.size, 10);
+  strictEqual(store.take("more", 1000), true);
+});
+
+Deno.test("NonceStore: a longer time holds for those that are there", () => {
+  const store = new NonceStore({ keepMs: 1000, capacity: 10 });
+  ok(store.take("a", 0));
+  store.keepMs = 5000;
+  strictEqual(store.take("a", 4999), false);
+  strictEqual(store.take("a", 5000), true);
+});
+
+Deno.test("RateLimit: a burst, then so many a second", () => {
+  const limit = new RateLimit({ perSecond: 10, burst: 3 });
+  const taken = (nowMs: number) => limit.take(nowMs);
+  deepStrictEqual([0, 0, 0, 0].map(taken), [true, true, true, false]);
+  deepStrictEqual([99, 100, 150, 200].map(taken), [false, true, false, true]);
+  deepStrictEqual([60_000, 60_000, 60_000, 60_000].map(taken), [true, true, true, false]);
+});
+
+Deno.test("SourceLimits: sources do not share, and a flood of sources is bounded", () => {
+  const limits = new SourceLimits({ perSecond: 1, burst: 2, maxSources: 100 });
+  for (let i = 0; i < 2; i++) ok(limits.take("attacker", 0));
+  strictEqual(limits.take("attacker", 0), false);
+  strictEqual(limits.take("other", 0), true);
+  for (let i = 0; i < 100_000; i++) limits.take(`source ${i}`, 1);
+  strictEqual(limits.size, 100);
+});

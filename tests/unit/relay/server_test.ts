@@ -1,0 +1,301 @@
+/** A relay with its real sockets, on loopback: UDP of both families, WebSockets, and what breaks. */
+import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
+import { type Endpoint, formatEndpoint, parseIp } from "../../../lib/addr.ts";
+import { type Clock, silentLog, systemClock, systemRandom } from "../../../lib/edges.ts";
+import {
+  encodeGrant,
+  nodePair,
+  RelayClient,
+  RelayError,
+  type RelayPath,
+  RelayServer,
+} from "../../../lib/relay/mod.ts";
+import { StandIn, type StandInOptions } from "../../../lib/relay/stand_in.ts";
+import { isStun, resolveServers, StunClient } from "../../../lib/stun/mod.ts";
+import { type FakeNode, fakeNode } from "../../fakes/coordinator.ts";
+import { VirtualClock } from "../../fakes/virtual_clock.ts";
+
+const COORD = await fakeNode("coord");
+const never = new AbortController().signal;
+
+/** A relay and its HTTP server, on free ports. */
+class Relay implements AsyncDisposable {
+  readonly server: RelayServer;
+  readonly #http: Deno.HttpServer<Deno.NetAddr>;
+
+  constructor({ hostname = "", clock = systemClock }: { hostname?: string; clock?: Clock } = {}) {
+    this.server = new RelayServer({
+      hostname,
+      port: 0,
+      // Out of the way of ports that the system gives.
+      ports: { from: 20_000, to: 20_999 },
+      bytesPerSecond: 0,
+      relayKey: COORD.nodeKey,
+      grantKey: () => COORD.nodeKey,
+      clock,
+      random: systemRandom,
+      log: silentLog,
+    });
+    this.#http = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+      (request, { remoteAddr }) => this.server.acceptWebSocket(request, remoteAddr.hostname),
+    );
+  }
+
+  get port(): number {
+    return this.server.endpoints[0]!.port;
+  }
+
+  get url(): string {
+    return `ws://127.0.0.1:${this.#http.addr.port}`;
+  }
+
+  async metric(name: string): Promise<number> {
+    const line = (await this.server.metrics.text()).split("\n").find((l) =>
+      l.startsWith(name + " ")
+    );
+    return Number(line?.split(" ").at(-1));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.server[Symbol.dispose]();
+    await this.#http.shutdown();
+  }
+}
+
+/** A node of one address family. */
+class Node implements AsyncDisposable {
+  readonly received: string[] = [];
+  readonly client: RelayClient;
+  path!: RelayPath;
+  readonly #socket: Deno.DatagramConn;
+  readonly #receiving: Promise<void>;
+
+  constructor(self: FakeNode, relay: Relay, options: { host: string; hasUdp?: boolean }) {
+    const { host, hasUdp = true } = options;
+    this.#socket = Deno.listenDatagram({ transport: "udp", hostname: host, port: 0 });
+    const offer = {
+      relayKey: COORD.nodeKey,
+      udp: `${host.includes(":") ? `[${host}]` : host}:${relay.port}`,
+      ws: relay.url,
+    };
+    this.client = new RelayClient({
+      nodeKey: self.nodeKey,
+      sign: self.sign,
+      coordinator: {
+        relays: async () => [offer],
+        relay: async (peer) => ({
+          ...offer,
+          grant: await encodeGrant({
+            relay: COORD.nodeKey,
+            nodes: nodePair(self.nodeKey, peer),
+            endsSeconds: Date.now() / 1000 + 3600,
+          }, COORD.sign),
+          expiresAt: new Date(Date.now() + 3_600_000).toISOString(),
+        }),
+      },
+      send: (bytes, to) => hasUdp && this.send(bytes, to),
+      nodePort: (this.#socket.addr as Deno.NetAddr).port,
+      clock: systemClock,
+      random: systemRandom,
+      log: silentLog,
+      onLost: () => {},
+    });
+    this.#receiving = this.#receive();
+  }
+
+  send(bytes: Uint8Array | string, to: Endpoint = this.path.endpoint): void {
+    const data = typeof bytes === "string" ? new TextEncoder().encode(bytes) : bytes;
+    void this.#socket.send(data, { transport: "udp", hostname: to.ip, port: to.port });
+  }
+
+  async #receive(): Promise<void> {
+    for await (const [bytes, address] of this.#socket) {
+      const { hostname, port } = address as Deno.NetAddr;
+      const from = { ip: parseIp(hostname), port };
+      if (isStun(bytes)) this.client.handle(bytes, from);
+      else this.received.push(`${new TextDecoder().decode(bytes)} from ${formatEndpoint(from)}`);
+    }
+  }
+
+  /** The next datagram. */
+  async next(): Promise<string> {
+    for (let i = 0; i < 500 && this.received.length === 0; i++) await pause(10);
+    return this.received.shift() ?? "nothing";
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.client[Symbol.asyncDispose]();
+    this.#socket.close();
+    await this.#receiving;
+  }
+}
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+async function pair(
+  relay: Relay,
+  [ofA, ofB]: [ConstructorParameters<typeof Node>[2], ConstructorParameters<typeof Node>[2]],
+): Promise<[Node, Node]> {
+  const [a, b] = await Promise.all([fakeNode("a"), fakeNode("b")]);
+  const nodes: [Node, Node] = [new Node(a, relay, ofA), new Node(b, relay, ofB)];
+  // Finds out that there is no UDP, which spares the wait for it.
+  if (ofA.hasUdp === false) await Promise.all(nodes.map(({ client }) => client.measure(never)));
+  nodes[0].path = await nodes[0].client.allocate(b.nodeKey, never);
+  nodes[1].path = await nodes[1].client.allocate(a.nodeKey, never);
+  return nodes;
+}
+
+const V4 = { host: "127.0.0.1" };
+const V6 = { host: "::1" };
+const NO_UDP = { ...V4, hasUdp: false };
+
+for (
+  const [name, ends, kinds] of [
+    ["IPv4", [V4, V4], ["relay-udp", "relay-udp"]],
+    ["IPv6", [V6, V6], ["relay-udp", "relay-udp"]],
+    ["IPv4 and IPv6", [V4, V6], ["relay-udp", "relay-udp"]],
+    ["WebSocket", [NO_UDP, NO_UDP], ["relay-tcp", "relay-tcp"]],
+  ] as const
+) {
+  Deno.test(`two nodes through a relay by ${name}`, async () => {
+    await using relay = new Relay();
+    const [a, b] = await pair(relay, [...ends]);
+    await using _a = a;
+    await using _b = b;
+    deepStrictEqual([a.path.kind, b.path.kind], kinds);
+    a.send("hello b");
+    strictEqual(await b.next(), `hello b from ${formatEndpoint(b.path.endpoint)}`);
+    b.send("hello a");
+    strictEqual(await a.next(), `hello a from ${formatEndpoint(a.path.endpoint)}`);
+    // Whatever it is: the relay does not look.
+    a.send("x".repeat(8_000));
+    strictEqual((await b.next()).length, 8_000 + ` from ${formatEndpoint(b.path.endpoint)}`.length);
+    strictEqual(await relay.metric("gretun_relay_allocations"), 1);
+  });
+}
+
+Deno.test("the main port answers STUN", async () => {
+  await using relay = new Relay({ hostname: "127.0.0.1" });
+  using socket = {
+    conn: Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 }),
+    [Symbol.dispose]() {
+      this.conn.close();
+    },
+  };
+  const stun = new StunClient({
+    send: (bytes, { ip: hostname, port }) =>
+      void socket.conn.send(bytes, { transport: "udp", hostname, port }),
+    clock: systemClock,
+    random: systemRandom,
+  });
+  const servers = await resolveServers([`127.0.0.1:${relay.port}`]);
+  const asked = stun.query(servers, { timeoutMs: 5_000 });
+  const [bytes] = await socket.conn.receive(new Uint8Array(200));
+  stun.handle(bytes, servers[0]!.endpoint);
+  strictEqual((await asked)[0]!.mapped.port, (socket.conn.addr as Deno.NetAddr).port);
+});
+
+/** How the relay closes a connection after `first` was sent by it. */
+async function closedAfter(relay: Relay, first?: string | Uint8Array): Promise<number> {
+  const socket = new WebSocket(relay.url);
+  const closed = new Promise<number>((resolve) => socket.onclose = ({ code }) => resolve(code));
+  await new Promise((resolve) => socket.onopen = resolve);
+  if (first !== undefined) socket.send(first);
+  return await closed;
+}
+
+Deno.test("a WebSocket that sends what it must not is closed", async () => {
+  await using relay = new Relay();
+  strictEqual(await closedAfter(relay, "text"), 1003);
+  strictEqual(await closedAfter(relay, new Uint8Array(100_000)), 1009);
+  const answer = await fetch(relay.url.replace("ws:", "http:"));
+  strictEqual(answer.status, 426);
+  await answer.body?.cancel();
+});
+
+Deno.test("data before anything was allocated is dropped", async () => {
+  await using relay = new Relay();
+  const socket = new WebSocket(relay.url);
+  await new Promise((resolve) => socket.onopen = resolve);
+  socket.send(new Uint8Array(100));
+  const drops = 'gretun_relay_drops_total{reason="unknown-source"}';
+  for (let i = 0; i < 500 && await relay.metric(drops) === 0; i++) await pause(10);
+  strictEqual(await relay.metric(drops), 1);
+  const closed = new Promise((resolve) => socket.onclose = resolve);
+  socket.close();
+  await closed;
+});
+
+Deno.test("a WebSocket that asks for nothing is closed after 10 s", async () => {
+  const clock = new VirtualClock();
+  await using relay = new Relay({ clock });
+  const closed = closedAfter(relay);
+  const isOpen = async () => await relay.metric("gretun_relay_connections") === 1;
+  while (!await isOpen()) await pause(5);
+  await pause(50);
+  await clock.until(clock.sleep(9_000));
+  ok(await isOpen());
+  await clock.until(clock.sleep(2_000));
+  strictEqual(await closed, 1008);
+});
+
+Deno.test("one address has no more than 64 connections that are bound to nothing", async () => {
+  await using relay = new Relay();
+  const sockets = Array.from({ length: 64 }, () => new WebSocket(relay.url));
+  await Promise.all(sockets.map((socket) => new Promise((resolve) => socket.onopen = resolve)));
+  const refused = new WebSocket(relay.url);
+  const failed = new Promise<void>((resolve) => {
+    refused.onerror = (event) => {
+      event.preventDefault();
+      resolve();
+    };
+  });
+  await failed;
+  const closed = sockets.map((socket) => new Promise((resolve) => socket.onclose = resolve));
+  for (const socket of sockets) socket.close();
+  await Promise.all(closed);
+});
+
+Deno.test("a relay ends its connections when it ends", async () => {
+  const relay = new Relay();
+  const closed = closedAfter(relay);
+  while (await relay.metric("gretun_relay_connections") === 0) await pause(5);
+  await pause(50);
+  await relay[Symbol.asyncDispose]();
+  strictEqual(await closed, 1001);
+});
+
+const standInOptions = (url: string): StandInOptions => ({
+  url,
+  nodePort: 7777,
+  clock: systemClock,
+  random: systemRandom,
+  onMessage: () => {},
+  onClosed: () => {},
+});
+
+Deno.test("StandIn: what answers with no WebSocket is no relay; aborting ends the wait", async () => {
+  await using http = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+    () => new Response("hello"),
+  );
+  const { port } = http.addr;
+  await rejects(StandIn.open(standInOptions(`ws://127.0.0.1:${port}`), never), RelayError);
+  await rejects(StandIn.open(standInOptions("ws://127.0.0.1:1"), never), RelayError);
+  const aborted = AbortSignal.abort(new Error("enough"));
+  await rejects(StandIn.open(standInOptions("ws://127.0.0.1:1"), aborted), /enough/);
+});
+
+Deno.test("StandIn: other programs of the host are not the node", async () => {
+  await using relay = new Relay();
+  const [a, b] = await pair(relay, [NO_UDP, NO_UDP]);
+  await using _a = a;
+  await using _b = b;
+  const other = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
+  const { ip: hostname, port } = a.path.endpoint;
+  await other.send(new TextEncoder().encode("forged"), { transport: "udp", hostname, port });
+  other.close();
+  a.send("genuine");
+  ok((await b.next()).startsWith("genuine"));
+});
