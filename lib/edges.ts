@@ -11,6 +11,8 @@ export interface Clock {
   wallMs(): number;
   /** Resolves after `ms`, or rejects with the signal's reason. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Calls `fire` once in `ms` unless it is disposed before. */
+  timer(ms: number, fire: () => void): Disposable;
 }
 
 /** Cryptographically strong random bytes. */
@@ -37,9 +39,16 @@ export interface Log {
   error(message: string, fields?: LogFields): void;
 }
 
+/** What `setTimeout` takes: more is less than a millisecond to it. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 export const systemClock: Clock = {
   nowMs: () => performance.now(),
   wallMs: () => Date.now(),
+  timer(ms, fire) {
+    const timer = setTimeout(fire, Math.min(ms, MAX_TIMER_MS));
+    return { [Symbol.dispose]: () => clearTimeout(timer) };
+  },
   sleep(ms, signal) {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);

@@ -17,6 +17,7 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   linux: [],
   netlink: ["linux"],
   nft: ["linux", "netlink"],
+  host: ["linux", "netlink", "nft"],
   peer: ["coord", "stun"],
   disco: [],
   stun: [],
@@ -26,11 +27,12 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   health: ["linux", "netlink"],
   lab: ["linux", "netlink", "nft"],
   portmap: ["linux", "netlink"],
-  dataplane: ["linux", "netlink", "tunnel"],
-  hub: ["linux", "netlink", "nft", "tunnel", "dataplane"],
+  dataplane: ["host", "linux", "netlink", "tunnel"],
+  hub: ["host", "linux", "netlink", "nft", "tunnel", "dataplane"],
   netcheck: ["stun", "portmap", "coord", "linux", "netlink"],
   daemon: [
-    ...["disco", "stun", "peer", "portmap", "relay", "dataplane", "coord", "linux", "netlink"],
+    ...["disco", "stun", "peer", "portmap", "relay", "dataplane", "coord", "host"],
+    ...["linux", "netlink"],
   ],
   cli: [
     ...["linux", "netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane"],

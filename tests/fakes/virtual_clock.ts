@@ -25,6 +25,11 @@ export class VirtualClock implements Clock {
     return timer;
   }
 
+  timer(ms: number, fire: () => void): Disposable {
+    const timer = this.after(ms, fire);
+    return { [Symbol.dispose]: () => void this.#timers.delete(timer) };
+  }
+
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);

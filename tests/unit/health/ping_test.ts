@@ -177,6 +177,7 @@ Deno.test("ping() goes on after sequence number 65535", async () => {
   const clock: Clock = {
     nowMs: () => 0,
     wallMs: () => 0,
+    timer: () => ({ [Symbol.dispose]() {} }),
     sleep: (ms, signal) =>
       ms < 1000 ? Promise.resolve() : new Promise((_, reject) => {
         signal!.addEventListener("abort", () => reject(signal!.reason));

@@ -1,0 +1,104 @@
+/**
+ * This machine as daemons and data planes are given it: netlink, sockets, TUN devices, kernel files
+ * and news of changes. `linuxHost` is the real one; tests hand in a machine in memory.
+ *
+ * @example
+ * await using host = linuxHost();
+ * using rtnl = host.openRtNetlink();
+ * using news = host.watchNetwork(() => console.log(rtnl.links()));
+ */
+import type { Datagram, SendDatagram } from "../edges.ts";
+import {
+  loadModule,
+  Poller,
+  type RawUdpOptions,
+  RawUdpSender,
+  RawUdpSocket,
+  readKernelFile,
+  readKernelLink,
+  type SockAddr,
+  tryTun,
+  TunDevice,
+  UdpSocket,
+  type UdpSocketOptions,
+  writeKernelFile,
+} from "../linux/mod.ts";
+import { Fou, LinkMonitor, RtNetlink } from "../netlink.ts";
+import { Nft } from "../nft/mod.ts";
+
+/** Sends, and calls what it was opened with for each datagram that arrives. */
+export interface UdpPort extends Disposable {
+  readonly port: number;
+  /** A datagram that cannot be sent is lost, like any other on the way. */
+  send(bytes: Uint8Array, to: SockAddr, ttl?: number): void;
+}
+
+/** Signalling beside a UDP port that the kernel or another socket owns. */
+export interface SignalPort extends Disposable {
+  send: SendDatagram;
+}
+
+/** A device whose packets come to this process. */
+export interface Tun extends Disposable {
+  readonly name: string;
+  /** Hands a packet to the kernel; false when it does not take it. */
+  write(packet: Uint8Array): boolean;
+}
+
+export interface Host extends AsyncDisposable {
+  openRtNetlink(): RtNetlink;
+  /** Throws `NetlinkError` with ENOENT where the kernel has no FOU. */
+  openFou(): Fou;
+  openNft(): Nft;
+  /** Whether the kernel has it now. */
+  loadModule(name: string): boolean;
+  /** Links, addresses or routes changed: once for each batch of news. */
+  watchNetwork(onChange: () => void): Disposable;
+  /** A file of /proc or /sys. Throws `SystemError`. */
+  readFile(path: string): string;
+  writeFile(path: string, text: string): void;
+  /** Where a link of /proc or /sys leads; undefined when it is not there. */
+  readLink(path: string): string | undefined;
+  /** `onDatagram` gets views that are valid during the call. Throws `SystemError`. */
+  openUdp(
+    options: UdpSocketOptions,
+    onDatagram: (bytes: Uint8Array, source: SockAddr) => void,
+  ): UdpPort;
+  /** Reads signalling to `port`, and sends from it. Needs CAP_NET_RAW; throws `SystemError`. */
+  openRawUdp(
+    port: number,
+    options: RawUdpOptions,
+    onDatagram: (datagram: Datagram) => void,
+  ): SignalPort;
+  /** Sends from `port` with a TTL of its own. */
+  openRawSender(port: number, family: 4 | 6): SignalPort;
+  /** Throws `SystemError` where the kernel has no TUN. */
+  tryTun(): void;
+  openTun(name: string, onPacket: (packet: Uint8Array) => void): Tun;
+}
+
+export interface LinuxHostOptions {
+  /** While datagrams flow, timers and HTTP wait for no longer than this. */
+  busyMs?: number;
+}
+
+/** The machine that this process runs on, in the network namespace of the calling thread. */
+export function linuxHost(options: LinuxHostOptions = {}): Host {
+  const poller = new Poller(options);
+  return {
+    openRtNetlink: () => RtNetlink.open(),
+    openFou: () => Fou.open(),
+    openNft: () => Nft.open(),
+    loadModule,
+    watchNetwork: (onChange) => LinkMonitor.open(poller, onChange),
+    readFile: readKernelFile,
+    writeFile: writeKernelFile,
+    readLink: readKernelLink,
+    openUdp: (udp, onDatagram) => UdpSocket.open(udp, poller, onDatagram),
+    openRawUdp: (port, raw, onDatagram) => RawUdpSocket.open(port, poller, onDatagram, raw),
+    openRawSender: (port, family) => RawUdpSender.open(port, family),
+    tryTun,
+    openTun: (name, onPacket) => TunDevice.open(name, poller, onPacket),
+    [Symbol.asyncDispose]: () => poller[Symbol.asyncDispose](),
+  };
+}
