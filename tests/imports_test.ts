@@ -149,7 +149,7 @@ const EDGES = [
   "lib/stun/resolve.ts", // asks the system's resolver
   "lib/stun/server.ts", // owns a socket
   "lib/netcheck/socket.ts", // is a socket
-  "lib/portmap/net.ts", // the sockets and HTTP of port mapping
+  "lib/portmap/net.ts", // the sockets of port mapping
   "lib/http.ts", // gives a server that stops a time limit
 ];
 /** Pure, though the rest of their rooms is at the edge. */

@@ -12,7 +12,7 @@ import {
   type PortMapProtocol,
   PROTOCOLS,
 } from "./protocol.ts";
-import { discoverUpnp } from "./upnp_mapper.ts";
+import { discoverUpnp } from "./upnp_discovery.ts";
 
 /** How long a better protocol is waited for when a worse one has answered. */
 const PREFERENCE_MS = 1000;

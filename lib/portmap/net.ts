@@ -9,14 +9,23 @@ export interface UdpSocket extends Disposable {
   receive(): Promise<Datagram | undefined>;
 }
 
+export interface TcpSocket extends Disposable {
+  /** All of it. */
+  write(bytes: Uint8Array): Promise<void>;
+  /** Undefined when the other side has ended, or the socket is closed. */
+  read(): Promise<Uint8Array | undefined>;
+}
+
 export interface PortMapNet {
   /** A socket on a free port of this address, which multicast leaves by too. */
   openUdp(local: Ip): UdpSocket;
   /** A socket for what is sent to a multicast group; undefined where there can be none. */
   openMulticast(group: Endpoint): UdpSocket | undefined;
-  /** One HTTP request, as `fetch` does it. */
-  request(url: URL, init: RequestInit): Promise<Response>;
+  /** Not `fetch`, which writes all names of headers in lower case, and is strict with answers. */
+  connect(to: Endpoint, signal: AbortSignal): Promise<TcpSocket>;
 }
+
+const READ_BYTES = 16_384;
 
 export const systemNet: PortMapNet = {
   openUdp: (local) => open({ ip: local, port: 0 }, false),
@@ -27,7 +36,28 @@ export const systemNet: PortMapNet = {
       return undefined;
     }
   },
-  request: (url, init) => fetch(url, init),
+  async connect({ ip: hostname, port }, signal) {
+    const connection = await Deno.connect({ hostname, port, signal });
+    return {
+      async write(bytes) {
+        let rest = bytes;
+        while (rest.length > 0) rest = rest.subarray(await connection.write(rest));
+      },
+      async read() {
+        const buffer = new Uint8Array(READ_BYTES);
+        // A reset after a whole answer is how some routers close.
+        const length = await connection.read(buffer).catch(() => null);
+        return length === null ? undefined : buffer.subarray(0, length);
+      },
+      [Symbol.dispose]() {
+        try {
+          connection.close();
+        } catch {
+          // It is closed.
+        }
+      },
+    };
+  },
 };
 
 /** `isShared`: other programs may have the same port. */

@@ -4,6 +4,7 @@
  */
 import { type Endpoint, formatEndpoint, parseIp } from "../addr.ts";
 import { PortMapFormatError } from "./errors.ts";
+import { readHeaders } from "./http_answer.ts";
 
 export const SSDP_PORT = 1900;
 export const SSDP_MULTICAST: Endpoint = { ip: parseIp("239.255.255.250"), port: SSDP_PORT };
@@ -12,8 +13,13 @@ const IGD = "urn:schemas-upnp-org:device:InternetGatewayDevice:";
 /** A gateway of version 2 should answer to both. */
 export const IGD_TARGETS: readonly string[] = [`${IGD}1`, `${IGD}2`];
 
+/** Answered by every device; some gateways do not know their own type. */
+export const ROOT_TARGET = "upnp:rootdevice";
+
 const MAX_LENGTH = 4096;
-const OK = /^HTTP\/1\.[01] 200(?: |$)/;
+const OK = /^\s*HTTP\/\d(?:\.\d)?\s+200(?:\D|$)/i;
+/** In the target that is answered, or the name of the service. */
+const GATEWAY = /InternetGatewayDevice|WAN(?:IP|PPP)Connection|WAN(?:Connection)?Device/i;
 
 /** `host`: where it is sent. The device waits up to `MX` seconds, so that not all answer at once. */
 export function encodeSearch(target: string, host: Endpoint): Uint8Array {
@@ -29,31 +35,23 @@ export function encodeSearch(target: string, host: Endpoint): Uint8Array {
   return new TextEncoder().encode(lines.join("\r\n"));
 }
 
-/** The LOCATION of a gateway's answer. Throws {@link PortMapFormatError} and nothing else. */
-export function decodeSearchAnswer(bytes: Uint8Array): string {
+export interface SearchAnswer {
+  location: string;
+  /** Whether the device calls itself a gateway. */
+  isGateway: boolean;
+}
+
+/** Lines without a colon are skipped. Throws {@link PortMapFormatError} and nothing else. */
+export function decodeSearchAnswer(bytes: Uint8Array): SearchAnswer {
   if (bytes.length > MAX_LENGTH) {
     throw new PortMapFormatError(`SSDP answer of ${bytes.length} bytes`);
   }
-  const [status, ...lines] = new TextDecoder().decode(bytes).split(/\r?\n/);
-  if (!OK.test(status!)) throw new PortMapFormatError("not an answer of SSDP");
-  const headers = decodeHeaders(lines);
-  if (!headers.get("st")?.startsWith(IGD)) {
-    throw new PortMapFormatError("SSDP answer of something else than a gateway");
-  }
+  const text = new TextDecoder().decode(bytes).replaceAll("\0", "");
+  if (!OK.test(text)) throw new PortMapFormatError("not an answer of SSDP");
+  const [head] = text.trimStart().split(/\r?\n\r?\n/);
+  const headers = readHeaders(head!.split(/\r?\n/).slice(1));
   const location = headers.get("location");
   if (!location) throw new PortMapFormatError("SSDP answer without a location");
-  return location;
-}
-
-/** By names in lower case, up to the empty line; the first of a name counts. */
-function decodeHeaders(lines: readonly string[]): Map<string, string> {
-  const headers = new Map<string, string>();
-  for (const line of lines) {
-    if (line === "") break;
-    const colon = line.indexOf(":");
-    if (colon < 1) throw new PortMapFormatError("SSDP answer with a line that is no header");
-    const name = line.slice(0, colon).trim().toLowerCase();
-    if (!headers.has(name)) headers.set(name, line.slice(colon + 1).trim());
-  }
-  return headers;
+  const isGateway = ["st", "nt", "usn"].some((name) => GATEWAY.test(headers.get(name) ?? ""));
+  return { location, isGateway };
 }

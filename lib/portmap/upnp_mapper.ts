@@ -1,30 +1,10 @@
 /** A gateway that is asked by UPnP-IGD (WANIPConnection:1 and :2, WANPPPConnection:1). */
-import { type Endpoint, type Ip, isUnspecified, parseIp } from "../addr.ts";
-import type { Datagram } from "../edges.ts";
-import { errorText } from "../errors.ts";
+import { type Ip, isUnspecified, parseIp } from "../addr.ts";
 import { PortMapFormatError, PortMapRefusedError } from "./errors.ts";
-import { exchange, withDeadline } from "./exchange.ts";
+import { askHttp } from "./http.ts";
 import type { GatewayAccess, Lease, LeaseState, MapRequest, PortMapper } from "./protocol.ts";
-import {
-  decodeSearchAnswer,
-  encodeSearch,
-  IGD_TARGETS,
-  SSDP_MULTICAST,
-  SSDP_PORT,
-} from "./ssdp.ts";
-import {
-  decodeActionAnswer,
-  decodeDescription,
-  encodeAction,
-  type SoapArguments,
-} from "./upnp_xml.ts";
+import { decodeActionAnswer, encodeAction, type SoapArguments } from "./upnp_xml.ts";
 
-/** Devices take up to a second before they answer (MX). */
-const SEARCH_PAUSES_MS: readonly number[] = [250, 500, 1250];
-/** Of search, description and the external address together. */
-const DISCOVERY_MS = 2500;
-const REQUEST_MS = 2500;
-const MAX_BODY_BYTES = 128 * 1024;
 const DESCRIPTION = "gretun";
 /** Ports that are tried where another host has the first one. */
 const MAX_TRIES = 4;
@@ -32,7 +12,10 @@ const FIRST_UNPRIVILEGED_PORT = 1024;
 
 /** UPnP Device Architecture, table 3-4, and WANIPConnection:2, section 2.5. */
 const FAULT = {
+  invalidAction: 401,
   invalidArgs: 402,
+  actionFailed: 501,
+  notImplemented: 602,
   noSuchEntry: 714,
   conflict: 718,
   samePortsRequired: 724,
@@ -52,94 +35,65 @@ class UpnpFault extends PortMapRefusedError {
 }
 
 /** Where a service takes its actions. */
-interface Control {
+export interface Control {
   type: string;
   url: URL;
 }
 
-/** See `Discover`. */
-export async function discoverUpnp(
-  access: GatewayAccess,
-  signal: AbortSignal,
-): Promise<PortMapper | undefined> {
-  return await withDeadline(access.clock, DISCOVERY_MS, signal, async (signal) => {
-    const location = await search(access, signal);
-    if (location === undefined) return undefined;
-    return await connect(access, await readControls(access, location, signal), signal);
-  });
-}
-
-/** Asks all devices, and the gateway by itself: its answer to that passes this host's firewall. */
-function search(access: GatewayAccess, signal: AbortSignal): Promise<string | undefined> {
-  const places: Endpoint[] = [SSDP_MULTICAST, { ip: access.gateway, port: SSDP_PORT }];
-  const requests = places.flatMap((to) =>
-    IGD_TARGETS.map((target) => ({ bytes: encodeSearch(target, to), to }))
-  );
-  const read = ({ bytes, from }: Datagram) =>
-    from.ip === access.gateway ? decodeSearchAnswer(bytes) : undefined;
-  return exchange(access, { requests, pausesMs: SEARCH_PAUSES_MS, read }, signal);
-}
-
-/** The services of the gateway that make mappings, best first. */
-async function readControls(
-  access: GatewayAccess,
-  location: string,
-  signal: AbortSignal,
-): Promise<Control[]> {
-  const url = gatewayUrl(location, undefined, access.gateway);
-  const { status, text } = await request(access, url, { method: "GET" }, signal);
-  if (status !== 200) throw new PortMapRefusedError(`HTTP status ${status} for its description`);
-  const { baseUrl, services } = refusing(() => decodeDescription(text));
-  const base = baseUrl === undefined ? url : gatewayUrl(baseUrl, undefined, access.gateway);
-  return services.map(({ type, controlUrl }) => ({
-    type,
-    url: gatewayUrl(controlUrl, base, access.gateway),
-  }));
-}
-
-/** The first service that is connected; else the first one. */
-async function connect(
-  access: GatewayAccess,
-  controls: Control[],
-  signal: AbortSignal,
-): Promise<PortMapper> {
-  let failure: unknown = new PortMapRefusedError("no service for port mappings");
-  for (const control of controls) {
-    const mapper = new UpnpMapper(access, control);
-    try {
-      await mapper.askAddress(signal);
-      return mapper;
-    } catch (error) {
-      if (!(error instanceof PortMapRefusedError)) throw error;
-      failure = error;
-    }
-  }
-  throw failure;
-}
-
-/** Nobody is to be led elsewhere by a description. Throws {@link PortMapRefusedError}. */
-export function gatewayUrl(text: string, base: URL | undefined, gateway: Ip): URL {
-  const url = URL.parse(text, base);
-  if (
-    url?.protocol !== "http:" || url.hostname !== gateway || url.username !== "" ||
-    url.password !== ""
-  ) {
-    throw new PortMapRefusedError(
-      `a URL that is not the gateway's own: ${JSON.stringify(text.slice(0, 100))}`,
-    );
-  }
-  return url;
-}
-
-class UpnpMapper implements PortMapper {
+/**
+ * All services of a gateway that may make mappings: some announce one that tells its address and
+ * refuses everything else, beside one that works.
+ */
+export class UpnpMapper implements PortMapper {
   readonly protocol = "upnp";
+  readonly #others: readonly WanService[];
+  #current: WanService;
+
+  constructor(current: WanService, others: readonly WanService[]) {
+    this.#current = current;
+    this.#others = others;
+  }
+
+  get externalIp(): Ip | undefined {
+    return this.#current.externalIp;
+  }
+
+  async map(request: MapRequest, signal: AbortSignal): Promise<Lease> {
+    let failure: unknown;
+    for (const service of new Set([this.#current, ...this.#others])) {
+      try {
+        const lease = await service.map(request, signal);
+        this.#current = service;
+        return lease;
+      } catch (error) {
+        if (!(error instanceof PortMapRefusedError)) throw error;
+        failure ??= error;
+      }
+    }
+    throw failure;
+  }
+
+  check(request: MapRequest, lease: Lease, signal: AbortSignal): Promise<LeaseState> {
+    return this.#current.check(request, lease, signal);
+  }
+
+  unmap(request: MapRequest, lease: Lease, signal: AbortSignal): Promise<void> {
+    return this.#current.unmap(request, lease, signal);
+  }
+}
+
+/** One service of a gateway. */
+export class WanService {
   #externalIp: Ip | undefined;
   readonly #access: GatewayAccess;
   readonly #control: Control;
+  /** WANIPConnection:2 has AddAnyPortMapping, which takes another port where one is in use. */
+  #choosesPorts: boolean;
 
   constructor(access: GatewayAccess, control: Control) {
     this.#access = access;
     this.#control = control;
+    this.#choosesPorts = /:WANIPConnection:[2-9]$/i.test(control.type);
   }
 
   get externalIp(): Ip | undefined {
@@ -149,7 +103,7 @@ class UpnpMapper implements PortMapper {
   /** Throws {@link PortMapRefusedError} also where the gateway has none. */
   async askAddress(signal: AbortSignal): Promise<Ip> {
     const values = await this.#act("GetExternalIPAddress", [], signal);
-    const text = values.get("NewExternalIPAddress") ?? "";
+    const text = values.get("newexternalipaddress") ?? "";
     const ip = text === "" ? undefined : refusing(() => parseAddress(text));
     if (!ip || isUnspecified(ip)) {
       throw new PortMapRefusedError("the gateway has no external address");
@@ -184,8 +138,8 @@ class UpnpMapper implements PortMapper {
         ["NewProtocol", "UDP"],
       ];
       const values = await this.#act("GetSpecificPortMappingEntry", args, signal);
-      const isOurs = values.get("NewInternalClient") === this.#access.local &&
-        values.get("NewInternalPort") === String(internalPort);
+      const isOurs = values.get("newinternalclient") === this.#access.local &&
+        values.get("newinternalport") === String(internalPort);
       return isOurs && await this.askAddress(signal) === external.ip ? "kept" : "lost";
     } catch (error) {
       if (error instanceof UpnpFault && error.code === FAULT.noSuchEntry) return "lost";
@@ -219,19 +173,20 @@ class UpnpMapper implements PortMapper {
       return request.external.port;
     }
     const values = await this.#act("AddAnyPortMapping", args, signal);
-    return refusing(() => parsePort(values.get("NewReservedPort") ?? ""));
-  }
-
-  /** WANIPConnection:2 has AddAnyPortMapping, which takes another port where one is in use. */
-  get #choosesPorts(): boolean {
-    return this.#control.type.endsWith(":WANIPConnection:2");
+    return refusing(() => parsePort(values.get("newreservedport") ?? ""));
   }
 
   /** What to ask for after an error; undefined where nothing helps. */
   #afterFault(code: number, request: MapRequest): MapRequest | undefined {
     const at = (port: number) => ({ ...request, external: { ...request.external, port } });
     switch (code) {
+      case FAULT.invalidAction:
+      case FAULT.notImplemented:
+        if (!this.#choosesPorts) return undefined;
+        this.#choosesPorts = false;
+        return request;
       case FAULT.invalidArgs:
+      case FAULT.actionFailed:
       case FAULT.onlyPermanentLeases:
         return request.lifetimeSeconds > 0 ? { ...request, lifetimeSeconds: 0 } : undefined;
       case FAULT.conflict:
@@ -258,49 +213,19 @@ class UpnpMapper implements PortMapper {
     signal: AbortSignal,
   ): Promise<Map<string, string>> {
     const { type, url } = this.#control;
-    const { text } = await request(this.#access, url, {
+    const { text } = await askHttp(this.#access, {
       method: "POST",
-      headers: { "Content-Type": 'text/xml; charset="utf-8"', SOAPAction: `"${type}#${action}"` },
+      url,
+      headers: [
+        ["Content-Type", 'text/xml; charset="utf-8"'],
+        ["SOAPAction", `"${type}#${action}"`],
+      ],
       body: encodeAction(type, action, args),
     }, signal);
     const answer = refusing(() => decodeActionAnswer(action, text));
     if (answer.kind === "fault") throw new UpnpFault(action, answer.code, answer.description);
     return answer.values;
   }
-}
-
-/** One HTTP request to the gateway. Throws {@link PortMapRefusedError}, and the signal's reason. */
-async function request(
-  { net, clock }: GatewayAccess,
-  url: URL,
-  init: RequestInit,
-  signal: AbortSignal,
-): Promise<{ status: number; text: string }> {
-  return await withDeadline(clock, REQUEST_MS, signal, async (within) => {
-    try {
-      const response = await net.request(url, { ...init, redirect: "manual", signal: within });
-      return { status: response.status, text: await readText(response) };
-    } catch (error) {
-      within.throwIfAborted();
-      if (error instanceof PortMapRefusedError) throw error;
-      throw new PortMapRefusedError(`HTTP request failed: ${errorText(error)}`, { cause: error });
-    }
-  });
-}
-
-async function readText(response: Response): Promise<string> {
-  const decoder = new TextDecoder();
-  let length = 0;
-  let text = "";
-  // Leaving the loop early cancels the rest of the body.
-  for await (const chunk of response.body ?? []) {
-    length += chunk.length;
-    if (length > MAX_BODY_BYTES) {
-      throw new PortMapRefusedError(`an HTTP answer of more than ${MAX_BODY_BYTES} bytes`);
-    }
-    text += decoder.decode(chunk, { stream: true });
-  }
-  return text + decoder.decode();
 }
 
 function parseAddress(text: string): Ip {
@@ -322,7 +247,7 @@ function parsePort(text: string): number {
 }
 
 /** HTTP says who answered: what makes no sense there is a refusal, not noise. */
-function refusing<T>(decode: () => T): T {
+export function refusing<T>(decode: () => T): T {
   try {
     return decode();
   } catch (error) {

@@ -3,13 +3,13 @@
  * 2.3), and actions in SOAP with their answers (section 3.2).
  */
 import { PortMapFormatError } from "./errors.ts";
-import { child, descend, parseXml, type XmlElement } from "./xml.ts";
+import { findAll, readXml, textOf, type XmlElement } from "./xml.ts";
 
-/** As they are tried. */
-export const SERVICE_TYPES: readonly string[] = [
-  "urn:schemas-upnp-org:service:WANIPConnection:2",
-  "urn:schemas-upnp-org:service:WANIPConnection:1",
-  "urn:schemas-upnp-org:service:WANPPPConnection:1",
+/** As they are tried, best first; a newer version of a service can do what an older one can. */
+const SERVICE_TYPES: readonly RegExp[] = [
+  /:service:WANIPConnection:[2-9]$/i,
+  /:service:WANIPConnection:\d+$/i,
+  /:service:WANPPPConnection:\d+$/i,
 ];
 
 export interface UpnpService {
@@ -21,28 +21,26 @@ export interface UpnpService {
 export interface DeviceDescription {
   /** That of the description itself where there is none. */
   baseUrl: string | undefined;
-  /** Those of {@link SERVICE_TYPES}, in that order. */
+  /** Those that make mappings, best first. */
   services: UpnpService[];
 }
 
 /** Throws {@link PortMapFormatError} and nothing else. */
 export function decodeDescription(text: string): DeviceDescription {
-  const root = parseXml(text);
-  if (root.name !== "root") throw new PortMapFormatError("not a description of a UPnP device");
-  const all = servicesOf(root);
-  const services = SERVICE_TYPES.flatMap((type) => all.filter((service) => service.type === type));
-  return { baseUrl: child(root, "URLBase")?.text || undefined, services };
-}
-
-/** Of a `root` or `device` and all devices in it. */
-function servicesOf(element: XmlElement): UpnpService[] {
-  const own = (child(element, "serviceList")?.children ?? []).map((service) => ({
-    type: child(service, "serviceType")?.text ?? "",
-    controlUrl: child(service, "controlURL")?.text ?? "",
+  const document = readXml(text);
+  const services = findAll(document, "service").map((service) => ({
+    type: textOf(service, "serviceType") ?? "",
+    controlUrl: textOf(service, "controlURL") ?? "",
   }));
-  const inner = [element, child(element, "deviceList")]
-    .flatMap((each) => each?.children ?? []).filter(({ name }) => name === "device");
-  return [...own, ...inner.flatMap(servicesOf)];
+  if (services.length === 0 && findAll(document, "device").length === 0) {
+    throw new PortMapFormatError("not a description of a UPnP device");
+  }
+  const rank = ({ type }: UpnpService) => SERVICE_TYPES.findIndex((known) => known.test(type));
+  const known = services.filter((service) => rank(service) >= 0);
+  return {
+    baseUrl: textOf(document, "URLBase") || undefined,
+    services: known.sort((a, b) => rank(a) - rank(b)),
+  };
 }
 
 /** Names and values in the order of the action's definition; nothing in them needs escaping. */
@@ -60,18 +58,21 @@ export type SoapAnswer =
   | { kind: "response"; values: Map<string, string> }
   | { kind: "fault"; code: number; description: string };
 
-/** Throws {@link PortMapFormatError} and nothing else. */
+/** By names in lower case. Throws {@link PortMapFormatError} and nothing else. */
 export function decodeActionAnswer(action: string, text: string): SoapAnswer {
-  const envelope = parseXml(text);
-  const body = envelope.name === "Envelope" ? child(envelope, "Body") : undefined;
-  const response = child(body, `${action}Response`);
-  if (response) {
-    const values = new Map(response.children.map(({ name, text }) => [name, text]));
-    return { kind: "response", values };
+  const document = readXml(text);
+  const code = textOf(document, "errorCode") ?? "";
+  if (/^\d{1,5}$/.test(code)) {
+    const description = textOf(document, "errorDescription") ?? "";
+    return { kind: "fault", code: Number(code), description: description.slice(0, 100) };
   }
-  const error = body && descend(body, "Fault", "detail", "UPnPError");
-  const code = child(error, "errorCode")?.text ?? "";
-  if (!/^\d{1,5}$/.test(code)) throw new PortMapFormatError(`not an answer to ${action}`);
-  const description = child(error, "errorDescription")?.text ?? "";
-  return { kind: "fault", code: Number(code), description: description.slice(0, 100) };
+  const response = findAll(document, `${action}Response`)[0];
+  if (!response) throw new PortMapFormatError(`not an answer to ${action}`);
+  const values = new Map<string, string>();
+  for (const { name, text } of allIn(response)) if (!values.has(name)) values.set(name, text);
+  return { kind: "response", values };
+}
+
+function allIn({ children }: XmlElement): XmlElement[] {
+  return children.flatMap((child) => [child, ...allIn(child)]);
 }

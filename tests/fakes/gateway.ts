@@ -7,9 +7,10 @@ import {
   ipFromBytes,
   parseIp,
 } from "../../lib/addr.ts";
-import { Reader, toHex, Writer } from "../../lib/bytes.ts";
+import { concatBytes, Reader, toHex, Writer } from "../../lib/bytes.ts";
 import type { Datagram } from "../../lib/edges.ts";
 import type { PortMapNet, PortMapProtocol, UdpSocket } from "../../lib/portmap/mod.ts";
+import type { TcpSocket } from "../../lib/portmap/net.ts";
 import type { VirtualClock } from "./virtual_clock.ts";
 
 export const GATEWAY = parseIp("192.168.1.1");
@@ -22,6 +23,27 @@ export interface FakeMapping {
   /** What came with it: the PCP nonce in hex, or the name of the protocol. */
   owner: string;
   expiresMs: number;
+}
+
+export interface FakePage {
+  status: number;
+  text: string;
+  /** Lines of the head, besides the length. */
+  headers?: string[];
+}
+
+/** What goes over a connection, in pieces. */
+export interface WireAnswer {
+  pieces: (string | Uint8Array)[];
+  /** Nothing more comes, and no end either. */
+  staysOpen?: boolean;
+}
+
+/** As the standard has it. */
+export function wellFormed({ status, text, headers = [] }: FakePage): WireAnswer {
+  const { length } = new TextEncoder().encode(text);
+  const head = [`HTTP/1.1 ${status} Some Reason`, ...headers, `Content-Length: ${length}`];
+  return { pieces: [[...head, "", text].join("\r\n")] };
 }
 
 export class FakeGateway implements PortMapNet {
@@ -39,10 +61,17 @@ export class FakeGateway implements PortMapNet {
   /** UPnP: what makes an action fail with an error code. */
   fault: (action: string, values: Map<string, string>) => number | undefined = () => undefined;
   serviceType = "urn:schemas-upnp-org:service:WANIPConnection:1";
+  /** As the description has it, and where it is. */
   controlUrl = "/ctl";
+  controlPath = "/ctl";
+  closedPorts: number[] = [];
   location = `http://${GATEWAY}:${HTTP_PORT}/desc.xml`;
   /** In place of the description. */
-  page: () => Response = () => new Response(this.#description());
+  page: () => FakePage = () => ({ status: 200, text: this.description() });
+  /** How answers are put on the wire. */
+  wire: (page: FakePage) => WireAnswer = wellFormed;
+  /** Port and path of each HTTP request. */
+  readonly requests: string[] = [];
   /** What came, in order: "pcp map", "natpmp address", "upnp AddPortMapping" and the like. */
   readonly log: string[] = [];
   openSockets = 0;
@@ -127,13 +156,43 @@ export class FakeGateway implements PortMapNet {
     return { socket, deliver };
   }
 
-  async request(url: URL, init: RequestInit): Promise<Response> {
-    await this.#clock.sleep(this.delayMs.upnp, init.signal!);
-    if (!this.speaks.has("upnp")) throw new TypeError("connection refused");
-    if (init.redirect !== "manual") throw new TypeError("would be led elsewhere");
-    if (init.method === "GET") return this.page();
-    if (url.pathname !== "/ctl") return new Response("", { status: 404 });
-    return this.#act(String(init.body));
+  async connect({ ip, port }: Endpoint, signal: AbortSignal): Promise<TcpSocket> {
+    await this.#clock.sleep(this.delayMs.upnp, signal);
+    if (!this.speaks.has("upnp") || ip !== GATEWAY || this.closedPorts.includes(port)) {
+      throw new TypeError("connection refused");
+    }
+    let request: Uint8Array = new Uint8Array();
+    let answer: Promise<WireAnswer> | undefined;
+    let isClosed = false;
+    this.openSockets++;
+    return {
+      write: async (bytes) => {
+        request = concatBytes(request, bytes);
+        answer ??= this.#answerHttp(new TextDecoder().decode(request), port);
+      },
+      read: async () => {
+        const { pieces, staysOpen } = await answer!;
+        const piece = isClosed ? undefined : pieces.shift();
+        if (!piece && staysOpen && !isClosed) await new Promise(() => {});
+        return typeof piece === "string" ? new TextEncoder().encode(piece) : piece;
+      },
+      [Symbol.dispose]: () => {
+        if (!isClosed) this.openSockets--;
+        isClosed = true;
+      },
+    };
+  }
+
+  /** As strict as routers are that know the names of headers in one spelling only. */
+  async #answerHttp(text: string, port: number): Promise<WireAnswer> {
+    const [head, body = ""] = text.split("\r\n\r\n");
+    const [, method, path] = /^(\S+) (\S+) HTTP\/1.1\r\n/.exec(text)!;
+    this.requests.push(`${port} ${path}`);
+    const length = Number(/\r\nContent-Length: (\d+)/.exec(head!)?.[1]);
+    if (method === "GET") return this.wire(this.page());
+    if (length !== body.length) return this.wire({ status: 411, text: "" });
+    if (!/\r\nSOAPAction: "urn:[^"]+#\w+"/.test(head!)) return this.wire({ status: 400, text: "" });
+    return this.wire(path === this.controlPath ? this.#act(body) : { status: 404, text: "" });
   }
 
   // --- datagrams
@@ -227,7 +286,7 @@ export class FakeGateway implements PortMapNet {
 
   // --- UPnP
 
-  #description(): string {
+  description(): string {
     return `<?xml version="1.0"?>
 <root xmlns="urn:schemas-upnp-org:device-1-0"><device><deviceType>${IGD}1</deviceType>
 <deviceList><device><deviceList><device><serviceList><service>
@@ -235,7 +294,7 @@ export class FakeGateway implements PortMapNet {
 </service></serviceList></device></deviceList></device></deviceList></device></root>`;
   }
 
-  #act(body: string): Response {
+  #act(body: string): FakePage {
     const action = /<u:(\w+) /.exec(body)![1]!;
     const values = new Map(
       [...body.matchAll(/<(New\w+)>([^<]*)</g)].map(([, name, value]) => [name!, value!]),
@@ -245,9 +304,9 @@ export class FakeGateway implements PortMapNet {
     if (typeof code === "number") {
       const error = `<errorCode>${code}</errorCode><errorDescription>no</errorDescription>`;
       const detail = `<detail><UPnPError>${error}</UPnPError></detail>`;
-      return new Response(soap(`<s:Fault>${detail}</s:Fault>`), { status: 500 });
+      return { status: 500, text: soap(`<s:Fault>${detail}</s:Fault>`) };
     }
-    return new Response(soap(`<u:${action}Response>${code}</u:${action}Response>`));
+    return { status: 200, text: soap(`<u:${action}Response>${code}</u:${action}Response>`) };
   }
 
   /** The values of the answer, or an error code. */

@@ -22,7 +22,14 @@ import {
   PROTOCOLS,
 } from "../../../lib/portmap/mod.ts";
 import type { PortMapper } from "../../../lib/portmap/protocol.ts";
-import { FakeGateway, GATEWAY, LOCAL } from "../../fakes/gateway.ts";
+import {
+  FakeGateway,
+  type FakePage,
+  GATEWAY,
+  LOCAL,
+  wellFormed,
+  type WireAnswer,
+} from "../../fakes/gateway.ts";
 import { VirtualClock } from "../../fakes/virtual_clock.ts";
 
 const PORT = 7777;
@@ -516,6 +523,169 @@ for (const [protocol, length, offset] of EMPTY) {
 
 // --- UPnP
 
+const page = (text: string): FakePage => ({ status: 200, text });
+
+/** HTTP as routers speak it. */
+const WIRES: [string, FakeGateway["wire"]][] = [
+  ["names of headers in lower case", (p) => lines(p, (head) => head.toLowerCase())],
+  ["names of headers in upper case", (p) => lines(p, (head) => head.toUpperCase())],
+  ["line feeds alone", (p) => lines(p, (head) => head.replaceAll("\r", ""))],
+  [
+    "HTTP/1.0 without a length, closed",
+    (p) => ({ pieces: [`HTTP/1.0 ${p.status}\r\n\r\n${p.text}`] }),
+  ],
+  ["no length and an open connection", (p) => ({
+    pieces: [`HTTP/1.1 ${p.status} OK\r\n\r\n`, p.text],
+    staysOpen: true,
+  })],
+  ["a length that is too small", (p) => lines(p, (head) => head.replace(/\d+$/, "7"))],
+  ["a length that is too large", (p) => ({
+    ...lines(p, (head) => head.replace(/\d+$/, "99999")),
+    staysOpen: true,
+  })],
+  ["a length that is none", (p) => lines(p, (head) => head.replace(/\d+$/, "many"))],
+  ["a line without a colon", (p) => lines(p, (head) => head.replace("\r\n", "\r\nno header\r\n"))],
+  ["an empty name", (p) => lines(p, (head) => head.replace("\r\n", "\r\n: x\r\n"))],
+  ["chunks", (p) => ({ pieces: chunked(p.status, [p.text]), staysOpen: true })],
+  ["chunks that split the last tag", (p) => ({
+    pieces: chunked(p.status, [p.text.slice(0, -4), p.text.slice(-4)]),
+    staysOpen: true,
+  })],
+  ["chunks that are none", (p) => ({
+    pieces: [`HTTP/1.1 ${p.status} OK\r\nTransfer-Encoding: Chunked\r\n\r\n`, p.text],
+  })],
+  ["one byte after the other", (p) => ({
+    pieces: [...new TextEncoder().encode(wellFormed(p).pieces.join(""))].map((b) =>
+      Uint8Array.of(b)
+    ),
+  })],
+  ["an interim answer before", (p) => ({
+    pieces: ["HTTP/1.1 100 Continue\r\n\r\n", ...wellFormed(p).pieces],
+  })],
+  ["an empty line before", (p) => ({ pieces: ["\r\n", ...wellFormed(p).pieces] })],
+  ["a NUL after the document", (p) => wellFormed({ ...p, text: `${p.text}\0` })],
+  ["junk after the document", (p) => wellFormed({ ...p, text: `${p.text}\r\n<b & \0\xff` })],
+  ["no head at all", (p) => ({ pieces: [p.text] })],
+];
+
+function lines(page: FakePage, change: (head: string) => string): WireAnswer {
+  const [head, body] = (wellFormed(page).pieces[0] as string).split("\r\n\r\n");
+  const end = change("\r\n\r\n");
+  return { pieces: [change(head!), end, body!] };
+}
+
+function chunked(status: number, parts: string[]): string[] {
+  const head = `HTTP/1.1 ${status} OK\r\ntransfer-encoding: chunked\r\n\r\n`;
+  const chunks = [...parts, ""].map((part) => `${part.length.toString(16)};x\r\n${part}\r\n`);
+  return [head, ...chunks];
+}
+
+for (const [name, wire] of WIRES) {
+  Deno.test(`UPnP: HTTP with ${name}`, async () => {
+    const world = newWorld("upnp");
+    world.gateway.wire = wire;
+    const mapping = await world.map({ protocols: ["upnp"] });
+    deepStrictEqual(mapping.external, { ip: world.gateway.externalIp, port: PORT });
+    await end(world, mapping);
+    deepStrictEqual(world.gateway.ports, []);
+  });
+}
+
+/** Descriptions and announcements as routers have them. */
+const ODD_DEVICES: [string, (gateway: FakeGateway) => void][] = [
+  ["a bare ampersand and an unknown entity", (g) => {
+    describe(g, (text) => text.replace("<device>", "<device><a>B & C &copy; &x</a>"));
+  }],
+  ["tags that do not match", (g) => {
+    describe(
+      g,
+      (text) => text.replace("</serviceType>", "</ServiceType>").replace("</device>", ""),
+    );
+  }],
+  [
+    "names in another case",
+    (g) => describe(g, (text) => text.replaceAll("serviceType", "SERVICETYPE")),
+  ],
+  ["a document type", (g) => describe(g, (text) => text.replace("<root", "<!DOCTYPE root><root"))],
+  ["no end", (g) => describe(g, (text) => text.slice(0, text.lastIndexOf("</service>")))],
+  [
+    "white space in values",
+    (g) => [g.serviceType, g.controlUrl] = [`\n ${g.serviceType} `, " /ctl\n"],
+  ],
+  ["a base that is gone", (g) => {
+    g.closedPorts = [1];
+    describe(
+      g,
+      (text) => text.replace("<device>", `<URLBase>http://${GATEWAY}:1/</URLBase><device>`),
+    );
+  }],
+  ["URLs with its other address", (g) => {
+    [g.location, g.controlUrl] = ["http://198.51.100.7:5000/d.xml", "http://0.0.0.0:5000/ctl"];
+  }],
+  ["URLs with its name", (g) => g.location = "http://router.lan:5000/d.xml"],
+  ["a redirection", (g) => {
+    g.page = () =>
+      g.requests.length > 1
+        ? page(g.description())
+        : { status: 301, text: "", headers: ["LOCATION: http://router.lan:5000/igd.xml"] };
+  }],
+  ["a dead description announced first", (g) => {
+    g.closedPorts = [1];
+    search(g, (text) => [text.replace(":5000", ":1"), text]);
+  }],
+  [
+    "a line without a colon in its answer",
+    (g) => search(g, (text) => [text.replace("ST", "hello\r\nST")]),
+  ],
+  ["another device's answer before", (g) => {
+    g.distort = ({ bytes, from }) => [{ bytes, from: { ...from, ip: elsewhere } }, { bytes, from }];
+    g.closedPorts = [80];
+  }],
+  [
+    "an answer of no known target",
+    (g) => search(g, (text) => [text.replace(/ST: .*/, "ST: upnp:rootdevice")]),
+  ],
+  ["an answer from another of its addresses", (g) => {
+    g.distort = ({ bytes, from }) => [{ bytes, from: { ...from, ip: elsewhere } }];
+  }],
+  ["only leases without an end (501)", (g) => {
+    g.fault = (action, values) =>
+      action === "AddPortMapping" && values.get("NewLeaseDuration") !== "0" ? 501 : undefined;
+  }],
+  ["version 2 without its actions (401)", (g) => {
+    g.serviceType = g.serviceType.replace(/1$/, "2");
+    g.fault = (action) => action === "AddAnyPortMapping" ? 401 : undefined;
+  }],
+  ["a service before it that refuses", (g) => {
+    const other =
+      "<service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:2</serviceType>" +
+      "<controlURL>/none</controlURL></service>";
+    describe(g, (text) => text.replace("<serviceList>", `<serviceList>${other}`));
+  }],
+];
+
+function describe(gateway: FakeGateway, change: (description: string) => string): void {
+  gateway.page = () => page(change(gateway.description()));
+}
+
+function search(gateway: FakeGateway, change: (answer: string) => string[]): void {
+  gateway.distort = ({ bytes, from }) =>
+    change(new TextDecoder().decode(bytes)).map((text) => ({
+      bytes: new TextEncoder().encode(text),
+      from,
+    }));
+}
+
+for (const [name, spoil] of ODD_DEVICES) {
+  Deno.test(`UPnP: a gateway with ${name} works`, async () => {
+    const world = newWorld("upnp");
+    spoil(world.gateway);
+    const mapping = await world.map({ protocols: ["upnp"] });
+    deepStrictEqual(mapping.external, { ip: world.gateway.externalIp, port: PORT });
+    await end(world, mapping);
+  });
+}
+
 Deno.test("UPnP: version 2 is asked for any port, PPP like version 1", async () => {
   const cases: [string, string][] = [
     ["WANIPConnection:2", "upnp AddAnyPortMapping"],
@@ -587,22 +757,22 @@ Deno.test("UPnP: a mapping that is another host's now is lost", async () => {
 });
 
 /** More than any description. */
-const ENDLESS = () =>
-  new Response(
-    new ReadableStream({ pull: (stream) => stream.enqueue(new Uint8Array(16_384).fill(32)) }),
-  );
+const ENDLESS = (): WireAnswer => ({
+  pieces: ["HTTP/1.1 200 OK\r\n\r\n", ...new Array(10).fill(" ".repeat(16_384))],
+});
 
 const BAD_DEVICES: [string, (gateway: FakeGateway) => void, RegExp][] = [
-  ["a description elsewhere", (g) => g.location = "http://192.168.1.66/d", /not the gateway's own/],
-  ["a description by HTTPS", (g) => g.location = `https://${GATEWAY}/d`, /not the gateway's own/],
-  ["actions elsewhere", (g) => g.controlUrl = "http://192.168.1.66/c", /not the gateway's own/],
-  ["actions on this host", (g) => g.controlUrl = "//127.0.0.1/c", /not the gateway's own/],
-  ["a page without end", (g) => g.page = ENDLESS, /more than 131072 bytes/],
-  ["a page that is none", (g) => g.page = () => new Response("<p>"), /XML/],
-  ["a redirection", (g) => g.page = () => Response.redirect("http://x/", 302), /HTTP status 302/],
-  ["no such page", (g) => g.page = () => new Response("", { status: 404 }), /HTTP status 404/],
+  ["a description by HTTPS", (g) => g.location = `https://${GATEWAY}/d`, /no URL of HTTP/],
+  ["a description with a password", (g) => g.location = `http://a:b@${GATEWAY}/d`, /no URL of/],
+  ["actions by another protocol", (g) => g.controlUrl = "ftp://192.168.1.1/c", /no URL of HTTP/],
+  ["a page without end", (g) => g.wire = ENDLESS, /more than 131072 bytes/],
+  ["a page that is none", (g) => g.page = () => page("<p>"), /not a description/],
+  ["a redirection in circles", (g) => {
+    g.page = () => ({ status: 302, text: "", headers: ["location: /desc.xml"] });
+  }, /HTTP status 302/],
+  ["no such page", (g) => g.page = () => ({ status: 404, text: "" }), /HTTP status 404/],
   ["no service", (g) => g.serviceType = "urn:other", /no service for port mappings/],
-  ["no control page", (g) => g.controlUrl = "/other", /XML/],
+  ["no control page", (g) => g.controlUrl = "/other", /not an answer to GetExternalIPAddress/],
   ["no address", (g) => g.externalIp = parseIp("0.0.0.0"), /has no external address/],
   ["a port that is none", (g) => {
     g.serviceType = "urn:schemas-upnp-org:service:WANIPConnection:2";
