@@ -5,7 +5,8 @@
  */
 import { Reader, toHex, Writer } from "../../lib/bytes.ts";
 import { Fou, RtNetlink } from "../../lib/netlink.ts";
-import { attr, decodeAttrs, encodeAttrs, value } from "../../lib/netlink/attr.ts";
+import { type Attr, attr, decodeAttrs, encodeAttrs, value } from "../../lib/netlink/attr.ts";
+import { decodeAddress } from "../../lib/netlink/addr.ts";
 import { RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK } from "../../lib/netlink/link.ts";
 import {
   type NetlinkReply,
@@ -13,16 +14,21 @@ import {
   NLM_F_DUMP,
   NLM_F_MULTI,
 } from "../../lib/netlink/message.ts";
+import { decodeTunnel, isTunnelKind } from "../../lib/netlink/tunnel_link.ts";
 import type { TunnelHost } from "../../lib/tunnel/mod.ts";
 import { openFou } from "../../lib/tunnel/host.ts";
 import { ack, done, FakeTransport, reply } from "./kernel.ts";
 
 const RTM = { NEWADDR: 20, DELADDR: 21, GETADDR: 22, NEWROUTE: 24, DELROUTE: 25, GETROUTE: 26 };
+const [RTM_NEWSTATS, RTM_GETSTATS] = [92, 94];
 const IFLA_IFNAME = 3;
+const IFLA_MTU = 4;
 const IFLA_LINKINFO = 18;
+const [IFLA_INFO_KIND, IFLA_INFO_DATA] = [1, 2];
 const IFLA_GROUP = 27;
 const RTA_OIF = 4;
 const RTA_DST = 1;
+const RTA_PREFSRC = 7;
 const IFF_UP = 1;
 const GENL_ID_CTRL = 16;
 const FOU_FAMILY = 29;
@@ -34,6 +40,7 @@ export const ERRNO = {
   EINVAL: 22,
   EOPNOTSUPP: 95,
   EADDRINUSE: 98,
+  EADDRNOTAVAIL: 99,
   ENETDOWN: 100,
   ENETUNREACH: 101,
 };
@@ -65,6 +72,8 @@ export class TunnelKernel {
   /** Of running daemons. */
   readonly daemonPorts = new Set<number>();
   hasRoute = true;
+  /** What packets to other hosts leave with, by address family of `struct rtmsg`. */
+  readonly sources = new Map<number, Uint8Array>();
   requests = 0;
   /** The number of the request that fails, from 1, and how. */
   failAt: { request: number; errno: number } | undefined;
@@ -86,12 +95,19 @@ export class TunnelKernel {
     };
   }
 
+  openRtNetlink(): RtNetlink {
+    return RtNetlink.open(new FakeTransport((r) => this.#answer(r, () => this.#route(r))));
+  }
+
+  openFou(): Fou {
+    return Fou.open(new FakeTransport((r) => this.#answer(r, () => this.#generic(r))));
+  }
+
   open(): TunnelHost {
-    const rtnl = RtNetlink.open(new FakeTransport((r) => this.#answer(r, () => this.#route(r))));
+    const rtnl = this.openRtNetlink();
     return {
       rtnl,
-      fou: () =>
-        openFou(() => Fou.open(new FakeTransport((r) => this.#answer(r, () => this.#generic(r))))),
+      fou: () => openFou(() => this.openFou()),
       loadedModules: () => this.modules,
       loadModule: (name) => {
         if (this.loadable.has(name)) this.modules.add(name);
@@ -104,10 +120,24 @@ export class TunnelKernel {
   }
 
   #addDevice(name: string, mtu: number): void {
-    const attrs = new Map(
-      [attr.string(IFLA_IFNAME, name), attr.u32(4, mtu)].map((a) => [a.type, a.value] as const),
-    );
-    this.links.set(this.#nextIndex++, { flags: IFF_UP, attrs });
+    this.#add(IFF_UP, [attr.string(IFLA_IFNAME, name), attr.u32(IFLA_MTU, mtu)]);
+  }
+
+  /** A TUN device, as a program makes one: down. */
+  addTun(name: string): void {
+    const info = attr.nested(IFLA_LINKINFO, [attr.string(IFLA_INFO_KIND, "tun")]);
+    this.#add(0, [attr.string(IFLA_IFNAME, name), attr.u32(IFLA_MTU, 1500), info]);
+  }
+
+  #add(flags: number, attrs: Attr[]): void {
+    const values = new Map(attrs.map(({ type, value }) => [type, value]));
+    this.links.set(this.#nextIndex++, { flags, attrs: values });
+  }
+
+  /** As somebody else, or the end of the program that has it, removes a link. */
+  removeLink(name: string): void {
+    const isIt = (link: FakeLink) => value.string(link.attrs.get(IFLA_IFNAME)) === name;
+    for (const [ifindex, link] of this.links) if (isIt(link)) this.#deleteLink(ifindex);
   }
 
   #answer(request: NetlinkReply, act: () => Answer | number): Answer {
@@ -134,6 +164,16 @@ export class TunnelKernel {
         }
         this.addresses.push(request.payload);
         return [ack(request)];
+      case RTM.DELADDR:
+        return this.#deleteAddress(request);
+      case RTM_GETSTATS:
+        return this.#dump(
+          request,
+          RTM_NEWSTATS,
+          [...this.links.keys()].map((ifindex) =>
+            new Writer("host").u32(0).u32(ifindex).u32(1).finish()
+          ),
+        );
       case RTM.GETADDR:
         return this.#dump(request, RTM.NEWADDR, this.addresses);
       case RTM.NEWROUTE:
@@ -176,6 +216,7 @@ export class TunnelKernel {
       if (found) return ERRNO.EEXIST;
       const kind = value.string(decodeAttrs(attrs.get(IFLA_LINKINFO)!).get(1))!;
       if (!this.modules.has(MODULES[kind] ?? "")) return ERRNO.EOPNOTSUPP;
+      if (this.#isTaken(undefined, attrs)) return ERRNO.EEXIST;
       this.links.set(this.#nextIndex++, { flags: flags & change, attrs });
       return [ack(request)];
     }
@@ -188,6 +229,7 @@ export class TunnelKernel {
       ];
     }
     if (request.type === RTM_DELLINK) this.#deleteLink(ifindex);
+    else if (attrs.has(IFLA_LINKINFO) && this.#isTaken(ifindex, attrs)) return ERRNO.EEXIST;
     else {
       link.flags = (link.flags & ~change) | (flags & change);
       for (const [type, bytes] of attrs) link.attrs.set(type, bytes);
@@ -195,10 +237,35 @@ export class TunnelKernel {
     return [ack(request)];
   }
 
+  /** Tunnels of one kind are told apart by their addresses and keys. */
+  #isTaken(own: number | undefined, attrs: Map<number, Uint8Array>): boolean {
+    const placeOf = (attrs: Map<number, Uint8Array>) => {
+      const info = decodeAttrs(attrs.get(IFLA_LINKINFO) ?? new Uint8Array());
+      const [kind, data] = [value.string(info.get(IFLA_INFO_KIND)), info.get(IFLA_INFO_DATA)];
+      if (!isTunnelKind(kind) || !data) return undefined;
+      const { local, remote, ikey } = decodeTunnel(kind, data);
+      return [kind, local, remote, ikey].join(" ");
+    };
+    const place = placeOf(attrs);
+    return place !== undefined &&
+      [...this.links].some(([i, link]) => i !== own && placeOf(link.attrs) === place);
+  }
+
   #deleteLink(ifindex: number): void {
     this.links.delete(ifindex);
     this.addresses = this.addresses.filter((bytes) => indexOfAddress(bytes) !== ifindex);
     this.routes = this.routes.filter((bytes) => indexOfRoute(bytes) !== ifindex);
+  }
+
+  #deleteAddress(request: NetlinkReply): Answer | number {
+    const key = (bytes: Uint8Array) => {
+      const { ifindex, local, peer, prefixLength } = decodeAddress(bytes)!;
+      return [ifindex, local, peer, prefixLength].join(" ");
+    };
+    const kept = this.addresses.filter((bytes) => key(bytes) !== key(request.payload));
+    if (kept.length === this.addresses.length) return ERRNO.EADDRNOTAVAIL;
+    this.addresses = kept;
+    return [ack(request)];
   }
 
   #addRoute(request: NetlinkReply): Answer | number {
@@ -214,7 +281,11 @@ export class TunnelKernel {
 
   #lookUp(request: NetlinkReply): Answer | number {
     if (!this.hasRoute) return ERRNO.ENETUNREACH;
-    const attrs = encodeAttrs([attr.u32(RTA_OIF, UPLINK)]);
+    const source = this.sources.get(request.payload[0]!);
+    const attrs = encodeAttrs([
+      attr.u32(RTA_OIF, UPLINK),
+      ...(source ? [attr.bytes(RTA_PREFSRC, source)] : []),
+    ]);
     const payload = new Writer("host").bytes(request.payload.subarray(0, 12)).bytes(attrs).finish();
     return [reply(request, { type: RTM.NEWROUTE, payload }), ack(request)];
   }
