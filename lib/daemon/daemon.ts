@@ -13,13 +13,13 @@ import {
   type EncapCsum,
   openDataPlane,
 } from "../dataplane/mod.ts";
-import { isDisco } from "../disco/mod.ts";
+import { DISCO_PATTERN, isDisco } from "../disco/mod.ts";
 import type { Clock, Datagram, Log, Random } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { bindAbstractLock, Poller } from "../linux/mod.ts";
 import { LinkMonitor, RtNetlink } from "../netlink.ts";
 import { RelayClient } from "../relay/mod.ts";
-import { StunClient } from "../stun/mod.ts";
+import { STUN_PATTERN, StunClient } from "../stun/mod.ts";
 import { watchForSleep } from "./awakening.ts";
 import { type DaemonReport, serveControl } from "./control.ts";
 import type { Identity } from "./identity.ts";
@@ -88,6 +88,7 @@ export async function runDaemon(
       port: options.port,
       ifnamePattern: options.ifnamePattern,
       encapCsum: options.encapCsum,
+      signalling: { kind: "patterns", any: [DISCO_PATTERN, STUN_PATTERN] },
       onDatagram: (datagram, localPort) => daemon.datagram(datagram, localPort),
     },
     poller,

@@ -161,11 +161,12 @@ export class FouPlane implements DataPlane {
   }
 
   #openDataPort(port: number): Socket {
+    const { signalling } = this.#options;
     const onDatagram = (datagram: Datagram) => this.#options.onDatagram(datagram, port);
     using stack = new DisposableStack();
     openPort(this.#fou, port, 4);
     stack.defer(() => this.#fou.delete({ port, family: 4 }));
-    const socket = stack.use(RawUdpSocket.open(port, this.#poller, onDatagram));
+    const socket = stack.use(RawUdpSocket.open(port, this.#poller, onDatagram, { signalling }));
     const sockets = stack.move();
     return {
       send: (bytes, to, ttl) => socket.send(bytes, to, ttl),
@@ -309,12 +310,12 @@ class OuterPort implements Disposable {
     poller: Poller,
   ): OuterPort {
     using stack = new DisposableStack();
-    const { port, onDatagram } = options;
+    const { port, onDatagram, signalling } = options;
     tryTunnel(rtnl, { ...GRE[family], port });
     if (openPort(fou, port, family) || !isFouPortOfOthers(rtnl.links(), port, family)) {
       stack.defer(() => closeUnlessUsed(rtnl, fou, port, family));
     }
-    const socket = stack.use(RawUdpSocket.open(port, poller, onDatagram, { family }));
+    const socket = stack.use(RawUdpSocket.open(port, poller, onDatagram, { family, signalling }));
     return new OuterPort(family, socket, stack.move());
   }
 

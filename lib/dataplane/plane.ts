@@ -1,6 +1,7 @@
 /** What the daemon asks of a data plane; `fou.ts` does it in the kernel, `tun.ts` in user space. */
 import type { Endpoint, Family, Ip } from "../addr.ts";
 import type { Datagram, SendDatagram } from "../edges.ts";
+import type { Signalling } from "../linux/mod.ts";
 import type { NodeKey } from "../keys.ts";
 
 export type DataPlaneKind = "fou" | "tun";
@@ -82,6 +83,8 @@ export interface DataPlane extends AsyncDisposable {
 }
 
 export interface DataPlaneOptions {
+  /** What is no data. */
+  signalling: Signalling;
   /** The one UDP port of signalling and data. */
   port: number;
   /** Interface names: `%d` stands for the lowest free number. */

@@ -6,6 +6,7 @@ import { type Endpoint, type Family, familyOf, parseIp } from "../addr.ts";
 import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import {
+  isSignalling,
   type Poller,
   RawUdpSender,
   readKernelFile,
@@ -37,9 +38,6 @@ import { ExtraPorts } from "./ports.ts";
 
 /** Datagrams handed to the socket and not yet taken by the kernel; more are dropped. */
 const MAX_SENDING = 512;
-const STUN_COOKIE_OFFSET = 4;
-const STUN_COOKIE = [0x21, 0x12, 0xa4, 0x42];
-const DISCO_MAGIC = [0x54, 0x53, 0xf0, 0x9f, 0x92, 0xac];
 
 /** Of one UDP port, by family; one and the same where it takes both. */
 interface Sockets {
@@ -220,7 +218,7 @@ export class TunPlane implements DataPlane {
   }
 
   #take(bytes: Uint8Array, from: Endpoint, localPort?: number): void {
-    if (hasAt(bytes, 0, DISCO_MAGIC) || hasAt(bytes, STUN_COOKIE_OFFSET, STUN_COOKIE)) {
+    if (isSignalling(this.#options.signalling, bytes)) {
       return this.#options.onDatagram({ bytes: bytes.slice(), from }, localPort);
     }
     const packet = decodeGre(bytes);
@@ -234,10 +232,6 @@ export class TunPlane implements DataPlane {
 /** As the kernel does: the remote's address and the key must fit, its port need not. */
 function receiverKey({ remote, keys }: PeerLink): string {
   return keys ? `${remote.ip} ${keys.ikey}` : remote.ip;
-}
-
-function hasAt(bytes: Uint8Array, offset: number, pattern: readonly number[]): boolean {
-  return pattern.every((byte, i) => bytes[offset + i] === byte);
 }
 
 /** Links are made later, so now is the time to find that this kernel cannot: throws `GretunError`. */

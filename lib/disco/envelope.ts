@@ -12,6 +12,8 @@ import { type DiscoKey, keyBytes } from "../keys.ts";
 import { openBox, sealBox } from "./box.ts";
 
 export const MAGIC = fromHex("54 53 f0 9f 92 ac");
+/** What tells disco from other datagrams: where it lies and what it is. */
+export const DISCO_PATTERN = { offset: 0, bytes: MAGIC };
 const KEY_LENGTH = 32;
 const NONCE_LENGTH = 24;
 const TAG_LENGTH = 16;

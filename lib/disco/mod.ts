@@ -6,7 +6,15 @@
  * const datagram = seal(encodeMessage({ type: "call-me-maybe", endpoints }), own, key, random);
  */
 export { boxKey } from "./box.ts";
-export { classify, type Envelope, isDisco, open, readEnvelope, seal } from "./envelope.ts";
+export {
+  classify,
+  DISCO_PATTERN,
+  type Envelope,
+  isDisco,
+  open,
+  readEnvelope,
+  seal,
+} from "./envelope.ts";
 export {
   encodeNodePublic,
   formatKeyText,

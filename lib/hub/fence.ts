@@ -6,9 +6,9 @@
  */
 import { type Endpoint, type Ip, ipBytes } from "../addr.ts";
 import { concatBytes } from "../bytes.ts";
+import type { Signalling } from "../linux/mod.ts";
 import * as nft from "../nft/mod.ts";
 import { LinkTable, type SetElements } from "./link_table.ts";
-import { MAGIC } from "./protocol/gretun/wire.ts";
 
 /** Before conntrack (-200) and every translation. */
 const BEFORE_ALL = -310;
@@ -34,7 +34,7 @@ export interface FencedEndpoint {
 
 export interface FenceOptions {
   port: number;
-  signalling: "hub" | "not-ipv4";
+  signalling: Signalling;
   tokens?: () => readonly Uint8Array[];
 }
 
@@ -128,7 +128,11 @@ function build(options: FenceOptions): nft.NftTable {
 
 /** What is no data, as far as a rule can tell. */
 function signalling({ signalling, tokens: list }: FenceOptions): nft.Match[] {
-  if (signalling === "hub") return [nft.transport(PAYLOAD_OFFSET, MAGIC)];
+  if (signalling.kind === "patterns") {
+    return signalling.any.map(({ offset, bytes, mask }) =>
+      nft.transport(PAYLOAD_OFFSET + offset, bytes, mask ? { mask } : {})
+    );
+  }
   const tokens = (list?.() ?? []).filter((token) => token[0]! >> 4 === 4);
   return [
     nft.transport(UDP_LENGTH_OFFSET, SHORTEST_DATA, { op: "lt" }),

@@ -18,7 +18,13 @@ import {
   tryTunnel,
 } from "../dataplane/mod.ts";
 import { errorText, GretunError } from "../errors.ts";
-import { type Poller, RawUdpSocket, SystemError, writeKernelFile } from "../linux/mod.ts";
+import {
+  type Poller,
+  RawUdpSocket,
+  type Signalling,
+  SystemError,
+  writeKernelFile,
+} from "../linux/mod.ts";
 import { Fou, hasCode, type Link, NetlinkError, RtNetlink, type Tunnel } from "../netlink.ts";
 import { ownedName, ownerAlias, setAddresses } from "./addresses.ts";
 import { AlternativeAddresses } from "./alternative.ts";
@@ -37,7 +43,7 @@ const KINDS = {
 
 export interface KernelPlaneOptions extends PlaneOptions {
   kind: "gre-fou" | "ipip-fou";
-  signalling: "hub" | "not-ipv4";
+  signalling: Signalling;
   /** Tokens that are authentication packets of their own, and may look like data. */
   tokens?: () => readonly Uint8Array[];
 }
@@ -77,7 +83,7 @@ export class KernelPlane implements HubPlane {
     openFouPort(fou, { ...place(options), ipproto }, "--port");
     const raw = stack.use(RawUdpSocket.open(port, poller, options.onSignal, {
       signalling: options.signalling,
-      checksum: options.signalling === "hub",
+      checksum: options.signalling.kind === "patterns",
       ...(options.bind ? { bind: options.bind } : {}),
     }));
     const plane = new KernelPlane(options, { rtnl, fou, raw });

@@ -4,7 +4,7 @@ import type { Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { KernelPlane } from "./kernel_plane.ts";
 import type { HubPlane, PlaneKind, PlaneOptions } from "./plane.ts";
-import type { Poller } from "../linux/mod.ts";
+import type { Poller, Signalling } from "../linux/mod.ts";
 
 /** `auto` is `kernel` where the kernel can, else user space. Throws `GretunError`. */
 export function openPlane(
@@ -12,7 +12,7 @@ export function openPlane(
   kernel: "gre-fou" | "ipip-fou",
   { options, signalling, tokens, poller, log, openTun }: {
     options: PlaneOptions;
-    signalling: "hub" | "not-ipv4";
+    signalling: Signalling;
     tokens?: () => readonly Uint8Array[];
     poller: Poller;
     log: Log;

@@ -16,6 +16,7 @@ import { errorText, GretunError } from "../errors.ts";
 import {
   type Poller,
   RawUdpSocket,
+  type Signalling,
   type SockAddr,
   sockAddrOf,
   SystemError,
@@ -29,7 +30,7 @@ import type { DataCodec, HubLink, HubPlane, PlaneOptions } from "./plane.ts";
 
 export interface TunPlaneOptions extends PlaneOptions {
   /** What goes to the raw socket; none: everything is for the codec. */
-  signalling?: "hub" | "not-ipv4";
+  signalling?: Signalling;
   allowFragments?: boolean;
 }
 
@@ -77,7 +78,7 @@ export class TunPlane implements HubPlane {
         (bytes, source) => this.#take(bytes, source),
       )));
     if (signalling) {
-      const raw = { signalling, ...bound, checksum: signalling === "hub" };
+      const raw = { signalling, ...bound, checksum: signalling.kind === "patterns" };
       this.#raw = stack.use(RawUdpSocket.open(this.port, poller, options.onSignal, raw));
     }
     stack.move();

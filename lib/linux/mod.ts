@@ -31,6 +31,7 @@ export { type RawUdpOptions, RawUdpSender, RawUdpSocket } from "./raw_udp.ts";
 export { sourceAddress } from "./source_address.ts";
 export { limitSegments } from "./tcp.ts";
 export { tryTun, TunDevice } from "./tun.ts";
+export { type BytePattern, isSignalling, type Signalling } from "./udp_filter.ts";
 export { udpPortOwner } from "./udp_owner.ts";
 export {
   endpointOf,

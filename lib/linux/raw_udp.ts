@@ -1,6 +1,6 @@
 /**
- * A raw socket beside a UDP port that the kernel's FOU owns: gets a copy of every STUN and disco
- * datagram to that port before the kernel's own demultiplexing, and sends from that port.
+ * A raw socket beside a UDP port that the kernel's FOU owns: gets a copy of every datagram of
+ * signalling to that port before the kernel's own demultiplexing, and sends from that port.
  */
 import { type Endpoint, type Family, familyOf, type Ip, ipBytes, ipFromBytes } from "../addr.ts";
 import { concatBytes, Reader, Writer } from "../bytes.ts";
@@ -43,13 +43,14 @@ const RECEIVE_BUFFER = 1024 * 1024;
 const UDP_HEADER = 8;
 /** Of the checksum in a UDP header. */
 const CHECKSUM_OFFSET = 6;
+const EVERYTHING: Signalling = { kind: "patterns", any: [{ offset: 0, bytes: new Uint8Array() }] };
 /** So that a flood on this socket does not starve the rest of the process. */
 const MAX_BATCH = 64;
 
 export interface RawUdpOptions {
   /** Of what is read and sent; 4 unless told. */
   family?: Family;
-  /** What is read; disco and STUN unless told. */
+  /** What is read; all unless told. */
   signalling?: Signalling;
   /** Reads what comes to this address of the family only, and sends from it. */
   bind?: Ip;
@@ -160,7 +161,7 @@ export class RawUdpSocket implements Disposable {
     onDatagram: (datagram: Datagram) => void,
     options: RawUdpOptions = {},
   ): RawUdpSocket {
-    const { family = 4, signalling = "disco" } = options;
+    const { family = 4, signalling = EVERYTHING } = options;
     const socket = openRawSocket(family, signallingFilter(signalling, port, family));
     try {
       if (options.bind) {

@@ -10,11 +10,11 @@ import { type Endpoint, familyOf, type Ip, ipBytes } from "../addr.ts";
 import { concatBytes, Writer } from "../bytes.ts";
 import { sourceAddress } from "../linux/mod.ts";
 import * as nft from "../nft/mod.ts";
+import { STUN_PATTERN } from "../stun/mod.ts";
 import { burstBytes } from "./token_bucket.ts";
 
-/** The cookie lies at offset 4 of the payload, the UDP checksum at 6 of the header. */
-const STUN_COOKIE_AT = 8 + 4;
-const STUN_COOKIE = Uint8Array.of(0x21, 0x12, 0xa4, 0x42);
+const UDP_HEADER = 8;
+/** Of the checksum in it. */
 const CHECKSUM_AT = 6;
 const NO_CHECKSUM = new Uint8Array(2);
 
@@ -124,7 +124,7 @@ export class KernelForwarding implements Disposable {
 
 function tableOf(name: string): nft.NftTable {
   const key = nft.fields("saddr", "sport", "dport");
-  const isData = nft.udpBytes(STUN_COOKIE_AT, "!=", STUN_COOKIE);
+  const isData = nft.udpBytes(UDP_HEADER + STUN_PATTERN.offset, "!=", STUN_PATTERN.bytes);
   const checksum = (operator: "==" | "!=") => nft.udpBytes(CHECKSUM_AT, operator, NO_CHECKSUM);
   const way = nft.mapped(WAYS, key);
   return {

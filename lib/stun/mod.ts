@@ -15,6 +15,7 @@ export {
   encodeStun,
   HEADER_LENGTH,
   isStun,
+  STUN_PATTERN,
   type StunAttribute,
   StunFormatError,
   type StunMessage,

@@ -3,6 +3,8 @@ import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { parseEndpoint, parseIp } from "../../lib/addr.ts";
 import { concatBytes, equalBytes } from "../../lib/bytes.ts";
 import { Fence, type FenceOptions } from "../../lib/hub/fence.ts";
+import { HUB_SIGNALLING } from "../../lib/hub/protocol/gretun/wire.ts";
+import { IPIPOU_SIGNALLING } from "../../lib/hub/protocol/ipipou/wire.ts";
 import { SourceFence } from "../../lib/hub/source_fence.ts";
 import { type Host, Lab } from "../../lib/lab/mod.ts";
 import { Poller, UdpSocket } from "../../lib/linux/mod.ts";
@@ -22,18 +24,23 @@ const MAGIC = Uint8Array.of(0xe7, 0x67, 0x72, 0x74);
 const TOKEN = text("Elephant-of-a-token-that-is-long");
 
 const CASES: [string, FenceOptions["signalling"], Uint8Array, boolean][] = [
-  ["our signalling", "hub", concatBytes(MAGIC, new Uint8Array(60)), true],
-  ["GRE", "hub", concatBytes(Uint8Array.of(0x20, 0, 8, 0), data(60)), false],
-  ["bare IPv4", "hub", data(60), false],
-  ["nothing", "hub", new Uint8Array(), false],
-  ["ipipou: data", "not-ipv4", data(60), false],
-  ["ipipou: data as long as a signature", "not-ipv4", data(73), false],
-  ["ipipou: a signature", "not-ipv4", new Uint8Array(73).fill(0x91), true],
-  ["ipipou: a signature that begins as data does", "not-ipv4", new Uint8Array(73).fill(0x45), true],
-  ["ipipou: an empty packet", "not-ipv4", new Uint8Array(), true],
-  ["ipipou: a short token", "not-ipv4", text("Eleph"), true],
-  ["ipipou: the token", "not-ipv4", TOKEN, true],
-  ["ipipou: another token", "not-ipv4", text("Elephants-of-a-token-that-is-long"), false],
+  ["our signalling", HUB_SIGNALLING, concatBytes(MAGIC, new Uint8Array(60)), true],
+  ["GRE", HUB_SIGNALLING, concatBytes(Uint8Array.of(0x20, 0, 8, 0), data(60)), false],
+  ["bare IPv4", HUB_SIGNALLING, data(60), false],
+  ["nothing", HUB_SIGNALLING, new Uint8Array(), false],
+  ["ipipou: data", IPIPOU_SIGNALLING, data(60), false],
+  ["ipipou: data as long as a signature", IPIPOU_SIGNALLING, data(73), false],
+  ["ipipou: a signature", IPIPOU_SIGNALLING, new Uint8Array(73).fill(0x91), true],
+  [
+    "ipipou: a signature that begins as data does",
+    IPIPOU_SIGNALLING,
+    new Uint8Array(73).fill(0x45),
+    true,
+  ],
+  ["ipipou: an empty packet", IPIPOU_SIGNALLING, new Uint8Array(), true],
+  ["ipipou: a short token", IPIPOU_SIGNALLING, text("Eleph"), true],
+  ["ipipou: the token", IPIPOU_SIGNALLING, TOKEN, true],
+  ["ipipou: another token", IPIPOU_SIGNALLING, text("Elephants-of-a-token-that-is-long"), false],
 ];
 
 Deno.test("fence: what strangers get in, and clients; nothing is left", async () => {
@@ -60,7 +67,7 @@ Deno.test("fence: what strangers get in, and clients; nothing is left", async ()
     return received.length === 2;
   };
   for (const [name, signalling, bytes, passes] of CASES) {
-    const last = signalling === "hub" ? concatBytes(MAGIC, LAST) : LAST;
+    const last = signalling === HUB_SIGNALLING ? concatBytes(MAGIC, LAST) : LAST;
     const options = { port: 7788, signalling, tokens: () => [TOKEN] };
     using fence = hub.within(() => new Fence(options));
     strictEqual(await comes(bytes, last), passes, name);
@@ -78,7 +85,7 @@ Deno.test("fence: alternative addresses are rewritten both ways, as nft reads it
   const hub = lab.publicHost("hub");
   const peer = lab.publicHost("peer");
   await hub.run("ip", ["address", "add", "172.29.0.1/32", "dev", "lo"]);
-  using fence = hub.within(() => new Fence({ port: 7788, signalling: "hub" }));
+  using fence = hub.within(() => new Fence({ port: 7788, signalling: HUB_SIGNALLING }));
   const alternative = parseIp("172.29.0.1");
   fence.set("first", { endpoint: parseEndpoint(`${peer.ip}:4000`), alternative, own: hub.ip });
   fence.set("second", { endpoint: parseEndpoint(`${peer.ip}:4001`) });
@@ -123,7 +130,7 @@ Deno.test("fence: links come, move and go one by one; a table that somebody remo
     ...(alternative ? { alternative: parseIp(alternative), own: hub.ip } : {}),
   });
   using fence = hub.within(() =>
-    new Fence({ port: 7788, signalling: "hub" }, [["old", place("192.0.2.1:1")]])
+    new Fence({ port: 7788, signalling: HUB_SIGNALLING }, [["old", place("192.0.2.1:1")]])
   );
   const sets = async () => {
     const { stdout } = await hub.run("nft", ["list", "table", "ip", "gretun-hub-7788"]);

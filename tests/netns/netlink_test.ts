@@ -4,6 +4,7 @@ import { cpuUsage } from "node:process";
 import { type Ip, parseCidr, parseEndpoint, parseIp } from "../../lib/addr.ts";
 import { concatBytes, fromHex } from "../../lib/bytes.ts";
 import { onesComplementSum } from "../../lib/checksum.ts";
+import { DISCO_PATTERN } from "../../lib/disco/mod.ts";
 import type { Datagram } from "../../lib/edges.ts";
 import {
   bindAbstractLock,
@@ -16,6 +17,7 @@ import {
   TunDevice,
   withNetns,
 } from "../../lib/linux/mod.ts";
+import { STUN_PATTERN } from "../../lib/stun/mod.ts";
 import { LinkMonitor, NetlinkError, RtNetlink } from "../../lib/netlink.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
@@ -176,7 +178,11 @@ for (const family of [4, 6] as const) {
       await using poller = new Poller();
       const got: Datagram[] = [];
       const take = (datagram: Datagram) => got.push(datagram);
-      using receiver = withNetns(b, () => RawUdpSocket.open(7777, poller, take, { family }));
+      const signalling = { kind: "patterns", any: [DISCO_PATTERN, STUN_PATTERN] } as const;
+      using receiver = withNetns(
+        b,
+        () => RawUdpSocket.open(7777, poller, take, { family, signalling }),
+      );
       using sender = withNetns(a, () => RawUdpSocket.open(8888, poller, () => {}, { family }));
       const disco = fromHex("5453f09f92ac" + "11".repeat(60));
       const stun = fromHex("000100002112a442" + "22".repeat(12));

@@ -8,7 +8,7 @@ import type { Datagram } from "../../edges.ts";
 import { errorText, GretunError } from "../../errors.ts";
 import { equalSockAddrs, type Poller, type SockAddr, sockAddrOf } from "../../linux/mod.ts";
 import { BareCodec, JtunnelCodec } from "../codecs.ts";
-import { encodeIpipouAuth } from "./ipipou/wire.ts";
+import { encodeIpipouAuth, IPIPOU_SIGNALLING } from "./ipipou/wire.ts";
 import { KernelPlane } from "../kernel_plane.ts";
 import type { DataCodec, HubPlane, PlaneOptions } from "../plane.ts";
 import {
@@ -69,7 +69,7 @@ export class BlindSpoke implements SpokeProtocol {
     if (dataPlane === "gre-fou") {
       throw new GretunError("ipipou's protocol has no GRE", "Use --data-plane ipip-fou or tun");
     }
-    const signalling = "not-ipv4";
+    const signalling = IPIPOU_SIGNALLING;
     const options = this.#planeOptions();
     if (dataPlane !== "tun") {
       try {

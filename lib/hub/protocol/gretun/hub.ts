@@ -31,6 +31,7 @@ import {
   encodeAlive,
   encodeReset,
   type Framing,
+  HUB_SIGNALLING,
   MAGIC,
   MESSAGE_LENGTH,
   messageType,
@@ -121,8 +122,8 @@ export class GretunHub implements HubProtocol {
     });
     const { log } = core.edges;
     this.plane = openPlane(dataPlane, "gre-fou", {
-      ...{ options, poller, log, signalling: "hub" },
-      openTun: () => TunPlane.open({ ...options, signalling: "hub" }, this.#codec, poller),
+      ...{ options, poller, log, signalling: HUB_SIGNALLING },
+      openTun: () => TunPlane.open({ ...options, signalling: HUB_SIGNALLING }, this.#codec, poller),
     });
     this.#sayWhatIsNotProtected();
   }

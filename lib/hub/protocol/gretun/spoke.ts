@@ -35,6 +35,7 @@ import {
   encodeHello,
   encodeKeepalive,
   type Framing,
+  HUB_SIGNALLING,
   MESSAGE_LENGTH,
   messageType,
   NONCE_LENGTH,
@@ -103,7 +104,10 @@ export class GretunSpoke implements SpokeProtocol {
     const kind = dataPlane === "auto" ? leftKernelPlane(port) ?? "tun" : dataPlane;
     if (kind !== "tun") {
       this.#framing = kind === "gre-fou" ? "gre" : "ipip";
-      return KernelPlane.open({ ...this.#planeOptions(), kind, signalling: "hub" }, this.#poller);
+      return KernelPlane.open(
+        { ...this.#planeOptions(), kind, signalling: HUB_SIGNALLING },
+        this.#poller,
+      );
     }
     this.#framing = dataPlane === "auto" ? undefined : "sealed";
     return this.#openTun(this.#sealed);
@@ -124,7 +128,7 @@ export class GretunSpoke implements SpokeProtocol {
         return undefined;
       },
     };
-    const options = { ...this.#planeOptions(), allowFragments, signalling: "hub" as const };
+    const options = { ...this.#planeOptions(), allowFragments, signalling: HUB_SIGNALLING };
     return TunPlane.open(options, checked, this.#poller);
   }
 
@@ -389,7 +393,7 @@ export class GretunSpoke implements SpokeProtocol {
     const kind = framing === "gre" ? "gre-fou" : "ipip-fou";
     const { log } = this.#core.edges;
     try {
-      const options = { ...this.#planeOptions(), port, kind, signalling: "hub" } as const;
+      const options = { ...this.#planeOptions(), port, kind, signalling: HUB_SIGNALLING } as const;
       const plane = KernelPlane.open(options, this.#poller);
       log.warn("data is neither encrypted nor authenticated by the tunnel", { plane: kind });
       return plane;

@@ -25,8 +25,14 @@
  */
 import { type Cidr, type Endpoint, ipBytes16, ipFromBytes, isUnspecified } from "../../../addr.ts";
 import { Reader, startsWithBytes, Writer } from "../../../bytes.ts";
+import type { Signalling } from "../../../linux/mod.ts";
 
 export const MAGIC = Uint8Array.of(0xe7, 0x67, 0x72, 0x74);
+/** What is a message and no data, on one port. */
+export const HUB_SIGNALLING = {
+  kind: "patterns",
+  any: [{ offset: 0, bytes: MAGIC }],
+} as const satisfies Signalling;
 export const VERSION = 1;
 export const NONCE_LENGTH = 16;
 export const NAME_LENGTH = 32;

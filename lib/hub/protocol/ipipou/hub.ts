@@ -12,6 +12,7 @@ import {
   checkIpipouAuth,
   encodeIpipouReply,
   IPIPOU_DEFAULT_SECRET,
+  IPIPOU_SIGNALLING,
   type IpipouClient,
   type IpipouRefusal,
   MAX_TOKEN_LENGTH,
@@ -47,9 +48,10 @@ export class IpipouHub implements HubProtocol {
     this.#codec = new BareCodec((name) => this.#heard(name), (reason) => core.refused(reason));
     const { log } = core.edges;
     this.plane = openPlane(dataPlane, "ipip-fou", {
-      ...{ options, poller, log, signalling: "not-ipv4" },
+      ...{ options, poller, log, signalling: IPIPOU_SIGNALLING },
       tokens: () => [...this.#clients.values()].flatMap(({ token }) => token ?? []),
-      openTun: () => TunPlane.open({ ...options, signalling: "not-ipv4" }, this.#codec, poller),
+      openTun: () =>
+        TunPlane.open({ ...options, signalling: IPIPOU_SIGNALLING }, this.#codec, poller),
     });
     log.warn(
       "ipipou's protocol: whoever captures an authentication packet and delivers it first gets the tunnel; the server is not proven; data is not protected",

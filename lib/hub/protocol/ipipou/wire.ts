@@ -11,6 +11,7 @@
  */
 import { type Endpoint, type Ip, ipBytes, ipFromBytes, parseIp } from "../../../addr.ts";
 import { concatBytes, Reader, toHex, Writer } from "../../../bytes.ts";
+import type { Signalling } from "../../../linux/mod.ts";
 import { equalSecrets } from "../gretun/crypto.ts";
 import { sign, verify } from "../gretun/curves.ts";
 import type { NonceStore } from "../gretun/replay.ts";
@@ -18,6 +19,7 @@ import type { NonceStore } from "../gretun/replay.ts";
 export const IPIPOU_DEFAULT_SECRET = "netprickle.com";
 /** IPv4 20, UDP 8. */
 export const BARE_OVERHEAD_BYTES = 28;
+export const IPIPOU_SIGNALLING = { kind: "not-ipv4" } as const satisfies Signalling;
 export const MAX_TOKEN_LENGTH = 1472;
 const SIGNATURE_LENGTH = 64;
 const SIGNED_LENGTH = 9;
