@@ -1,5 +1,5 @@
 /** The coordinator program: flags, store, serve, stop on a signal. */
-import { type Cidr, familyOf, formatCidr, parseCidr } from "./lib/addr.ts";
+import { type Cidr, familyOf, formatCidr, type Ip, parseCidr } from "./lib/addr.ts";
 import { errorLine, EXIT_OK, exitCode } from "./lib/cli/command.ts";
 import { doubleDashed, flagsHelp, parseFlags } from "./lib/cli/flags.ts";
 import { ALL, type ListenAddress, openListen, parseListen, serveHttp } from "./lib/cli/listen.ts";
@@ -15,6 +15,7 @@ import { Store } from "./lib/coord/store.ts";
 import { type Log, systemClock, systemRandom } from "./lib/edges.ts";
 import { errorText, GretunError, UsageError } from "./lib/errors.ts";
 import { KEY_LENGTH, keyBase64, type NodeKey } from "./lib/keys.ts";
+import { sourceAddress } from "./lib/linux/mod.ts";
 import { textLog } from "./lib/log.ts";
 import { StunService } from "./lib/stun/mod.ts";
 import denoJson from "./deno.json" with { type: "json" };
@@ -117,7 +118,7 @@ async function serve(flags: Flags): Promise<void> {
   const stop = stopSignal();
   // A state without nodes has no earlier run whose signatures could be repeated.
   if (store.nodes().length > 0) await nextSecond();
-  const stun = new StunService({ signal: stop, log });
+  const stun = new StunService({ signal: stop, log, localAddress });
   for (const address of stunEndpoints) await startStun(stun, address);
   if (flags["stun-listen"].length === 0) await startSecondStun(stun, log);
   const advertised = flags["stun-advertise"].length > 0
@@ -260,6 +261,10 @@ async function keepServing(
       await systemClock.sleep(RESTART_MS, stop).catch(() => {});
     }
   }
+}
+
+function localAddress(to: Ip): Ip | undefined {
+  return familyOf(to) === 4 ? sourceAddress(to) : undefined;
 }
 
 async function startStun(stun: StunService, address: ListenAddress): Promise<void> {

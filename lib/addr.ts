@@ -184,6 +184,11 @@ export const isLoopback = within(LOOPBACK);
 export const isLinkLocal = within(LINK_LOCAL);
 export const isMulticast = within(MULTICAST);
 export const isPrivate = within(PRIVATE);
+
+/** Whether it means something only in a network or host of its own. */
+export function isInner(ip: Ip): boolean {
+  return isPrivate(ip) || isLoopback(ip) || isLinkLocal(ip);
+}
 export function isUnspecified(ip: Ip): boolean {
   return ip === UNSPECIFIED_4 || ip === "::";
 }

@@ -38,7 +38,7 @@ const MAY_IMPORT: Record<Room, Room[]> = {
     ...["linux", "netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane"],
     ...["daemon", "hub", "relay", "netcheck"],
   ],
-  program: ["stun", "coord", "relay", "cli"],
+  program: ["stun", "coord", "relay", "cli", "linux"],
 };
 
 /** The files of a room that others may import; `mod.ts` where it is not said otherwise. */

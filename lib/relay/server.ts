@@ -9,7 +9,7 @@ import { type Endpoint, formatEndpoint, parseIp } from "../addr.ts";
 import type { Clock, Log, Random } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
-import { answerBinding, SourceLimit } from "../stun/mod.ts";
+import { answerBinding, AnswerLimit } from "../stun/mod.ts";
 import {
   type Allocation,
   Allocations,
@@ -64,7 +64,7 @@ export class RelayServer implements Disposable {
   readonly #closed = new AbortController();
   readonly #allocations: Allocations<RelayVia>;
   readonly #desk: Desk<RelayVia>;
-  readonly #bindings = new SourceLimit(BINDING_ANSWERS_PER_SECOND);
+  readonly #bindings = new AnswerLimit(BINDING_ANSWERS_PER_SECOND);
   readonly #mainSockets: Deno.DatagramConn[];
   readonly #sockets = new Map<number, Deno.DatagramConn[]>();
   readonly #webSockets: WebSocketConnections;
@@ -181,9 +181,11 @@ export class RelayServer implements Disposable {
   #atMainPort(socket: Deno.DatagramConn, bytes: Uint8Array, from: Deno.NetAddr): void {
     if (isRelayMessage(bytes)) return this.#answer(bytes, socket, from, 0);
     const source = endpointOf(from);
-    if (!this.#bindings.allow(source.ip, this.#options.clock.nowMs())) return;
+    const nowMs = this.#options.clock.nowMs();
+    if (!this.#bindings.allow(source.ip, nowMs)) return;
     const answer = answerBinding(bytes, source);
-    if (answer) void socket.send(answer, from).catch(() => {});
+    if (!answer || !this.#bindings.allowAnswer(source.ip, bytes, answer, nowMs)) return;
+    void socket.send(answer, from).catch(() => {});
   }
 
   #atRelayedPort(

@@ -24,10 +24,14 @@ export const ATTRIBUTE = {
   PASSWORD_ALGORITHM: 0x001d,
   USERHASH: 0x001e,
   XOR_MAPPED_ADDRESS: 0x0020,
+  /** RFC 5780 section 7.6: makes a request long. */
+  PADDING: 0x0026,
   /** What servers before RFC 5389 called it. */
   XOR_MAPPED_ADDRESS_OLD: 0x8020,
   SOFTWARE: 0x8022,
   FINGERPRINT: 0x8028,
+  /** RFC 5780 section 7.3. */
+  RESPONSE_ORIGIN: 0x802b,
   /** RFC 5780 section 7.4. */
   OTHER_ADDRESS: 0x802c,
 } as const;
@@ -86,6 +90,11 @@ export function readChangeRequest({ attributes }: StunMessage): Change | undefin
  */
 export function otherAddress(endpoint: Endpoint): StunAttribute {
   return { type: ATTRIBUTE.OTHER_ADDRESS, value: encodeAddress(endpoint, new Uint8Array(16)) };
+}
+
+/** RFC 5780 section 7.3: where an answer was sent from. */
+export function responseOrigin(endpoint: Endpoint): StunAttribute {
+  return { type: ATTRIBUTE.RESPONSE_ORIGIN, value: encodeAddress(endpoint, new Uint8Array(16)) };
 }
 
 /** Undefined where there is none, and where it is broken: the answer is good without it. */

@@ -11,6 +11,7 @@ import {
   readChangeRequest,
   readMappedAddress,
   readOtherAddress,
+  responseOrigin,
   software,
   unknownAttributes,
   unknownRequired,
@@ -26,13 +27,13 @@ import {
   StunFormatError,
 } from "./message.ts";
 
-/** Makes a request of 44 bytes. */
-const SOFTWARE = "gretun node";
 /**
- * And of 68 bytes, with spaces: no request is shorter than the longest answer of our server, which
- * is two addresses, 44 bytes over IPv4 and 68 over IPv6.
+ * With spaces that make a request as long as the longest answer of our server, which has three
+ * addresses and a fingerprint: 64 bytes over IPv4 and 100 over IPv6. PADDING (RFC 5780) would be
+ * refused by servers that do not know it.
  */
-const SOFTWARE_6 = SOFTWARE.padEnd(36);
+const SOFTWARE = "gretun node".padEnd(32);
+const SOFTWARE_6 = SOFTWARE.padEnd(68);
 const UNKNOWN_ATTRIBUTE = 420;
 
 export interface BindingAnswer {
@@ -48,7 +49,17 @@ export interface BindingRequest {
   change?: Change;
   /** Comprehension-required attributes that are not known here. */
   unknown: number[];
+  /** It has a FINGERPRINT, and so will its answer. */
+  hasFingerprint: boolean;
   lengthBytes: number;
+}
+
+/** What a server says of itself. */
+export interface ToldPlaces {
+  /** Where the answer comes from. */
+  origin?: Endpoint;
+  /** Where else an answer could come from. */
+  other?: Endpoint;
 }
 
 export function encodeBindingRequest(
@@ -84,45 +95,77 @@ export function decodeBindingAnswer(bytes: Uint8Array): BindingAnswer {
 export function decodeBindingRequest(bytes: Uint8Array): BindingRequest | undefined {
   try {
     const message = decodeStun(bytes);
-    const isIntact = fingerprintFits(bytes, message) !== false;
-    if (message.type !== BINDING_REQUEST || !isIntact) return undefined;
+    const fits = fingerprintFits(bytes, message);
+    if (message.type !== BINDING_REQUEST || fits === false) return undefined;
     const change = readChangeRequest(message);
     const unknown = unknownRequired(message);
-    const { txId } = message;
-    return { txId, ...(change ? { change } : {}), unknown, lengthBytes: bytes.length };
+    return {
+      txId: message.txId,
+      ...(change ? { change } : {}),
+      unknown,
+      hasFingerprint: fits === true,
+      lengthBytes: bytes.length,
+    };
   } catch {
     return undefined;
   }
 }
 
 /**
- * The answer to a request that came `from` there. `other` is told where the request has room for
- * it: the source of a request may be forged, so that an answer is as short as the protocol has it.
- * A bare request of 20 bytes still brings 32 (44 over IPv6), 1.6 (2.2) times as much; an error
- * answer is at most 1.5 times as long as its request.
+ * The answer to a request that came `from` there. The source of a request may be forged: whatever
+ * is not needed is told only where the request has room for it, so that the answer is no longer. A
+ * bare request of 20 bytes still brings 32 (44 over IPv6), which `AnswerLimit` bounds.
  */
 export function encodeBindingAnswer(
   request: BindingRequest,
   from: Endpoint,
-  other?: Endpoint,
+  told: () => ToldPlaces = () => ({}),
 ): Uint8Array<ArrayBuffer> {
-  const { txId, unknown, lengthBytes } = request;
-  if (unknown.length > 0) return encodeRefusal(txId, unknown);
-  const mapped = xorMappedAddress(from, txId);
-  const encode = (attributes: StunAttribute[]) =>
-    encodeStun({ type: BINDING_SUCCESS, txId, attributes });
-  const long = other && encode([mapped, otherAddress(other)]);
-  return long && long.length <= lengthBytes ? long : encode([mapped]);
+  const { txId, unknown } = request;
+  if (unknown.length > 0) return encodeRefusal(request, unknown);
+  const least = [xorMappedAddress(from, txId)];
+  const shortest = encodeAnswer(request, BINDING_SUCCESS, least);
+  if (shortest.length >= request.lengthBytes) return shortest;
+  const { origin, other } = told();
+  return fitted(request, BINDING_SUCCESS, least, [
+    ...(other ? [otherAddress(other)] : []),
+    ...(origin ? [responseOrigin(origin)] : []),
+  ]);
 }
 
 /** RFC 5780 section 6.1: what a server says that has no other place to answer from. */
-export function encodeChangeRefusal({ txId }: BindingRequest): Uint8Array<ArrayBuffer> {
-  return encodeRefusal(txId, [ATTRIBUTE.CHANGE_REQUEST]);
+export function encodeChangeRefusal(request: BindingRequest): Uint8Array<ArrayBuffer> {
+  return encodeRefusal(request, [ATTRIBUTE.CHANGE_REQUEST]);
 }
 
-function encodeRefusal(txId: Uint8Array, types: readonly number[]): Uint8Array<ArrayBuffer> {
-  const attributes = [errorCode(UNKNOWN_ATTRIBUTE), unknownAttributes(types)];
-  return encodeStun({ type: BINDING_ERROR, txId, attributes });
+function encodeRefusal(
+  request: BindingRequest,
+  types: readonly number[],
+): Uint8Array<ArrayBuffer> {
+  const least = [errorCode(UNKNOWN_ATTRIBUTE)];
+  return fitted(request, BINDING_ERROR, least, [unknownAttributes(types)]);
+}
+
+/** As many of `more`, from the first, as make the answer no longer than its request. */
+function fitted(
+  request: BindingRequest,
+  type: number,
+  least: readonly StunAttribute[],
+  more: readonly StunAttribute[],
+): Uint8Array<ArrayBuffer> {
+  const answer = encodeAnswer(request, type, [...least, ...more]);
+  return answer.length <= request.lengthBytes || more.length === 0
+    ? answer
+    : fitted(request, type, least, more.slice(0, -1));
+}
+
+function encodeAnswer(
+  { txId, hasFingerprint }: BindingRequest,
+  type: number,
+  attributes: readonly StunAttribute[],
+): Uint8Array<ArrayBuffer> {
+  const message = { type, txId, attributes };
+  return hasFingerprint ? encodeWithFingerprint(message) : encodeStun(message);
 }
 
 /** The whole work of a server with one port; undefined for what is no intact binding request. */

@@ -6,11 +6,8 @@ import {
   type Endpoint,
   equalEndpoints,
   familyOf,
-  type Ip,
-  isLinkLocal,
-  isLoopback,
+  isInner,
   isMulticast,
-  isPrivate,
   isUnspecified,
 } from "../addr.ts";
 import { toHex } from "../bytes.ts";
@@ -23,7 +20,7 @@ import { isStun, TX_ID_LENGTH } from "./message.ts";
  * The pause after the first request; each further one is twice as long, up to the second
  * constant. RFC 8489 section 6.2.1 begins with 500 ms, to spare a network whose round-trip time
  * it does not know; here a lost datagram would delay the first contact of two hosts by that
- * much, and a request is 44 bytes (68 over IPv6).
+ * much, and a request is 64 bytes (100 over IPv6).
  */
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 1600;
@@ -227,10 +224,6 @@ function elsewhere({ ip, port }: Endpoint, server: Endpoint): Endpoint | undefin
   const isPlace = port !== 0 && familyOf(other.ip) === familyOf(server.ip) &&
     !isMulticast(other.ip) && (isInner(server.ip) || !isInner(other.ip));
   return isPlace && !equalEndpoints(other, server) ? other : undefined;
-}
-
-function isInner(ip: Ip): boolean {
-  return isPrivate(ip) || isLoopback(ip) || isLinkLocal(ip);
 }
 
 function tryDecode(bytes: Uint8Array) {

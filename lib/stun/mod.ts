@@ -6,6 +6,7 @@
  * const client = new StunClient({ send, clock: systemClock, random: systemRandom });
  * const answers = await client.query(await resolveServers(names), { timeoutMs: 3000 });
  */
+export { AnswerLimit, SourceLimit } from "./answer_limit.ts";
 export { ATTRIBUTE, errorCode } from "./attributes.ts";
 export { answerBinding } from "./binding.ts";
 export { type QueryOptions, type StunAnswer, StunClient, type StunServer } from "./exchange.ts";
@@ -29,4 +30,4 @@ export {
   mappingBehaviour,
 } from "./nat.ts";
 export { DEFAULT_STUN_PORT, type Lookup, parseServerName, resolveServers } from "./resolve.ts";
-export { serveStun, SourceLimit, type StunListen, StunService } from "./server.ts";
+export { serveStun, type StunListen, StunService } from "./server.ts";

@@ -3,23 +3,23 @@ import {
   type Endpoint,
   familyOf,
   type Ip,
+  isInner,
   isUnspecified,
   parseIp,
   UNSPECIFIED_4,
 } from "../addr.ts";
 import { type Log, silentLog, systemClock } from "../edges.ts";
 import { errorText } from "../errors.ts";
+import { AnswerLimit } from "./answer_limit.ts";
 import type { Change } from "./attributes.ts";
 import {
-  type BindingRequest,
   decodeBindingRequest,
   encodeBindingAnswer,
   encodeChangeRefusal,
+  type ToldPlaces,
 } from "./binding.ts";
 
 const ANSWERS_PER_SECOND = 50;
-const MAX_SOURCES = 65_536;
-const WINDOW_MS = 1000;
 /** After a failed receive, so that an error that stays does not take the whole CPU. */
 const PAUSE_AFTER_ERROR_MS = 100;
 
@@ -35,34 +35,11 @@ export interface StunServiceOptions {
   log?: Log;
   /** For each source address, over all ports; 50 by default, more requests are dropped. */
   answersPerSecond?: number;
-}
-
-/**
- * Counts answers for each source address in windows of one second. The table is bounded: within a
- * window, sources beyond its size get no answer, which also bounds what forged sources can cause.
- */
-export class SourceLimit {
-  readonly #perSecond: number;
-  readonly #maxSources: number;
-  readonly #counts = new Map<string, number>();
-  #windowStartMs = -Infinity;
-
-  constructor(perSecond: number, maxSources: number = MAX_SOURCES) {
-    this.#perSecond = perSecond;
-    this.#maxSources = maxSources;
-  }
-
-  /** Whether this source may have one more answer now. */
-  allow(source: string, nowMs: number): boolean {
-    if (nowMs - this.#windowStartMs >= WINDOW_MS) {
-      this.#counts.clear();
-      this.#windowStartMs = nowMs;
-    }
-    const count = this.#counts.get(source);
-    if (count === undefined && this.#counts.size >= this.#maxSources) return false;
-    this.#counts.set(source, (count ?? 0) + 1);
-    return (count ?? 0) < this.#perSecond;
-  }
+  /**
+   * This host's address on the way to there, for what says where an answer comes from and a socket
+   * of all addresses does not know. Default: that is left out.
+   */
+  localAddress?: (to: Ip) => Ip | undefined;
 }
 
 /** An address may be unspecified, "0.0.0.0" or "::": all of the host. */
@@ -79,13 +56,15 @@ export class StunService {
   readonly #places: Place[] = [];
   readonly #signal: AbortSignal;
   readonly #log: Log;
-  readonly #limit: SourceLimit;
+  readonly #limit: AnswerLimit;
+  readonly #localAddress: (to: Ip) => Ip | undefined;
 
-  constructor({ signal, log = silentLog, answersPerSecond }: StunServiceOptions) {
+  constructor({ signal, log = silentLog, ...options }: StunServiceOptions) {
     signal.throwIfAborted();
     this.#signal = signal;
     this.#log = log;
-    this.#limit = new SourceLimit(answersPerSecond ?? ANSWERS_PER_SECOND);
+    this.#limit = new AnswerLimit(options.answersPerSecond ?? ANSWERS_PER_SECOND);
+    this.#localAddress = options.localAddress ?? (() => undefined);
     signal.addEventListener("abort", () => this.#close(), { once: true });
   }
 
@@ -111,8 +90,7 @@ export class StunService {
         const [bytes, address] = await place.socket.receive();
         const from = endpointOf(address as Deno.NetAddr);
         if (!this.#limit.allow(from.ip, systemClock.nowMs())) continue;
-        const request = decodeBindingRequest(bytes);
-        if (request) await this.#answer(place, request, from, address);
+        await this.#answer(place, bytes, from, address);
       } catch (error) {
         if (this.#signal.aborted) return;
         this.#log.debug("STUN server error", { error: errorText(error) });
@@ -121,22 +99,37 @@ export class StunService {
     }
   }
 
-  async #answer(place: Place, request: BindingRequest, from: Endpoint, to: Deno.Addr) {
+  async #answer(place: Place, bytes: Uint8Array, from: Endpoint, to: Deno.Addr): Promise<void> {
+    const request = decodeBindingRequest(bytes);
+    if (!request) return;
     const origin = request.change ? changedPlace(this.#places, place, request.change) : place;
     const answer = origin
-      ? encodeBindingAnswer(request, from, this.#otherOf(place, from))
+      ? encodeBindingAnswer(request, from, () => this.#told(place, origin, from))
       : encodeChangeRefusal(request);
+    if (!this.#limit.allowAnswer(from.ip, bytes, answer, systemClock.nowMs())) return;
     await (origin ?? place).socket.send(answer, to);
   }
 
-  /** What OTHER-ADDRESS says: another address and port if there is such a place, else one of them. */
-  #otherOf(place: Place, from: Endpoint): Endpoint | undefined {
+  /** OTHER-ADDRESS is a place with another address and port if there is one, else one of them. */
+  #told(place: Place, origin: Place, from: Endpoint): ToldPlaces {
     const change = (ip: boolean, port: boolean) => changedPlace(this.#places, place, { ip, port });
     const other = change(true, true) ?? change(false, true) ?? change(true, false);
-    if (!other) return undefined;
-    const unspecified = familyOf(from.ip) === 4 ? UNSPECIFIED_4 : parseIp("::");
-    return { ip: isUnspecified(other.ip) ? unspecified : other.ip, port: other.port };
+    const known = this.#known(origin, from);
+    return {
+      ...(other ? { other: this.#known(other, from) ?? unspecified(other, from) } : {}),
+      ...(known ? { origin: known } : {}),
+    };
   }
+
+  /** Undefined where a place has no address that `from` could send to. */
+  #known({ ip, port }: Endpoint, from: Endpoint): Endpoint | undefined {
+    const local = isUnspecified(ip) ? this.#localAddress(from.ip) : ip;
+    return local && (isInner(from.ip) || !isInner(local)) ? { ip: local, port } : undefined;
+  }
+}
+
+function unspecified({ port }: Endpoint, from: Endpoint): Endpoint {
+  return { ip: familyOf(from.ip) === 4 ? UNSPECIFIED_4 : parseIp("::"), port };
 }
 
 /** The place that differs from `place` in just that. */

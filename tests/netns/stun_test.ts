@@ -4,18 +4,31 @@
  *
  *     client 10.9.1.2 --- 10.9.1.1 router 198.51.100.1 --- 198.51.100.2, .3 and 2001:db8::2 servers
  */
-import { deepStrictEqual, notStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { familyOf, formatEndpoint, type Ip, parseCidr, parseIp } from "../../lib/addr.ts";
+import { deepStrictEqual, match, notStrictEqual, ok, strictEqual } from "node:assert/strict";
+import {
+  familyOf,
+  formatEndpoint,
+  type Ip,
+  parseCidr,
+  parseEndpoint,
+  parseIp,
+} from "../../lib/addr.ts";
 import { systemClock, systemRandom } from "../../lib/edges.ts";
-import { createNamedNetns, deleteNamedNetns, type Fd, withNetns } from "../../lib/linux/mod.ts";
+import {
+  createNamedNetns,
+  deleteNamedNetns,
+  type Fd,
+  sourceAddress,
+  withNetns,
+} from "../../lib/linux/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { writeKernelFile } from "../../lib/linux/process.ts";
 import {
   mappingBehaviour,
   resolveServers,
-  serveStun,
   type StunAnswer,
   StunClient,
+  StunService,
 } from "../../lib/stun/mod.ts";
 
 const SERVER = "198.51.100.2";
@@ -122,11 +135,16 @@ async function startCoturn({ server, stack }: Net): Promise<void> {
 }
 
 /** Our own server at all places. */
-async function startOwn({ server, stack }: Net): Promise<void> {
+async function startOwn(net: Net): Promise<void> {
+  serve(net, PLACES);
+}
+
+function serve({ server, stack }: Net, places: readonly string[]): void {
   const stop = new AbortController();
   stack.defer(() => stop.abort());
-  for (const { endpoint: { ip: hostname, port } } of await resolveServers(PLACES)) {
-    await withNetns(server, () => serveStun({ hostname, port }, stop.signal));
+  const service = new StunService({ signal: stop.signal, localAddress: sourceAddress });
+  for (const { ip: hostname, port } of places.map(parseEndpoint)) {
+    withNetns(server, () => service.listen({ hostname, port }));
   }
 }
 
@@ -198,6 +216,24 @@ for (const [name, start] of SERVERS) {
       const { port, answers } = await ask(net.router, "0.0.0.0", PLACES);
       for (const { mapped } of answers) strictEqual(formatEndpoint(mapped), `${ROUTER}:${port}`);
       strictEqual(mappingBehaviour(answers), "endpoint-independent");
+    }));
+}
+
+const NAT_DISCOVERY: [string, string, string, RegExp][] = [
+  ["mapping", "-m", "masquerade", /Endpoint Independent Mapping/],
+  ["mapping", "-m", "masquerade random,fully-random", /Address and Port Dependent Mapping/],
+  ["filtering", "-f", "masquerade", /Address and Port Dependent Filtering/],
+];
+
+for (const [what, option, how, expected] of NAT_DISCOVERY) {
+  Deno.test(`coturn's natdiscovery with padding asks our server for the ${what} of ${how}`, () =>
+    inNet(async (net) => {
+      await masquerade(net, how);
+      serve(net, [...PLACES, `${OTHER_SERVER}:${OTHER_PORT}`]);
+      const args = [option, "-P", SERVER];
+      const command = new Deno.Command("turnutils_natdiscovery", { args, stdin: "null" });
+      const { stdout } = await withNetns(net.client, () => command.output());
+      match(new TextDecoder().decode(stdout), expected);
     }));
 }
 

@@ -1,9 +1,22 @@
 /** Answers from elsewhere (RFC 5780), and what they tell about a NAT. */
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { type Endpoint, formatEndpoint, parseEndpoint as endpoint } from "../../../lib/addr.ts";
+import {
+  type Endpoint,
+  formatEndpoint,
+  type Ip,
+  parseEndpoint as endpoint,
+  parseIp,
+} from "../../../lib/addr.ts";
 import { fromHex, toHex } from "../../../lib/bytes.ts";
 import { systemRandom } from "../../../lib/edges.ts";
-import { ATTRIBUTE, changeRequest, readOtherAddress } from "../../../lib/stun/attributes.ts";
+import {
+  ATTRIBUTE,
+  changeRequest,
+  encodeWithFingerprint,
+  fingerprintFits,
+  readOtherAddress,
+  software,
+} from "../../../lib/stun/attributes.ts";
 import {
   answerBinding,
   decodeBindingAnswer,
@@ -32,6 +45,8 @@ import { VirtualClock } from "../../fakes/virtual_clock.ts";
 const TX_ID = fromHex("5e2aabfd590ba2ebcf76dea8");
 const CLIENT = endpoint("203.0.113.7:41641");
 const CLIENT_6 = endpoint("[2001:db8::7]:41641");
+const TOLD = { origin: endpoint("192.0.2.1:3478"), other: endpoint("192.0.2.2:3479") };
+const TOLD_6 = { origin: endpoint("[2001:db8::1]:3478"), other: endpoint("[2001:db8::2]:3479") };
 const BOTH = { ip: true, port: true };
 const PORT = { ip: false, port: true };
 const IP = { ip: true, port: false };
@@ -45,8 +60,13 @@ Deno.test("CHANGE-REQUEST and OTHER-ADDRESS have the bytes of RFC 5780", () => {
     deepStrictEqual(decodeBindingRequest(encodeBindingRequest(TX_ID, { change }))!.change, change);
   }
   const request = decodeBindingRequest(encodeBindingRequest(TX_ID))!;
-  const answer = encodeBindingAnswer(request, CLIENT, endpoint("192.0.2.2:3479"));
-  strictEqual(toHex(answer.subarray(32)), "802c0008" + "00010d97" + "c0000202");
+  const answer = encodeBindingAnswer(request, CLIENT, () => TOLD);
+  const [mapped, ...told] = decodeStun(answer).attributes;
+  strictEqual(mapped!.type, ATTRIBUTE.XOR_MAPPED_ADDRESS);
+  deepStrictEqual(told.map(({ type, value }) => [type, toHex(value)]).slice(0, 2), [
+    [0x802c, "00010d97" + "c0000202"],
+    [0x802b, "00010d96" + "c0000201"],
+  ]);
 });
 
 Deno.test("decodeBindingRequest() takes what changes nothing for plain, and no broken one", () => {
@@ -72,34 +92,68 @@ Deno.test("readOtherAddress() ignores what is broken", () => {
   }
 });
 
-Deno.test("an answer to our request tells the other place and is no longer than it", () => {
-  const cases = [[4, CLIENT, "192.0.2.2:3479"], [6, CLIENT_6, "[2001:db8::2]:3479"]] as const;
-  for (const [family, from, other] of cases) {
+const typesIn = (bytes: Uint8Array) => decodeStun(bytes).attributes.map(({ type }) => type);
+
+Deno.test("an answer to our request tells all places and is no longer than it", () => {
+  for (const [family, from, told] of [[4, CLIENT, TOLD], [6, CLIENT_6, TOLD_6]] as const) {
     for (const change of [undefined, PORT, BOTH]) {
       const bytes = encodeBindingRequest(TX_ID, { family, ...(change ? { change } : {}) });
       const request = decodeBindingRequest(bytes)!;
-      const answer = encodeBindingAnswer(request, from, endpoint(other));
+      const answer = encodeBindingAnswer(request, from, () => told);
       ok(answer.length <= bytes.length, `${answer.length} to ${bytes.length}`);
-      const decoded = decodeBindingAnswer(answer);
-      deepStrictEqual(decoded, { txId: TX_ID, mapped: from, other: endpoint(other) });
+      deepStrictEqual(typesIn(answer), [0x0020, 0x802c, 0x802b, 0x8028]);
+      strictEqual(fingerprintFits(answer, decodeStun(answer)), true);
+      deepStrictEqual(decodeBindingAnswer(answer), {
+        txId: TX_ID,
+        mapped: from,
+        other: told.other,
+      });
       ok(encodeChangeRefusal(request).length <= bytes.length);
     }
   }
 });
 
-Deno.test("a request without room gets the short answer", () => {
+Deno.test("a request gets as much as it has room for: the other place before the origin", () => {
+  const room = (length: number, hasFingerprint: boolean) => {
+    const attributes = [{ type: ATTRIBUTE.PADDING, value: new Uint8Array(length) }];
+    const message = { type: BINDING_REQUEST, txId: TX_ID, attributes };
+    const bytes = hasFingerprint ? encodeWithFingerprint(message) : encodeStun(message);
+    const answer = encodeBindingAnswer(decodeBindingRequest(bytes)!, CLIENT, () => TOLD);
+    ok(answer.length <= bytes.length);
+    return typesIn(answer);
+  };
+  deepStrictEqual(room(16, false), [0x0020]);
+  deepStrictEqual(room(20, false), [0x0020, 0x802c]);
+  deepStrictEqual(room(32, false), [0x0020, 0x802c, 0x802b]);
+  deepStrictEqual(room(1500, false), [0x0020, 0x802c, 0x802b]);
+  deepStrictEqual(room(8, true), [0x0020, 0x8028]);
+  deepStrictEqual(room(20, true), [0x0020, 0x802c, 0x8028]);
+});
+
+Deno.test("a request without room gets the shortest answer, without a look at the places", () => {
   for (const attributes of [[], [changeRequest(PORT)]]) {
     const bytes = encodeStun({ type: BINDING_REQUEST, txId: TX_ID, attributes });
-    const request = decodeBindingRequest(bytes)!;
-    const answer = encodeBindingAnswer(request, CLIENT, endpoint("192.0.2.2:3479"));
+    const answer = encodeBindingAnswer(decodeBindingRequest(bytes)!, CLIENT, () => {
+      throw new Error("not to be asked");
+    });
     strictEqual(answer.length, 32);
   }
+});
+
+Deno.test("a request of older nodes, 44 bytes, gets its address in 40", () => {
+  const attributes = [software("gretun node")];
+  const request = encodeWithFingerprint({ type: BINDING_REQUEST, txId: TX_ID, attributes });
+  strictEqual(request.length, 44);
+  const answer = encodeBindingAnswer(decodeBindingRequest(request)!, CLIENT, () => TOLD);
+  strictEqual(answer.length, 40);
+  deepStrictEqual(decodeBindingAnswer(answer).mapped, CLIENT);
 });
 
 Deno.test("a server with one place refuses a CHANGE-REQUEST with 420", () => {
   const answer = decodeStun(answerBinding(encodeBindingRequest(TX_ID, { change: PORT }), CLIENT)!);
   strictEqual(answer.type, BINDING_ERROR);
-  deepStrictEqual(answer.attributes.map(({ value }) => toHex(value)), ["00000414", "0003"]);
+  const [code, unknown] = answer.attributes;
+  deepStrictEqual([toHex(code!.value), toHex(unknown!.value)], ["00000414", "0003"]);
 });
 
 // --- places of a server
@@ -162,6 +216,23 @@ Deno.test("StunService answers from the place that is asked for, within one limi
   await new Promise((resolve) => setTimeout(resolve));
 });
 
+Deno.test("StunService tells where its answer comes from, as the routes have it", async () => {
+  const stop = new AbortController();
+  const localAddress = (to: Ip) => to === parseIp("127.0.0.1") ? parseIp("127.0.0.1") : undefined;
+  const service = new StunService({ signal: stop.signal, localAddress });
+  const { port } = service.listen({ hostname: "0.0.0.0", port: 0 });
+  const other = service.listen({ hostname: "0.0.0.0", port: 0 });
+  const to = { ...endpoint("127.0.0.1:1"), port };
+  const got = await exchange(to, encodeBindingRequest(TX_ID));
+  const value = (type: number) =>
+    toHex(decodeStun(got!.answer).attributes.find((each) => each.type === type)!.value);
+  const local = (port: number) => `0001${port.toString(16).padStart(4, "0")}7f000001`;
+  strictEqual(value(ATTRIBUTE.RESPONSE_ORIGIN), local(port));
+  strictEqual(value(ATTRIBUTE.OTHER_ADDRESS), local(other.port));
+  stop.abort();
+  await new Promise((resolve) => setTimeout(resolve));
+});
+
 Deno.test("StunService on all addresses tells the other port with no address", async () => {
   const stop = new AbortController();
   const service = new StunService({ signal: stop.signal });
@@ -202,7 +273,7 @@ function clientIn(world: World, clock: VirtualClock): StunClient {
     sentTo.add(asked);
     const request = decodeBindingRequest(bytes)!;
     const other = world.other === undefined ? undefined : endpoint(world.other);
-    const answer = encodeBindingAnswer(request, CLIENT, other);
+    const answer = encodeBindingAnswer(request, CLIENT, () => (other ? { other } : {}));
     const { change } = request;
     if (!change || server === "ignores") return deliver(answer, asked);
     if (server === "refuses") return deliver(encodeChangeRefusal(request), asked);

@@ -42,7 +42,7 @@ import {
 } from "../../../lib/stun/message.ts";
 import { type MappingBehaviour, mappingBehaviour } from "../../../lib/stun/nat.ts";
 import { parseServerName, resolveServers } from "../../../lib/stun/resolve.ts";
-import { SourceLimit } from "../../../lib/stun/server.ts";
+import { AnswerLimit, SourceLimit } from "../../../lib/stun/answer_limit.ts";
 import { VirtualClock } from "../../fakes/virtual_clock.ts";
 import vectors from "../../vectors/stun-rfc5769.json" with { type: "json" };
 
@@ -236,7 +236,14 @@ const CLIENT = endpoint("203.0.113.7:41641");
 Deno.test("answerBinding() answers each kind of good request with the bare address", () => {
   const success = vectors.responses.find(({ name }) => name === "xor_v4_only")!.hex;
   for (const { name, hex } of vectors.requests) {
-    strictEqual(toHex(answerBinding(fromHex(hex), CLIENT)!), success, name);
+    const request = fromHex(hex);
+    const answer = answerBinding(request, CLIENT)!;
+    const message = decodeStun(answer);
+    const isMarked = fingerprintFits(request, decodeStun(request));
+    strictEqual(fingerprintFits(answer, message), isMarked, name);
+    if (!isMarked) strictEqual(toHex(answer), success, name);
+    deepStrictEqual(readMappedAddress(message), CLIENT);
+    strictEqual(message.attributes.length, isMarked ? 2 : 1, name);
   }
   const success6 = vectors.responses.find(({ name }) => name === "xor_v6_only")!.hex;
   const request = fromHex(vectors.requests[0]!.hex);
@@ -264,14 +271,11 @@ Deno.test("answerBinding() refuses unknown comprehension-required attributes wit
   const cases: [number[], string][] = [
     [[0x0002], "0002"],
     [[0x0002, 0x0002, 0x7fff], "00027fff"],
-    [[0x8029, 0x0024, 0x0006, 0x0025, 0x0026], "002400250026"],
+    [[0x8029, 0x0024, 0x0006, 0x0025, 0x0027], "002400250027"],
   ];
   for (const [types, unknown] of cases) {
-    const request = encodeStun({
-      type: BINDING_REQUEST,
-      txId: TX_ID,
-      attributes: types.map(attribute),
-    });
+    const attributes = [...types.map(attribute), software("a client with room")];
+    const request = encodeStun({ type: BINDING_REQUEST, txId: TX_ID, attributes });
     const answer = decodeStun(answerBinding(request, CLIENT)!);
     strictEqual(answer.type, BINDING_ERROR);
     deepStrictEqual(answer.txId, TX_ID);
@@ -282,15 +286,29 @@ Deno.test("answerBinding() refuses unknown comprehension-required attributes wit
   strictEqual(toHex(ice.attributes[1]!.value), "0024");
 });
 
-Deno.test("answerBinding() never answers an error with more than 1.5 times the request", () => {
+Deno.test("answerBinding() refuses with no more bytes than were asked with, from 28 on", () => {
   for (let n = 1; n <= 300; n++) {
     const attributes = Array.from({ length: n }, (_, i) => ({
       type: 0x4000 + i,
       value: new Uint8Array(0),
     }));
     const request = encodeStun({ type: BINDING_REQUEST, txId: TX_ID, attributes });
-    ok(answerBinding(request, CLIENT)!.length <= 1.5 * request.length, `${n} attributes`);
+    const answer = answerBinding(request, CLIENT)!;
+    ok(answer.length <= Math.max(28, request.length), `${n} attributes`);
+    strictEqual(decodeStun(answer).attributes[0]!.type, ATTRIBUTE.ERROR_CODE);
   }
+});
+
+Deno.test("AnswerLimit: answers that are longer than their request are few for each source", () => {
+  const limit = new AnswerLimit(50);
+  const [short, long] = [new Uint8Array(20), new Uint8Array(32)];
+  const count = (request: Uint8Array, answer: Uint8Array, source: string, nowMs: number) =>
+    Array.from({ length: 50 }, () => limit.allowAnswer(source, request, answer, nowMs))
+      .filter((isAllowed) => isAllowed).length;
+  strictEqual(count(short, long, "a", 0), 10);
+  strictEqual(count(long, long, "a", 0), 50);
+  strictEqual(count(short, long, "b", 0), 10);
+  strictEqual(count(short, long, "a", 1000), 10);
 });
 
 Deno.test("SourceLimit.allow() counts by source and second, in a bounded table", () => {
