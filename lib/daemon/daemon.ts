@@ -7,7 +7,6 @@ import type { Sign } from "../coord/auth.ts";
 import { natJson } from "../coord/api.ts";
 import { type AllPeers, CoordClient, CoordError } from "../coord/client.ts";
 import {
-  daemonLock,
   type DataPlane,
   type DataPlaneKind,
   type EncapCsum,
@@ -16,7 +15,8 @@ import {
 import { DISCO_PATTERN, isDisco } from "../disco/mod.ts";
 import type { Clock, Datagram, Log, Random } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
-import { bindAbstractLock, Poller } from "../linux/mod.ts";
+import { lockPort } from "../links/mod.ts";
+import { fileLocks, Poller } from "../linux/mod.ts";
 import { LinkMonitor, RtNetlink } from "../netlink.ts";
 import { RelayClient } from "../relay/mod.ts";
 import { STUN_PATTERN, StunClient } from "../stun/mod.ts";
@@ -78,7 +78,7 @@ export async function runDaemon(
   edges: DaemonEdges,
   signal: AbortSignal,
 ): Promise<void> {
-  using _lock = lockPort(options.port);
+  using _lock = lockPort(fileLocks(), { port: options.port, role: "up", flag: "--fou-port" });
   await using stack = new AsyncDisposableStack();
   const poller = stack.use(new Poller());
   const rtnl = stack.use(RtNetlink.open());
@@ -98,16 +98,6 @@ export async function runDaemon(
   stack.use(LinkMonitor.open(poller, () => daemon.networkChanged()));
   stack.use(await serveControl(options.stateDir, () => daemon.report()));
   await daemon.run();
-}
-
-/** One daemon a port and network namespace: two would take each other's links for left-overs. */
-function lockPort(port: number): Disposable {
-  const lock = bindAbstractLock(daemonLock(port));
-  if (lock) return lock;
-  throw new GretunError(
-    `another gretun up uses port ${port}`,
-    "Stop it first, or choose another port with --fou-port",
-  );
 }
 
 class Daemon implements AsyncDisposable {

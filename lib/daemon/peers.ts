@@ -15,11 +15,12 @@ import {
 } from "../addr.ts";
 import { equalBytes } from "../bytes.ts";
 import type { PeerRecord } from "../coord/api.ts";
-import type { DataPlane, LinkCounters } from "../dataplane/mod.ts";
+import type { DataPlane } from "../dataplane/mod.ts";
 import * as disco from "../disco/mod.ts";
 import type { Clock, Datagram, Log, Random } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { type DiscoKey, keyBytes, type NodeKey, shortKey } from "../keys.ts";
+import type { LinkCounters } from "../links/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
 import { greKey } from "./gre_keys.ts";
 import type { Identity } from "./identity.ts";

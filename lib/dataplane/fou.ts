@@ -8,30 +8,28 @@ import { type Family, familyOf, type Ip } from "../addr.ts";
 import type { Datagram, Log } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
-import { type Poller, RawUdpSocket, SystemError } from "../linux/mod.ts";
-import { Fou, hasCode, type Link, NetlinkError, RtNetlink, type Tunnel } from "../netlink.ts";
-import { isFouPortOfOthers, usesFouPort } from "../tunnel/mod.ts";
-import { NoKernelPlaneError, openFou, openFouPort, tryTunnel } from "./kernel.ts";
 import {
   countersOf,
+  formatMark,
   freeName,
-  hasSafeChecksums,
-  linkMtu,
+  type Inner,
+  type LinkCounters,
+  linksOf,
   missing,
+  NO_INNER,
+  openFouPort,
   otherNames,
-  ownerAlias,
-  ownerOf,
-  type Pair,
-  pairOf,
-  remoteTaken,
-  setPair,
-} from "./links.ts";
+  setInner,
+} from "../links/mod.ts";
+import { type Poller, RawUdpSocket, SystemError } from "../linux/mod.ts";
+import { Fou, hasCode, type Link, NetlinkError, RtNetlink, type Tunnel } from "../netlink.ts";
+import { NoKernelPlaneError, openFou, tryTunnel } from "./kernel.ts";
+import { hasSafeChecksums, innerOf, linkMtu, remoteTaken } from "./links.ts";
 import type {
   AdoptedPath,
   DataPlane,
   DataPlaneOptions,
   ExtraPort,
-  LinkCounters,
   LinkState,
   PeerLink,
 } from "./plane.ts";
@@ -49,7 +47,7 @@ interface FouLink {
   ifindex: number;
   ifname: string;
   /** What it was given in this run. */
-  pair?: Pair;
+  inner?: Inner;
 }
 
 export class FouPlane implements DataPlane {
@@ -92,15 +90,15 @@ export class FouPlane implements DataPlane {
     this.#ports = ports;
     this.#poller = poller;
     this.#extra = new ExtraPorts(poller, options.onDatagram);
-    for (const link of rtnl.links()) {
-      const owner = ownerOf(link, options.port);
-      if (!owner || !familyOfKind(link.kind)) continue;
-      this.#links.set(owner.peer, { ifindex: link.ifindex, ifname: link.name });
-      if (owner.extraPort === undefined) continue;
-      this.#adoptPort(owner.peer, owner.extraPort);
+    for (const { link, mark } of linksOf(rtnl.links(), { role: "up", port: options.port })) {
+      if (!familyOfKind(link.kind)) continue;
+      const peer = mark.id as NodeKey;
+      this.#links.set(peer, { ifindex: link.ifindex, ifname: link.name });
+      if (mark.extraPort === undefined) continue;
+      this.#adoptPort(peer, mark.extraPort);
       // The link has gone elsewhere: the port was kept for a while.
-      const isUsed = link.tunnel?.encap?.sport === owner.extraPort;
-      if (!isUsed) this.#extraPort(owner.peer)?.[Symbol.dispose]();
+      const isUsed = link.tunnel?.encap?.sport === mark.extraPort;
+      if (!isUsed) this.#extraPort(peer)?.[Symbol.dispose]();
     }
   }
 
@@ -136,11 +134,11 @@ export class FouPlane implements DataPlane {
     if (link.localPort !== undefined) this.#carryData(link, link.localPort, known);
     const ifindex = this.#createOrChange(known, link, mtu);
     try {
-      const pair = pairOf(link);
-      const before = known?.ifindex === ifindex ? this.#links.get(link.peer)!.pair : {};
-      setPair(this.#rtnl, ifindex, pair, before);
+      const inner = innerOf(link);
+      const before = known?.ifindex === ifindex ? this.#links.get(link.peer)!.inner : NO_INNER;
+      setInner(this.#rtnl, ifindex, inner, before);
       const ifname = this.#rtnl.link(ifindex)!.name;
-      this.#links.set(link.peer, { ifindex, ifname, pair });
+      this.#links.set(link.peer, { ifindex, ifname, inner });
       return { ifname, mtu };
     } catch (error) {
       if (!known) this.removeLink(link.peer);
@@ -164,8 +162,7 @@ export class FouPlane implements DataPlane {
     const { signalling } = this.#options;
     const onDatagram = (datagram: Datagram) => this.#options.onDatagram(datagram, port);
     using stack = new DisposableStack();
-    openPort(this.#fou, port, 4);
-    stack.defer(() => this.#fou.delete({ port, family: 4 }));
+    stack.use(openPort(this.#rtnl, this.#fou, port, 4));
     const socket = stack.use(RawUdpSocket.open(port, this.#poller, onDatagram, { signalling }));
     const sockets = stack.move();
     return {
@@ -187,7 +184,10 @@ export class FouPlane implements DataPlane {
   #alias(peer: NodeKey): string {
     const port = this.#dataPorts.get(peer);
     const isOpen = port !== undefined && this.#extra.get(port) !== undefined;
-    return ownerAlias(this.#options.port, peer, isOpen ? port : undefined);
+    return formatMark({
+      ...{ by: "up", port: this.#options.port, id: peer },
+      ...(isOpen ? { extraPort: port } : {}),
+    });
   }
 
   /** Links of IPv6 name the address that they send from: others of this kind carry nothing. */
@@ -312,9 +312,7 @@ class OuterPort implements Disposable {
     using stack = new DisposableStack();
     const { port, onDatagram, signalling } = options;
     tryTunnel(rtnl, { ...GRE[family], port });
-    if (openPort(fou, port, family) || !isFouPortOfOthers(rtnl.links(), port, family)) {
-      stack.defer(() => closeUnlessUsed(rtnl, fou, port, family));
-    }
+    stack.use(openPort(rtnl, fou, port, family));
     const socket = stack.use(RawUdpSocket.open(port, poller, onDatagram, { family, signalling }));
     return new OuterPort(family, socket, stack.move());
   }
@@ -339,16 +337,6 @@ function isKernels(error: unknown): boolean {
   return [NoKernelPlaneError, NetlinkError, SystemError].some((kind) => error instanceof kind);
 }
 
-/** Tunnels that others made beside ours may use the port by now. */
-function closeUnlessUsed(rtnl: RtNetlink, fou: Fou, port: number, family: Family): void {
-  if (rtnl.links().some((link) => usesFouPort(link, port, family))) return;
-  try {
-    fou.delete({ port, family });
-  } catch (error) {
-    if (!hasCode(error, "ENOENT")) throw error; // somebody has closed it
-  }
-}
-
-function openPort(fou: Fou, port: number, family: Family): boolean {
-  return openFouPort(fou, { port, family, ipproto: IPPROTO_GRE }, "--fou-port");
+function openPort(rtnl: RtNetlink, fou: Fou, port: number, family: Family): Disposable {
+  return openFouPort({ rtnl, fou }, { port, family, ipproto: IPPROTO_GRE }, "--fou-port");
 }

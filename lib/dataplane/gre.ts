@@ -6,17 +6,11 @@
  *     2-3  protocol type (0x0800 IPv4, 0x86dd IPv6)
  *     4-7  key, where K is set
  */
-import type { Family } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
 
 export const GRE_KEY = 0x2000;
 const ETH_P_IP = 0x0800;
 const ETH_P_IPV6 = 0x86dd;
-
-/** IPv4 20 or IPv6 40, UDP 8, GRE 4 and, with a key, 4 more. */
-export function overheadBytes({ family, key }: { family: Family; key: boolean }): number {
-  return (family === 4 ? 20 : 40) + 8 + (key ? 8 : 4);
-}
 
 export interface GrePacket {
   key?: number;

@@ -1,9 +1,9 @@
 /** What a kernel plane needs of the kernel: FOU, a kind of tunnel over it, and a port of its own. */
-import type { Family, Ip } from "../addr.ts";
+import type { Ip } from "../addr.ts";
 import { GretunError } from "../errors.ts";
+import { freeName } from "../links/mod.ts";
 import { loadModule } from "../linux/mod.ts";
 import { Fou, hasCode, type RtNetlink } from "../netlink.ts";
-import { freeName } from "./links.ts";
 
 const TTL = 64;
 /** Not the links' own pattern: a name without %d may be taken, by the link of an earlier run. */
@@ -62,34 +62,5 @@ export function tryTunnel(
       if (!loadModule(module)) throw new NoKernelPlaneError(module, error);
     }
     tryOnce();
-  }
-}
-
-export interface FouPlace {
-  port: number;
-  family: Family;
-  /** IP protocol of what is inside. */
-  ipproto: number;
-  local?: Ip;
-}
-
-/**
- * Opens the kernel's receive port; false when it is open already: an earlier run left it, or a
- * tunnel beside ours uses it. Throws `GretunError`, which tells of `flag`, for one that is taken.
- */
-export function openFouPort(fou: Fou, place: FouPlace, flag: string): boolean {
-  const { port, family, ipproto } = place;
-  try {
-    fou.add({ ...place, type: "direct" });
-    return true;
-  } catch (error) {
-    if (!hasCode(error, "EADDRINUSE")) throw error;
-    const left = fou.ports().find((p) => p.port === port && p.family === family);
-    if (left?.ipproto === ipproto && left.type === "direct") return false;
-    throw new GretunError(
-      `cannot open UDP port ${port}: ${left ? "another FOU port" : "another program"} has it`,
-      `Choose another one with ${flag}, or look with: ss -ulpn 'sport = :${port}'`,
-      { cause: error },
-    );
   }
 }

@@ -7,18 +7,9 @@ import { NoKernelPlaneError } from "./kernel.ts";
 import type { DataPlane, DataPlaneKind, DataPlaneOptions } from "./plane.ts";
 import { TunPlane } from "./tun.ts";
 
-export { daemonLock, isDaemons } from "../tunnel/mod.ts";
 export { decodeGre, encodeGre } from "./gre.ts";
 export * from "./kernel.ts";
-export {
-  countersOf,
-  freeName,
-  hasSafeChecksums,
-  innerMtu,
-  missing,
-  otherNames,
-  setPair,
-} from "./links.ts";
+export { hasSafeChecksums } from "./links.ts";
 export * from "./plane.ts";
 export { ensureTun } from "./tun.ts";
 

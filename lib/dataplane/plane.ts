@@ -3,6 +3,7 @@ import type { Endpoint, Family, Ip } from "../addr.ts";
 import type { Datagram, SendDatagram } from "../edges.ts";
 import type { Signalling } from "../linux/mod.ts";
 import type { NodeKey } from "../keys.ts";
+import type { LinkCounters } from "../links/mod.ts";
 
 export type DataPlaneKind = "fou" | "tun";
 
@@ -26,13 +27,6 @@ export interface PeerLink {
 export interface LinkState {
   ifname: string;
   mtu: number;
-}
-
-export interface LinkCounters {
-  rxPackets: number;
-  txPackets: number;
-  rxBytes: number;
-  txBytes: number;
 }
 
 /**

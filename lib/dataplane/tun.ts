@@ -6,6 +6,15 @@ import { type Endpoint, type Family, familyOf, parseIp } from "../addr.ts";
 import { errorText, GretunError } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import {
+  countersOf,
+  formatMark,
+  freeName,
+  type LinkCounters,
+  missing,
+  NO_INNER,
+  setInner,
+} from "../links/mod.ts";
+import {
   isSignalling,
   type Poller,
   RawUdpSender,
@@ -16,24 +25,8 @@ import {
 } from "../linux/mod.ts";
 import { RtNetlink } from "../netlink.ts";
 import { decodeGre, encodeGre } from "./gre.ts";
-import {
-  countersOf,
-  freeName,
-  linkMtu,
-  missing,
-  ownerAlias,
-  pairOf,
-  remoteTaken,
-  setPair,
-} from "./links.ts";
-import type {
-  DataPlane,
-  DataPlaneOptions,
-  ExtraPort,
-  LinkCounters,
-  LinkState,
-  PeerLink,
-} from "./plane.ts";
+import { innerOf, linkMtu, remoteTaken } from "./links.ts";
+import type { DataPlane, DataPlaneOptions, ExtraPort, LinkState, PeerLink } from "./plane.ts";
 import { ExtraPorts } from "./ports.ts";
 
 /** Datagrams handed to the socket and not yet taken by the kernel; more are dropped. */
@@ -132,7 +125,7 @@ export class TunPlane implements DataPlane {
     const tun = known ?? this.#create(link);
     try {
       this.#rtnl.changeLink(tun.ifindex, { mtu, up: true });
-      setPair(this.#rtnl, tun.ifindex, pairOf(link), known ? pairOf(known.link) : {});
+      setInner(this.#rtnl, tun.ifindex, innerOf(link), known ? innerOf(known.link) : NO_INNER);
     } catch (error) {
       if (!known) this.removeLink(link.peer);
       throw error;
@@ -190,7 +183,8 @@ export class TunPlane implements DataPlane {
     const device = TunDevice.open(name, this.#poller, (inner) => this.#forward(tun, inner));
     const ifindex = this.#rtnl.link(device.name)!.ifindex;
     const tun: TunLink = { device, ifindex, link };
-    this.#rtnl.changeLink(ifindex, { alias: ownerAlias(this.#options.port, link.peer) });
+    const mark = { by: "up", port: this.#options.port, id: link.peer } as const;
+    this.#rtnl.changeLink(ifindex, { alias: formatMark(mark) });
     this.#links.set(link.peer, tun);
     return tun;
   }

@@ -9,7 +9,9 @@
  */
 import type { Datagram, SendDatagram } from "../edges.ts";
 import {
+  fileLocks,
   loadModule,
+  type Locks,
   Poller,
   type RawUdpOptions,
   RawUdpSender,
@@ -46,6 +48,7 @@ export interface Tun extends Disposable {
 }
 
 export interface Host extends AsyncDisposable {
+  readonly locks: Locks;
   openRtNetlink(): RtNetlink;
   /** Throws `NetlinkError` with ENOENT where the kernel has no FOU. */
   openFou(): Fou;
@@ -86,6 +89,7 @@ export interface LinuxHostOptions {
 export function linuxHost(options: LinuxHostOptions = {}): Host {
   const poller = new Poller(options);
   return {
+    locks: fileLocks(),
     openRtNetlink: () => RtNetlink.open(),
     openFou: () => Fou.open(),
     openNft: () => Nft.open(),

@@ -13,7 +13,8 @@ import {
 } from "../addr.ts";
 import { toHex } from "../bytes.ts";
 import { errorText, GretunError } from "../errors.ts";
-import { bindAbstractLock, Poller } from "../linux/mod.ts";
+import { lockPort } from "../links/mod.ts";
+import { fileLocks, Poller } from "../linux/mod.ts";
 import { LinkMonitor } from "../netlink.ts";
 import { checkBind } from "./addresses.ts";
 import type { Refusal } from "./protocol/gretun/auth.ts";
@@ -69,7 +70,7 @@ export async function runHub(
 ): Promise<void> {
   checkBind(options.bind);
   await makeStateDir(options.stateDir);
-  using _lock = lockPort(options.port);
+  using _lock = lockPort(fileLocks(), { port: options.port, role: "hub", flag: "--port" });
   await using stack = new AsyncDisposableStack();
   const poller = stack.use(new Poller({ busyMs: BUSY_MS }));
   const hub = stack.use(new Hub(options, edges, poller));
@@ -88,15 +89,6 @@ export async function runHub(
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
-}
-
-function lockPort(port: number): Disposable {
-  const lock = bindAbstractLock(`gretun-hub-${port}`);
-  if (lock) return lock;
-  throw new GretunError(
-    `another gretun hub uses port ${port}`,
-    "Stop it first, or choose another port with --port",
-  );
 }
 
 class Hub implements HubCore, AsyncDisposable {

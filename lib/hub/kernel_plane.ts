@@ -4,20 +4,22 @@
  * flows on, and the next start adopts the links.
  */
 import { type Endpoint, type Ip, parseIp } from "../addr.ts";
+import { hasSafeChecksums, type LinkState, openFou, tryTunnel } from "../dataplane/mod.ts";
+import { errorText, GretunError } from "../errors.ts";
 import {
   countersOf,
+  formatMark,
   freeName,
-  hasSafeChecksums,
   innerMtu,
   type LinkCounters,
-  type LinkState,
+  linksOf,
   missing,
-  openFou,
+  NO_INNER,
   openFouPort,
   otherNames,
-  tryTunnel,
-} from "../dataplane/mod.ts";
-import { errorText, GretunError } from "../errors.ts";
+  overheadBytes,
+  setInner,
+} from "../links/mod.ts";
 import {
   type Poller,
   RawUdpSocket,
@@ -25,8 +27,8 @@ import {
   SystemError,
   writeKernelFile,
 } from "../linux/mod.ts";
-import { Fou, hasCode, type Link, NetlinkError, RtNetlink, type Tunnel } from "../netlink.ts";
-import { ownedName, ownerAlias, setAddresses } from "./addresses.ts";
+import { Fou, type Link, NetlinkError, RtNetlink, type Tunnel } from "../netlink.ts";
+import { innerOf } from "./addresses.ts";
 import { AlternativeAddresses } from "./alternative.ts";
 import { Fence } from "./fence.ts";
 import type { HubLink, HubPlane, PlaneOptions } from "./plane.ts";
@@ -37,8 +39,8 @@ const TTL = 64;
 const TEST_ADDRESS = parseIp("192.0.2.1");
 
 const KINDS = {
-  "gre-fou": { link: "gre", ipproto: 47, overheadBytes: 36, modules: ["ip_gre"] },
-  "ipip-fou": { link: "ipip", ipproto: 4, overheadBytes: 28, modules: ["ipip"] },
+  "gre-fou": { link: "gre", ipproto: 47, modules: ["ip_gre"] },
+  "ipip-fou": { link: "ipip", ipproto: 4, modules: ["ipip"] },
 } as const;
 
 export interface KernelPlaneOptions extends PlaneOptions {
@@ -66,6 +68,8 @@ export class KernelPlane implements HubPlane {
   readonly #rtnl: RtNetlink;
   readonly #fou: Fou;
   readonly #raw: RawUdpSocket;
+  /** The kernel's port. */
+  readonly #receiving: Disposable;
   readonly #links = new Map<string, KernelLink>();
   readonly #alternatives: AlternativeAddresses;
   readonly #fence: Fence | undefined;
@@ -80,20 +84,26 @@ export class KernelPlane implements HubPlane {
     const { kind, port } = options;
     const { link, modules, ipproto } = KINDS[kind];
     tryTunnel(rtnl, { kind: link, modules, port, remote: TEST_ADDRESS });
-    openFouPort(fou, { ...place(options), ipproto }, "--port");
+    const receiving = openFouPort({ rtnl, fou }, { ...place(options), ipproto }, "--port");
+    stack.use(receiving);
     const raw = stack.use(RawUdpSocket.open(port, poller, options.onSignal, {
       signalling: options.signalling,
       checksum: options.signalling.kind === "patterns",
       ...(options.bind ? { bind: options.bind } : {}),
     }));
-    const plane = new KernelPlane(options, { rtnl, fou, raw });
+    const plane = new KernelPlane(options, { rtnl, fou, raw, receiving });
     stack.move();
     return plane;
   }
 
   private constructor(
     options: KernelPlaneOptions,
-    { rtnl, fou, raw }: { rtnl: RtNetlink; fou: Fou; raw: RawUdpSocket },
+    { rtnl, fou, raw, receiving }: {
+      rtnl: RtNetlink;
+      fou: Fou;
+      raw: RawUdpSocket;
+      receiving: Disposable;
+    },
   ) {
     this.kind = options.kind;
     this.port = options.port;
@@ -101,6 +111,7 @@ export class KernelPlane implements HubPlane {
     this.#rtnl = rtnl;
     this.#fou = fou;
     this.#raw = raw;
+    this.#receiving = receiving;
     this.#alternatives = new AlternativeAddresses(rtnl);
     this.#takeOver();
     // A spoke has one far end, whose address the kernel looks at.
@@ -117,10 +128,10 @@ export class KernelPlane implements HubPlane {
 
   #takeOver(): void {
     const { owner, port } = this.#options;
-    for (const link of this.#rtnl.links()) {
-      const name = ownedName(link, owner, port);
+    for (const { link, mark } of linksOf(this.#rtnl.links(), { role: owner, port })) {
+      const name = mark.id;
       const { tunnel } = link;
-      if (name === undefined || !tunnel?.encap) continue;
+      if (!tunnel?.encap) continue;
       if (link.kind !== KINDS[this.kind].link) {
         this.#rtnl.deleteLink(link.ifindex); // made by a run with the other plane
         continue;
@@ -140,8 +151,8 @@ export class KernelPlane implements HubPlane {
   }
 
   setLink(link: HubLink): LinkState {
-    const { overheadBytes } = KINDS[this.kind];
-    const mtu = this.#options.mtu ?? innerMtu(this.#rtnl, link.endpoint.ip, overheadBytes);
+    const overhead = overheadBytes({ kind: KINDS[this.kind].link, encap: "fou", key: true });
+    const mtu = this.#options.mtu ?? innerMtu(this.#rtnl, link.endpoint.ip, overhead);
     const known = this.#link(link.name);
     const before = this.#links.get(link.name);
     const alternative = this.#alternativeFor(link);
@@ -154,7 +165,8 @@ export class KernelPlane implements HubPlane {
       ifindex = known
         ? this.#change(known, link, mtu, alternative)
         : this.#create(link, mtu, alternative);
-      setAddresses(this.#rtnl, ifindex, link, known ? before?.link : {});
+      const given = known ? before?.link && innerOf(before.link) : NO_INNER;
+      setInner(this.#rtnl, ifindex, innerOf(link), given);
     } catch (error) {
       if (!known && ifindex !== undefined) this.#rtnl.deleteLink(ifindex);
       if (alternative && alternative !== before?.alternative) {
@@ -215,11 +227,7 @@ export class KernelPlane implements HubPlane {
     this.#fence?.[Symbol.dispose]();
     this.#sourceFence?.[Symbol.dispose]();
     this.#raw[Symbol.dispose]();
-    try {
-      this.#fou.delete(place(this.#options));
-    } catch (error) {
-      if (!hasCode(error, "ENOENT")) throw error;
-    }
+    this.#receiving[Symbol.dispose]();
     this.#fou[Symbol.dispose]();
     this.#rtnl[Symbol.dispose]();
   }
@@ -234,7 +242,7 @@ export class KernelPlane implements HubPlane {
     const { owner, port, ifnamePattern } = this.#options;
     return this.#rtnl.createLink({
       name: freeName(this.#rtnl, ifnamePattern, otherNames(this.#links, link.name)),
-      alias: ownerAlias(owner, port, link.name),
+      alias: formatMark({ by: owner, port, id: link.name }),
       kind: KINDS[this.kind].link,
       tunnel: this.#tunnel(link, alternative),
       mtu,

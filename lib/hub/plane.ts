@@ -1,7 +1,8 @@
 /** What hub and spoke ask of a data plane: `kernel_plane.ts` and `tun_plane.ts`. */
 import type { Cidr, Endpoint, Ip } from "../addr.ts";
 import type { Datagram } from "../edges.ts";
-import type { EncapCsum, LinkCounters, LinkState } from "../dataplane/mod.ts";
+import type { EncapCsum, LinkState } from "../dataplane/mod.ts";
+import type { LinkCounters } from "../links/mod.ts";
 import type { SockAddr } from "../linux/mod.ts";
 import type { Refusal } from "./protocol/gretun/auth.ts";
 

@@ -3,16 +3,18 @@
  * socket beside it: a flood of it fills that socket's queue, not the one that data waits in.
  */
 import { type Endpoint, equalEndpoints } from "../addr.ts";
+import { ensureTun, type LinkState } from "../dataplane/mod.ts";
+import { errorText, GretunError } from "../errors.ts";
 import {
   countersOf,
-  ensureTun,
+  formatMark,
   freeName,
   innerMtu,
   type LinkCounters,
-  type LinkState,
   missing,
-} from "../dataplane/mod.ts";
-import { errorText, GretunError } from "../errors.ts";
+  NO_INNER,
+  setInner,
+} from "../links/mod.ts";
 import {
   type Poller,
   RawUdpSocket,
@@ -24,7 +26,7 @@ import {
   UdpSocket,
 } from "../linux/mod.ts";
 import { RtNetlink } from "../netlink.ts";
-import { ownerAlias, setAddresses } from "./addresses.ts";
+import { innerOf } from "./addresses.ts";
 import { isIpPacket, SourceFilter } from "./inner.ts";
 import type { DataCodec, HubLink, HubPlane, PlaneOptions } from "./plane.ts";
 
@@ -100,7 +102,7 @@ export class TunPlane implements HubPlane {
     const tun = known ?? this.#create(link);
     try {
       this.#rtnl.changeLink(tun.ifindex, { mtu, up: true });
-      setAddresses(this.#rtnl, tun.ifindex, link, known ? known.link : {});
+      setInner(this.#rtnl, tun.ifindex, innerOf(link), known ? innerOf(known.link) : NO_INNER);
     } catch (error) {
       if (!known) this.removeLink(link.name);
       throw error;
@@ -162,7 +164,7 @@ export class TunPlane implements HubPlane {
       filter: undefined,
     };
     this.#links.set(link.name, tun);
-    this.#rtnl.changeLink(ifindex, { alias: ownerAlias(owner, port, link.name) });
+    this.#rtnl.changeLink(ifindex, { alias: formatMark({ by: owner, port, id: link.name }) });
     return tun;
   }
 

@@ -16,6 +16,8 @@ const SYMBOLS = {
   recvfrom: { parameters: ["i32", "buffer", "usize", "i32", "buffer", "buffer"], result: "isize" }, // fd, bytes, length, flags, sockaddr, *length
   sendto: { parameters: ["i32", "buffer", "usize", "i32", "buffer", "u32"], result: "isize" }, // fd, bytes, length, flags, sockaddr, length
   open: { parameters: ["buffer", "i32"], result: "i32" }, // path, flags
+  create: { name: "open", parameters: ["buffer", "i32", "u32"], result: "i32" }, // path, flags with O_CREAT, mode
+  flock: { parameters: ["i32", "i32"], result: "i32" }, // fd, operation
   close: { parameters: ["i32"], result: "i32" }, // fd
   read: { parameters: ["i32", "buffer", "usize"], result: "isize" }, // fd, bytes, length
   write: { parameters: ["i32", "buffer", "usize"], result: "isize" }, // fd, bytes, length
@@ -32,6 +34,7 @@ const SYMBOLS = {
   closedir: { parameters: ["pointer"], result: "i32" }, // directory
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" }, // path, target, size
   clock_gettime: { parameters: ["i32", "buffer"], result: "i32" }, // clock, timespec
+  geteuid: { parameters: [], result: "u32" },
   capget: { parameters: ["buffer", "buffer"], result: "i32" }, // header, data
   __errno_location: { parameters: [], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
@@ -161,6 +164,7 @@ export class Fd implements Disposable {
 export const O_RDONLY = 0;
 export const O_WRONLY = 1;
 export const O_RDWR = 2;
+export const O_CREAT = 0o100;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
 export const AF_UNIX = 1;

@@ -6,6 +6,7 @@
  * using poller = new Poller();
  * using socket = UdpSocket.open({ port: 0 }, poller, (bytes, source) => {});
  */
+export { fileLocks, type LockHolder, type Locks } from "./file_lock.ts";
 export {
   type IcmpError,
   type IcmpMessage,
@@ -18,10 +19,8 @@ export { loadModule } from "./modules.ts";
 export { createNamedNetns, deleteNamedNetns, openNamedNetns, withNetns } from "./netns.ts";
 export { Poller } from "./poll.ts";
 export {
-  bindAbstractLock,
   type Capability,
   hasCapability,
-  isAbstractLockHeld,
   listKernelDirectory,
   readKernelFile,
   readKernelLink,

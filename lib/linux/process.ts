@@ -1,7 +1,6 @@
-/** What this process may do, and a lock that ends with it. */
+/** What this process may do, and files of the kernel. */
 import { Reader, Writer } from "../bytes.ts";
 import {
-  AF_UNIX,
   check,
   cString,
   Fd,
@@ -10,8 +9,6 @@ import {
   O_CLOEXEC,
   O_RDONLY,
   O_WRONLY,
-  openSocket,
-  SOCK_DGRAM,
   SystemError,
 } from "./libc.ts";
 
@@ -79,22 +76,4 @@ export function readKernelLink(path: string): string | undefined {
   const target = new Uint8Array(256);
   const length = Number(libc().readlink(cString(path), target, BigInt(target.length)));
   return length < 0 ? undefined : new TextDecoder().decode(target.subarray(0, length));
-}
-
-/**
- * Takes a name in the abstract unix namespace, which belongs to the network namespace and is let
- * go of when the process ends, however it ends. Undefined when another process has it.
- */
-export function bindAbstractLock(name: string): Fd | undefined {
-  const socket = openSocket(AF_UNIX, SOCK_DGRAM, 0);
-  const address = new Writer("host").u16(AF_UNIX).u8(0).bytes(new TextEncoder().encode(name));
-  const bytes = address.finish();
-  if (libc().bind(socket.fd, bytes, bytes.length) === 0) return socket;
-  socket[Symbol.dispose]();
-  return undefined;
-}
-
-/** Whether a process in this network namespace has taken the name. */
-export function isAbstractLockHeld(name: string): boolean {
-  return readKernelFile("/proc/net/unix").split("\n").some((line) => line.endsWith(` @${name}`));
 }

@@ -1,5 +1,6 @@
 /** A tunnel as `list` and `status` show it: the JSON object is an interface, see the README. */
 import { formatCidr, isUnspecified } from "../addr.ts";
+import { createMarkOf } from "../links/mod.ts";
 import {
   type Direction,
   type InterfaceAddress,
@@ -8,7 +9,6 @@ import {
   type LinkStats,
   type TunnelKind,
 } from "../netlink.ts";
-import { markOf } from "./mark.ts";
 import { isTunnel } from "./plan.ts";
 import { TOS_INHERIT } from "./validate.ts";
 
@@ -115,7 +115,7 @@ function keysOf({ ikey = 0, okey = 0 }: { ikey?: number; okey?: number }) {
 function encapOf(link: Link) {
   const encap = link.tunnel?.encap;
   if (!encap) return {};
-  const mark = markOf(link);
+  const mark = createMarkOf(link);
   return {
     encap: encap.type,
     ...(encap.sport ? { encap_sport: encap.sport } : {}),

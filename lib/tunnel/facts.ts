@@ -1,10 +1,9 @@
 /** Facts of the host that plans are made from: a few dumps, whatever the number of tunnels. */
-import { NetlinkError } from "../netlink.ts";
+import { daemonMarkOf, ETHERNET_MTU, portHolder } from "../links/mod.ts";
+import { type Link, NetlinkError } from "../netlink.ts";
 import type { TunnelHost } from "./host.ts";
 import { type HostFacts, type OuterPath, pathKey } from "./plan.ts";
 import type { TunnelSpec } from "./validate.ts";
-
-const ETHERNET_MTU = 1500;
 
 export function gatherFacts(host: TunnelHost, specs: readonly TunnelSpec[]): HostFacts {
   const links = host.rtnl.links({ skipStats: true });
@@ -16,20 +15,26 @@ export function gatherFacts(host: TunnelHost, specs: readonly TunnelSpec[]): Hos
   }
   return {
     links,
-    ...gatherFouPorts(host, specs.some(({ encap }) => encap)),
+    ...gatherPorts(host, links, specs.some(({ encap }) => encap)),
     modules: host.loadedModules(),
     paths,
   };
 }
 
-/** Of a host on which tunnels with an encapsulation come or go. */
-export function gatherFouPorts(
+/** Receive ports, on a host where tunnels with an encapsulation come or go, and daemons. */
+export function gatherPorts(
   host: TunnelHost,
-  isNeeded: boolean,
-): Pick<HostFacts, "fouPorts" | "daemonPorts"> {
-  const fouPorts = isNeeded ? host.fou()?.ports() ?? [] : [];
-  const daemonPorts = fouPorts.map(({ port }) => port).filter((port) => host.hasDaemon(port));
-  return { fouPorts, daemonPorts: new Set(daemonPorts) };
+  links: readonly Link[],
+  hasEncap: boolean,
+): Pick<HostFacts, "fouPorts" | "daemons"> {
+  const fouPorts = hasEncap ? host.fou()?.ports() ?? [] : [];
+  const ports = [...fouPorts, ...links.flatMap((link) => daemonMarkOf(link) ?? [])]
+    .map(({ port }) => port);
+  const holders = [...new Set(ports)].flatMap((port) => {
+    const holder = portHolder(host.locks, port);
+    return holder ? [[port, holder] as const] : [];
+  });
+  return { fouPorts, daemons: new Map(holders) };
 }
 
 /** A route may know a smaller MTU than its device has: that of the path, by ICMP or by hand. */

@@ -1,14 +1,14 @@
 /** The kernel as this room meets it: one place to open it, and to hand in another in tests. */
 import type { Family } from "../addr.ts";
 import {
-  isAbstractLockHeld,
+  fileLocks,
   listKernelDirectory,
   loadModule,
+  type Locks,
   SystemError,
   udpPortOwner,
 } from "../linux/mod.ts";
 import { Fou, hasCode, RtNetlink } from "../netlink.ts";
-import { daemonLock } from "./mark.ts";
 
 export interface TunnelHost extends Disposable {
   readonly rtnl: RtNetlink;
@@ -19,8 +19,7 @@ export interface TunnelHost extends Disposable {
   loadModule(name: string): boolean;
   /** The program that has the UDP port; undefined where nobody or the kernel has it. */
   udpPortOwner(port: number, family: Family): string | undefined;
-  /** Whether a running `gretun up` uses the port, with or without links. */
-  hasDaemon(port: number): boolean;
+  readonly locks: Locks;
 }
 
 /** Of the calling thread's network namespace. */
@@ -32,6 +31,7 @@ class KernelHost implements TunnelHost {
   readonly rtnl: RtNetlink;
   readonly loadModule = loadModule;
   readonly udpPortOwner = udpPortOwner;
+  readonly locks = fileLocks();
   #fou: Fou | undefined;
 
   constructor(rtnl: RtNetlink) {
@@ -49,10 +49,6 @@ class KernelHost implements TunnelHost {
       if (error instanceof SystemError) return new Set(); // no sysfs: loading one twice is harmless
       throw error;
     }
-  }
-
-  hasDaemon(port: number): boolean {
-    return isAbstractLockHeld(daemonLock(port));
   }
 
   [Symbol.dispose](): void {

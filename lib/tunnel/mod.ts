@@ -10,9 +10,7 @@
 export { applySteps } from "./apply.ts";
 export type { TunnelInfo, TunnelStatus } from "./describe.ts";
 export { MissingModuleError } from "./explain.ts";
-export { DAEMON_PREFIX, daemonLock, isDaemons, isFouPortOfOthers, usesFouPort } from "./mark.ts";
 export { openHost, type TunnelHost } from "./host.ts";
-export { overheadBytes, type OverheadOptions } from "./overhead.ts";
 export type { HostFacts, OuterPath, Plan } from "./plan.ts";
 export { formatStep, type Step } from "./steps.ts";
 export {

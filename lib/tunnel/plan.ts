@@ -5,6 +5,18 @@
 import { isUnspecified } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import {
+  createMarkOf,
+  daemonMarkOf,
+  formatHolder,
+  formatMark,
+  isFouPortOfOthers,
+  isGre,
+  MIN_MTU,
+  overheadBytes,
+  usesFouPort,
+} from "../links/mod.ts";
+import type { LockHolder } from "../linux/mod.ts";
+import {
   type FouPort,
   isTunnelKind,
   type Link,
@@ -14,15 +26,12 @@ import {
   type TunnelEncap,
   type TunnelKind,
 } from "../netlink.ts";
-import { formatMark, isDaemons, isFouPortOfOthers, markOf, usesFouPort } from "./mark.ts";
-import { isGre, overheadBytes } from "./overhead.ts";
 import type { AddLink, Step } from "./steps.ts";
 import {
   carriesIpv6,
   FALLBACK_DEVICES,
   MAX_MTU,
   MIN_IPV6_MTU,
-  MIN_MTU,
   type TunnelSpec,
 } from "./validate.ts";
 
@@ -37,8 +46,8 @@ export interface HostFacts {
   links: readonly Link[];
   /** Empty while the kernel has no FOU. */
   fouPorts: readonly FouPort[];
-  /** Those of them that a running `gretun up` uses. */
-  daemonPorts: ReadonlySet<number>;
+  /** Who runs on a port, of those that links or FOU ports have. */
+  daemons: ReadonlyMap<number, LockHolder>;
   /** Kernel modules that are loaded. */
   modules: ReadonlySet<string>;
   /** By {@link pathKey}. */
@@ -234,13 +243,13 @@ function receivePort(
 class PortPlan {
   readonly #links: readonly Link[];
   readonly #ports: FouPort[];
-  readonly #daemonPorts: ReadonlySet<number>;
+  readonly #daemons: HostFacts["daemons"];
   readonly #opened = new Set<string>();
 
-  constructor({ links, fouPorts, daemonPorts }: HostFacts) {
+  constructor({ links, fouPorts, daemons }: HostFacts) {
     this.#links = links;
     this.#ports = [...fouPorts];
-    this.#daemonPorts = daemonPorts;
+    this.#daemons = daemons;
   }
 
   /** Adds the step that opens the port, where it is not open; gives the tunnel's mark. */
@@ -253,7 +262,7 @@ class PortPlan {
       this.#opened.add(placeOf(wanted));
       steps.push({ do: "open-fou-port", port: wanted });
     } else if (!serves(present, wanted, spec)) throw portTaken(present, wanted, spec);
-    return formatMark({ port: wanted.port, opened: this.#isOurs(wanted) });
+    return formatMark({ by: "create", port: wanted.port, opened: this.#isOurs(wanted) });
   }
 
   #isOurs(port: FouPort): boolean {
@@ -261,11 +270,11 @@ class PortPlan {
       this.#isDaemons(port);
   }
 
-  /** Whether `gretun up` opened it, and leaves it open if this tunnel still uses it then. */
+  /** Whether a daemon opened it, and leaves it open if this tunnel still uses it then. */
   #isDaemons({ port, family }: FouPort): boolean {
     if (isFouPortOfOthers(this.#links, port, family)) return false;
-    return this.#daemonPorts.has(port) ||
-      this.#links.some((link) => isDaemons(link) && usesFouPort(link, port, family));
+    return this.#daemons.has(port) ||
+      this.#links.some((link) => daemonMarkOf(link) && usesFouPort(link, port, family));
   }
 }
 
@@ -276,7 +285,7 @@ const samePlace = (a: FouPort, b: FouPort) => a.port === b.port && a.family === 
 function isOpenedByGretun(port: FouPort, links: readonly Link[]): boolean {
   return links.some((link) => {
     const { kind, tunnel } = link;
-    const mark = markOf(link);
+    const mark = createMarkOf(link);
     if (!mark?.opened || !isTunnelKind(kind) || !tunnel?.encap) return false;
     const wanted = receivePort(mark.port, kind, tunnel.encap, tunnel.payload);
     return samePlace(wanted, port) && sameService(wanted, port);
@@ -322,21 +331,62 @@ function warnAboutPort({ name, encap }: TunnelSpec, warnings: string[]): void {
 
 // --- deleting
 
-/** Which tunnels go: all that `list` shows but a daemon's own, or those named. */
-export function tunnelsToDelete(links: readonly Link[], names: readonly string[] | "all"): Link[] {
-  if (names === "all") return links.filter((link) => isTunnel(link) && !isDaemons(link));
-  return names.map((name) => findTunnel(links, name));
+export interface Removal {
+  tunnels: Link[];
+  /** Links of daemons that stay, each with why. */
+  left: string[];
+}
+
+/**
+ * Which tunnels go: those named, or all that `list` shows but those of daemons, which come back for
+ * what they left behind. Throws `GretunError` for a name that a running daemon has. With `force`
+ * daemons are not asked.
+ */
+export function tunnelsToDelete(
+  { links, daemons }: Pick<HostFacts, "links" | "daemons">,
+  names: readonly string[] | "all",
+  force: boolean,
+): Removal {
+  if (names === "all") {
+    const all = links.filter(isTunnel);
+    const left = force ? [] : all.filter((link) => daemonMarkOf(link));
+    return {
+      tunnels: all.filter((link) => !left.includes(link)),
+      left: left.map((link) => `${link.name} belongs to ${ownerOf(link, daemons)}`),
+    };
+  }
+  const tunnels = names.map((name) => findTunnel(links, name));
+  const taken = force ? undefined : tunnels.find((link) => runningOwner(link, daemons));
+  if (!taken) return { tunnels, left: [] };
+  throw new GretunError(
+    `tunnel ${taken.name} belongs to ${ownerOf(taken, daemons)}, which would make it again`,
+    "Stop that program instead, or add --force",
+  );
+}
+
+function runningOwner(link: Link, daemons: HostFacts["daemons"]): LockHolder | undefined {
+  const mark = daemonMarkOf(link);
+  const holder = mark && daemons.get(mark.port);
+  return holder?.role === mark?.by ? holder : undefined;
+}
+
+/** As in "gretun up (pid 12)". */
+function ownerOf(link: Link, daemons: HostFacts["daemons"]): string {
+  const holder = runningOwner(link, daemons);
+  if (holder) return formatHolder(holder);
+  const { by, port } = daemonMarkOf(link)!;
+  return `gretun ${by} on port ${port}, which does not run`;
 }
 
 /** The links, then the ports that gretun opened and that no other tunnel and no daemon uses. */
 export function planDelete(
-  { links, fouPorts, daemonPorts }: Pick<HostFacts, "links" | "fouPorts" | "daemonPorts">,
+  { links, fouPorts, daemons }: Pick<HostFacts, "links" | "fouPorts" | "daemons">,
   tunnels: readonly Link[],
 ): Step[] {
   const gone = new Set(tunnels.map(({ ifindex }) => ifindex));
   const remaining = links.filter(({ ifindex }) => !gone.has(ifindex));
   const ports = fouPorts.filter((port) =>
-    isOpenedByGretun(port, tunnels) && !daemonPorts.has(port.port) &&
+    isOpenedByGretun(port, tunnels) && !daemons.has(port.port) &&
     !remaining.some((link) => usesFouPort(link, port.port, port.family))
   );
   return [

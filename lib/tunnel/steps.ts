@@ -1,5 +1,6 @@
 /** The steps that make or remove tunnels, and each one as the `ip` command that does the same. */
 import { type Cidr, familyOf, formatCidr } from "../addr.ts";
+import { isGre } from "../links/mod.ts";
 import {
   type FouPort,
   outerFamily,
@@ -8,7 +9,6 @@ import {
   type TunnelEncap,
   type TunnelKind,
 } from "../netlink.ts";
-import { isGre } from "./overhead.ts";
 import { TOS_INHERIT, TTL_INHERIT } from "./validate.ts";
 
 export type Step =

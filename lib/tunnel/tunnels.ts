@@ -3,7 +3,7 @@ import { parseIp } from "../addr.ts";
 import { NetlinkError } from "../netlink.ts";
 import { applySteps } from "./apply.ts";
 import { describeTunnels, formatStats, type TunnelInfo, type TunnelStatus } from "./describe.ts";
-import { gatherFacts, gatherFouPorts } from "./facts.ts";
+import { gatherFacts, gatherPorts } from "./facts.ts";
 import type { TunnelHost } from "./host.ts";
 import { findTunnel, type Plan, planCreate, planDelete, tunnelsToDelete } from "./plan.ts";
 import type { Step } from "./steps.ts";
@@ -28,16 +28,32 @@ export function createTunnels(
   return plan;
 }
 
-/** What would be deleted, and how. Throws `GretunError` for what is not there or no tunnel. */
+export interface RemovalPlan {
+  names: string[];
+  /** Links of daemons that stay, each with why. */
+  left: string[];
+  steps: Step[];
+}
+
+export interface RemovalOptions {
+  /** Links of running daemons too. */
+  force?: boolean;
+}
+
+/**
+ * What would be deleted, and how. Throws `GretunError` for what is not there, no tunnel, or a running
+ * daemon's.
+ */
 export function planRemoval(
   host: TunnelHost,
   names: readonly string[] | "all",
-): { names: string[]; steps: Step[] } {
+  { force = false }: RemovalOptions = {},
+): RemovalPlan {
   const links = host.rtnl.links({ skipStats: true });
-  const tunnels = tunnelsToDelete(links, names);
-  const hasEncap = tunnels.some(({ tunnel }) => tunnel?.encap);
-  const steps = planDelete({ links, ...gatherFouPorts(host, hasEncap) }, tunnels);
-  return { names: tunnels.map(({ name }) => name), steps };
+  const hasEncap = links.some(({ tunnel }) => tunnel?.encap);
+  const facts = { links, ...gatherPorts(host, links, hasEncap) };
+  const { tunnels, left } = tunnelsToDelete(facts, names, force);
+  return { names: tunnels.map(({ name }) => name), left, steps: planDelete(facts, tunnels) };
 }
 
 /** Gives the names of what went. Throws `GretunError`. */

@@ -19,14 +19,13 @@ import {
   parseIp,
 } from "../addr.ts";
 import { UsageError } from "../errors.ts";
+import { carriesFrames, isGre, MIN_MTU } from "../links/mod.ts";
 import { outerFamily, type Payload, type TunnelEncap, type TunnelKind } from "../netlink.ts";
-import { carriesFrames, isGre } from "./overhead.ts";
 
 export const DEFAULT_TTL = 64;
 /** To the kernel: taken from the inner packet. */
 export const TTL_INHERIT = 0;
 export const TOS_INHERIT = 1;
-export const MIN_MTU = 576;
 export const MAX_MTU = 9000;
 /** RFC 8200 section 5: what every link must carry. */
 export const MIN_IPV6_MTU = 1280;

@@ -102,6 +102,10 @@ export class FakeHost implements Host {
     this.setSource("2001:db8::10" as Ip);
   }
 
+  get locks() {
+    return this.kernel.locks;
+  }
+
   /** The address that packets to other hosts leave with. */
   setSource(ip: Ip): void {
     this.kernel.sources.set(familyOf(ip) === 4 ? AF_INET : AF_INET6, ipBytes(ip));

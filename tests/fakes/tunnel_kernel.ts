@@ -18,6 +18,7 @@ import { decodeTunnel, isTunnelKind } from "../../lib/netlink/tunnel_link.ts";
 import type { TunnelHost } from "../../lib/tunnel/mod.ts";
 import { openFou } from "../../lib/tunnel/host.ts";
 import { ack, done, FakeTransport, reply } from "./kernel.ts";
+import { memoryLocks } from "./locks.ts";
 
 const RTM = { NEWADDR: 20, DELADDR: 21, GETADDR: 22, NEWROUTE: 24, DELROUTE: 25, GETROUTE: 26 };
 const [RTM_NEWSTATS, RTM_GETSTATS] = [92, 94];
@@ -44,6 +45,8 @@ export const ERRNO = {
   ENETDOWN: 100,
   ENETUNREACH: 101,
 };
+/** Of whoever holds a lock. */
+export const DAEMON_PID = 4711;
 /** The device of every route to other hosts. */
 const UPLINK = 2;
 const MODULES: Record<string, string> = {
@@ -69,8 +72,7 @@ export class TunnelKernel {
   loadable = new Set([...Object.values(MODULES), "fou", "fou6"]);
   /** UDP ports of programs, by number. */
   readonly programs = new Map<number, string>();
-  /** Of running daemons. */
-  readonly daemonPorts = new Set<number>();
+  readonly locks = memoryLocks(DAEMON_PID);
   hasRoute = true;
   /** What packets to other hosts leave with, by address family of `struct rtmsg`. */
   readonly sources = new Map<number, Uint8Array>();
@@ -114,7 +116,7 @@ export class TunnelKernel {
         return this.loadable.has(name);
       },
       udpPortOwner: (port) => this.programs.get(port),
-      hasDaemon: (port) => this.daemonPorts.has(port),
+      locks: this.locks,
       [Symbol.dispose]: () => rtnl[Symbol.dispose](),
     };
   }

@@ -3,7 +3,7 @@ import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
 import { type Family, formatEndpoint, parseCidr, parseIp } from "../../lib/addr.ts";
 import { localEndpoints } from "../../lib/daemon/own/endpoints.ts";
 import { resolveReachable } from "../../lib/daemon/own/reachable.ts";
-import { ownerAlias } from "../../lib/dataplane/links.ts";
+import { formatMark } from "../../lib/links/mod.ts";
 import type { NodeKey } from "../../lib/keys.ts";
 import {
   createNamedNetns,
@@ -33,7 +33,11 @@ async function inNetwork(
   const rtnl = stack.use(withNetns(netns, () => RtNetlink.open()));
   const bridge = { kind: "bridge", up: true } as const;
   rtnl.createLink({ ...bridge, name: "net0" });
-  rtnl.createLink({ ...bridge, name: "gretun0", alias: ownerAlias(7777, PEER) });
+  rtnl.createLink({
+    ...bridge,
+    name: "gretun0",
+    alias: formatMark({ by: "up", port: 7777, id: PEER }),
+  });
   await body(rtnl, async (...args) => {
     const { success, stderr } = await new Deno.Command("ip", { args: ["-n", name, ...args] })
       .output();

@@ -7,10 +7,10 @@ import { onesComplementSum } from "../../lib/checksum.ts";
 import { DISCO_PATTERN } from "../../lib/disco/mod.ts";
 import type { Datagram } from "../../lib/edges.ts";
 import {
-  bindAbstractLock,
   createNamedNetns,
   deleteNamedNetns,
   type Fd,
+  fileLocks,
   Poller,
   RawUdpSender,
   RawUdpSocket,
@@ -347,9 +347,9 @@ Deno.test("LinkMonitor hears of a new link", () =>
     await until("news", () => changes > 0);
   }));
 
-Deno.test("bindAbstractLock() holds a name until it is let go, per namespace", () =>
+Deno.test("fileLocks() hold a name until it is let go, per namespace", () =>
   inNamespaces(1, (netns) => {
-    const take = () => bindAbstractLock("gretun-test");
+    const take = () => fileLocks().tryLock("test", "test");
     const lock = withNetns(netns, take);
     ok(lock);
     strictEqual(withNetns(netns, take), undefined);

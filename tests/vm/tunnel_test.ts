@@ -17,7 +17,6 @@ import {
   formatStep,
   listTunnels,
   openHost,
-  overheadBytes,
   planTunnels,
   type TunnelHost,
   type TunnelInfo,
@@ -25,6 +24,7 @@ import {
   type TunnelSpec,
   tunnelStatus,
 } from "../../lib/tunnel/mod.ts";
+import { overheadBytes } from "../../lib/links/mod.ts";
 import { openFou } from "../../lib/tunnel/host.ts";
 import { GRETUN } from "../overlay.ts";
 import { spec, type Variant, VARIANTS, variantSpec } from "../tunnel_specs.ts";

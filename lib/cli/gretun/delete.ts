@@ -15,7 +15,8 @@ import { lockTunnels, tryLockTunnels } from "./tunnel_lock.ts";
 
 const FLAGS = {
   name: { type: "list", placeholder: "NAME", help: "the tunnel; repeatable" },
-  all: { type: "boolean", help: "all that gretun list shows, but those of gretun up" },
+  all: { type: "boolean", help: "all that gretun list shows, but those of daemons" },
+  force: { type: "boolean", help: "take links of running daemons, too" },
   yes: { type: "boolean", help: "do not ask before --all" },
   "dry-run": { type: "boolean", help: "print the steps as ip commands and change nothing" },
   json: { type: "boolean", help: "JSON on standard output" },
@@ -37,7 +38,8 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   requireNetAdmin("delete");
   using _lock = tryLockTunnels() ?? await lockTunnels(io.signal);
   using host = openHost();
-  const plan = planRemoval(host, names);
+  const plan = planRemoval(host, names, { force: flags.force });
+  for (const why of plan.left) io.stderr(`Left: ${why}.\n`);
   if (flags["dry-run"]) {
     io.stdout(flags.json ? dryRunJson(plan.steps) : plan.steps.map(line).join(""));
     return EXIT_OK;

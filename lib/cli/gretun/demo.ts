@@ -4,7 +4,7 @@ import { systemClock, systemRandom } from "../../edges.ts";
 import { GretunError } from "../../errors.ts";
 import type { Host } from "../../lab/mod.ts";
 import { parseLogLine } from "../../log.ts";
-import { bindAbstractLock, hasCapability, Poller } from "../../linux/mod.ts";
+import { fileLocks, hasCapability, Poller } from "../../linux/mod.ts";
 import { type Command, type CommandIo, EXIT_FAILURE, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
 import { formatTable } from "../table.ts";
@@ -95,7 +95,7 @@ async function removeDirectory(): Promise<void> {
 
 /** Two demos would take each other's namespaces for left-overs. */
 function lockDemo(): Disposable {
-  const lock = bindAbstractLock("gretun-demo");
+  const lock = fileLocks().tryLock("demo", "demo");
   if (lock) return lock;
   throw new GretunError("another gretun demo runs", "Wait for it, or stop it with Ctrl-C");
 }

@@ -4,15 +4,15 @@
  */
 import { systemClock } from "../../edges.ts";
 import { GretunError } from "../../errors.ts";
-import { bindAbstractLock } from "../../linux/mod.ts";
+import { fileLocks } from "../../linux/mod.ts";
 
-const LOCK_NAME = "gretun tunnels";
+const LOCK_NAME = "tunnels";
 const POLL_MS = 20;
 const PATIENCE_MS = 30_000;
 
 /** At once where nobody has it. */
 export function tryLockTunnels(): Disposable | undefined {
-  return bindAbstractLock(LOCK_NAME);
+  return fileLocks().tryLock(LOCK_NAME, "create or delete");
 }
 
 /** Throws `GretunError` when the other one takes longer than 30 s, or on Ctrl-C. */

@@ -10,7 +10,7 @@ import {
   parseIp,
 } from "../../addr.ts";
 import type { AdvertisedEndpoint, EndpointSource } from "../../coord/api.ts";
-import { isDaemons } from "../../dataplane/mod.ts";
+import { isTunnelDevice } from "../../links/mod.ts";
 import type { RtNetlink } from "../../netlink.ts";
 
 /** Of documentation (RFC 3849): a place that nobody has a route of its own to. */
@@ -30,15 +30,15 @@ export interface LocalEndpointsOptions {
 }
 
 /**
- * Every address of this host that others may send to, with the data port: none of our tunnels, and
- * of IPv6 none that will not last, except the one that packets leave from. A peer's firewall lets in
+ * Every address of this host that others may send to, with the data port: none of tunnels, and of
+ * IPv6 none that will not last, except the one that packets leave from. A peer's firewall lets in
  * only whom the peer has sent to.
  */
 export function localEndpoints(
   rtnl: HostNetwork,
   { port, families, overlay }: LocalEndpointsOptions,
 ): Endpoint[] {
-  const links = rtnl.links().filter((link) => link.up && !isDaemons(link));
+  const links = rtnl.links().filter((link) => link.up && !isTunnelDevice(link));
   const ifindexes = new Set(links.map(({ ifindex }) => ifindex));
   const outgoing = rtnl.tryRouteTo(ELSEWHERE)?.source;
   return rtnl.addresses()

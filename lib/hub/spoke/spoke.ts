@@ -5,7 +5,8 @@
 import { type Endpoint, formatEndpoint, type Ip } from "../../addr.ts";
 import { toHex } from "../../bytes.ts";
 import { errorText, GretunError } from "../../errors.ts";
-import { bindAbstractLock, Poller } from "../../linux/mod.ts";
+import { lockPort } from "../../links/mod.ts";
+import { fileLocks, Poller } from "../../linux/mod.ts";
 import { LinkMonitor, NetlinkError, RtNetlink } from "../../netlink.ts";
 import { checkBind } from "../addresses.ts";
 import type { Refusal } from "../protocol/gretun/auth.ts";
@@ -37,7 +38,7 @@ export async function runSpoke(
 ): Promise<void> {
   checkBind(options.bind);
   await makeStateDir(options.stateDir);
-  using _lock = lockPort(options.port);
+  using _lock = lockPort(fileLocks(), { port: options.port, role: "spoke", flag: "--port" });
   const hub = await firstLookUp(options, edges, signal);
   if (!hub) return;
   await using stack = new AsyncDisposableStack();
@@ -63,15 +64,6 @@ function programError(program: string, why: string): GretunError {
   return new GretunError(
     `program ${program} ${why}`,
     "Correct it, or leave --program-must-succeed away",
-  );
-}
-
-function lockPort(port: number): Disposable {
-  const lock = bindAbstractLock(`gretun-spoke-${port}`);
-  if (lock) return lock;
-  throw new GretunError(
-    `another gretun spoke uses port ${port}`,
-    "Stop it first, or choose another port with --port",
   );
 }
 

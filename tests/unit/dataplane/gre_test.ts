@@ -1,6 +1,7 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { fromHex, toHex } from "../../../lib/bytes.ts";
-import { decodeGre, encodeGre, overheadBytes } from "../../../lib/dataplane/gre.ts";
+import { decodeGre, encodeGre } from "../../../lib/dataplane/gre.ts";
+import { overheadBytes } from "../../../lib/links/mod.ts";
 
 const IPV4 = fromHex("4500001400004000400166d60a0000020a000001");
 const IPV6 = fromHex("60000000000000ff" + "00".repeat(32));
@@ -42,8 +43,8 @@ Deno.test("decodeGre() refuses what no node sends", () => {
 
 Deno.test("overheadBytes() is the bytes around an inner packet", () => {
   const header = (key?: number) => encodeGre(IPV4, key)!.length - IPV4.length;
-  for (const [family, ipHeader] of [[4, 20], [6, 40]] as const) {
-    strictEqual(overheadBytes({ family, key: false }), ipHeader + 8 + header());
-    strictEqual(overheadBytes({ family, key: true }), ipHeader + 8 + header(1));
+  for (const [kind, ipHeader] of [["gre", 20], ["ip6gre", 40]] as const) {
+    strictEqual(overheadBytes({ kind, encap: "fou" }), ipHeader + 8 + header());
+    strictEqual(overheadBytes({ kind, encap: "fou", key: true }), ipHeader + 8 + header(1));
   }
 });

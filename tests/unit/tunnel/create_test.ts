@@ -1,19 +1,23 @@
 /** Creating and deleting tunnels over a kernel that holds state: steps, undo, FOU ports. */
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { GretunError } from "../../../lib/errors.ts";
-import { bindAbstractLock, udpPortOwner } from "../../../lib/linux/mod.ts";
+import {
+  type DaemonRole,
+  formatMark,
+  isFouPortOfOthers,
+  lockPort,
+  usesFouPort,
+} from "../../../lib/links/mod.ts";
+import { udpPortOwner } from "../../../lib/linux/mod.ts";
 import { socketInodes } from "../../../lib/linux/udp_owner.ts";
 import { RtNetlink } from "../../../lib/netlink.ts";
 import { explain } from "../../../lib/tunnel/explain.ts";
-import { formatMark, isFouPortOfOthers, markOf, usesFouPort } from "../../../lib/tunnel/mark.ts";
 import {
   applySteps,
   createTunnels,
-  daemonLock,
   deleteTunnels,
   formatStep,
   listTunnels,
-  openHost,
   planRemoval,
   planTunnels,
   tunnelStatus,
@@ -345,17 +349,21 @@ Deno.test("a FOU port stays while a tunnel of somebody else uses it", () => {
   strictEqual(ports(kernel), 1);
 });
 
+function runDaemon({ locks }: TunnelKernel, role: DaemonRole): Disposable {
+  return lockPort(locks, { port: 7777, role, flag: "--port" });
+}
+
 Deno.test("a FOU port stays while a daemon uses it, and goes with the last tunnel once it ended", () => {
   const kernel = new TunnelKernel();
   kernel.modules.add("fou");
   using host = kernel.open();
   host.fou()!.add({ port: 7777, family: 4, type: "direct", ipproto: 47 });
-  kernel.daemonPorts.add(7777);
+  const daemon = runDaemon(kernel, "up");
   createTunnels(host, [peer(1), peer(2)]);
   deleteTunnels(host, ["t1", "t2"]);
   strictEqual(ports(kernel), 1);
   createTunnels(host, [peer(1)]);
-  kernel.daemonPorts.clear(); // it has left the port to the tunnel
+  daemon[Symbol.dispose](); // it has left the port to the tunnel
   deleteTunnels(host, ["t1"]);
   strictEqual(ports(kernel), 0);
 });
@@ -367,7 +375,7 @@ Deno.test("a FOU port of a daemon that was killed is left to it while its links 
   host.fou()!.add({ port: 7777, family: 4, type: "direct", ipproto: 47 });
   const encap = { type: "fou", sport: 7777, dport: 9, csum: true } as const;
   const { remote } = peer(5);
-  const alias = "gretun up port 7777 peer 00";
+  const alias = `gretun up port 7777 peer ${"ab".repeat(32)}`;
   const tunnel = { remote, ttl: 0, pmtudisc: true, encap };
   const ifindex = host.rtnl.createLink({ name: "gretun0", kind: "gre", alias, tunnel });
   createTunnels(host, [peer(1)]);
@@ -387,11 +395,11 @@ Deno.test("isFouPortOfOthers() goes by tunnels that say so, or that others made"
   createTunnels(host, [peer(1)]);
   strictEqual(isOfOthers(), false, "opened by gretun create");
   const { ifindex } = host.rtnl.link("t1")!;
-  host.rtnl.changeLink(ifindex, { alias: formatMark({ port: 7777, opened: false }) });
+  host.rtnl.changeLink(ifindex, { alias: formatMark({ by: "create", port: 7777, opened: false }) });
   strictEqual(isOfOthers(), true, "shared by gretun create");
   host.rtnl.changeLink(ifindex, { alias: "theirs" });
   strictEqual(isOfOthers(), true, "without a mark");
-  host.rtnl.changeLink(ifindex, { alias: "gretun up port 7777 peer 00" });
+  host.rtnl.changeLink(ifindex, { alias: `gretun up port 7777 peer ${"ab".repeat(32)}` });
   strictEqual(isOfOthers(), false, "of a daemon");
 });
 
@@ -426,25 +434,6 @@ Deno.test("a port that is closed already does not hold up a delete", () => {
   host.fou()!.delete({ port: 7777, family: 4 });
   deleteTunnels(host, ["t1"]);
   deepStrictEqual(listTunnels(host), []);
-});
-
-Deno.test("marks are read back; what others write in an alias is no mark", () => {
-  for (const mark of [{ port: 1, opened: true }, { port: 65535, opened: false }]) {
-    deepStrictEqual(markOf({ alias: formatMark(mark) }), mark);
-  }
-  for (
-    const alias of [
-      "",
-      "uplink",
-      "gretun create fou-port",
-      "gretun create fou-port x opened",
-      "gretun create fou-port 7777",
-      "gretun create fou-port 7777 opened twice",
-      "gretun up port 7777 peer 00",
-    ]
-  ) {
-    strictEqual(markOf({ alias }), undefined, alias);
-  }
 });
 
 Deno.test("usesFouPort() looks at mark, ports, kind and IP version", () => {
@@ -505,12 +494,44 @@ Deno.test("the kernel's fallback devices are not listed and not deleted", () => 
   deepStrictEqual(deleteTunnels(host, "all"), []);
 });
 
-Deno.test("delete --all leaves the links of a daemon", () => {
-  const kernel = new TunnelKernel();
-  using host = kernel.open();
+/** "t2" is a link of the daemon on port 7777. */
+function withDaemon(host: ReturnType<TunnelKernel["open"]>, by: DaemonRole): void {
   createTunnels(host, [peer(1), peer(2)]);
-  host.rtnl.changeLink(host.rtnl.link("t2")!.ifindex, { alias: "gretun up port 7777 peer 00" });
-  deepStrictEqual(planRemoval(host, "all").names, ["t1"]);
+  const alias = formatMark({ by, port: 7777, id: "ab".repeat(32) });
+  host.rtnl.changeLink(host.rtnl.link("t2")!.ifindex, { alias });
+}
+
+Deno.test("a running daemon's links are not deleted, unless forced; the daemon is named", () => {
+  for (const role of ["up", "hub", "spoke"] as const) {
+    const kernel = new TunnelKernel();
+    using host = kernel.open();
+    withDaemon(host, role);
+    using _daemon = runDaemon(kernel, role);
+    const before = kernel.snapshot();
+    throws(() => deleteTunnels(host, ["t1", "t2"]), {
+      message: `tunnel t2 belongs to gretun ${role} (pid 4711), which would make it again`,
+      hint: "Stop that program instead, or add --force",
+    });
+    deepStrictEqual(kernel.snapshot(), before);
+    const all = planRemoval(host, "all");
+    deepStrictEqual(all.names, ["t1"]);
+    deepStrictEqual(all.left, [`t2 belongs to gretun ${role} (pid 4711)`]);
+    deepStrictEqual(planRemoval(host, "all", { force: true }).names, ["t1", "t2"]);
+    deepStrictEqual(planRemoval(host, ["t2"], { force: true }).names, ["t2"]);
+  }
+});
+
+Deno.test("what a killed daemon left goes by name, not with all", () => {
+  for (const [role, other] of [["up", undefined], ["hub", "up"]] as const) {
+    const kernel = new TunnelKernel();
+    using host = kernel.open();
+    withDaemon(host, role);
+    using _other = other && runDaemon(kernel, other); // took over the port
+    deepStrictEqual(planRemoval(host, ["t2"]).names, ["t2"]);
+    const { names, left } = planRemoval(host, "all");
+    deepStrictEqual(names, ["t1"]);
+    deepStrictEqual(left, [`t2 belongs to gretun ${role} on port 7777, which does not run`]);
+  }
 });
 
 // --- what is shown
@@ -560,17 +581,6 @@ Deno.test("socketInodes() finds sockets by port, but the kernel's own", () => {
   deepStrictEqual(socketInodes(PROC_NET_UDP, 7777), ["5150"]);
   deepStrictEqual(socketInodes(PROC_NET_UDP, 7778), ["5151"]);
   deepStrictEqual(socketInodes("", 7777), []);
-});
-
-Deno.test("openHost() knows a daemon's port by the name that the daemon holds", () => {
-  using host = openHost();
-  const port = 1; // of no daemon
-  {
-    using lock = bindAbstractLock(daemonLock(port));
-    ok(lock);
-    deepStrictEqual([port, 2].map((number) => host.hasDaemon(number)), [true, false]);
-  }
-  strictEqual(host.hasDaemon(port), false);
 });
 
 Deno.test("udpPortOwner() names this process for its own socket", () => {

@@ -1,7 +1,7 @@
 /** The bytes that a tunnel adds, by the formats of its headers. */
 import { strictEqual } from "node:assert/strict";
 import { TUNNEL_KINDS, type TunnelKind } from "../../../lib/netlink.ts";
-import { overheadBytes, type OverheadOptions } from "../../../lib/tunnel/mod.ts";
+import { overheadBytes, type OverheadOptions } from "../../../lib/links/mod.ts";
 
 const CASES: [OverheadOptions, number][] = [
   [{ kind: "gre" }, 24],

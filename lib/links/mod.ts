@@ -1,0 +1,35 @@
+/**
+ * What gretun has on this host: whose a link is, one lock for each UDP port, receive ports that
+ * links share, and the names, addresses, routes and MTUs of links. For `create`, `up`, `hub` and
+ * `spoke` alike.
+ *
+ * @example
+ * using lock = lockPort(fileLocks(), { port: 7777, role: "up", flag: "--fou-port" });
+ * const wanted = { addresses: [pairAddress(own, peer)], routes: [] };
+ * setInner(rtnl, ifindex, wanted, undefined);
+ */
+export { isTunnelDevice } from "./device_kinds.ts";
+export { type FouPlace, isFouPortOfOthers, openFouPort, usesFouPort } from "./fou_port.ts";
+export {
+  type Inner,
+  innerChanges,
+  type LinkAddress,
+  network,
+  NO_INNER,
+  pairAddress,
+  setInner,
+} from "./inner.ts";
+export {
+  createMarkOf,
+  type DaemonMark,
+  daemonMarkOf,
+  type DaemonRole,
+  formatMark,
+  linksOf,
+  type Mark,
+  markOf,
+} from "./mark.ts";
+export { ETHERNET_MTU, innerMtu, MIN_MTU } from "./mtu.ts";
+export { countersOf, freeName, type LinkCounters, missing, otherNames } from "./names.ts";
+export { carriesFrames, isGre, overheadBytes, type OverheadOptions } from "./overhead.ts";
+export { formatHolder, lockPort, portHolder, PortLockedError } from "./port_lock.ts";

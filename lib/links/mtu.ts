@@ -1,0 +1,18 @@
+/** What is left for inner packets. */
+import { type Ip, isLoopback } from "../addr.ts";
+import type { RtNetlink } from "../netlink.ts";
+
+/** No link is made smaller than what IPv4 asks every host to take (RFC 791 section 3.1). */
+export const MIN_MTU = 576;
+export const ETHERNET_MTU = 1500;
+
+/** On the way to `remote`; throws `NetlinkError` without a way. */
+export function innerMtu(rtnl: RtNetlink, remote: Ip, overheadBytes: number): number {
+  const outer = isLoopback(remote) ? ETHERNET_MTU : routeMtu(rtnl, remote);
+  return Math.max(MIN_MTU, outer - overheadBytes);
+}
+
+function routeMtu(rtnl: RtNetlink, ip: Ip): number {
+  const { mtu, device } = rtnl.routeTo(ip);
+  return mtu ?? rtnl.link(device ?? 0)?.mtu ?? ETHERNET_MTU;
+}
