@@ -11,8 +11,14 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 . tools/deno.sh
 
-# tests/vm/once is left to the first one, and tests/vm/long to --long on it.
-VM_KERNELS="linux-image-cloud-amd64 linux-image-6.12-cloud-amd64"
+# One emulated machine a line: the kernel's package, and the tests that run there. Two of about the same
+# length share the first kernel; the second one sees what depends on the kernel most.
+MACHINES=(
+  "linux-image-cloud-amd64 tests/vm/*_test.ts"
+  "linux-image-cloud-amd64 tests/vm/once"
+  "linux-image-6.12-cloud-amd64 tests/vm/tunnel_test.ts tests/vm/up_test.ts"
+)
+LONG_MACHINE="linux-image-cloud-amd64 tests/vm/long"
 # Program and the package it comes from.
 NEEDED="
   ip iproute2
@@ -44,8 +50,8 @@ done
 [ "$(id -u)" = 0 ] || die "the tests make network namespaces: run tests/run.sh as root"
 export PATH=$PATH:/usr/sbin:/sbin NO_COLOR=1 DENO_DIR=$CACHE/deno_dir
 mkdir -p "$CACHE"
-log=$(mktemp "$CACHE/tests.XXXXXX")
-trap 'rm -f "$log"*' EXIT
+log=$(mktemp "$CACHE/tests.XXXXXX") || die "cannot write to $CACHE"
+trap 'rm -rf "$log"*' EXIT
 trap 'jobs -p | xargs -r kill; exit 130' INT TERM
 
 # --- what the tests need
@@ -67,7 +73,7 @@ install_packages() {
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod +x "$policy"
-    trap 'rm -f "$log"* '"$policy" EXIT
+    trap 'rm -rf "$log"* '"$policy" EXIT
   fi
   apt-get -qq update >/dev/null
   DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $packages >"$log" 2>&1 ||
@@ -92,12 +98,13 @@ passed=0 failed=0 skipped=0
 
 # stage NAME COMMAND...: shows the output; counts by the test runner's last line, or as one check.
 stage() {
-  local name=$1 status
+  local name=$1 status started=$SECONDS
   shift
   echo "run.sh: $name"
   "$@" 2>&1 | tee "$log"
   status=${PIPESTATUS[0]}
   take_result "$name" "$status" "$log"
+  echo "run.sh: $((SECONDS - started)) s"
 }
 
 take_result() { # NAME STATUS LOG
@@ -148,13 +155,35 @@ skip() { # NAME REASON
 
 run_tests() { GRETUN_DENO_FLAGS="${DENO_FLAGS[*]}" "$DENO" test --quiet -A --no-check "${DENO_FLAGS[@]}" "$@"; }
 
+# Machines need nothing of the other stages and do not mind their load: one runs beside them, a second
+# one when they are done. Each is claimed by making its folder.
+run_machines() {
+  local i
+  for i in "${!MACHINES[@]}"; do
+    mkdir "$log.machine.$i" 2>/dev/null || continue
+    local started=$SECONDS
+    run_vm ${MACHINES[i]} >"$log.machine.$i/output" 2>&1
+    echo $? $((SECONDS - started)) >"$log.machine.$i/result"
+  done
+}
+
 # Everything that is needed is in the guest's copy of DENO_DIR, and the lock file in its .cache.
-run_vm() {
-  local flags="${DENO_FLAGS[*]/#--lock=$CACHE/--lock=.cache}"
-  local tests="tests/vm/*_test.ts"
-  case $VM_KERNELS in "$1 "*) tests="$tests tests/vm/once${with_long:+ tests/vm/long}" ;; esac
-  DENO=$DENO tests/vm/boot.sh "$1" "export GRETUN_DENO_FLAGS='$flags'
-    \$DENO test --quiet -A --no-check --cached-only $flags $tests"
+run_vm() { # KERNEL TESTS...
+  local flags="${DENO_FLAGS[*]/#--lock=$CACHE/--lock=.cache}" kernel=$1
+  shift
+  DENO=$DENO tests/vm/boot.sh "$kernel" "export GRETUN_DENO_FLAGS='$flags'
+    \$DENO test --quiet -A --no-check --cached-only $flags $*"
+}
+
+show_machines() {
+  local i status seconds
+  for i in "${!MACHINES[@]}"; do
+    read -r status seconds <"$log.machine.$i/result"
+    echo "run.sh: emulated machine: ${MACHINES[i]}"
+    cat "$log.machine.$i/output"
+    take_result "emulated machine: ${MACHINES[i]}" "$status" "$log.machine.$i/output"
+    echo "run.sh: $seconds s"
+  done
 }
 
 install_packages
@@ -162,6 +191,15 @@ remove_leftovers
 choose_packages
 echo "run.sh: $BUILD_WITH"
 stage "compile.sh" ./compile.sh
+if [ -z "$with_vm" ]; then skip "tests in emulated machines" "--no-vm"
+elif ! command -v apt-get >/dev/null; then
+  with_vm=
+  skip "tests in emulated machines" "no apt-get to fetch Debian's kernels with"
+else
+  if [ -n "$with_long" ]; then MACHINES+=("$LONG_MACHINE"); fi
+  run_machines &
+  machines=$!
+fi
 stage "format" "$DENO" fmt --quiet --check
 stage "lint" "$DENO" lint --quiet
 stage "types" "$DENO" check --quiet "${DENO_FLAGS[@]}" main.ts coord.ts lib tests bench
@@ -169,14 +207,13 @@ stage "rules of the source" run_tests tests/imports_test.ts
 stage "unit tests" run_tests tests/unit
 run_netns_tests
 if [ -n "$with_long" ]; then stage "long tests in network namespaces" run_tests tests/long; fi
-for kernel in $VM_KERNELS; do
-  if [ -z "$with_vm" ]; then skip "tests in a virtual machine with $kernel" "--no-vm"
-  elif ! command -v apt-get >/dev/null; then
-    skip "tests in a virtual machine with $kernel" "no apt-get to fetch Debian's kernel with"
-  else stage "tests in a virtual machine with $kernel" run_vm "$kernel"
-  fi
-done
+if [ -n "$with_vm" ]; then
+  run_machines
+  wait "$machines"
+  show_machines
+fi
 
+echo "run.sh: $((SECONDS / 60)) min $((SECONDS % 60)) s in all"
 echo "$passed passed, $failed failed, $skipped skipped"
 if [ -n "${CI:-}" ] && [ "$skipped" -gt 0 ]; then exit 1; fi
 [ "$failed" = 0 ]
