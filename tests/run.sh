@@ -158,11 +158,15 @@ run_tests() { GRETUN_DENO_FLAGS="${DENO_FLAGS[*]}" "$DENO" test --quiet -A --no-
 # Machines need nothing of the other stages and do not mind their load: one runs beside them, a second
 # one when they are done. Each is claimed by making its folder.
 run_machines() {
-  local i
+  local i started machine
+  # boot.sh ends its emulator when it is ended.
+  trap 'kill "$machine"; exit 130' INT TERM
   for i in "${!MACHINES[@]}"; do
     mkdir "$log.machine.$i" 2>/dev/null || continue
-    local started=$SECONDS
-    run_vm ${MACHINES[i]} >"$log.machine.$i/output" 2>&1
+    started=$SECONDS
+    run_vm ${MACHINES[i]} >"$log.machine.$i/output" 2>&1 &
+    machine=$!
+    wait "$machine"
     echo $? $((SECONDS - started)) >"$log.machine.$i/result"
   done
 }
@@ -171,7 +175,7 @@ run_machines() {
 run_vm() { # KERNEL TESTS...
   local flags="${DENO_FLAGS[*]/#--lock=$CACHE/--lock=.cache}" kernel=$1
   shift
-  DENO=$DENO tests/vm/boot.sh "$kernel" "export GRETUN_DENO_FLAGS='$flags'
+  DENO=$DENO exec tests/vm/boot.sh "$kernel" "export GRETUN_DENO_FLAGS='$flags'
     \$DENO test --quiet -A --no-check --cached-only $flags $*"
 }
 
