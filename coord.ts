@@ -7,11 +7,11 @@ import { serveMetrics } from "./lib/cli/metrics_server.ts";
 import { openRelay, RELAY_FLAGS, relayKeys, relaySettings } from "./lib/cli/coord/relay.ts";
 import { publicKeyOf, type Sign, signer } from "./lib/coord/auth.ts";
 import { CoordClient, parseCoordinatorUrl } from "./lib/coord/client.ts";
-import { Registry } from "./lib/coord/registry.ts";
 import { RelayRole } from "./lib/coord/relay_role.ts";
 import { RelayDirectory } from "./lib/coord/relays.ts";
-import { CoordServer } from "./lib/coord/server.ts";
-import { Store } from "./lib/coord/store.ts";
+import { CoordServer, type CoordServerOptions } from "./lib/coord/server.ts";
+import { SqliteStore } from "./lib/coord/sqlite.ts";
+import type { Store } from "./lib/coord/store.ts";
 import { type Log, systemClock, systemRandom } from "./lib/edges.ts";
 import { errorText, GretunError, UsageError } from "./lib/errors.ts";
 import { KEY_LENGTH, keyBase64, type NodeKey } from "./lib/keys.ts";
@@ -114,24 +114,13 @@ async function serve(flags: Flags): Promise<void> {
   const tls = await readTls(flags.cert, flags.key);
   using store = openStore(flags.state ?? defaultState());
   const { publicKey: grantKey, sign } = await ownKey(store);
-  const registry = openRegistry(parsePool(flags.pool), store);
-  const stop = stopSignal();
-  // A state without nodes has no earlier run whose signatures could be repeated.
-  if (store.nodes().length > 0) await nextSecond();
-  const stun = new StunService({ signal: stop, log, localAddress });
-  for (const address of stunEndpoints) await startStun(stun, address);
-  if (flags["stun-listen"].length === 0) await startSecondStun(stun, log);
+  const pool = parsePool(flags.pool);
   const advertised = flags["stun-advertise"].length > 0
     ? flags["stun-advertise"]
     : [...new Set(stunEndpoints.map(({ port }) => `:${port}`))];
-  using relay = relayed &&
-    openRelay(relayed, { relayKey: grantKey, grantKey: () => grantKey }, { ...EDGES, log });
-  await using _metrics = metricsListen && relay
-    ? await serveMetrics(metricsListen, relay.server.metrics, log)
-    : undefined;
   const own = relayed && { relayKey: grantKey, udp: relayed.advertise, ws: "" };
-  const coord = new CoordServer({
-    registry,
+  const coord = openCoordinator({
+    pool,
     store,
     clock: systemClock,
     log,
@@ -141,17 +130,28 @@ async function serve(flags: Flags): Promise<void> {
       directory: new RelayDirectory({ allowed, ...(own ? { own } : {}) }),
       grantKey,
       sign,
-      ...(relay
-        ? { acceptWebSocket: (request, source) => relay.server.acceptWebSocket(request, source) }
+      ...(relayed
+        ? { acceptWebSocket: (request, source) => relay!.server.acceptWebSocket(request, source) }
         : {}),
     },
   });
+  const stop = stopSignal();
+  // A state without nodes has no earlier run whose signatures could be repeated.
+  if (store.nodes().length > 0) await nextSecond();
+  const stun = new StunService({ signal: stop, log, localAddress });
+  for (const address of stunEndpoints) await startStun(stun, address);
+  if (flags["stun-listen"].length === 0) await startSecondStun(stun, log);
+  using relay = relayed &&
+    openRelay(relayed, { relayKey: grantKey, grantKey: () => grantKey }, { ...EDGES, log });
+  await using _metrics = metricsListen && relay
+    ? await serveMetrics(metricsListen, relay.server.metrics, log)
+    : undefined;
   const handle: Handle = (request, source) => coord.handle(request, source);
   const start = (address: ListenAddress) => serveHttp({ ...address, ...tls, signal: stop }, handle);
   const servers = await startHttp(listen, start, tls !== undefined);
   log.info("coordinator listening", {
     addr: flags.listen,
-    pool: formatCidr(registry.pool),
+    pool: formatCidr(pool),
     tls: tls !== undefined,
     stun: advertised.join(","),
     relay: relayed?.advertise,
@@ -341,18 +341,16 @@ function openStore(path: string): Store {
       );
     }
   }
-  return Store.open(path);
+  return SqliteStore.open(path);
 }
 
-function openRegistry(pool: Cidr, store: Store): Registry {
+function openCoordinator(options: CoordServerOptions): CoordServer {
   try {
-    // Above all that an earlier run can have told, so that no node misses a change.
-    const version = Math.max(store.version(), systemClock.wallMs()) + 1;
-    return new Registry(pool, store.nodes(), version, systemClock.wallMs());
+    return new CoordServer(options);
   } catch (cause) {
     if (!(cause instanceof RangeError)) throw cause;
     throw new GretunError(
-      `--pool ${formatCidr(pool)} does not fit the state: ${cause.message}`,
+      `--pool ${formatCidr(options.pool)} does not fit the state: ${cause.message}`,
       "Give the pool that the state was made with, or another --state",
       { cause },
     );

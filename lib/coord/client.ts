@@ -8,7 +8,6 @@ import type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from ".
 import {
   type AdvertisedEndpoint,
   ApiError,
-  endpointsRequestJson,
   type Envelope,
   type NodeNat,
   parseEnvelopes,
@@ -19,6 +18,7 @@ import {
   parseRelays,
   parseStun,
   type PeerList,
+  reachJson,
   registerRequestJson,
   type RelayRegistration,
   relayRegistrationJson,
@@ -136,11 +136,11 @@ export class CoordClient implements RelayCoordinator, Disposable {
   }
 
   async register(
-    request: { discoKey: DiscoKey; nodeName: string; requestedTunnelIp?: Ip },
+    { nodeName: name, ...more }: { discoKey: DiscoKey; nodeName: string; requestedTunnelIp?: Ip },
     signal: AbortSignal,
   ): Promise<{ tunnelIp: Cidr; peersEtag: string; stun: string[]; leaseSeconds?: number }> {
     const { nodeKey } = this.#options.identity;
-    const body = registerRequestJson({ nodeKey, ...request });
+    const body = registerRequestJson({ nodeKey, name, ...more });
     const answer = await this.#call("POST", "/v1/register", { body, signal });
     const registered = parsedAnswer(() => parseRegisterResponse(answer));
     return { ...registered, stun: withHost(registered.stun, this.#base) };
@@ -151,7 +151,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
     signal: AbortSignal,
     nat?: NodeNat,
   ): Promise<void> {
-    const body = endpointsRequestJson(endpoints, nat);
+    const body = reachJson({ endpoints: [...endpoints], ...(nat ? { nat } : {}) });
     await this.#call("POST", "/v1/endpoints", { body, signal });
   }
 

@@ -1,4 +1,5 @@
 /** The coordinator as a function from Request to Response; no port is opened here. */
+import type { Cidr } from "../addr.ts";
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { DiscoKey, NodeKey, Sign } from "../keys.ts";
@@ -6,9 +7,8 @@ import { encodeGrant } from "../relay/mod.ts";
 import {
   ApiError,
   envelopesJson,
-  MAX_BODY_LENGTH,
-  parseEndpointsRequest,
-  parseNat,
+  type NodeRecord,
+  parseReach,
   parseRegisterRequest,
   parseRelayRegistration,
   parseRelayRequest,
@@ -22,19 +22,21 @@ import {
   stunJson,
 } from "./api.ts";
 import { AuthError, type Claim, readClaim, verifyClaim, WINDOW_SECONDS } from "./auth.ts";
+import { jsonOf, readBody } from "./body.ts";
+import { HeldCalls } from "./hold.ts";
+import { Mailbox } from "./mailbox.ts";
 import { NewcomerLimit } from "./newcomers.ts";
+import { LEASE_MS, Nodes } from "./nodes.ts";
+import { Refusal } from "./refusal.ts";
 import { RELAY_LEASE_MS, type RelayDirectory } from "./relays.ts";
-import { LEASE_MS, type NodeRecord, type Registry, RegistryError } from "./registry.ts";
+import { Replays } from "./replays.ts";
 import type { Store } from "./store.ts";
 
-export const HOLD_MS = 25_000;
-export const BODY_TIMEOUT_MS = 10_000;
 export const SWEEP_MS = 5_000;
-/** A node polls peers and signals; of more of a kind than this the oldest is answered at once. */
-export const MAX_HELD_PER_NODE = 2;
 
 export interface CoordServerOptions {
-  registry: Registry;
+  /** Addresses for nodes. */
+  pool: Cidr;
   store: Store;
   clock: Clock;
   log: Log;
@@ -65,6 +67,10 @@ interface Call {
   body: Uint8Array<ArrayBuffer>;
 }
 
+/** What held calls wait for. */
+const LIST = "list";
+const mailOf = (key: DiscoKey) => `mail ${key}`;
+
 const MAX_ERROR_LENGTH = 200;
 /** Who is told of changes asked since one of the last few lists, as a rule. */
 const MAX_CACHED_LISTS = 32;
@@ -91,22 +97,27 @@ const ROUTES: Record<string, readonly string[]> = {
 export class CoordServer {
   readonly #options: CoordServerOptions;
   readonly #started: { wallMs: number; nowMs: number };
+  readonly nodes: Nodes;
   readonly #newcomers: NewcomerLimit;
-  /** Held calls: each is told when what it waits for may have changed. */
-  readonly #listWaiters = new Set<() => void>();
-  readonly #mailWaiters = new Map<DiscoKey, Set<() => void>>();
-  readonly #held = new Map<string, Set<() => void>>();
+  readonly #mailbox = new Mailbox();
+  readonly #replays = new Replays();
+  readonly #held: HeldCalls;
   /** Nodes whose last change is not on the disk yet. */
   readonly #unsaved = new Set<NodeKey>();
   /** By the etag that changes are since, or "" for the whole list. */
   #cachedPeers: { etag: string; texts: Map<string, string> } | undefined;
 
+  /** Throws `GretunError` for a state that cannot be read, `RangeError` for one of another pool. */
   constructor(options: CoordServerOptions) {
-    const { clock, registry } = options;
+    const { clock, pool, store } = options;
     this.#options = options;
     this.#started = { wallMs: clock.wallMs(), nowMs: clock.nowMs() };
+    // Above all that an earlier run can have told, so that no node misses a change.
+    const version = Math.max(store.version(), clock.wallMs()) + 1;
+    this.nodes = new Nodes(pool, store.nodes(), version, clock.wallMs());
+    this.#held = new HeldCalls(clock);
     // Nodes that only register hold their address for one lease: one source gets half of a pool.
-    const quarter = Math.floor(registry.capacity / 4);
+    const quarter = Math.floor(this.nodes.capacity / 4);
     const burst = Math.max(MIN_NEWCOMERS, Math.min(MAX_NEWCOMERS, quarter));
     this.#newcomers = new NewcomerLimit({ burst, refillMs: Math.ceil(LEASE_MS / burst) });
   }
@@ -125,11 +136,12 @@ export class CoordServer {
   }
 
   #sweep(): void {
-    const { clock, registry, relays } = this.#options;
+    const { clock, relays } = this.#options;
     const nowMs = this.#nowMs();
-    registry.sweep(nowMs, clock.wallMs());
-    relays?.directory.sweep(nowMs, (node) => registry.node(node) !== undefined);
-    const ended = registry.expire(nowMs);
+    this.#mailbox.sweep(nowMs);
+    this.#replays.sweep(clock.wallMs());
+    relays?.directory.sweep(nowMs, (node) => this.nodes.get(node) !== undefined);
+    const ended = this.nodes.expire(nowMs);
     if (ended.length > 0) this.#listChanged(...ended);
     else if (this.#unsaved.size > 0) this.#save();
   }
@@ -147,7 +159,7 @@ export class CoordServer {
     } catch (error) {
       if (error instanceof ApiError) return plain(400, error.message);
       if (error instanceof AuthError) return plain(401, error.message);
-      if (error instanceof RegistryError) return refusal(error);
+      if (error instanceof Refusal) return refusal(error);
       this.#options.log.error("request failed", { error: errorText(error) });
       return plain(500, "internal error");
     }
@@ -180,18 +192,14 @@ export class CoordServer {
   }
 
   async #answer(call: Call, node: NodeRecord): Promise<Response> {
-    const { registry } = this.#options;
     const nowMs = this.#nowMs();
     switch (`${call.request.method} ${call.path}`) {
       case "DELETE /v1/register":
-        if (registry.leave(node.nodeKey, nowMs)) this.#listChanged(node);
+        if (this.nodes.leave(node.nodeKey, nowMs)) this.#listChanged(node);
         return Response.json({ ok: true });
       case "POST /v1/endpoints": {
-        const body = json(call.body);
-        const endpoints = parseEndpointsRequest(body);
-        if (registry.setEndpoints(node.nodeKey, endpoints, nowMs, parseNat(body))) {
-          this.#listChanged(node);
-        }
+        const reach = parseReach(jsonOf(call.body));
+        if (this.nodes.setReach(node.nodeKey, reach, nowMs)) this.#listChanged(node);
         return Response.json({ ok: true });
       }
       case "GET /v1/peers":
@@ -199,7 +207,7 @@ export class CoordServer {
       case "GET /v1/relays":
         return this.#listRelays();
       case "POST /v1/relays":
-        this.#relays().directory.report(node.nodeKey, parseRelaysRequest(json(call.body)));
+        this.#relays().directory.report(node.nodeKey, parseRelaysRequest(jsonOf(call.body)));
         return this.#listRelays();
       case "POST /v1/relay":
         return await this.#offerRelay(call, node);
@@ -220,21 +228,21 @@ export class CoordServer {
     const { wallMs: startedMs, nowMs: startedNowMs } = this.#started;
     const isNew = clock.nowMs() - startedNowMs <= WINDOW_SECONDS * 1000;
     if (isNew && claim.timestampSeconds < Math.floor(startedMs / 1000)) {
-      throw new RegistryError(425, "signed before the coordinator started: sign again", 1000);
+      throw new Refusal(425, "signed before the coordinator started: sign again", 1000);
     }
     return claim;
   }
 
   #member(nodeKey: NodeKey): NodeRecord {
-    const node = this.#options.registry.node(nodeKey);
-    if (!node) throw new RegistryError(404, "not registered: this node must register first");
+    const node = this.nodes.get(nodeKey);
+    if (!node) throw new Refusal(404, "not registered: this node must register first");
     return node;
   }
 
   async #authenticated(claim: Claim, { request, path, body }: Call): Promise<NodeRecord> {
     await this.#verify(claim, { request, path, body });
     const node = this.#member(claim.nodeKey);
-    if (this.#options.registry.renew(claim.nodeKey, this.#nowMs())) this.#listChanged(node);
+    if (this.nodes.renew(claim.nodeKey, this.#nowMs())) this.#listChanged(node);
     return node;
   }
 
@@ -246,31 +254,31 @@ export class CoordServer {
     // Looking at the list changes nothing: the original, whose requests in one second are all
     // alike, may look twice.
     const mayRepeat = !claim.hasNonce && method === "GET" && path === "/v1/peers";
-    if (!mayRepeat) this.#options.registry.acceptOnce(claim);
+    if (!mayRepeat) this.#replays.acceptOnce(claim);
   }
 
   // --- calls
 
   async #register(request: Request, source: string): Promise<Response> {
-    const { registry, clock, log, stun } = this.#options;
+    const { clock, log, stun } = this.#options;
     const signed = request.headers.has("authorization");
     const claim = signed ? this.#claim(request) : undefined;
     const body = await readBody(request, clock);
-    const wanted = parseRegisterRequest(json(body));
+    const wanted = parseRegisterRequest(jsonOf(body));
     if (claim && claim.nodeKey !== wanted.nodeKey) throw new AuthError("signed by another node");
-    if (!registry.node(wanted.nodeKey)) this.#limitNewcomers(source);
+    if (!this.nodes.get(wanted.nodeKey)) this.#limitNewcomers(source);
     if (claim) await this.#verify(claim, { request, path: "/v1/register", body });
-    const { record, changed } = registry.register(wanted, { signed, nowMs: this.#nowMs() });
+    const { record, changed } = this.nodes.register(wanted, { signed, nowMs: this.#nowMs() });
     if (changed) {
       this.#listChanged(record);
       log.info("node registered", { peer: record.nodeKey, tunnel_ip: record.tunnelIp });
     } else if (this.#unsaved.size > 0) {
       this.#save();
     }
-    const { prefixLength } = registry.pool;
+    const { prefixLength } = this.nodes.pool;
     return Response.json(registerResponseJson({
       tunnelIp: { ip: record.tunnelIp, prefixLength },
-      peersEtag: registry.etag,
+      peersEtag: this.nodes.etag,
       stun,
       leaseSeconds: LEASE_MS / 1000,
     }));
@@ -279,16 +287,15 @@ export class CoordServer {
   #limitNewcomers(source: string): void {
     const waitMs = this.#newcomers.take(source, this.#nowMs());
     if (waitMs > 0) {
-      throw new RegistryError(429, "too many new nodes from this address: try later", waitMs);
+      throw new Refusal(429, "too many new nodes from this address: try later", waitMs);
     }
   }
 
   async #peers(request: Request, node: NodeRecord): Promise<Response> {
-    const { registry } = this.#options;
     const { searchParams } = new URL(request.url);
     const since = searchParams.get("since");
-    if (since === registry.etag) {
-      await this.#hold(`peers ${node.nodeKey}`, request.signal, this.#listWaiters);
+    if (since === this.nodes.etag) {
+      await this.#held.hold(LIST, node.nodeKey, request.signal);
     }
     return this.#peersNow(searchParams.has("changes") ? since ?? "" : "");
   }
@@ -298,7 +305,7 @@ export class CoordServer {
    * who ask between two changes.
    */
   #peersNow(since = ""): Response {
-    const { etag } = this.#options.registry;
+    const { etag } = this.nodes;
     if (this.#cachedPeers?.etag !== etag) this.#cachedPeers = { etag, texts: new Map() };
     const { texts } = this.#cachedPeers;
     let text = texts.get(since);
@@ -311,31 +318,28 @@ export class CoordServer {
   }
 
   #peersSince(since: string): unknown {
-    const { registry } = this.#options;
-    const { etag } = registry;
-    const changes = registry.changes(since);
-    if (!changes) return peersJson({ etag, peers: registry.listed() });
+    const { etag } = this.nodes;
+    const changes = this.nodes.changes(since);
+    if (!changes) return peersJson({ etag, peers: this.nodes.listed() });
     const { peers, gone } = changes;
     return peersJson({ etag, peers, changes: { since, gone } });
   }
 
   #signal({ body }: Call, node: NodeRecord): Response {
-    const { to, sealed } = parseSignal(json(body));
-    if (this.#options.registry.enqueue(to, { from: node.discoKey, sealed }, this.#nowMs())) {
-      for (const wake of this.#mailWaiters.get(to) ?? []) wake();
+    const { to, sealed } = parseSignal(jsonOf(body));
+    // Nothing is kept for a key that nobody has.
+    if (this.nodes.hasDiscoKey(to)) {
+      this.#mailbox.put(to, { from: node.discoKey, sealed }, this.#nowMs());
+      this.#held.wake(mailOf(to));
     }
     return Response.json({ queued: true });
   }
 
   async #signals(request: Request, { nodeKey, discoKey }: NodeRecord): Promise<Response> {
-    const { registry } = this.#options;
-    let envelopes = registry.dequeue(discoKey, this.#nowMs());
+    let envelopes = this.#mailbox.take(discoKey, this.#nowMs());
     if (envelopes.length === 0) {
-      const waiters = this.#mailWaiters.get(discoKey) ?? new Set();
-      this.#mailWaiters.set(discoKey, waiters);
-      await this.#hold(`signals ${nodeKey}`, request.signal, waiters);
-      if (waiters.size === 0) this.#mailWaiters.delete(discoKey);
-      if (!request.signal.aborted) envelopes = registry.dequeue(discoKey, this.#nowMs());
+      await this.#held.hold(mailOf(discoKey), nodeKey, request.signal);
+      if (!request.signal.aborted) envelopes = this.#mailbox.take(discoKey, this.#nowMs());
     }
     return Response.json(envelopesJson(envelopes.map(({ enqueuedMs, ...envelope }) => ({
       ...envelope,
@@ -348,7 +352,7 @@ export class CoordServer {
   #relays(): RelayOptions {
     const { relays } = this.#options;
     if (relays) return relays;
-    throw new RegistryError(503, "this coordinator has no relay", NO_RELAY_RETRY_MS);
+    throw new Refusal(503, "this coordinator has no relay", NO_RELAY_RETRY_MS);
   }
 
   #listRelays(): Response {
@@ -358,12 +362,12 @@ export class CoordServer {
 
   async #offerRelay({ body }: Call, { nodeKey }: NodeRecord): Promise<Response> {
     const { directory, sign } = this.#relays();
-    const { peer, latencies } = parseRelayRequest(json(body));
+    const { peer, latencies } = parseRelayRequest(jsonOf(body));
     if (peer === nodeKey) throw new ApiError("peer is this node itself");
-    if (!this.#options.registry.node(peer)) throw new RegistryError(404, "no such peer");
+    if (!this.nodes.get(peer)) throw new Refusal(404, "no such peer");
     if (latencies.size > 0) directory.report(nodeKey, latencies);
     const place = directory.choose(nodeKey, peer, this.#nowMs());
-    if (!place) throw new RegistryError(503, "no relay is there now", NO_RELAY_RETRY_MS);
+    if (!place) throw new Refusal(503, "no relay is there now", NO_RELAY_RETRY_MS);
     const wallMs = this.#options.clock.wallMs();
     const grant = directory.grant(nodeKey, peer, place.relayKey, wallMs);
     const expiresAt = new Date(grant.endsSeconds * 1000).toISOString();
@@ -376,11 +380,11 @@ export class CoordServer {
     const { directory, grantKey } = this.#relays();
     const claim = this.#claim(request);
     if (!directory.isAllowed(claim.nodeKey)) {
-      throw new RegistryError(403, "unknown relay: start the coordinator with its --relay-key");
+      throw new Refusal(403, "unknown relay: start the coordinator with its --relay-key");
     }
     const body = await readBody(request, this.#options.clock);
     await this.#verify(claim, { request, path: RELAY_REGISTER_PATH, body });
-    const wanted = parseRelayRegistration(json(body));
+    const wanted = parseRelayRegistration(jsonOf(body));
     if (directory.register(claim.nodeKey, wanted, source, this.#nowMs())) {
       this.#options.log.info("relay registered", { relay: claim.nodeKey, endpoint: wanted.udp });
     }
@@ -392,44 +396,22 @@ export class CoordServer {
     return accept ? accept(request, source) : plain(404, "no relay is served here");
   }
 
-  // --- holding
-
-  /** Waits until woken, for {@link HOLD_MS}, or until the caller hangs up. */
-  async #hold(who: string, hungUp: AbortSignal, waiters: Set<() => void>): Promise<void> {
-    const woken = new AbortController();
-    const wake = () => woken.abort();
-    const held = this.#held.get(who) ?? new Set();
-    const [oldest] = held;
-    if (oldest && held.size >= MAX_HELD_PER_NODE) {
-      held.delete(oldest);
-      oldest();
-    }
-    this.#held.set(who, held.add(wake));
-    waiters.add(wake);
-    const either = AbortSignal.any([woken.signal, hungUp]);
-    await this.#options.clock.sleep(HOLD_MS, either).catch(() => {});
-    waiters.delete(wake);
-    held.delete(wake);
-    if (held.size === 0 && this.#held.get(who) === held) this.#held.delete(who);
-  }
-
   /** Stores what changed in the list, then tells those who wait for it. */
   #listChanged(...records: NodeRecord[]): void {
     for (const { nodeKey } of records) this.#unsaved.add(nodeKey);
     this.#save();
-    for (const wake of this.#listWaiters) wake();
+    this.#held.wake(LIST);
   }
 
   /** What cannot be written now is tried again by the next sweep. */
   #save(): void {
-    const { registry, store } = this.#options;
-    const records = [...this.#unsaved].flatMap((key) => registry.node(key) ?? []);
-    store.save(records, registry.version);
+    const records = [...this.#unsaved].flatMap((key) => this.nodes.get(key) ?? []);
+    this.#options.store.save(records, this.nodes.version);
     this.#unsaved.clear();
   }
 }
 
-function refusal({ status, message, retryAfterMs }: RegistryError): Response {
+function refusal({ status, message, retryAfterMs }: Refusal): Response {
   if (retryAfterMs === undefined) return plain(status, message);
   return plain(status, message, { "retry-after": String(Math.ceil(retryAfterMs / 1000)) });
 }
@@ -437,45 +419,4 @@ function refusal({ status, message, retryAfterMs }: RegistryError): Response {
 /** One line: what was sent may be quoted in it. */
 function plain(status: number, text: string, headers: Record<string, string> = {}): Response {
   return new Response(text.slice(0, MAX_ERROR_LENGTH) + "\n", { status, headers });
-}
-
-function json(body: Uint8Array): unknown {
-  try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body));
-  } catch {
-    throw new ApiError("body is not JSON");
-  }
-}
-
-const TOO_LONG = `body is longer than ${MAX_BODY_LENGTH} bytes`;
-
-/** At most {@link MAX_BODY_LENGTH} bytes, however slowly or endlessly they come. */
-async function readBody(request: Request, clock: Clock): Promise<Uint8Array<ArrayBuffer>> {
-  if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_LENGTH) {
-    throw new RegistryError(413, TOO_LONG);
-  }
-  if (!request.body) return new Uint8Array(0);
-  const reader = request.body.getReader();
-  const finished = new AbortController();
-  let tooSlow = false;
-  clock.sleep(BODY_TIMEOUT_MS, finished.signal).then(() => {
-    tooSlow = true;
-    return reader.cancel("too slow");
-  }).catch(() => {});
-  const body = new Uint8Array(MAX_BODY_LENGTH);
-  let length = 0;
-  try {
-    for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      if (length + part.value.length > MAX_BODY_LENGTH) {
-        await reader.cancel("too long").catch(() => {});
-        throw new RegistryError(413, TOO_LONG);
-      }
-      body.set(part.value, length);
-      length += part.value.length;
-    }
-  } finally {
-    finished.abort();
-  }
-  if (tooSlow) throw new RegistryError(408, "body came too slowly");
-  return body.slice(0, length);
 }

@@ -2,9 +2,11 @@
 import { type Cidr, parseCidr } from "../../lib/addr.ts";
 import { toBase64 } from "../../lib/bytes.ts";
 import { type Sign, signRequest } from "../../lib/coord/auth.ts";
-import { Registry } from "../../lib/coord/registry.ts";
-import { CoordServer, HOLD_MS, type RelayOptions } from "../../lib/coord/server.ts";
-import { Store } from "../../lib/coord/store.ts";
+import { HOLD_MS } from "../../lib/coord/hold.ts";
+import type { Nodes } from "../../lib/coord/nodes.ts";
+import { CoordServer, type RelayOptions } from "../../lib/coord/server.ts";
+import { SqliteStore } from "../../lib/coord/sqlite.ts";
+import type { Store } from "../../lib/coord/store.ts";
 import { silentLog, systemRandom } from "../../lib/edges.ts";
 import {
   type DiscoKey,
@@ -88,42 +90,47 @@ export class WatchedClock extends VirtualClock {
     return super.wallMs() + this.wallStepMs;
   }
 
-  /** How many sleep for `ms` now. */
+  /** How many timers of `ms` run now. */
   waiting(ms: number): number {
     return this.#waiting.get(ms) ?? 0;
   }
 
-  /** How many ever slept for `ms`. */
+  /** How many timers of `ms` there were ever. */
   begun(ms: number): number {
     return this.#begun.get(ms) ?? 0;
   }
 
-  override async sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  override timer(ms: number, fire: () => void): Disposable {
     this.#begun.set(ms, this.begun(ms) + 1);
     this.#waiting.set(ms, this.waiting(ms) + 1);
-    try {
-      await super.sleep(ms, signal);
-    } finally {
-      this.#waiting.set(ms, this.waiting(ms) - 1);
-    }
+    let isOver = false;
+    const end = () => {
+      if (!isOver) this.#waiting.set(ms, this.waiting(ms) - 1);
+      isOver = true;
+    };
+    const timer = super.timer(ms, () => {
+      end();
+      fire();
+    });
+    return {
+      [Symbol.dispose]() {
+        end();
+        timer[Symbol.dispose]();
+      },
+    };
   }
 }
 
 export class FakeCoordinator {
   readonly clock: WatchedClock;
   readonly store: Store;
-  readonly registry: Registry;
   readonly server: CoordServer;
 
   constructor(options: FakeCoordinatorOptions = {}) {
-    const pool = options.pool ?? parseCidr("100.64.0.0/24");
     this.clock = options.clock ?? new WatchedClock();
-    this.store = options.store ?? Store.open(":memory:");
-    const wallMs = this.clock.wallMs();
-    const version = Math.max(this.store.version(), wallMs) + 1;
-    this.registry = new Registry(pool, this.store.nodes(), version, wallMs);
+    this.store = options.store ?? SqliteStore.open(":memory:");
     this.server = new CoordServer({
-      registry: this.registry,
+      pool: options.pool ?? parseCidr("100.64.0.0/24"),
       store: this.store,
       clock: this.clock,
       log: silentLog,
@@ -131,6 +138,10 @@ export class FakeCoordinator {
       debug: options.debug ?? false,
       ...(options.relays ? { relays: options.relays } : {}),
     });
+  }
+
+  get nodes(): Nodes {
+    return this.server.nodes;
   }
 
   /** A request that `node` signed. */
@@ -189,11 +200,11 @@ export class FakeCoordinator {
 
   /** Everything that a refused request must leave as it was. */
   dump(nodes: readonly Pick<FakeNode, "nodeKey">[]): string {
-    const { registry, store } = this;
+    const { nodes: known, store } = this;
     return JSON.stringify({
-      etag: registry.etag,
-      listed: registry.listed(),
-      records: nodes.map(({ nodeKey }) => registry.node(nodeKey) ?? null),
+      etag: known.etag,
+      listed: known.listed(),
+      records: nodes.map(({ nodeKey }) => known.get(nodeKey) ?? null),
       stored: store.nodes(),
       storedVersion: store.version(),
     });

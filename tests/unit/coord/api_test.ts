@@ -3,14 +3,14 @@ import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import { parseIp } from "../../../lib/addr.ts";
 import {
   ApiError,
-  endpointsRequestJson,
   envelopesJson,
   type NodeNat,
   parseEnvelopes,
-  parseNat,
   parsePeers,
+  parseReach,
   parseRegisterResponse,
   peersJson,
+  reachJson,
 } from "../../../lib/coord/api.ts";
 import { keyBase64, keyBytes, type NodeKey } from "../../../lib/keys.ts";
 import { randomDiscoKey, randomNodeKey } from "../../fakes/coordinator.ts";
@@ -38,7 +38,7 @@ Deno.test("parsePeers() reads what peersJson() writes", () => {
     name: "a",
     tunnelIp: parseIp("100.64.0.1"),
     endpoints: [],
-    updatedAt: "2027-01-15T08:00:00.000Z",
+    updatedMs: 1_800_000_000_000,
   };
   const gone = ["a".repeat(64), "b".repeat(64)] as NodeKey[];
   for (
@@ -64,9 +64,9 @@ const NATS: [name: string, json: unknown, nat: NodeNat | undefined][] = [
 ];
 for (const [name, json, nat] of NATS) {
   Deno.test(`a node's NAT, ${name}, is read of a request and of the list`, () => {
-    deepStrictEqual(parseNat({ endpoints: [], nat: json }), nat);
+    deepStrictEqual(parseReach({ endpoints: [], nat: json }).nat, nat);
     deepStrictEqual(parsePeers({ etag: ETAG, peers: [peer({ nat: json })] }).peers[0]!.nat, nat);
-    if (nat) deepStrictEqual(parseNat(endpointsRequestJson([], nat)), nat);
+    if (nat) deepStrictEqual(parseReach(reachJson({ endpoints: [], nat })).nat, nat);
   });
 }
 

@@ -15,7 +15,7 @@ import {
   CoordError,
   parseCoordinatorUrl,
 } from "../../../lib/coord/client.ts";
-import { HOLD_MS } from "../../../lib/coord/server.ts";
+import { HOLD_MS } from "../../../lib/coord/hold.ts";
 import { systemClock, systemRandom } from "../../../lib/edges.ts";
 import { errorLine } from "../../../lib/cli/command.ts";
 import {
@@ -79,7 +79,7 @@ Deno.test("register() gives address, lease and STUN servers by name", async () =
   const node = await fakeNode("a");
   deepStrictEqual(await register(clientOf(server.url, node, coord.clock), node), {
     tunnelIp: { ip: "100.64.0.1", prefixLength: 24 },
-    peersEtag: coord.registry.etag,
+    peersEtag: coord.nodes.etag,
     stun: ["127.0.0.1:3478", "stun.example:3478"],
     leaseSeconds: 120,
   });
@@ -114,9 +114,9 @@ Deno.test("peers() gives what postEndpoints() told", async () => {
   const nat = { mapping: "hard", portDelta: 1 } as const;
   await clientA.postEndpoints(ENDPOINTS, NEVER, nat);
   const { etag, peers } = await clientB.peers(undefined, NEVER);
-  strictEqual(etag, coord.registry.etag);
+  strictEqual(etag, coord.nodes.etag);
   deepStrictEqual(peers.map(({ name }) => name), ["a", "b"]);
-  deepStrictEqual(peers[0], coord.registry.listed()[0]);
+  deepStrictEqual(peers[0], coord.nodes.listed()[0]);
   strictEqual(peers[0]!.nodeKey, a.nodeKey);
   deepStrictEqual(peers[0]!.endpoints, ENDPOINTS);
   deepStrictEqual(peers[0]!.nat, nat);
@@ -157,7 +157,7 @@ Deno.test("peers() is all peers, also where only changes are told", async () => 
     await change();
     const next = await clientA.peers(known, NEVER);
     notStrictEqual(next.etag, known.etag);
-    deepStrictEqual(byName(next.peers), byName(coord.registry.listed()));
+    deepStrictEqual(byName(next.peers), byName(coord.nodes.listed()));
     known = next;
   }
   deepStrictEqual(known.peers.map(({ name }) => name).sort(), ["a", "c"]);

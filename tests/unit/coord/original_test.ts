@@ -3,8 +3,8 @@
  * whole seconds, writes disco keys as arrays of 32 numbers, and reads what Go's JSON would.
  */
 import { deepStrictEqual, notStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { LEASE_MS } from "../../../lib/coord/registry.ts";
-import { HOLD_MS } from "../../../lib/coord/server.ts";
+import { LEASE_MS } from "../../../lib/coord/nodes.ts";
+import { HOLD_MS } from "../../../lib/coord/hold.ts";
 import { FakeCoordinator } from "../../fakes/coordinator.ts";
 
 const text = new TextEncoder();

@@ -3,13 +3,11 @@ import { deepStrictEqual, notStrictEqual, ok, strictEqual } from "node:assert/st
 import { parseCidr } from "../../../lib/addr.ts";
 import { toBase64 } from "../../../lib/bytes.ts";
 import { MAX_BODY_LENGTH, MAX_ENDPOINTS, MAX_SEALED_LENGTH } from "../../../lib/coord/api.ts";
-import { LEASE_MS, MAX_QUEUE } from "../../../lib/coord/registry.ts";
-import {
-  BODY_TIMEOUT_MS,
-  HOLD_MS,
-  MAX_HELD_PER_NODE,
-  SWEEP_MS,
-} from "../../../lib/coord/server.ts";
+import { BODY_TIMEOUT_MS } from "../../../lib/coord/body.ts";
+import { HOLD_MS, MAX_HELD_PER_NODE } from "../../../lib/coord/hold.ts";
+import { MAX_QUEUE } from "../../../lib/coord/mailbox.ts";
+import { LEASE_MS } from "../../../lib/coord/nodes.ts";
+import { SWEEP_MS } from "../../../lib/coord/server.ts";
 import { keyBase64, keyBytes } from "../../../lib/keys.ts";
 import {
   type CallOptions,
@@ -55,7 +53,7 @@ Deno.test("POST /v1/register answers address, etag, STUN servers and lease", asy
   const node = await fakeNode("a");
   deepStrictEqual(await json(await coord.register(node)), {
     tunnel_ip: "100.64.0.1/20",
-    peers_etag: coord.registry.etag,
+    peers_etag: coord.nodes.etag,
     stun: [":3478"],
     lease_seconds: LEASE_MS / 1000,
   });
@@ -73,20 +71,20 @@ Deno.test("GET /v1/peers answers the list in the original's form", async () => {
     updated_at: STARTED,
   });
   deepStrictEqual(await json(await coord.call(b, "GET", "/v1/peers")), {
-    etag: coord.registry.etag,
+    etag: coord.nodes.etag,
     peers: [peer(a, "100.64.0.1", ENDPOINTS), peer(b, "100.64.0.2", [])],
   });
 });
 
 Deno.test("POST /v1/endpoints answers ok; the same again does not change the etag", async () => {
   const { coord, a } = await bench();
-  const before = coord.registry.etag;
+  const before = coord.nodes.etag;
   const post = () => coord.call(a, "POST", "/v1/endpoints", { body: { endpoints: ENDPOINTS } });
   deepStrictEqual(await json(await post()), { ok: true });
-  const after = coord.registry.etag;
+  const after = coord.nodes.etag;
   notStrictEqual(after, before);
   deepStrictEqual(await json(await post()), { ok: true });
-  strictEqual(coord.registry.etag, after);
+  strictEqual(coord.nodes.etag, after);
 });
 
 Deno.test("POST /v1/endpoints takes null for an empty list, as the original writes it", async () => {
@@ -154,7 +152,7 @@ Deno.test("GET /debug/peers is there only with --debug", async () => {
     const { coord } = await bench({ debug });
     const response = await coord.server.handle(unsigned("GET", "/debug/peers"));
     strictEqual(response.status, debug ? 200 : 404);
-    if (debug) strictEqual((await json(response)).etag, coord.registry.etag);
+    if (debug) strictEqual((await json(response)).etag, coord.nodes.etag);
     else await response.body?.cancel();
   }
 });
@@ -166,7 +164,7 @@ Deno.test("GET /v1/peers with another etag, or none, is answered at once", async
   for (const query of ["", "?since=", "?since=0000000000000000", "?since=x&since=y"]) {
     strictEqual(
       (await json(await coord.call(a, "GET", `/v1/peers${query}`))).etag,
-      coord.registry.etag,
+      coord.nodes.etag,
     );
   }
 });
@@ -186,7 +184,7 @@ Deno.test("GET /v1/peers?changes: what has changed, or all where that is not kno
   const ask = async (since: string) => {
     const answer = coord.call(a, "GET", `/v1/peers?since=${since}&changes=1`);
     const { etag, since: of, gone, peers } = await json(await coord.answer(answer));
-    strictEqual(etag, coord.registry.etag);
+    strictEqual(etag, coord.nodes.etag);
     const names = (peers as { node_name: string }[]).map(({ node_name }) => node_name);
     return { since: of, gone, names };
   };
@@ -687,7 +685,7 @@ Deno.test("of equal requests that come together one is taken", async () => {
 
 Deno.test("a request that is not authenticated renews no lease", async () => {
   const { coord, a } = await bench();
-  const endsMs = () => coord.registry.node(a.nodeKey)!.leaseEndsMs;
+  const endsMs = () => coord.nodes.get(a.nodeKey)!.leaseEndsMs;
   const before = endsMs();
   await coord.clock.until(coord.clock.sleep(1000));
   const authorization = `Gretun ${toBase64(new Uint8Array(64))}`;
@@ -705,11 +703,11 @@ Deno.test("setting the host's clock ends no lease and asks nodes for the new tim
     const running = coord.server.run(stop.signal);
     coord.clock.wallStepMs = stepMs;
     await coord.clock.until(coord.clock.sleep(LEASE_MS / 2 + SWEEP_MS));
-    strictEqual(coord.registry.listed().length, 2);
+    strictEqual(coord.nodes.listed().length, 2);
     strictEqual((await coord.call(a, "GET", "/v1/peers", { ahead: -stepMs / 1000 })).status, 401);
     await json(await coord.call(a, "GET", "/v1/peers"));
     await coord.clock.until(coord.clock.sleep(LEASE_MS / 2));
-    deepStrictEqual(coord.registry.listed().map(({ name }) => name), ["a"]);
+    deepStrictEqual(coord.nodes.listed().map(({ name }) => name), ["a"]);
     stop.abort();
     await running;
   }
@@ -743,7 +741,7 @@ Deno.test("a request from before a restart is not taken after it", async () => {
     425,
     "signed before the coordinator started: sign again\n",
   ]);
-  strictEqual(after.registry.listed().length, 2);
+  strictEqual(after.nodes.listed().length, 2);
   await json(await after.call(a, "DELETE", "/v1/register"));
 });
 
@@ -751,10 +749,10 @@ Deno.test("a restart loses nobody, and its etag answers those who hold the old o
   const { coord, a, b } = await bench();
   await coord.call(a, "POST", "/v1/endpoints", { body: { endpoints: ENDPOINTS } });
   const since = await etagOf(coord, a);
-  const list = coord.registry.listed();
+  const list = coord.nodes.listed();
   await coord.clock.until(coord.clock.sleep(10 * LEASE_MS));
   const after = new FakeCoordinator({ store: coord.store, clock: coord.clock });
-  deepStrictEqual(after.registry.listed(), list);
+  deepStrictEqual(after.nodes.listed(), list);
   const { etag } = await json(await after.call(b, "GET", `/v1/peers?since=${since}`));
   ok(String(etag) > since);
 });
@@ -809,7 +807,7 @@ Deno.test("one source that floods leaves half of the pool free", async () => {
     const node = { nodeKey: randomNodeKey(), discoKey: randomDiscoKey(), name: "x" };
     const request = unsigned("POST", "/v1/register", registration(node));
     await (await coord.server.handle(request, "192.0.2.1")).body?.cancel();
-    most = Math.max(most, coord.registry.listed().length);
+    most = Math.max(most, coord.nodes.listed().length);
     await coord.clock.until(coord.clock.sleep(1000));
   }
   ok(most <= 130, `${most}`);
@@ -827,12 +825,12 @@ Deno.test("1,000 members behind one NAT are served at once after a restart", asy
   const coord = new FakeCoordinator({ pool });
   const nodes = await Promise.all(Array.from({ length: 1000 }, (_, i) => fakeNode(`n${i}`)));
   for (const node of nodes) {
-    const wanted = { nodeKey: node.nodeKey, discoKey: node.discoKey, nodeName: node.name };
-    const { record } = coord.registry.register(wanted, {
+    const wanted = { nodeKey: node.nodeKey, discoKey: node.discoKey, name: node.name };
+    const { record } = coord.nodes.register(wanted, {
       signed: true,
       nowMs: coord.clock.wallMs(),
     });
-    coord.store.save([record], coord.registry.version);
+    coord.store.save([record], coord.nodes.version);
   }
   await coord.clock.until(coord.clock.sleep(1000));
   const after = new FakeCoordinator({ pool, store: coord.store, clock: coord.clock });

@@ -1,19 +1,14 @@
-/** Addresses, leases, the etag, mailboxes and replays: the registry with time as an argument. */
+/** Addresses, leases and the etag: what the coordinator knows of nodes, with time as an argument. */
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { type Cidr, type Ip, parseCidr, parseEndpoint } from "../../../lib/addr.ts";
-import type { AdvertisedEndpoint, PeerRecord, RegisterRequest } from "../../../lib/coord/api.ts";
-import {
-  ADDRESS_KEPT_MS,
-  LEASE_MS,
-  MAX_QUEUE,
-  MAX_QUEUED_BYTES,
-  MAX_SEEN,
-  MAX_SEEN_PER_NODE,
-  type NodeRecord,
-  Registry,
-  RegistryError,
-  SIGNAL_MAX_AGE_MS,
-} from "../../../lib/coord/registry.ts";
+import type {
+  AdvertisedEndpoint,
+  NodeRecord,
+  PeerRecord,
+  RegisterRequest,
+} from "../../../lib/coord/api.ts";
+import { ADDRESS_KEPT_MS, LEASE_MS, Nodes } from "../../../lib/coord/nodes.ts";
+import { Refusal } from "../../../lib/coord/refusal.ts";
 import {
   type DiscoKey,
   discoKeyFromBytes,
@@ -38,23 +33,23 @@ const nodeKey = (n: number): NodeKey => nodeKeyFromBytes(bytes(n));
 const discoKey = (n: number): DiscoKey => discoKeyFromBytes(bytes(n));
 
 function request(n: number, more: Partial<RegisterRequest> = {}): RegisterRequest {
-  return { nodeKey: nodeKey(n), discoKey: discoKey(n), nodeName: `node-${n}`, ...more };
+  return { nodeKey: nodeKey(n), discoKey: discoKey(n), name: `node-${n}`, ...more };
 }
 
-/** A registry with a clock and a memory of what it said to store. */
+/** Nodes with a clock and a memory of what it said to store. */
 class Bench {
   nowMs = START_MS;
-  registry: Registry;
+  nodes: Nodes;
   readonly pool: Cidr;
   readonly stored = new Map<NodeKey, NodeRecord>();
 
   constructor(pool: Cidr = POOL) {
     this.pool = pool;
-    this.registry = new Registry(pool, [], START_MS, START_MS);
+    this.nodes = new Nodes(pool, [], START_MS, START_MS);
   }
 
   register(n: number, more: Partial<RegisterRequest> = {}, signed = true) {
-    const answer = this.registry.register(request(n, more), { signed, nowMs: this.nowMs });
+    const answer = this.nodes.register(request(n, more), { signed, nowMs: this.nowMs });
     if (answer.changed) this.stored.set(answer.record.nodeKey, { ...answer.record });
     return answer;
   }
@@ -64,25 +59,25 @@ class Bench {
   }
 
   names(): string[] {
-    return this.registry.listed().map(({ name }) => name);
+    return this.nodes.listed().map(({ name }) => name);
   }
 
   restart(): void {
-    const version = this.registry.version + 1;
-    this.registry = new Registry(this.pool, [...this.stored.values()], version, this.nowMs);
+    const version = this.nodes.version + 1;
+    this.nodes = new Nodes(this.pool, [...this.stored.values()], version, this.nowMs);
   }
 }
 
 /** That `act` is refused with this status, and leaves list and etag alone. */
 function refuses(bench: Bench, status: number, message: RegExp, act: () => unknown): void {
-  const before = JSON.stringify([bench.registry.etag, bench.registry.listed()]);
+  const before = JSON.stringify([bench.nodes.etag, bench.nodes.listed()]);
   throws(act, (error) => {
-    ok(error instanceof RegistryError);
+    ok(error instanceof Refusal);
     strictEqual(error.status, status);
     ok(message.test(error.message), error.message);
     return true;
   });
-  strictEqual(JSON.stringify([bench.registry.etag, bench.registry.listed()]), before);
+  strictEqual(JSON.stringify([bench.nodes.etag, bench.nodes.listed()]), before);
 }
 
 // --- addresses
@@ -103,7 +98,7 @@ const CAPACITIES: [pool: string, first: string, capacity: number][] = [
 for (const [pool, first, capacity] of CAPACITIES) {
   Deno.test(`a pool of ${pool} has ${capacity} addresses, the first ${first}`, () => {
     const bench = new Bench(parseCidr(pool));
-    strictEqual(bench.registry.capacity, capacity);
+    strictEqual(bench.nodes.capacity, capacity);
     strictEqual(bench.ip(1), first);
   });
 }
@@ -121,9 +116,9 @@ Deno.test("register() refuses a node for which no address is left", () => {
 Deno.test("a full pool of 65,536 nodes answers in time and stays at its size", () => {
   const bench = new Bench(parseCidr("10.0.0.0/8"));
   for (let n = 1; n <= 65_536; n++) {
-    bench.registry.register(request(n), { signed: false, nowMs: 0 });
+    bench.nodes.register(request(n), { signed: false, nowMs: 0 });
   }
-  strictEqual(bench.registry.node(nodeKey(65_536))?.tunnelIp, "10.1.0.0");
+  strictEqual(bench.nodes.get(nodeKey(65_536))?.tunnelIp, "10.1.0.0");
   refuses(bench, 500, /pool exhausted/, () => bench.register(65_537));
 });
 
@@ -132,7 +127,7 @@ Deno.test("a node keeps its address while it is silent, and after a restart", ()
   bench.register(1);
   const ip = bench.ip(2);
   bench.nowMs += LEASE_MS;
-  strictEqual(bench.registry.expire(bench.nowMs).length, 2);
+  strictEqual(bench.nodes.expire(bench.nowMs).length, 2);
   bench.register(3);
   strictEqual(bench.ip(2), ip);
   bench.restart();
@@ -166,25 +161,25 @@ Deno.test("of a full pool only an address that was silent for 30 days is handed 
   const bench = new Bench(SMALL_POOL);
   for (const n of [1, 2]) {
     bench.register(n);
-    bench.registry.setEndpoints(nodeKey(n), ENDPOINTS, bench.nowMs);
+    bench.nodes.setReach(nodeKey(n), { endpoints: ENDPOINTS }, bench.nowMs);
     bench.nowMs += 1000;
   }
   bench.nowMs += LEASE_MS;
-  bench.registry.expire(bench.nowMs);
+  bench.nodes.expire(bench.nowMs);
   refuses(bench, 500, /pool exhausted/, () => bench.register(3));
   bench.nowMs += ADDRESS_KEPT_MS;
   strictEqual(bench.ip(3), "10.0.0.1");
-  strictEqual(bench.registry.node(nodeKey(1)), undefined);
+  strictEqual(bench.nodes.get(nodeKey(1)), undefined);
 });
 
 Deno.test("of a full pool the address of who only registered is handed on after a lease", () => {
   const bench = new Bench(SMALL_POOL);
   bench.register(1);
-  bench.registry.setEndpoints(nodeKey(1), ENDPOINTS, bench.nowMs);
+  bench.nodes.setReach(nodeKey(1), { endpoints: ENDPOINTS }, bench.nowMs);
   bench.register(2);
   refuses(bench, 500, /pool exhausted/, () => bench.register(3));
   bench.nowMs += LEASE_MS;
-  bench.registry.expire(bench.nowMs);
+  bench.nodes.expire(bench.nowMs);
   strictEqual(bench.ip(3), "10.0.0.2");
 });
 
@@ -192,7 +187,7 @@ Deno.test("a state from another pool is refused", () => {
   const bench = new Bench();
   const { record } = bench.register(1);
   throws(
-    () => new Registry(parseCidr("10.0.0.0/24"), [record], 1, START_MS),
+    () => new Nodes(parseCidr("10.0.0.0/24"), [record], 1, START_MS),
     /stored address 100\.64\.0\.1 is outside of the pool/,
   );
 });
@@ -203,7 +198,7 @@ Deno.test("an unsigned register adds a node and never changes one", () => {
   const bench = new Bench();
   bench.register(1, {}, false);
   deepStrictEqual(bench.names(), ["node-1"]);
-  refuses(bench, 401, /sign the request/, () => bench.register(1, { nodeName: "evil" }, false));
+  refuses(bench, 401, /sign the request/, () => bench.register(1, { name: "evil" }, false));
   refuses(bench, 401, /sign the request/, () => {
     bench.register(1, { discoKey: discoKey(9) }, false);
   });
@@ -212,12 +207,12 @@ Deno.test("an unsigned register adds a node and never changes one", () => {
 Deno.test("an unsigned register of a known node answers and renews nothing", () => {
   const bench = new Bench();
   bench.register(1);
-  const before = { ...bench.registry.node(nodeKey(1))! };
+  const before = { ...bench.nodes.get(nodeKey(1))! };
   bench.nowMs += 1000;
   strictEqual(bench.register(1, {}, false).changed, false);
-  deepStrictEqual(bench.registry.node(nodeKey(1)), before);
+  deepStrictEqual(bench.nodes.get(nodeKey(1)), before);
   bench.nowMs += LEASE_MS;
-  bench.registry.expire(bench.nowMs);
+  bench.nodes.expire(bench.nowMs);
   strictEqual(bench.register(1, {}, false).record.tunnelIp, "100.64.0.1");
   deepStrictEqual(bench.names(), []);
 });
@@ -225,9 +220,9 @@ Deno.test("an unsigned register of a known node answers and renews nothing", () 
 Deno.test("a signed register changes name and disco key, and keeps address and endpoints", () => {
   const bench = new Bench();
   bench.register(1);
-  bench.registry.setEndpoints(nodeKey(1), ENDPOINTS, bench.nowMs);
-  bench.register(1, { nodeName: "new", discoKey: discoKey(9) });
-  const [peer] = bench.registry.listed();
+  bench.nodes.setReach(nodeKey(1), { endpoints: ENDPOINTS }, bench.nowMs);
+  bench.register(1, { name: "new", discoKey: discoKey(9) });
+  const [peer] = bench.nodes.listed();
   deepStrictEqual([peer!.name, peer!.discoKey, peer!.tunnelIp, peer!.endpoints], [
     "new",
     discoKey(9),
@@ -253,10 +248,10 @@ Deno.test("a node is listed from its register until its lease ends", () => {
   const bench = new Bench();
   bench.register(1);
   bench.nowMs += LEASE_MS - 1;
-  deepStrictEqual(bench.registry.expire(bench.nowMs), []);
+  deepStrictEqual(bench.nodes.expire(bench.nowMs), []);
   deepStrictEqual(bench.names(), ["node-1"]);
   bench.nowMs += 1;
-  deepStrictEqual(bench.registry.expire(bench.nowMs).map(({ name }) => name), ["node-1"]);
+  deepStrictEqual(bench.nodes.expire(bench.nowMs).map(({ name }) => name), ["node-1"]);
   deepStrictEqual(bench.names(), []);
 });
 
@@ -264,20 +259,20 @@ Deno.test("each call renews the lease; the first after its end lists the node an
   const bench = new Bench();
   bench.register(1);
   bench.nowMs += LEASE_MS - 1;
-  strictEqual(bench.registry.renew(nodeKey(1), bench.nowMs), false);
+  strictEqual(bench.nodes.renew(nodeKey(1), bench.nowMs), false);
   bench.nowMs += LEASE_MS - 1;
-  deepStrictEqual(bench.registry.expire(bench.nowMs), []);
+  deepStrictEqual(bench.nodes.expire(bench.nowMs), []);
   bench.nowMs += 1;
-  bench.registry.expire(bench.nowMs);
-  strictEqual(bench.registry.renew(nodeKey(1), bench.nowMs), true);
+  bench.nodes.expire(bench.nowMs);
+  strictEqual(bench.nodes.renew(nodeKey(1), bench.nowMs), true);
   deepStrictEqual(bench.names(), ["node-1"]);
 });
 
 Deno.test("a node that left is not listed, keeps its address, and comes back by a call", () => {
   const bench = new Bench();
   bench.register(1);
-  strictEqual(bench.registry.leave(nodeKey(1), bench.nowMs), true);
-  strictEqual(bench.registry.leave(nodeKey(1), bench.nowMs), false);
+  strictEqual(bench.nodes.leave(nodeKey(1), bench.nowMs), true);
+  strictEqual(bench.nodes.leave(nodeKey(1), bench.nowMs), false);
   deepStrictEqual(bench.names(), []);
   strictEqual(bench.ip(2), "100.64.0.2");
   strictEqual(bench.ip(1), "100.64.0.1");
@@ -288,14 +283,14 @@ Deno.test("who was listed before a restart is listed after it, for the time of a
   const bench = new Bench();
   bench.register(1);
   bench.register(2);
-  bench.registry.leave(nodeKey(2), bench.nowMs);
-  bench.stored.set(nodeKey(2), { ...bench.registry.node(nodeKey(2))! });
+  bench.nodes.leave(nodeKey(2), bench.nowMs);
+  bench.stored.set(nodeKey(2), { ...bench.nodes.get(nodeKey(2))! });
   bench.nowMs += 10 * LEASE_MS;
   bench.restart();
-  deepStrictEqual(bench.registry.expire(bench.nowMs), []);
+  deepStrictEqual(bench.nodes.expire(bench.nowMs), []);
   deepStrictEqual(bench.names(), ["node-1"]);
   bench.nowMs += LEASE_MS;
-  strictEqual(bench.registry.expire(bench.nowMs).length, 1);
+  strictEqual(bench.nodes.expire(bench.nowMs).length, 1);
 });
 
 // --- etag
@@ -303,35 +298,35 @@ Deno.test("who was listed before a restart is listed after it, for the time of a
 const CHANGES: [name: string, act: (bench: Bench) => unknown, changes: boolean][] = [
   ["a new node", (b) => b.register(2), true],
   ["the same register again", (b) => b.register(1), false],
-  ["a new name", (b) => b.register(1, { nodeName: "x" }), true],
+  ["a new name", (b) => b.register(1, { name: "x" }), true],
   ["a new disco key", (b) => b.register(1, { discoKey: discoKey(8) }), true],
-  ["other endpoints", (b) => b.registry.setEndpoints(nodeKey(1), [], b.nowMs), true],
+  ["other endpoints", (b) => b.nodes.setReach(nodeKey(1), { endpoints: [] }, b.nowMs), true],
   [
     "the same endpoints",
-    (b) => b.registry.setEndpoints(nodeKey(1), [...ENDPOINTS], b.nowMs),
+    (b) => b.nodes.setReach(nodeKey(1), { endpoints: [...ENDPOINTS] }, b.nowMs),
     false,
   ],
   [
     "another kind of NAT",
-    (b) => b.registry.setEndpoints(nodeKey(1), ENDPOINTS, b.nowMs, { mapping: "hard" }),
+    (b) =>
+      b.nodes.setReach(nodeKey(1), { endpoints: ENDPOINTS, nat: { mapping: "hard" } }, b.nowMs),
     true,
   ],
-  ["a call", (b) => b.registry.renew(nodeKey(1), b.nowMs), false],
-  ["a leave", (b) => b.registry.leave(nodeKey(1), b.nowMs), true],
-  ["the end of a lease", (b) => b.registry.expire(b.nowMs + LEASE_MS), true],
-  ["no lease's end", (b) => b.registry.expire(b.nowMs), false],
-  ["a signal", (b) => b.registry.enqueue(discoKey(1), envelope(1), b.nowMs), false],
+  ["a call", (b) => b.nodes.renew(nodeKey(1), b.nowMs), false],
+  ["a leave", (b) => b.nodes.leave(nodeKey(1), b.nowMs), true],
+  ["the end of a lease", (b) => b.nodes.expire(b.nowMs + LEASE_MS), true],
+  ["no lease's end", (b) => b.nodes.expire(b.nowMs), false],
   ["a restart", (b) => b.restart(), true],
 ];
 for (const [name, act, changes] of CHANGES) {
   Deno.test(`the etag ${changes ? "changes" : "stays"} with ${name}`, () => {
     const bench = new Bench();
     bench.register(1);
-    bench.registry.setEndpoints(nodeKey(1), ENDPOINTS, bench.nowMs);
-    const before = bench.registry.etag;
+    bench.nodes.setReach(nodeKey(1), { endpoints: ENDPOINTS }, bench.nowMs);
+    const before = bench.nodes.etag;
     ok(/^[0-9a-f]{16}$/.test(before));
     act(bench);
-    strictEqual(bench.registry.etag !== before, changes);
+    strictEqual(bench.nodes.etag !== before, changes);
   });
 }
 
@@ -345,11 +340,11 @@ Deno.test("changes() make every earlier list the present one, whatever happens",
   const bench = new Bench(parseCidr("10.0.0.0/28"));
   const acts: ((n: number) => unknown)[] = [
     (n) => bench.register(n),
-    (n) => bench.register(n, { nodeName: `renamed-${random(9)}` }),
-    (n) => bench.registry.setEndpoints(nodeKey(n), random(2) ? ENDPOINTS : [], bench.nowMs),
-    (n) => bench.registry.renew(nodeKey(n), bench.nowMs),
-    (n) => bench.registry.leave(nodeKey(n), bench.nowMs),
-    () => bench.registry.expire(bench.nowMs += LEASE_MS / 4),
+    (n) => bench.register(n, { name: `renamed-${random(9)}` }),
+    (n) => bench.nodes.setReach(nodeKey(n), { endpoints: random(2) ? ENDPOINTS : [] }, bench.nowMs),
+    (n) => bench.nodes.renew(nodeKey(n), bench.nowMs),
+    (n) => bench.nodes.leave(nodeKey(n), bench.nowMs),
+    () => bench.nodes.expire(bench.nowMs += LEASE_MS / 4),
     () => bench.nowMs += random(5) === 0 ? ADDRESS_KEPT_MS : 1,
   ];
   const mirrors = Array.from(
@@ -361,21 +356,21 @@ Deno.test("changes() make every earlier list the present one, whatever happens",
     try {
       acts[random(acts.length)]!(random(20));
     } catch (error) {
-      ok(error instanceof RegistryError);
+      ok(error instanceof Refusal);
     }
     if (random(5_000) === 0) bench.restart();
     const mirror = mirrors[random(mirrors.length)]!;
-    const changes = bench.registry.changes(mirror.etag);
+    const changes = bench.nodes.changes(mirror.etag);
     if (!changes) mirror.peers.clear();
     else told++;
     for (const key of changes?.gone ?? []) mirror.peers.delete(key);
-    for (const peer of changes?.peers ?? bench.registry.listed()) {
+    for (const peer of changes?.peers ?? bench.nodes.listed()) {
       mirror.peers.set(peer.nodeKey, peer);
     }
-    mirror.etag = bench.registry.etag;
+    mirror.etag = bench.nodes.etag;
     const byKey = (peers: Iterable<PeerRecord>) =>
       [...peers].sort((a, b) => a.nodeKey < b.nodeKey ? -1 : 1);
-    deepStrictEqual(byKey(mirror.peers.values()), byKey(bench.registry.listed()));
+    deepStrictEqual(byKey(mirror.peers.values()), byKey(bench.nodes.listed()));
   }
   ok(told > 15_000, `${told} of 20000 were changes`);
 });
@@ -386,110 +381,4 @@ Deno.test("the list is in the order of addresses, not of text", () => {
     bench.register(Number(ip.split(".")[3]), { requestedTunnelIp: ip });
   }
   deepStrictEqual(bench.names(), ["node-9", "node-20", "node-100"]);
-});
-
-// --- mailbox
-
-function envelope(n: number, lengthBytes = 4) {
-  const sealed = new Uint8Array(lengthBytes);
-  new DataView(sealed.buffer).setUint32(0, n);
-  return { from: discoKey(1), sealed };
-}
-
-const numbers = (taken: { sealed: Uint8Array }[]) =>
-  taken.map(({ sealed }) => new DataView(sealed.buffer).getUint32(0));
-
-Deno.test("dequeue() takes all messages in order, once", () => {
-  const bench = new Bench();
-  bench.register(2);
-  for (const n of [1, 2, 3]) strictEqual(bench.registry.enqueue(discoKey(2), envelope(n), 0), true);
-  deepStrictEqual(numbers(bench.registry.dequeue(discoKey(2), 0)), [1, 2, 3]);
-  deepStrictEqual(bench.registry.dequeue(discoKey(2), 0), []);
-});
-
-Deno.test("a queue drops its oldest message when full", () => {
-  const bench = new Bench();
-  bench.register(2);
-  for (let n = 0; n <= MAX_QUEUE; n++) bench.registry.enqueue(discoKey(2), envelope(n), 0);
-  const taken = numbers(bench.registry.dequeue(discoKey(2), 0));
-  deepStrictEqual([taken.length, taken[0], taken.at(-1)], [MAX_QUEUE, 1, MAX_QUEUE]);
-});
-
-Deno.test("dequeue() leaves out what is older than 30 s", () => {
-  const bench = new Bench();
-  bench.register(2);
-  bench.registry.enqueue(discoKey(2), envelope(1), 0);
-  bench.registry.enqueue(discoKey(2), envelope(2), 1);
-  deepStrictEqual(numbers(bench.registry.dequeue(discoKey(2), SIGNAL_MAX_AGE_MS + 1)), [2]);
-});
-
-Deno.test("nothing is kept for a disco key that nobody has", () => {
-  const bench = new Bench();
-  strictEqual(bench.registry.enqueue(discoKey(5), envelope(1), 0), false);
-  bench.register(5);
-  deepStrictEqual(bench.registry.dequeue(discoKey(5), 0), []);
-});
-
-Deno.test("all mailboxes together are bounded, and empty themselves by sweep()", () => {
-  const bench = new Bench(parseCidr("100.64.0.0/16"));
-  const { registry } = bench;
-  const sealedLength = 2048;
-  const room = Math.floor(MAX_QUEUED_BYTES / (sealedLength + 128));
-  for (let n = 0; n < room; n++) {
-    const target = Math.floor(n / MAX_QUEUE) + 1;
-    if (n % MAX_QUEUE === 0) bench.register(target);
-    registry.enqueue(discoKey(target), envelope(n, sealedLength), 0);
-  }
-  const more = () =>
-    registry.enqueue(discoKey(1), envelope(0, sealedLength), SIGNAL_MAX_AGE_MS + 1);
-  const beyond = Math.ceil(room / MAX_QUEUE) + 1;
-  bench.register(beyond);
-  refuses(bench, 503, /mailboxes are full/, () => {
-    registry.enqueue(discoKey(beyond), envelope(0, sealedLength), 0);
-  });
-  registry.sweep(SIGNAL_MAX_AGE_MS + 1, START_MS);
-  strictEqual(more(), true);
-});
-
-// --- replays
-
-const claim = (n: number, signature: string) => ({
-  nodeKey: nodeKey(n),
-  signature,
-  timestampSeconds: START_MS / 1000,
-});
-
-Deno.test("acceptOnce() takes a signature once while its timestamp is good", () => {
-  const bench = new Bench();
-  bench.registry.acceptOnce(claim(1, "a"));
-  bench.registry.acceptOnce(claim(1, "b"));
-  bench.registry.sweep(START_MS, START_MS + 60_999);
-  refuses(bench, 401, /sent before/, () => bench.registry.acceptOnce(claim(1, "a")));
-  bench.registry.sweep(START_MS, START_MS + 61_001);
-  bench.registry.acceptOnce(claim(1, "a"));
-});
-
-Deno.test("one node that floods is refused until its signatures are old; others are not", () => {
-  const bench = new Bench();
-  for (let n = 0; n < MAX_SEEN_PER_NODE; n++) bench.registry.acceptOnce(claim(1, `${n}`));
-  refuses(bench, 429, /too many requests of this node/, () => {
-    bench.registry.acceptOnce(claim(1, "more"));
-  });
-  bench.registry.acceptOnce(claim(2, "a"));
-  bench.registry.sweep(START_MS, START_MS + 61_001);
-  bench.registry.acceptOnce(claim(1, "more"));
-});
-
-Deno.test("signatures of all nodes together are bounded", () => {
-  const bench = new Bench();
-  const nodes = Math.ceil(MAX_SEEN / MAX_SEEN_PER_NODE);
-  let taken = 0;
-  throws(() => {
-    for (let n = 0; n < nodes; n++) {
-      for (let i = 0; i < MAX_SEEN_PER_NODE; i++, taken++) {
-        bench.registry.acceptOnce(claim(n, `${i}`));
-      }
-    }
-  }, /too many requests of all nodes/);
-  strictEqual(taken, MAX_SEEN);
 });

@@ -3,8 +3,8 @@ import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/s
 import { DatabaseSync } from "node:sqlite";
 import { type Ip, parseEndpoint } from "../../../lib/addr.ts";
 import { CoordClient } from "../../../lib/coord/client.ts";
-import type { NodeRecord } from "../../../lib/coord/registry.ts";
-import { Store } from "../../../lib/coord/store.ts";
+import type { NodeRecord } from "../../../lib/coord/api.ts";
+import { SqliteStore } from "../../../lib/coord/sqlite.ts";
 import { systemClock, systemRandom } from "../../../lib/edges.ts";
 import { errorLine } from "../../../lib/cli/command.ts";
 import { type FakeNode, fakeNode, randomDiscoKey, randomNodeKey } from "../../fakes/coordinator.ts";
@@ -51,17 +51,64 @@ Deno.test("nodes() gives what save() was given, after the file was closed and op
     record({ tunnelIp: "100.64.0.2" as Ip, endpoints: [], listed: false }),
   ];
   {
-    using store = Store.open(path);
+    using store = SqliteStore.open(path);
     deepStrictEqual([store.nodes(), store.version()], [[], 0]);
     store.save(records, 2 ** 41);
   }
-  using store = Store.open(path);
+  using store = SqliteStore.open(path);
   const byIp = (a: NodeRecord, b: NodeRecord) => a.tunnelIp < b.tunnelIp ? -1 : 1;
   deepStrictEqual([store.nodes().sort(byIp), store.version()], [records, 2 ** 41]);
 });
 
+/** As the first versions wrote it. */
+const FIRST_SCHEMA = `
+  CREATE TABLE nodes (
+    node_key TEXT PRIMARY KEY, disco_key TEXT NOT NULL, name TEXT NOT NULL,
+    tunnel_ip TEXT NOT NULL, endpoints TEXT NOT NULL, updated_ms INTEGER NOT NULL,
+    lease_ends_ms INTEGER NOT NULL, listed INTEGER NOT NULL) STRICT;
+  CREATE TABLE version (id INTEGER PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+  CREATE TABLE seeds (name TEXT PRIMARY KEY, seed BLOB NOT NULL) STRICT;
+  INSERT INTO version VALUES (1, 77);
+  INSERT INTO seeds VALUES ('relay', x'0102');
+  PRAGMA user_version = 2;`;
+
+Deno.test("a file of the first schema is brought to the present one, once, with all that is in it", () => {
+  using dir = tempDir();
+  const path = `${dir.path}/coord.db`;
+  const old = record();
+  edit(
+    path,
+    `${FIRST_SCHEMA}
+    INSERT INTO nodes VALUES ('${old.nodeKey}', '${old.discoKey}', 'Robert"); DROP TABLE nodes;--',
+      '100.64.0.1', '[["198.51.100.1:7777","stun"],["[2001:db8::1]:7777","local"]]',
+      ${old.updatedMs}, ${old.leaseEndsMs}, 1);`,
+  );
+  for (let i = 0; i < 2; i++) {
+    using store = SqliteStore.open(path);
+    deepStrictEqual([store.nodes(), store.version()], [[old], 77]);
+    deepStrictEqual([...store.seed("relay", new Uint8Array(2))], [1, 2]);
+  }
+});
+
+Deno.test("a file that cannot be brought to the present schema stays as it is", () => {
+  using dir = tempDir();
+  const path = `${dir.path}/coord.db`;
+  edit(
+    path,
+    `${FIRST_SCHEMA} INSERT INTO nodes VALUES ('${"a".repeat(64)}', '${
+      "a".repeat(64)
+    }', 'a', 'x', '[]', 0, 0, 1);`,
+  );
+  for (let i = 0; i < 2; i++) {
+    throws(() => SqliteStore.open(path), (error) => {
+      ok(/^Error: cannot open .*tunnel_ip: .*--state/.test(errorLine(error)), errorLine(error));
+      return true;
+    });
+  }
+});
+
 Deno.test("save() replaces a node, and who had its address before", () => {
-  using store = Store.open(":memory:");
+  using store = SqliteStore.open(":memory:");
   const old = record();
   store.save([old], 1);
   store.save([{ ...old, name: "new" }], 2);
@@ -72,19 +119,22 @@ Deno.test("save() replaces a node, and who had its address before", () => {
 });
 
 Deno.test("save() writes all or nothing", () => {
-  using store = Store.open(":memory:");
+  using store = SqliteStore.open(":memory:");
   const good = record();
   store.save([good], 1);
-  const bad = record({ tunnelIp: "100.64.0.2" as Ip, name: null as unknown as string });
-  throws(() => store.save([{ ...good, name: "x" }, bad], 2), /NOT NULL/);
+  const bad = record({
+    tunnelIp: "100.64.0.2" as Ip,
+    nodeKey: null as unknown as NodeRecord["nodeKey"],
+  });
+  throws(() => store.save([{ ...good, name: "x" }, bad], 2));
   deepStrictEqual([store.nodes(), store.version()], [[good], 1]);
   store.save([{ ...good, name: "x" }], 3);
 });
 
 Deno.test("one process has the file at a time", () => {
   using dir = tempDir();
-  using _first = Store.open(`${dir.path}/coord.db`);
-  throws(() => Store.open(`${dir.path}/coord.db`), (error) => {
+  using _first = SqliteStore.open(`${dir.path}/coord.db`);
+  throws(() => SqliteStore.open(`${dir.path}/coord.db`), (error) => {
     ok(/^Error: cannot open .*: database is locked\. .*--state/.test(errorLine(error)));
     return true;
   });
@@ -92,20 +142,24 @@ Deno.test("one process has the file at a time", () => {
 
 const DAMAGES: [name: string, sql: string, line: RegExp][] = [
   ["another version", "PRAGMA user_version = 99", /another version of gretun-coord\. .*--state/],
-  ["a wrong address", "UPDATE nodes SET tunnel_ip = 'x'", /damaged: Cannot parse IP.*--state/],
-  ["wrong endpoints", "UPDATE nodes SET endpoints = '{'", /damaged: .*--state/],
+  [
+    "a wrong address",
+    "UPDATE nodes SET record = json_set(record, '$.tunnel_ip', 'x')",
+    /damaged: tunnel_ip: Cannot parse IP.*--state/,
+  ],
+  ["a cut record", "UPDATE nodes SET record = '{'", /damaged: .*--state/],
 ];
 for (const [name, sql, line] of DAMAGES) {
   Deno.test(`a file with ${name} is told on one line`, () => {
     using dir = tempDir();
     const path = `${dir.path}/coord.db`;
     {
-      using store = Store.open(path);
+      using store = SqliteStore.open(path);
       store.save([record()], 1);
     }
     edit(path, sql);
     throws(() => {
-      using store = Store.open(path);
+      using store = SqliteStore.open(path);
       store.nodes();
     }, (error) => {
       ok(line.test(errorLine(error)), errorLine(error));
@@ -242,7 +296,7 @@ const UNUSABLE: [name: string, make: (dir: string) => string, line: RegExp][] = 
   ["cut short", (dir) => {
     const path = `${dir}/coord.db`;
     {
-      using store = Store.open(path);
+      using store = SqliteStore.open(path);
       for (let i = 1; i < 250; i++) store.save([record({ tunnelIp: `10.0.0.${i}` as Ip })], i);
     }
     Deno.truncateSync(path, 8192);
@@ -265,7 +319,7 @@ Deno.test("a pool that does not hold the stored addresses is told, with exit cod
   using dir = tempDir();
   const path = `${dir.path}/coord.db`;
   {
-    using store = Store.open(path);
+    using store = SqliteStore.open(path);
     store.save([record()], 1);
   }
   const { code, stderr } = await runCoordinator(["--state", path, "--pool", "10.0.0.0/24"]);

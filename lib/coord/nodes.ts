@@ -1,0 +1,231 @@
+/**
+ * The nodes that the coordinator knows, their addresses, and the list of those that are there. Pure:
+ * time is an argument, and what must outlive a crash is returned.
+ */
+import { type Cidr, cidrContains, type Ip } from "../addr.ts";
+import type { DiscoKey, NodeKey } from "../keys.ts";
+import {
+  isSameReach,
+  type NodeReach,
+  type NodeRecord,
+  type PeerRecord,
+  type RegisterRequest,
+  toPeer,
+  withReach,
+} from "./api.ts";
+import { byAddress, MAX_NODES, Pool } from "./pool.ts";
+import { Refusal } from "./refusal.ts";
+
+/** A node is listed for so long after its last call; a long poll takes 25 s. */
+export const LEASE_MS = 120_000;
+/** An address whose node was silent for so long may be given to another, if none is free. */
+export const ADDRESS_KEPT_MS = 30 * 24 * 3600 * 1000;
+
+export class Nodes {
+  readonly #pool: Pool;
+  readonly #byKey = new Map<NodeKey, NodeRecord>();
+  readonly #byIp = new Map<Ip, NodeRecord>();
+  readonly #byDisco = new Map<DiscoKey, NodeRecord>();
+  /** Rises with every change of what is listed. */
+  #version: number;
+  /** The version in which a node was last listed, changed or taken from the list. */
+  readonly #changed = new Map<NodeKey, number>();
+  /** Of older versions it is not known what has changed since. */
+  #knownSince: number;
+
+  /** Who was listed when the coordinator stopped gets the time of a lease to call again. */
+  constructor(pool: Cidr, stored: readonly NodeRecord[], version: number, nowMs: number) {
+    this.#pool = new Pool(pool);
+    this.#version = version;
+    this.#knownSince = version;
+    for (const record of stored) {
+      if (!cidrContains(pool, record.tunnelIp)) {
+        throw new RangeError(`stored address ${record.tunnelIp} is outside of the pool`);
+      }
+      this.#put(record.listed ? { ...record, leaseEndsMs: nowMs + LEASE_MS } : record);
+    }
+  }
+
+  get pool(): Cidr {
+    return this.#pool.cidr;
+  }
+
+  /** How many nodes the pool has addresses for. */
+  get capacity(): number {
+    return this.#pool.capacity;
+  }
+
+  /** 16 hex digits, as the original writes it. */
+  get etag(): string {
+    return this.#version.toString(16).padStart(16, "0");
+  }
+
+  get version(): number {
+    return this.#version;
+  }
+
+  get(key: NodeKey): NodeRecord | undefined {
+    return this.#byKey.get(key);
+  }
+
+  hasDiscoKey(key: DiscoKey): boolean {
+    return this.#byDisco.has(key);
+  }
+
+  /**
+   * The node's record after registering, and whether it must be stored. An unsigned request may
+   * add a node, never change one. Throws {@link Refusal}.
+   */
+  register(
+    { requestedTunnelIp, ...identity }: RegisterRequest,
+    options: { signed: boolean; nowMs: number },
+  ): { record: NodeRecord; changed: boolean } {
+    const { signed, nowMs } = options;
+    const known = this.#byKey.get(identity.nodeKey);
+    this.#refuseTakenDiscoKey(identity);
+    const same = known && known.discoKey === identity.discoKey && known.name === identity.name;
+    if (known && !signed) {
+      // The original registers at every start and never signs that; its next call is signed.
+      if (same) return { record: known, changed: false };
+      throw new Refusal(401, "this node is registered already: sign the request to change it");
+    }
+    if (same && known.listed) {
+      known.leaseEndsMs = nowMs + LEASE_MS;
+      return { record: known, changed: false };
+    }
+    const record: NodeRecord = {
+      endpoints: [],
+      ...known,
+      ...identity,
+      tunnelIp: known?.tunnelIp ?? this.#allocate(requestedTunnelIp, nowMs),
+      updatedMs: nowMs,
+      leaseEndsMs: nowMs + LEASE_MS,
+      listed: true,
+    };
+    this.#put(record);
+    this.#listChanged(record);
+    return { record, changed: true };
+  }
+
+  /** Sealed messages are addressed by disco key: nobody may claim another node's. */
+  #refuseTakenDiscoKey({ nodeKey, discoKey }: Pick<NodeRecord, "nodeKey" | "discoKey">): void {
+    const owner = this.#byDisco.get(discoKey);
+    if (owner && owner.nodeKey !== nodeKey) {
+      throw new Refusal(409, "another node has this disco key");
+    }
+  }
+
+  /** Replaces all that the node told of how it is reached. Whether the list of peers changed. */
+  setReach(key: NodeKey, reach: NodeReach, nowMs: number): boolean {
+    const record = this.#byKey.get(key);
+    if (!record) throw new Refusal(404, "not registered");
+    if (isSameReach(record, reach)) return false;
+    this.#put({ ...withReach(record, reach), updatedMs: nowMs });
+    this.#listChanged(record);
+    return true;
+  }
+
+  /** Any authenticated call shows that the node lives. True when it is listed anew by it. */
+  renew(key: NodeKey, nowMs: number): boolean {
+    const record = this.#byKey.get(key);
+    if (!record) return false;
+    record.leaseEndsMs = nowMs + LEASE_MS;
+    if (record.listed) return false;
+    record.listed = true;
+    this.#listChanged(record);
+    return true;
+  }
+
+  /** Ends the lease; the node keeps its address. Whether the list of peers changed. */
+  leave(key: NodeKey, nowMs: number): boolean {
+    const record = this.#byKey.get(key);
+    if (!record?.listed) return false;
+    record.leaseEndsMs = nowMs;
+    record.listed = false;
+    this.#listChanged(record);
+    return true;
+  }
+
+  /** Takes nodes from the list whose lease is over, and gives them. */
+  expire(nowMs: number): NodeRecord[] {
+    const ended = [...this.#byKey.values()]
+      .filter(({ listed, leaseEndsMs }) => listed && leaseEndsMs <= nowMs);
+    for (const record of ended) record.listed = false;
+    if (ended.length > 0) this.#listChanged(...ended);
+    return ended;
+  }
+
+  /** The list of peers, by address. */
+  listed(): PeerRecord[] {
+    return toPeers([...this.#byKey.values()].filter(({ listed }) => listed));
+  }
+
+  /** What has changed since the list had that etag; undefined where that is not known. */
+  changes(etag: string): { peers: PeerRecord[]; gone: NodeKey[] } | undefined {
+    const since = /^[0-9a-f]{16}$/.test(etag) ? parseInt(etag, 16) : NaN;
+    if (!(since >= this.#knownSince && since <= this.#version)) return undefined;
+    const changed = [...this.#changed].flatMap(([key, version]) =>
+      version > since ? [this.#byKey.get(key)!] : []
+    );
+    return {
+      peers: toPeers(changed.filter(({ listed }) => listed)),
+      gone: changed.filter(({ listed }) => !listed).map(({ nodeKey }) => nodeKey),
+    };
+  }
+
+  #listChanged(...records: NodeRecord[]): void {
+    this.#version++;
+    for (const { nodeKey } of records) this.#changed.set(nodeKey, this.#version);
+  }
+
+  #put(record: NodeRecord): void {
+    const before = this.#byKey.get(record.nodeKey);
+    if (before) {
+      this.#byIp.delete(before.tunnelIp);
+      this.#byDisco.delete(before.discoKey);
+    }
+    this.#byKey.set(record.nodeKey, record);
+    this.#byIp.set(record.tunnelIp, record);
+    this.#byDisco.set(record.discoKey, record);
+  }
+
+  #allocate(wanted: Ip | undefined, nowMs: number): Ip {
+    const free = this.#byKey.size < MAX_NODES
+      ? this.#pool.free(wanted, (ip) => this.#byIp.has(ip))
+      : undefined;
+    return free ?? this.#reclaim(nowMs);
+  }
+
+  /** The address of the node that was silent for longest, if that was long enough. */
+  #reclaim(nowMs: number): Ip {
+    let oldest: NodeRecord | undefined;
+    for (const record of this.#byKey.values()) {
+      if (!mayLoseAddress(record, nowMs)) continue;
+      if (!oldest || record.leaseEndsMs < oldest.leaseEndsMs) oldest = record;
+    }
+    if (!oldest) {
+      throw new Refusal(500, "pool exhausted: start the coordinator with a larger --pool");
+    }
+    this.#remove(oldest);
+    return oldest.tunnelIp;
+  }
+
+  #remove({ nodeKey, tunnelIp, discoKey }: NodeRecord): void {
+    this.#byKey.delete(nodeKey);
+    // Who has a list of before that would not be told that it is gone.
+    this.#knownSince = Math.max(this.#knownSince, this.#changed.get(nodeKey) ?? 0);
+    this.#changed.delete(nodeKey);
+    this.#byIp.delete(tunnelIp);
+    this.#byDisco.delete(discoKey);
+  }
+}
+
+/** By address. */
+function toPeers(records: readonly NodeRecord[]): PeerRecord[] {
+  return records.toSorted(byAddress).map(toPeer);
+}
+
+/** Who only registered and told no endpoint never was of use: the address is kept for a lease. */
+function mayLoseAddress({ listed, leaseEndsMs, endpoints }: NodeRecord, nowMs: number): boolean {
+  return !listed && nowMs - leaseEndsMs >= (endpoints.length > 0 ? ADDRESS_KEPT_MS : 0);
+}
