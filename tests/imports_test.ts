@@ -15,6 +15,7 @@ type Room = string;
 const MAY_IMPORT: Record<Room, Room[]> = {
   leaf: [],
   linux: [],
+  engine: ["linux"],
   netlink: ["linux"],
   nft: ["linux", "netlink"],
   host: ["linux", "netlink", "nft"],
@@ -44,6 +45,8 @@ const MAY_IMPORT: Record<Room, Room[]> = {
 
 /** The files of a room that others may import; `mod.ts` where it is not said otherwise. */
 const DOORS: Record<Room, string[]> = {
+  // The second one is for threads, which load no more than they need.
+  linux: ["lib/linux/mod.ts", "lib/linux/bulk.ts"],
   netlink: ["lib/netlink.ts"],
   coord: ["lib/coord/api.ts", "lib/coord/server.ts", "lib/coord/client.ts"],
 };
@@ -139,7 +142,15 @@ const isException = ({ from, to }: Import) =>
 
 /** Rooms and files that meet clock, timers, randomness, files, sockets and the like. */
 const EDGES = [
-  ...["lib/cli/", "lib/lab/", "lib/dataplane/", "lib/daemon/", "lib/hub/", "lib/linux/"],
+  ...[
+    "lib/cli/",
+    "lib/lab/",
+    "lib/dataplane/",
+    "lib/daemon/",
+    "lib/engine/",
+    "lib/hub/",
+    "lib/linux/",
+  ],
   "lib/edges.ts",
   "lib/netlink/rtnl.ts", // groups links to change them at once
   "lib/control_socket.ts",
@@ -156,6 +167,8 @@ const EDGES = [
 /** Pure, though the rest of their rooms is at the edge. */
 const PURE = [
   "lib/dataplane/gre.ts",
+  ...["arena", "encapsulation", "icmp_error", "join", "packet", "segment", "sum", "tables"]
+    .map((name) => `lib/engine/${name}.ts`),
   ...["gretun", "ipipou", "jtunnel"].map((protocol) => `lib/hub/protocol/${protocol}/wire.ts`),
   ...["crypto", "auth", "seal", "replay"].map((name) => `lib/hub/protocol/gretun/${name}.ts`),
   ...["limits", "inner", "config", "clients", "hub_policy", "spoke/spoke_policy"].map((name) =>
@@ -183,7 +196,7 @@ function withoutComments(text: string): string {
 function specifiersIn(text: string): { specifier: string; isDynamic: boolean }[] {
   const code = withoutComments(text);
   const fixed = /^(?:import|export)\b[^;"']*?(?:\bfrom\s*)?["']([^"']+)["']/gm;
-  const dynamic = /\bimport\(\s*["']([^"']+)["']/g;
+  const dynamic = /\b(?:import|new URL)\(\s*["']([^"']+)["']/g;
   return [
     ...[...code.matchAll(fixed)].map((m) => ({ specifier: m[1]!, isDynamic: false })),
     ...[...code.matchAll(dynamic)].map((m) => ({ specifier: m[1]!, isDynamic: true })),
@@ -221,10 +234,11 @@ export { f } from "./f.ts";
 export * from "./g.ts";
 export const text = 1;
 const h = await import("./h.ts");
+new Worker(new URL("./w.ts", import.meta.url));
 type I = import("./i.ts").I;
 `;
   const found = specifiersIn(text).map(({ specifier }) => specifier);
-  const names = ["bare", "a", "b", "c", "e", "f", "g", "h", "i"];
+  const names = ["bare", "a", "b", "c", "e", "f", "g", "h", "w", "i"];
   deepStrictEqual(found, names.map((name) => `./${name}.ts`));
 });
 

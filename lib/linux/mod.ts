@@ -6,6 +6,8 @@
  * using poller = new Poller();
  * using socket = UdpSocket.open({ port: 0 }, poller, (bytes, source) => {});
  */
+export { Epoll, openNothing, retire } from "./bulk.ts";
+export { BulkUdpSocket, sockaddrOf } from "./bulk_udp.ts";
 export { fileLocks, type LockHolder, type Locks } from "./file_lock.ts";
 export {
   type IcmpError,
@@ -29,7 +31,7 @@ export {
 export { type RawUdpOptions, RawUdpSender, RawUdpSocket } from "./raw_udp.ts";
 export { sourceAddress } from "./source_address.ts";
 export { limitSegments } from "./tcp.ts";
-export { tryTun, TunDevice } from "./tun.ts";
+export { type BulkTun, openBulkTun, tryTun, TunDevice } from "./tun.ts";
 export { type BytePattern, isSignalling, type Signalling } from "./udp_filter.ts";
 export { udpPortOwner } from "./udp_owner.ts";
 export {

@@ -1,0 +1,342 @@
+/**
+ * The user-space data path: TUN devices on one side, UDP sockets on the other, and two threads that
+ * move packets between them, however many links there are. The main thread says what links there
+ * are and gets what is not data; packets do not wait for it.
+ */
+import { type Cidr, type Endpoint, type Family, familyOf, type Ip, ipBytes } from "../addr.ts";
+import {
+  BulkUdpSocket,
+  Epoll,
+  openBulkTun,
+  openNothing,
+  parseSockaddr,
+  retire,
+  sockaddrOf,
+  SystemError,
+} from "../linux/mod.ts";
+import {
+  type Change,
+  type Drop,
+  DROPS,
+  type Encapsulation,
+  type LinkSpec,
+  MAX_LINKS,
+  type Pattern,
+  type Report,
+  Shared,
+  type WorkerStart,
+} from "./messages.ts";
+import { IN_TAG } from "./tags.ts";
+
+export interface EngineOptions {
+  /** 0: the kernel chooses. */
+  port: number;
+  bind?: Ip;
+  encapsulation: Encapsulation;
+  /** Own identifier of jtunnel. */
+  ownId?: Uint8Array;
+  /** What is for `onControl`; "rest": whatever is no data of a link. */
+  control: readonly Pattern[] | "rest";
+  /** Datagrams that are too large for the way may be cut up. */
+  allowFragments: boolean;
+  onControl: (bytes: Uint8Array, from: Endpoint, localPort: number) => void;
+  /** A datagram did not fit the way that this link's packets take. */
+  onTooBig: (link: number) => void;
+  /** The path has ended by itself and carries nothing any more. */
+  onFailed: (reason: string) => void;
+}
+
+export interface EngineLink {
+  mtu: number;
+  remote?: Endpoint;
+  /** Of an open extra port; absent: the main one. */
+  localPort?: number;
+  keys?: { ikey: number; okey: number };
+  /** jtunnel's identifier of the far end. */
+  farId?: Uint8Array;
+  /** Inner sources that the far end may use; absent: all. */
+  sources?: readonly Cidr[];
+}
+
+/** What of the kernel's help is used. */
+export interface EngineFeatures {
+  /** The kernel cuts and joins outer datagrams. */
+  segments: boolean;
+  /** Super-packets of UDP pass through devices; undefined before the first device. */
+  udpSuperPackets: boolean | undefined;
+}
+
+interface Device {
+  fd: Disposable & { readonly fd: number };
+  cutsUdp: boolean;
+}
+
+interface Thread {
+  worker: Worker;
+  changes: MessagePort;
+  epoll: Epoll;
+  ended: PromiseWithResolvers<void>;
+}
+
+export class Engine implements AsyncDisposable {
+  readonly #options: EngineOptions;
+  readonly #shared = new Shared();
+  readonly #out: Thread;
+  readonly #in: Thread;
+  /** Both by number; numbers are used again. */
+  readonly #sockets: (BulkUdpSocket | undefined)[] = [];
+  readonly #devices: (Device | undefined)[] = [];
+  readonly #nothing = openNothing();
+  /** To be closed when no thread uses the number any more. */
+  #retired: { fd: Disposable; version: number }[] = [];
+  readonly families: readonly Family[];
+  #isClosed = false;
+
+  /** Throws `SystemError`. */
+  static open(options: EngineOptions): Engine {
+    const sockets = openSockets(options);
+    try {
+      return new Engine(options, sockets);
+    } catch (error) {
+      for (const socket of sockets) socket[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  private constructor(options: EngineOptions, sockets: readonly BulkUdpSocket[]) {
+    this.#options = options;
+    this.families = sockets.map(({ family }) => family);
+    this.#out = this.#startThread(0);
+    this.#in = this.#startThread(1);
+    for (const socket of sockets) this.#addSocket(socket);
+  }
+
+  get port(): number {
+    return this.#sockets[0]!.port;
+  }
+
+  get features(): EngineFeatures {
+    return {
+      segments: this.#sockets[0]!.segments,
+      udpSuperPackets: this.#devices.find((device) => device)?.cutsUdp,
+    };
+  }
+
+  /** From the main port, unless told; a datagram that cannot be sent is lost. */
+  send(bytes: Uint8Array, to: Endpoint, { ttl, localPort }: SendOptions = {}): void {
+    if (this.#isClosed) return;
+    const socket = this.#socketFor(to, localPort);
+    if (socket !== undefined) this.#sockets[socket]!.send(bytes, to, ttl);
+  }
+
+  /** Opens a free port of IPv4 and gives its number. Throws `SystemError`. */
+  openPort(): number {
+    const { bind, allowFragments } = this.#options;
+    const bound = bind && familyOf(bind) === 4 ? { bind } : {};
+    const socket = BulkUdpSocket.open({ family: 4, port: 0, allowFragments, ...bound });
+    this.#addSocket(socket);
+    return socket.port;
+  }
+
+  /** Links that use it carry nothing until they are told another. */
+  closePort(port: number): void {
+    const id = this.#sockets.findIndex((socket, i) =>
+      i >= this.families.length && socket?.port === port
+    );
+    const socket = this.#sockets[id];
+    if (!socket) return;
+    this.#sockets[id] = undefined;
+    this.#retire(socket, this.#in, { kind: "close-socket", id });
+  }
+
+  /** Makes the device of a link that carries nothing yet, and gives the link's number. */
+  addLink(ifname: string): number {
+    const { fd, cutsUdp } = openBulkTun(ifname);
+    const free = this.#devices.indexOf(undefined);
+    const id = free < 0 ? this.#devices.length : free;
+    this.#devices[id] = { fd, cutsUdp };
+    this.#shared.heard[id % MAX_LINKS] = 0;
+    this.setLink(id, { mtu: 0 });
+    this.#out.epoll.add(fd.fd, id);
+    return id;
+  }
+
+  setLink(id: number, link: EngineLink): void {
+    const device = this.#devices[id];
+    if (!device) return;
+    const { mtu, remote, localPort, keys, farId, sources } = link;
+    const socket = remote && this.#socketFor(remote, localPort);
+    const spec: LinkSpec = {
+      ...{ id, device: device.fd.fd, cutsUdp: device.cutsUdp, mtu },
+      ...(socket === undefined ? {} : { path: { socket, to: sockaddrOf(remote!) } }),
+      ...(keys && { keys }),
+      ...(farId && { farId }),
+      ...(sources && { sources: sources.map(networkOf) }),
+    };
+    this.#post({ kind: "link", link: spec });
+  }
+
+  /** The device is gone when this returns. */
+  removeLink(id: number): void {
+    const device = this.#devices[id];
+    if (!device) return;
+    this.#devices[id] = undefined;
+    this.#retire(device.fd, this.#out, { kind: "unlink", id });
+  }
+
+  /** Packets received since the link was made, modulo 2^32. */
+  heard(id: number): number {
+    return Atomics.load(this.#shared.heard, id % MAX_LINKS) >>> 0;
+  }
+
+  drops(): Record<Drop, number> {
+    const { drops } = this.#shared;
+    const count = (i: number) => drops[i]! + drops[DROPS.length + i]!;
+    return Object.fromEntries(DROPS.map((reason, i) => [reason, count(i)])) as Record<Drop, number>;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    for (const id of this.#devices.keys()) this.removeLink(id);
+    this.#post({ kind: "stop" });
+    await Promise.all(this.#threads().map(({ ended }) => ended.promise));
+    for (const { worker, changes, epoll } of this.#threads()) {
+      worker.terminate();
+      changes.close();
+      epoll[Symbol.dispose]();
+    }
+    for (const { fd } of this.#retired) fd[Symbol.dispose]();
+    for (const socket of this.#sockets) socket?.[Symbol.dispose]();
+    this.#nothing[Symbol.dispose]();
+  }
+
+  #threads(): Thread[] {
+    return [this.#out, this.#in];
+  }
+
+  #startThread(index: number): Thread {
+    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+    const { port1: changes, port2 } = new MessageChannel();
+    const epoll = new Epoll();
+    const { encapsulation, ownId, control } = this.#options;
+    const start: WorkerStart = {
+      ...{ index, epoll: epoll.handles, encapsulation, control, changes: port2 },
+      shared: this.#shared.buffer,
+      ...(ownId && { ownId }),
+    };
+    const thread: Thread = { worker, changes, epoll, ended: Promise.withResolvers() };
+    worker.onmessage = ({ data }: MessageEvent<Report>) => this.#onReport(thread, data);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      this.#onReport(thread, { kind: "failed", reason: event.message });
+    };
+    worker.postMessage(start, [port2]);
+    return thread;
+  }
+
+  #onReport(thread: Thread, report: Report): void {
+    switch (report.kind) {
+      case "control":
+        this.#taken();
+        return this.#onControl(report.bytes, report.from, report.socket);
+      case "too-big":
+        this.#taken();
+        if (!this.#isClosed) this.#options.onTooBig(report.link);
+        return;
+      case "failed":
+        thread.ended.resolve();
+        if (!this.#isClosed) this.#options.onFailed(report.reason);
+        return;
+      case "stopped":
+        return thread.ended.resolve();
+      default:
+        report satisfies never;
+    }
+  }
+
+  #taken(): void {
+    Atomics.sub(this.#shared.pending, 0, 1);
+  }
+
+  #onControl(bytes: Uint8Array, from: Uint8Array, id: number): void {
+    const socket = this.#sockets[id];
+    if (this.#isClosed || !socket) return;
+    this.#options.onControl(bytes, parseSockaddr(from), socket.port);
+  }
+
+  #socketFor(to: Endpoint, localPort?: number): number | undefined {
+    const family = familyOf(to.ip);
+    const id = this.#sockets.findIndex((socket, i) =>
+      socket?.family === family &&
+      (localPort === undefined ? i < this.families.length : socket.port === localPort)
+    );
+    return id < 0 ? undefined : id;
+  }
+
+  #addSocket(socket: BulkUdpSocket): void {
+    const free = this.#sockets.indexOf(undefined);
+    const id = free < 0 ? this.#sockets.length : free;
+    this.#sockets[id] = socket;
+    const { fd, family, segments } = socket;
+    this.#post({ kind: "socket", socket: { id, fd, family, segments } });
+    this.#in.epoll.add(fd, IN_TAG + id);
+  }
+
+  /** Tells both threads; each takes it before its next round. */
+  #post(change: Change): number {
+    for (const { changes } of this.#threads()) changes.postMessage(change);
+    const version = Atomics.add(this.#shared.versions, 0, 1) + 1;
+    for (const { epoll } of this.#threads()) epoll.wake();
+    this.#closeRetired();
+    return version;
+  }
+
+  /** A thread may be using the descriptor at this very moment. */
+  #retire(fd: Disposable & { readonly fd: number }, waiter: Thread, change: Change): void {
+    try {
+      waiter.epoll.remove(fd.fd);
+    } catch (error) {
+      // The thread has let go of a device that somebody deleted.
+      if (!(error instanceof SystemError)) throw error;
+    }
+    retire(fd.fd, this.#nothing.fd);
+    this.#retired.push({ fd, version: this.#post(change) });
+  }
+
+  #closeRetired(): void {
+    const { versions } = this.#shared;
+    const isTaken = (version: number) =>
+      this.#threads().every((_, i) => Atomics.load(versions, 1 + i) - version >= 0);
+    for (const { fd } of this.#retired.filter(({ version }) => isTaken(version))) {
+      fd[Symbol.dispose]();
+    }
+    this.#retired = this.#retired.filter(({ version }) => !isTaken(version));
+  }
+}
+
+interface SendOptions {
+  ttl?: number;
+  localPort?: number;
+}
+
+function networkOf({ ip, prefixLength }: Cidr) {
+  return { bytes: ipBytes(ip), prefixLength };
+}
+
+/** Of IPv4 and, where the kernel has it, IPv6; of one family where it is bound to an address. */
+function openSockets({ port, bind, allowFragments }: EngineOptions): BulkUdpSocket[] {
+  const open = (family: Family, ownPort: number) =>
+    BulkUdpSocket.open({ family, port: ownPort, allowFragments, ...(bind && { bind }) });
+  if (bind) return [open(familyOf(bind), port)];
+  const ipv4 = open(4, port);
+  try {
+    return [ipv4, open(6, ipv4.port)];
+  } catch (error) {
+    const isWithoutIpv6 = error instanceof SystemError &&
+      ["EAFNOSUPPORT", "EADDRNOTAVAIL"].includes(error.code);
+    if (isWithoutIpv6) return [ipv4];
+    ipv4[Symbol.dispose]();
+    throw error;
+  }
+}

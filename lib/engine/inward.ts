@@ -1,0 +1,151 @@
+/** From UDP to TUN devices: receives, tells data from signalling, checks, joins, and writes. */
+import { bulk } from "../linux/bulk.ts";
+import type { Arena } from "./arena.ts";
+import type { HeaderReader } from "./encapsulation.ts";
+import { type Joined, Joiner, MAX_PIECES } from "./join.ts";
+import type { WorkerTables } from "./links.ts";
+import type { Drop, Pattern, SocketSpec } from "./messages.ts";
+import { versionOf, VNET_HEADER } from "./packet.ts";
+import type { Sum } from "./sum.ts";
+import { Iovecs, Msghdr } from "./vectors.ts";
+
+const MAX_DATAGRAM = 65_536;
+const READ_ROOM = 4 * MAX_DATAGRAM;
+/** Receives from one socket before others have their turn. */
+const MAX_READS = 64;
+const SOCKADDR_LENGTH = 28;
+const CONTROL_LENGTH = 64;
+const MSG_DONTWAIT = 0x40;
+const SOL_UDP = 17;
+const UDP_GRO = 104;
+
+export interface InwardEvents {
+  onDrop(reason: Drop): void;
+  onHeard(link: number): void;
+  /** A view that is valid during the call. */
+  onControl(bytes: Uint8Array, from: Uint8Array, socket: number): void;
+}
+
+export interface InwardTools {
+  arena: Arena;
+  sum: Sum;
+  tables: WorkerTables;
+  headers: HeaderReader;
+  control: readonly Pattern[] | "rest";
+  events: InwardEvents;
+}
+
+export class Inward {
+  readonly #tools: InwardTools;
+  readonly #joiner: Joiner;
+  readonly #receiving: Msghdr;
+  readonly #receiveIovecs: Iovecs;
+  readonly #writeIovecs: Iovecs;
+  readonly #roomAt: number;
+  readonly #nameAt: number;
+  readonly #controlAt: number;
+
+  constructor(tools: InwardTools) {
+    this.#tools = tools;
+    const { arena, sum } = tools;
+    this.#joiner = new Joiner(arena, sum, (packet) => this.#write(packet));
+    this.#receiveIovecs = new Iovecs(arena, 1);
+    this.#writeIovecs = new Iovecs(arena, 1 + MAX_PIECES);
+    this.#nameAt = arena.room(SOCKADDR_LENGTH);
+    this.#controlAt = arena.room(CONTROL_LENGTH);
+    const rooms = { iovecs: this.#receiveIovecs, nameAt: this.#nameAt, controlAt: this.#controlAt };
+    this.#receiving = new Msghdr(arena, rooms);
+    this.#receiving.setIovecs(0, 1);
+    this.#roomAt = arena.room(READ_ROOM);
+  }
+
+  /** Takes what the socket has, within bounds. */
+  serve(socket: SocketSpec): void {
+    let filled = 0;
+    for (let i = 0; i < MAX_READS; i++) {
+      if (filled + MAX_DATAGRAM > READ_ROOM) {
+        this.#joiner.flush();
+        filled = 0;
+      }
+      const at = this.#roomAt + filled;
+      const length = this.#receive(socket, at);
+      // "Would block", or an ICMP error of an earlier datagram, which is then taken.
+      if (length < 0) break;
+      this.#takeAll(socket, at, length);
+      filled = (filled + length + 63) & ~63;
+    }
+    this.#joiner.flush();
+  }
+
+  #receive(socket: SocketSpec, at: number): number {
+    this.#receiveIovecs.set(0, at, MAX_DATAGRAM);
+    this.#receiving.setNameLength(SOCKADDR_LENGTH);
+    this.#receiving.setControlLength(CONTROL_LENGTH);
+    return bulk().recvmsg(socket.fd, this.#receiving.bytes, MSG_DONTWAIT);
+  }
+
+  #takeAll(socket: SocketSpec, at: number, length: number): void {
+    const size = this.#segmentSize() || length;
+    this.#tools.headers.from(this.#nameAt, this.#receiving.nameLength);
+    let taken = 0;
+    do {
+      const part = Math.min(size, length - taken);
+      this.#take(socket, at + taken, part);
+      taken += part;
+    } while (taken < length);
+  }
+
+  /** Of joined datagrams; 0 where there is one. */
+  #segmentSize(): number {
+    if (this.#receiving.controlLength < 20) return 0;
+    const { view } = this.#tools.arena;
+    const isGro = view.getUint32(this.#controlAt + 8, true) === SOL_UDP &&
+      view.getUint32(this.#controlAt + 12, true) === UDP_GRO;
+    return isGro ? view.getInt32(this.#controlAt + 16, true) : 0;
+  }
+
+  #take(socket: SocketSpec, at: number, length: number): void {
+    const { headers, tables, arena, events } = this.#tools;
+    const id = headers.find(at, length);
+    const link = id < 0 ? undefined : tables.links[id];
+    if (!link) return this.#takeOther(socket, { at, length }, id === -2);
+    const { innerAt } = headers;
+    const inner = length - (innerAt - at);
+    const version = versionOf(arena.bytes, innerAt, inner);
+    if (version === 0) return events.onDrop("malformed");
+    if (link.sources && !link.sources.allows(arena, innerAt, version)) {
+      return events.onDrop("wrong-inner-address");
+    }
+    events.onHeard(id);
+    this.#joiner.take(link.spec.device, innerAt, inner, link.spec.cutsUdp);
+  }
+
+  #takeOther(
+    socket: SocketSpec,
+    { at, length }: { at: number; length: number },
+    isData: boolean,
+  ): void {
+    const { arena, events } = this.#tools;
+    if (!this.#isControl(at, length)) return events.onDrop(isData ? "unknown-sender" : "malformed");
+    const bytes = arena.bytes.subarray(at, at + length);
+    const from = arena.bytes.subarray(this.#nameAt, this.#nameAt + this.#receiving.nameLength);
+    events.onControl(bytes, from, socket.id);
+  }
+
+  #isControl(at: number, length: number): boolean {
+    const { control, arena } = this.#tools;
+    if (control === "rest") return true;
+    return control.some(({ offset, bytes }) =>
+      length >= offset + bytes.length &&
+      bytes.every((byte, i) => arena.bytes[at + offset + i] === byte)
+    );
+  }
+
+  #write(packet: Joined): void {
+    const iovecs = this.#writeIovecs;
+    iovecs.set(0, packet.vnet, VNET_HEADER);
+    for (let i = 0; i < packet.count; i++) iovecs.set(i + 1, packet.at[i]!, packet.length[i]!);
+    const written = bulk().writev(packet.device, iovecs.bytes, packet.count + 1);
+    if (written < 0) this.#tools.events.onDrop("device");
+  }
+}

@@ -1,0 +1,80 @@
+/** A worker's own copy of the tables: it changes between two rounds of packets, never within one. */
+import type { Arena } from "./arena.ts";
+import { headerLength } from "./encapsulation.ts";
+import type { Change, Encapsulation, LinkSpec, SocketSpec } from "./messages.ts";
+import { SourceCheck } from "./tables.ts";
+
+const SOCKADDR_ROOM = 64;
+/** Rooms for addresses, added to as links come. */
+const MAX_ROOMS = 4096;
+
+export interface WorkerLink {
+  readonly spec: LinkSpec;
+  /** Undefined: it carries nothing. */
+  readonly socket: SocketSpec | undefined;
+  readonly headerLength: number;
+  /** -1: no key on the wire. */
+  readonly okey: number;
+  readonly sources: SourceCheck | undefined;
+  /** The far end's `sockaddr` in the arena. */
+  readonly toAt: number;
+  readonly toLength: number;
+}
+
+export class WorkerTables {
+  readonly sockets: (SocketSpec | undefined)[] = [];
+  readonly links: (WorkerLink | undefined)[] = [];
+  readonly #arena: Arena;
+  readonly #encapsulation: Encapsulation;
+  readonly #addressesAt: number;
+
+  constructor(arena: Arena, encapsulation: Encapsulation) {
+    this.#arena = arena;
+    this.#encapsulation = encapsulation;
+    this.#addressesAt = arena.room(SOCKADDR_ROOM * MAX_ROOMS);
+  }
+
+  apply(change: Exclude<Change, { kind: "stop" }>): void {
+    switch (change.kind) {
+      case "socket":
+        this.sockets[change.socket.id] = change.socket;
+        return this.#renew();
+      case "close-socket":
+        this.sockets[change.id] = undefined;
+        return this.#renew();
+      case "link":
+        this.links[change.link.id] = this.#link(change.link);
+        return;
+      case "unlink":
+        this.links[change.id] = undefined;
+        return;
+      default:
+        change satisfies never;
+    }
+  }
+
+  specs(): LinkSpec[] {
+    return this.links.flatMap((link) => link ? [link.spec] : []);
+  }
+
+  /** Links name sockets, which have come or gone. */
+  #renew(): void {
+    for (const [id, link] of this.links.entries()) {
+      if (link) this.links[id] = this.#link(link.spec);
+    }
+  }
+
+  #link(spec: LinkSpec): WorkerLink {
+    const toAt = this.#addressesAt + (spec.id % MAX_ROOMS) * SOCKADDR_ROOM;
+    if (spec.path) this.#arena.bytes.set(spec.path.to, toAt);
+    return {
+      spec,
+      socket: spec.path && this.sockets[spec.path.socket],
+      headerLength: headerLength(this.#encapsulation, spec),
+      okey: spec.keys?.okey ?? -1,
+      sources: spec.sources && new SourceCheck(spec.sources),
+      toAt,
+      toLength: spec.path?.to.length ?? 0,
+    };
+  }
+}

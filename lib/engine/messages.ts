@@ -1,0 +1,111 @@
+/** What the main thread and the workers of the data path tell each other. */
+import type { Family } from "../addr.ts";
+import type { EpollHandles } from "../linux/bulk.ts";
+import type { Network } from "./tables.ts";
+
+/** How inner packets travel in datagrams. */
+export type Encapsulation = "gre" | "bare" | "jtunnel";
+
+/** Bytes by which a datagram is known that is not data. */
+export interface Pattern {
+  offset: number;
+  bytes: readonly number[];
+}
+
+export interface LinkSpec {
+  /** 0 and up; numbers of removed links are used again. */
+  id: number;
+  /** The TUN device's descriptor. */
+  device: number;
+  /** Whether super-packets of UDP come from and go to the device. */
+  cutsUdp: boolean;
+  mtu: number;
+  /** A number of a {@link SocketSpec}, and a `sockaddr`; none: the link carries nothing. */
+  path?: { socket: number; to: Uint8Array };
+  /** GRE keys; absent: none on the wire. */
+  keys?: { ikey: number; okey: number };
+  /** jtunnel's identifier of the far end, 8 bytes. */
+  farId?: Uint8Array;
+  /** Inner sources that the far end may use; absent: all. */
+  sources?: readonly Network[];
+}
+
+export interface SocketSpec {
+  /** 0 and up. */
+  id: number;
+  fd: number;
+  family: Family;
+  /** Whether the kernel cuts what is sent and joins what is received. */
+  segments: boolean;
+}
+
+export type Change =
+  | { kind: "socket"; socket: SocketSpec }
+  | { kind: "close-socket"; id: number }
+  | { kind: "link"; link: LinkSpec }
+  | { kind: "unlink"; id: number }
+  | { kind: "stop" };
+
+export interface WorkerStart {
+  /** 0 and up. */
+  index: number;
+  epoll: EpollHandles;
+  encapsulation: Encapsulation;
+  /** Own identifier of jtunnel. */
+  ownId?: Uint8Array;
+  /** What is for the main thread, besides data of no link; "rest": whatever is no data of a link. */
+  control: readonly Pattern[] | "rest";
+  shared: SharedArrayBuffer;
+  /** Changes come here; looked at when the shared version has moved. */
+  changes: MessagePort;
+}
+
+export type Report =
+  | { kind: "control"; bytes: Uint8Array; from: Uint8Array; socket: number }
+  /** A datagram did not fit the way: the link's MTU may be another. */
+  | { kind: "too-big"; link: number }
+  | { kind: "failed"; reason: string }
+  | { kind: "stopped" };
+
+/** Why packets were dropped; counted by each worker. */
+export const DROPS = [
+  "malformed",
+  "unknown-sender",
+  "wrong-inner-address",
+  "not-carried",
+  "no-path",
+  "no-route",
+  "too-big",
+  "send-buffer",
+  "device",
+  "control-flood",
+] as const;
+export type Drop = typeof DROPS[number];
+
+export const MAX_WORKERS = 2;
+/** More links than this have no counter of their own. */
+export const MAX_LINKS = 4096;
+/** Datagrams for the main thread that it has not taken yet; more are dropped. */
+export const MAX_PENDING = 256;
+
+/** Memory that all threads see. */
+export class Shared {
+  /** 0: version of the last change posted; 1 and up: last one that each worker has taken. */
+  readonly versions: Int32Array;
+  /** 0: datagrams on their way to the main thread. */
+  readonly pending: Int32Array;
+  /** Of each worker, by {@link DROPS}. */
+  readonly drops: Float64Array;
+  /** Packets received, of each link; wraps around. */
+  readonly heard: Int32Array;
+
+  constructor(readonly buffer: SharedArrayBuffer = new SharedArrayBuffer(Shared.#length)) {
+    this.versions = new Int32Array(buffer, 0, 1 + MAX_WORKERS);
+    this.pending = new Int32Array(buffer, 32, 1);
+    this.drops = new Float64Array(buffer, 64, MAX_WORKERS * DROPS.length);
+    this.heard = new Int32Array(buffer, Shared.#heardAt, MAX_LINKS);
+  }
+
+  static readonly #heardAt = 64 + MAX_WORKERS * DROPS.length * 8;
+  static readonly #length = Shared.#heardAt + MAX_LINKS * 4;
+}

@@ -1,0 +1,10 @@
+/**
+ * The fast user-space data path: see {@link Engine}.
+ *
+ * @example
+ * await using engine = Engine.open(options);
+ * const link = engine.addLink("gretun0");
+ * engine.setLink(link, { mtu: 1464, remote, keys });
+ */
+export { Engine, type EngineFeatures, type EngineLink, type EngineOptions } from "./engine.ts";
+export type { Drop, Encapsulation, Pattern } from "./messages.ts";

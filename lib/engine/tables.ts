@@ -1,0 +1,120 @@
+/** What the workers know of links: by device for packets out, by what a datagram shows for packets in. */
+import type { Arena } from "./arena.ts";
+
+const KEY_WORDS = 5;
+const ENTRY_WORDS = KEY_WORDS + 1;
+
+/**
+ * Numbers by keys of five 32-bit words. Open addressing in one array: looking up allocates nothing.
+ * It is filled once and replaced when something changes.
+ */
+export class WordTable {
+  readonly #entries: Int32Array;
+  readonly #mask: number;
+
+  /** For so many entries. */
+  constructor(count: number) {
+    let slots = 8;
+    while (slots < count * 2) slots *= 2;
+    this.#entries = new Int32Array(slots * ENTRY_WORDS);
+    this.#mask = slots - 1;
+  }
+
+  /** `value` is 0 or more; a key that is there keeps its value. */
+  set(key: Int32Array, value: number): void {
+    const at = this.#slot(key);
+    if (this.#entries[at + KEY_WORDS] !== 0) return;
+    this.#entries.set(key, at);
+    this.#entries[at + KEY_WORDS] = value + 1;
+  }
+
+  /** -1 where there is none. */
+  get(key: Int32Array): number {
+    return this.#entries[this.#slot(key) + KEY_WORDS]! - 1;
+  }
+
+  /** Where the key is, or would be. */
+  #slot(key: Int32Array): number {
+    const entries = this.#entries;
+    let slot = hash(key) & this.#mask;
+    for (;;) {
+      const at = slot * ENTRY_WORDS;
+      if (entries[at + KEY_WORDS] === 0) return at;
+      let word = 0;
+      while (word < KEY_WORDS && entries[at + word] === key[word]) word++;
+      if (word === KEY_WORDS) return at;
+      slot = (slot + 1) & this.#mask;
+    }
+  }
+}
+
+function hash(key: Int32Array): number {
+  let h = 0;
+  for (let i = 0; i < KEY_WORDS; i++) {
+    h = Math.imul(h ^ key[i]!, 0x9e3779b1);
+    h ^= h >>> 15;
+  }
+  return h;
+}
+
+export interface Network {
+  /** 4 or 16. */
+  bytes: Uint8Array;
+  prefixLength: number;
+}
+
+/** Which inner sources a far end may use. Remembers the last good one, as packets come in runs. */
+export class SourceCheck {
+  readonly #networks: readonly Network[];
+  readonly #last = new Int32Array(4);
+  #lastVersion = 0;
+
+  constructor(networks: readonly Network[]) {
+    this.#networks = networks;
+  }
+
+  /** Of an IP packet of that version. */
+  allows({ bytes, view }: Arena, at: number, version: 4 | 6): boolean {
+    const source = at + (version === 4 ? 12 : 8);
+    const last = this.#last;
+    if (version === this.#lastVersion && last[0] === view.getInt32(source)) {
+      if (version === 4) return true;
+      if (
+        last[1] === view.getInt32(source + 4) && last[2] === view.getInt32(source + 8) &&
+        last[3] === view.getInt32(source + 12)
+      ) return true;
+    }
+    if (!this.#search(bytes, source, version)) return false;
+    this.#lastVersion = version;
+    for (let i = 0; i < (version === 4 ? 1 : 4); i++) last[i] = view.getInt32(source + i * 4);
+    return true;
+  }
+
+  #search(bytes: Uint8Array, source: number, version: 4 | 6): boolean {
+    if (isMulticast(bytes, source, version)) return false;
+    if (version === 6 && isLinkScope(bytes, source)) return true;
+    const length = version === 4 ? 4 : 16;
+    return this.#networks.some((network) =>
+      network.bytes.length === length && contains(network, bytes, source)
+    );
+  }
+}
+
+function isMulticast(bytes: Uint8Array, at: number, version: 4 | 6): boolean {
+  return version === 4 ? (bytes[at]! & 0xf0) === 0xe0 : bytes[at] === 0xff;
+}
+
+/** fe80::/10 and :: speak on the link only; routing daemons and neighbours use them. */
+function isLinkScope(bytes: Uint8Array, at: number): boolean {
+  if (bytes[at] === 0xfe && (bytes[at + 1]! & 0xc0) === 0x80) return true;
+  for (let i = 0; i < 16; i++) if (bytes[at + i] !== 0) return false;
+  return true;
+}
+
+function contains({ bytes: net, prefixLength }: Network, bytes: Uint8Array, at: number): boolean {
+  for (let bit = 0; bit < prefixLength; bit += 8) {
+    const mask = (0xff00 >> Math.min(8, prefixLength - bit)) & 0xff;
+    if ((net[bit >> 3]! & mask) !== (bytes[at + (bit >> 3)]! & mask)) return false;
+  }
+  return true;
+}
