@@ -329,7 +329,7 @@ Deno.test("status, metrics, SIGUSR1 and --reauth-only, a configuration file", as
   await alice.ping("10.90.0.1");
   const second = await lab.host.run(GRETUN, ["hub", "--clients", lab.clientsDir]);
   strictEqual(second.code, 1);
-  match(second.stderr, /^Error: another gretun hub uses port 7788\./);
+  match(second.stderr, /^Error: another gretun hub \(pid \d+\) uses port 7788\./);
 });
 
 Deno.test("SIGHUP: what can change does, nobody is disconnected; wrong files change nothing", async () => {

@@ -131,7 +131,7 @@ Deno.test(
 );
 
 Deno.test(
-  "up refuses to run twice on one port",
+  "one daemon a port: up refuses to run twice, and a hub or spoke beside it",
   inNetns(async (netns, dir) => {
     const first = withNetns(
       netns,
@@ -143,8 +143,24 @@ Deno.test(
       const lines = first.stderr.pipeThrough(new TextDecoderStream()).getReader();
       await lines.read();
       const second = await gretun(netns, up(`${dir}/second`));
-      match(second.stderr, /^Error: another gretun up uses port 7777\..*--fou-port.*\n$/);
+      const pid = first.pid;
+      const up7777 = `gretun up (pid ${pid}) uses port 7777.`;
+      const refusal =
+        `Error: another ${up7777} Stop it first, or choose another port with --fou-port`;
+      strictEqual(second.stderr.slice(0, refusal.length), refusal);
       strictEqual(second.code, 1);
+      const key = `${dir}/hub.key`;
+      await gretun(netns, ["hub", "keygen", "--out", key]);
+      const state = ["--port", "7777", "--state-dir", dir, "--data-plane", "tun"];
+      const others = [
+        ["hub", "--clients", dir, "--address", "10.0.0.1", "--key-file", key],
+        ["spoke", "--hub", "127.0.0.1", "--protocol", "ipipou", "--number", "1", "--key-file", key],
+      ];
+      for (const [role, ...args] of others) {
+        const other = await gretun(netns, [role!, ...args, ...state]);
+        match(other.stderr, new RegExp(`Error: a running ${up7777.replace(/[().]/g, "\\$&")}`));
+        strictEqual(other.code, 1);
+      }
       await lines.cancel();
     } finally {
       first.kill("SIGTERM");
