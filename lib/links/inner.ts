@@ -79,7 +79,7 @@ export function setInner(
     gone(() => rtnl.deleteAddress({ ifindex, ...address }));
   }
   for (const address of changes.addAddresses) addAddress(rtnl, ifindex, address);
-  for (const destination of changes.addRoutes) addRoute(rtnl, ifindex, destination);
+  for (const destination of changes.addRoutes) addRoute(rtnl, ifindex, { destination });
 }
 
 function readAddresses(rtnl: RtNetlink, ifindex: number, wanted: Inner): LinkAddress[] {
@@ -108,7 +108,7 @@ function gone(remove: () => void): void {
   }
 }
 
-function addAddress(rtnl: RtNetlink, ifindex: number, address: LinkAddress): void {
+export function addAddress(rtnl: RtNetlink, ifindex: number, address: LinkAddress): void {
   try {
     rtnl.addAddress({ ifindex, ...address });
   } catch (error) {
@@ -116,9 +116,17 @@ function addAddress(rtnl: RtNetlink, ifindex: number, address: LinkAddress): voi
   }
 }
 
-function addRoute(rtnl: RtNetlink, ifindex: number, destination: Cidr): void {
+/** A route into a link; those that come with an address have it as their source. */
+export interface LinkRoute {
+  destination: Cidr;
+  source?: Ip;
+}
+
+/** Throws `GretunError` for one that another link has. */
+export function addRoute(rtnl: RtNetlink, ifindex: number, route: LinkRoute): void {
+  const { destination } = route;
   try {
-    rtnl.addRoute({ destination, device: ifindex });
+    rtnl.addRoute({ ...route, device: ifindex });
   } catch (error) {
     if (!hasCode(error, "EEXIST")) throw error;
     if (hasRoute(rtnl, ifindex, destination)) return;

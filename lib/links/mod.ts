@@ -10,6 +10,8 @@
  */
 export { isTunnelDevice } from "./device_kinds.ts";
 export { type FouPlace, isFouPortOfOthers, openFouPort, usesFouPort } from "./fou_port.ts";
+export { type KeptLink, LinkKeeper, type LinkKeeperOptions } from "./keeper.ts";
+export type { KeptState } from "./differences.ts";
 export {
   type Inner,
   innerChanges,

@@ -3,11 +3,14 @@
  * a link takes its addresses and routes with it, a route needs a link that is up, a module has to
  * be there. Any request can be made to fail.
  */
+import { ipBytes } from "../../lib/addr.ts";
 import { Reader, toHex, Writer } from "../../lib/bytes.ts";
+import { network } from "../../lib/links/mod.ts";
 import { Fou, RtNetlink } from "../../lib/netlink.ts";
 import { type Attr, attr, decodeAttrs, encodeAttrs, value } from "../../lib/netlink/attr.ts";
 import { decodeAddress } from "../../lib/netlink/addr.ts";
 import { RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK } from "../../lib/netlink/link.ts";
+import { encodeRoute } from "../../lib/netlink/route.ts";
 import {
   type NetlinkReply,
   NLM_F_CREATE,
@@ -36,6 +39,7 @@ const FOU_FAMILY = 29;
 const FOU_CMD = { ADD: 1, DEL: 2, GET: 3 };
 export const ERRNO = {
   ENOENT: 2,
+  ESRCH: 3,
   EEXIST: 17,
   ENODEV: 19,
   EINVAL: 22,
@@ -165,6 +169,7 @@ export class TunnelKernel {
           return ERRNO.EEXIST;
         }
         this.addresses.push(request.payload);
+        this.#addRouteOf(request.payload);
         return [ack(request)];
       case RTM.DELADDR:
         return this.#deleteAddress(request);
@@ -180,6 +185,8 @@ export class TunnelKernel {
         return this.#dump(request, RTM.NEWADDR, this.addresses);
       case RTM.NEWROUTE:
         return this.#addRoute(request);
+      case RTM.DELROUTE:
+        return this.#deleteRoute(request);
       case RTM.GETROUTE:
         return isDump ? this.#dump(request, RTM.NEWROUTE, this.routes) : this.#lookUp(request);
       default:
@@ -233,7 +240,9 @@ export class TunnelKernel {
     if (request.type === RTM_DELLINK) this.#deleteLink(ifindex);
     else if (attrs.has(IFLA_LINKINFO) && this.#isTaken(ifindex, attrs)) return ERRNO.EEXIST;
     else {
+      const wasUp = (link.flags & IFF_UP) !== 0;
       link.flags = (link.flags & ~change) | (flags & change);
+      this.#upOrDown(ifindex, wasUp, (link.flags & IFF_UP) !== 0);
       for (const [type, bytes] of attrs) link.attrs.set(type, bytes);
     }
     return [ack(request)];
@@ -259,6 +268,32 @@ export class TunnelKernel {
     this.routes = this.routes.filter((bytes) => indexOfRoute(bytes) !== ifindex);
   }
 
+  /** A link that goes down loses its routes; those of its addresses come back with it. */
+  #upOrDown(ifindex: number, wasUp: boolean, isUp: boolean): void {
+    if (wasUp && !isUp) {
+      this.routes = this.routes.filter((bytes) => indexOfRoute(bytes) !== ifindex);
+    } else if (!wasUp && isUp) {
+      const own = this.addresses.filter((bytes) => indexOfAddress(bytes) === ifindex);
+      for (const address of own) this.#addRouteOf(address);
+    }
+  }
+
+  #addRouteOf(address: Uint8Array): void {
+    const route = routeOf(address);
+    const isUp = ((this.links.get(indexOfAddress(address))?.flags ?? 0) & IFF_UP) !== 0;
+    if (route && isUp) this.routes.push(route);
+  }
+
+  #deleteRoute(request: NetlinkReply): Answer | number {
+    const kept = this.routes.filter((bytes) =>
+      indexOfRoute(bytes) !== indexOfRoute(request.payload) ||
+      destinationOf(bytes) !== destinationOf(request.payload)
+    );
+    if (kept.length === this.routes.length) return ERRNO.ESRCH;
+    this.routes = kept;
+    return [ack(request)];
+  }
+
   #deleteAddress(request: NetlinkReply): Answer | number {
     const key = (bytes: Uint8Array) => {
       const { ifindex, local, peer, prefixLength } = decodeAddress(bytes)!;
@@ -267,6 +302,9 @@ export class TunnelKernel {
     const kept = this.addresses.filter((bytes) => key(bytes) !== key(request.payload));
     if (kept.length === this.addresses.length) return ERRNO.EADDRNOTAVAIL;
     this.addresses = kept;
+    const route = routeOf(request.payload);
+    const isIt = (bytes: Uint8Array) => route && toHex(bytes) === toHex(route);
+    this.routes = this.routes.filter((bytes) => !isIt(bytes));
     return [ack(request)];
   }
 
@@ -337,3 +375,11 @@ const routeAttrs = (payload: Uint8Array) => decodeAttrs(payload.subarray(12));
 const indexOfRoute = (payload: Uint8Array) => value.u32(routeAttrs(payload).get(RTA_OIF)) ?? 0;
 const destinationOf = (payload: Uint8Array) =>
   `${payload[1]} ${hexOf(routeAttrs(payload).get(RTA_DST))}`;
+
+/** The route that the kernel adds with an address. */
+function routeOf(payload: Uint8Array): Uint8Array | undefined {
+  const { ifindex: device, local, peer, prefixLength } = decodeAddress(payload)!;
+  if (peer === undefined && prefixLength === ipBytes(local).length * 8) return undefined;
+  const destination = network({ ip: peer ?? local, prefixLength });
+  return encodeRoute({ destination, device, source: local });
+}
