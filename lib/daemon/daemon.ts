@@ -6,18 +6,14 @@ import { type Cidr, type Endpoint, formatCidr, formatEndpoint } from "../addr.ts
 import type { Sign } from "../coord/auth.ts";
 import { natJson } from "../coord/api.ts";
 import { type AllPeers, CoordClient, CoordError } from "../coord/client.ts";
-import {
-  type DataPlane,
-  type DataPlaneKind,
-  type EncapCsum,
-  openDataPlane,
-} from "../dataplane/mod.ts";
+import { type DataPlane, type EncapCsum, GreCodec, openPlane } from "../dataplane/mod.ts";
 import { DISCO_PATTERN, isDisco } from "../disco/mod.ts";
 import type { Clock, Datagram, Log, Random } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
+import { linuxHost } from "../host/mod.ts";
 import { lockPort } from "../links/mod.ts";
-import { fileLocks, Poller } from "../linux/mod.ts";
-import { LinkMonitor, RtNetlink } from "../netlink.ts";
+import { fileLocks } from "../linux/mod.ts";
+import type { RtNetlink } from "../netlink.ts";
 import { RelayClient } from "../relay/mod.ts";
 import { STUN_PATTERN, StunClient } from "../stun/mod.ts";
 import { watchForSleep } from "./awakening.ts";
@@ -52,7 +48,7 @@ export interface DaemonOptions {
   port: number;
   ifnamePattern: string;
   encapCsum: EncapCsum;
-  dataPlane: DataPlaneKind | "auto";
+  dataPlane: "fou" | "tun" | "auto";
   greKeys: boolean;
   /** Replaces the servers that the coordinator names. */
   stunServers: string[];
@@ -80,22 +76,25 @@ export async function runDaemon(
 ): Promise<void> {
   using _lock = lockPort(fileLocks(), { port: options.port, role: "up", flag: "--fou-port" });
   await using stack = new AsyncDisposableStack();
-  const poller = stack.use(new Poller());
-  const rtnl = stack.use(RtNetlink.open());
-  const plane = stack.use(openDataPlane(
-    options.dataPlane,
+  const host = stack.use(linuxHost());
+  const rtnl = stack.use(host.openRtNetlink());
+  const plane = stack.use(openPlane(
+    { wanted: options.dataPlane, kernel: "fou", codec: () => new GreCodec() },
     {
+      role: "up",
       port: options.port,
+      portFlag: "--fou-port",
       ifnamePattern: options.ifnamePattern,
       encapCsum: options.encapCsum,
       signalling: { kind: "patterns", any: [DISCO_PATTERN, STUN_PATTERN] },
       onDatagram: (datagram, localPort) => daemon.datagram(datagram, localPort),
+      onRefused: (reason) => edges.log.debug("packet refused", { reason }),
+      onFault: (what, error) => edges.log.error(what, { error: errorText(error) }),
     },
-    poller,
-    edges.log,
+    { host, log: edges.log },
   ));
   const daemon = stack.use(new Daemon(options, edges, signal, { rtnl, plane }));
-  stack.use(LinkMonitor.open(poller, () => daemon.networkChanged()));
+  stack.use(host.watchNetwork(() => daemon.networkChanged()));
   stack.use(await serveControl(options.stateDir, () => daemon.report()));
   await daemon.run();
 }

@@ -20,7 +20,7 @@ import * as disco from "../disco/mod.ts";
 import type { Clock, Datagram, Log, Random } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { type DiscoKey, keyBytes, type NodeKey, shortKey } from "../keys.ts";
-import type { LinkCounters } from "../links/mod.ts";
+import { type LinkCounters, pairAddress } from "../links/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
 import { greKey } from "./gre_keys.ts";
 import type { Identity } from "./identity.ts";
@@ -135,7 +135,11 @@ export class Peers {
       if (!listed.has(nodeKey)) this.#dispatch(entry, { kind: "unlisted", nowMs });
     }
     for (const record of records) this.#listOne(record, nowMs);
-    this.#options.plane.removeStrangers(new Set(this.#byNode.keys()));
+    const { plane } = this.#options;
+    // Of an earlier run, to nodes that are gone.
+    for (const { id } of plane.adopted()) {
+      if (!this.#byNode.has(id as NodeKey)) plane.removeLink(id);
+    }
     this.#arm();
   }
 
@@ -185,7 +189,7 @@ export class Peers {
 
   /** Where the peer's link of an earlier run goes, unless that is a relay: it is asked for anew. */
   #adoptedPath({ nodeKey, endpoints }: PeerRecord): PathAddress | undefined {
-    const adopted = this.#options.plane.adopted(nodeKey);
+    const adopted = this.#options.plane.adopted().find(({ id }) => id === nodeKey);
     if (!adopted) return undefined;
     const { remote, extraPort } = adopted;
     if (extraPort) {
@@ -308,15 +312,16 @@ export class Peers {
   restoreLinks(): void {
     if (this.#closed.signal.aborted) return;
     const nowMs = this.#options.clock.nowMs();
-    for (const nodeKey of this.#options.plane.missingLinks()) {
-      const entry = this.#byNode.get(nodeKey);
+    for (const id of this.#options.plane.missingLinks()) {
+      const nodeKey = id as NodeKey;
+      const entry = this.#byNode.get(nodeKey as NodeKey);
       if (entry?.peer.link.kind !== "set") continue;
       const peer = shortKey(nodeKey);
       this.#options.log.warn("link is gone, making it again", { peer, ifname: entry.ifname });
       this.#dispatch(entry, { kind: "link-gone", nowMs });
     }
     this.#arm();
-    this.#options.plane.addressesChanged();
+    this.#options.plane.networkChanged();
   }
 
   report(): PeerReport[] {
@@ -365,8 +370,8 @@ export class Peers {
   #takeCounters(): boolean {
     const nowMs = this.#options.clock.nowMs();
     let isBusy = false;
-    for (const [nodeKey, { rxPackets, txPackets }] of this.#options.plane.counters()) {
-      const entry = this.#byNode.get(nodeKey);
+    for (const [id, { rxPackets, txPackets }] of this.#options.plane.counters()) {
+      const entry = this.#byNode.get(id as NodeKey);
       if (!entry) continue;
       const received = rxPackets !== entry.rxPackets;
       const sent = txPackets !== entry.txPackets;
@@ -550,12 +555,13 @@ export class Peers {
     const keys = await entry.keys;
     if (!this.#isCurrent(entry)) return;
     try {
-      const link = { peer: record.nodeKey, localIp: tunnelIp.ip, peerIp: record.tunnelIp };
       const state = plane.setLink({
-        ...link,
+        id: record.nodeKey,
         remote: { ip, port },
+        addresses: [pairAddress(tunnelIp.ip, record.tunnelIp)],
+        routes: [],
         ...(localPort === undefined ? {} : { localPort }),
-        ...(keys ? { keys } : {}),
+        ...(keys ? { keys: { kind: "gre", ...keys } } : {}),
       });
       Object.assign(entry, state);
       guesser.linkUses(record.nodeKey, localPort);

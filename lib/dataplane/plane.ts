@@ -1,32 +1,57 @@
-/** What the daemon asks of a data plane; `fou.ts` does it in the kernel, `tun.ts` in user space. */
-import type { Endpoint, Family, Ip } from "../addr.ts";
+/**
+ * How packets of links travel: in the kernel (`kernel/`) or through this process (`user/`). What
+ * `up`, `hub` and `spoke` ask of either.
+ */
+import type { Cidr, Endpoint, Family, Ip } from "../addr.ts";
 import type { Datagram, SendDatagram } from "../edges.ts";
-import type { Signalling } from "../linux/mod.ts";
-import type { NodeKey } from "../keys.ts";
-import type { LinkCounters } from "../links/mod.ts";
+import type { DaemonRole, LinkAddress, LinkCounters } from "../links/mod.ts";
+import type { Signalling, SockAddr } from "../linux/mod.ts";
 
-export type DataPlaneKind = "fou" | "tun";
+/** As on the command line: `fou` is `gre-fou` by the name that `up` has for it. */
+export type KernelPlaneKind = "fou" | "gre-fou" | "ipip-fou";
+export type PlaneKind = KernelPlaneKind | "tun";
 
-/** Of IPv4; outer packets of IPv6 always have one. `auto`: see `hasSafeChecksums`. */
+/** Over IPv4; outer packets of IPv6 always have one. `auto`: see `hasSafeChecksums`. */
 export type EncapCsum = "auto" | "on" | "off";
 
-/** One peer's link as the daemon wants it to be. */
-export interface PeerLink {
-  peer: NodeKey;
-  /** This node's address in the overlay, and the peer's: a point-to-point pair. */
-  localIp: Ip;
-  peerIp: Ip;
-  /** Where the peer's packets go to and must come from. */
+/** What tells packets of links with one remote address apart. */
+export interface LinkKeys {
+  kind: "gre";
+  /** Of packets from the far end, and to it. */
+  ikey: number;
+  okey: number;
+}
+
+/** A link as it is wanted. */
+export interface WantedLink {
+  /** Whom it leads to: a node key, the name of a hub's client, or that of a spoke's hub. */
+  id: string;
+  /** Where the far end's packets go to and must come from. */
   remote: Endpoint;
   /** The port that packets leave from and arrive at: an open {@link ExtraPort}'s, or the main one. */
   localPort?: number;
-  /** GRE keys of packets from and to the peer; absent: no key on the wire. */
-  keys?: { ikey: number; okey: number };
+  /** None: whoever runs on the link gives it some. */
+  addresses: readonly LinkAddress[];
+  /** Networks behind the far end. */
+  routes: readonly Cidr[];
+  /** Inner addresses that the far end may have; absent: all. */
+  sources?: readonly Cidr[];
+  /** Absent: no key on the wire. */
+  keys?: LinkKeys;
 }
 
 export interface LinkState {
   ifname: string;
   mtu: number;
+}
+
+/** A link that an earlier run left behind. */
+export interface AdoptedLink extends LinkState {
+  id: string;
+  /** Its path may still work. */
+  remote: Endpoint;
+  /** Absent: the main one. */
+  extraPort?: ExtraPort;
 }
 
 /**
@@ -35,56 +60,88 @@ export interface LinkState {
  */
 export interface ExtraPort extends Disposable {
   readonly port: number;
-  /** A STUN or disco datagram. */
   readonly send: SendDatagram;
 }
 
-export interface AdoptedPath {
-  remote: Endpoint;
-  /** Absent: the main one. */
-  extraPort?: ExtraPort;
-}
-
 export interface DataPlane extends AsyncDisposable {
-  readonly kind: DataPlaneKind;
-  /** Of outer packets: IPv4, and IPv6 where the kernel has it. */
+  readonly kind: PlaneKind;
+  /** The one UDP port of signalling and data. */
+  readonly port: number;
+  /** Of outer packets: those that the kernel has. */
   readonly families: readonly Family[];
   /**
-   * Sends a STUN or disco datagram from the port that the data uses; one to an address of another
+   * Sends a datagram of signalling from the port that the data uses; one to an address of another
    * family is lost.
    */
   readonly send: SendDatagram;
   /** Opens a free port, for signalling until a link uses it too. Throws `SystemError`. */
   openPort(): ExtraPort;
-  /** What the peer's link of an earlier run uses: its path may still work. */
-  adopted(peer: NodeKey): AdoptedPath | undefined;
+  /** Links of an earlier run that were neither set nor removed in this one. */
+  adopted(): AdoptedLink[];
   /**
-   * Makes the peer's link, or changes it in place; throws `GretunError`, then nothing changed. Where
-   * a remote of the other family needs another kind of link, the old one is removed first, and the
+   * Makes the link, or changes it in place; throws `GretunError`, then nothing changed. Where a
+   * remote of the other family needs another kind of link, the old one is removed first, and the
    * new one has its name: packets are lost for a moment, and what others have set on the link is.
    */
-  setLink(link: PeerLink): LinkState;
-  /** This host's addresses or routes changed: puts right the links that name one of its addresses. */
-  addressesChanged(): void;
-  /** Removes the peer's link, if there is one. */
-  removeLink(peer: NodeKey): void;
-  /** Peers whose link was made and is there no more: somebody removed it. */
-  missingLinks(): NodeKey[];
-  /** Of every peer that has a link. */
-  counters(): Map<NodeKey, LinkCounters>;
-  /** Removes links of an earlier run whose peers are not in `peers`. */
-  removeStrangers(peers: ReadonlySet<NodeKey>): void;
+  setLink(link: WantedLink): LinkState;
+  /** Does nothing where there is none. */
+  removeLink(id: string): void;
+  /** Whose link was made and is there no more: somebody removed it. */
+  missingLinks(): string[];
+  /** Of every link. */
+  counters(): Map<string, LinkCounters>;
+  /** This host's addresses or routes changed: puts right what names one of its addresses. */
+  networkChanged(): void;
+  /** {@link PlaneOptions.lookalikes} may be others now. */
+  refresh(): void;
 }
 
-export interface DataPlaneOptions {
-  /** What is no data. */
-  signalling: Signalling;
-  /** The one UDP port of signalling and data. */
+/** Why a packet of a link was not taken. */
+export type PlaneRefusal = "not-ip" | "wrong-inner-address";
+
+/** Signalling that is known by its form only as long as nobody looks closely. */
+export interface Lookalikes {
+  /** Lengths of payloads that begin as IPv4 packets of another length do. */
+  lengths: readonly number[];
+  /** Payloads whose first bytes tell what they are, whatever they look like. */
+  tokens: () => readonly Uint8Array[];
+}
+
+export interface PlaneOptions {
+  /** One daemon a port and network namespace has links of its mark. */
+  role: DaemonRole;
+  /** Of signalling and data; 0, in user space: any free one. */
   port: number;
+  /** The flag by which users choose the port. */
+  portFlag: string;
+  /** The address of this host that packets have; absent: any. */
+  bind?: Ip;
   /** Interface names: `%d` stands for the lowest free number. */
   ifnamePattern: string;
-  /** Whether outer UDP packets have a checksum; user space always makes one. */
+  /** Of the links; absent: what the way to the far end leaves. */
+  mtu?: number;
   encapCsum: EncapCsum;
-  /** Gets every STUN or disco datagram that arrives; `localPort` is set for an extra port. */
+  /** What is no data; none: everything is. */
+  signalling?: Signalling;
+  lookalikes?: Lookalikes;
+  /** Whether only the far ends of links are let in, from where they are: for who has many. */
+  isFenced?: boolean;
+  /** Gets signalling that arrives; `localPort` is set for an extra port. */
   onDatagram: (datagram: Datagram, localPort?: number) => void;
+  onRefused: (reason: PlaneRefusal) => void;
+  /** Something that nobody waits for failed. */
+  onFault: (what: string, error: unknown) => void;
+}
+
+/** What user-space packets look like on the wire, and whose they are. */
+export interface DataCodec {
+  /** What is added to an inner packet over IPv4, headers of IP and UDP and all. */
+  overheadBytes(link: Pick<WantedLink, "keys">): number;
+  /** Throws `GretunError` for a link whose packets could be those of another one. */
+  setLink?(link: WantedLink): void;
+  removeLink?(id: string): void;
+  /** What goes to the link's remote; undefined: nothing. */
+  encode(id: string, inner: Uint8Array): Uint8Array | undefined;
+  /** Whose packet it is, and the packet; undefined when it was refused or was no packet. */
+  decode(bytes: Uint8Array, source: SockAddr): { id: string; inner: Uint8Array } | undefined;
 }

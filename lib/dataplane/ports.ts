@@ -1,27 +1,30 @@
 /** UDP ports besides a data plane's main one: see {@link ExtraPort}. */
 import { type Endpoint, familyOf } from "../addr.ts";
-import type { Datagram, SendDatagram } from "../edges.ts";
-import { endpointOf, type Poller, sockAddrOf, UdpSocket } from "../linux/mod.ts";
+import type { SendDatagram } from "../edges.ts";
+import type { Host } from "../host/mod.ts";
+import { type SockAddr, sockAddrOf } from "../linux/mod.ts";
 import type { ExtraPort } from "./plane.ts";
 
 export interface Socket extends Disposable {
   send: SendDatagram;
 }
 
+export type OnExtraDatagram = (bytes: Uint8Array, source: SockAddr, localPort: number) => void;
+
 export class ExtraPorts implements Disposable {
-  readonly #poller: Poller;
-  readonly #onDatagram: (datagram: Datagram, localPort: number) => void;
+  readonly #host: Host;
+  readonly #onDatagram: OnExtraDatagram;
   readonly #open = new Map<number, ReplaceablePort>();
 
   /** `onDatagram` gets whatever arrives. */
-  constructor(poller: Poller, onDatagram: (datagram: Datagram, localPort: number) => void) {
-    this.#poller = poller;
+  constructor(host: Host, onDatagram: OnExtraDatagram) {
+    this.#host = host;
     this.#onDatagram = onDatagram;
   }
 
   open(): ExtraPort {
-    const udp = UdpSocket.open({ port: 0 }, this.#poller, (bytes, source) => {
-      this.#onDatagram({ bytes: bytes.slice(), from: endpointOf(source) }, udp.port);
+    const udp = this.#host.openUdp({ port: 0 }, (bytes, source) => {
+      this.#onDatagram(bytes, source, udp.port);
     });
     const { port } = udp;
     const socket: Socket = {
@@ -55,7 +58,7 @@ export class ExtraPorts implements Disposable {
 }
 
 /** A port whose socket can be exchanged for what else owns that port. */
-class ReplaceablePort implements ExtraPort {
+export class ReplaceablePort implements ExtraPort {
   readonly port: number;
   readonly #onClose: () => void;
   #socket: Socket | undefined;

@@ -1,8 +1,7 @@
 /** How the user-space plane tells whose a datagram is. */
-import { decodeGre, encodeGre } from "../dataplane/mod.ts";
+import { decodeGre, encodeGre, isIpPacket } from "../dataplane/mod.ts";
 import { endpointOf, type SockAddr } from "../linux/mod.ts";
 import type { Refusal } from "./protocol/gretun/auth.ts";
-import { isIpPacket } from "./inner.ts";
 import { BARE_OVERHEAD_BYTES, isBareIpv4 } from "./protocol/ipipou/wire.ts";
 import {
   decodeJtunnel,

@@ -4,7 +4,14 @@
  * flows on, and the next start adopts the links.
  */
 import { type Endpoint, type Ip, parseIp } from "../addr.ts";
-import { hasSafeChecksums, type LinkState, openFou, tryTunnel } from "../dataplane/mod.ts";
+import {
+  ENCAPSULATIONS,
+  type LinkState,
+  openFou,
+  tryTunnel,
+  wantsChecksum,
+} from "../dataplane/mod.ts";
+import { linuxHost } from "../host/mod.ts";
 import { errorText, GretunError } from "../errors.ts";
 import {
   countersOf,
@@ -34,13 +41,12 @@ import { Fence } from "./fence.ts";
 import type { HubLink, HubPlane, PlaneOptions } from "./plane.ts";
 import { SourceFence } from "./source_fence.ts";
 
+const HOST = linuxHost();
 const TTL = 64;
-/** Of TEST-NET-1 (RFC 5737): no client has it. */
-const TEST_ADDRESS = parseIp("192.0.2.1");
 
 const KINDS = {
-  "gre-fou": { link: "gre", ipproto: 47, modules: ["ip_gre"] },
-  "ipip-fou": { link: "ipip", ipproto: 4, modules: ["ipip"] },
+  "gre-fou": { link: "gre", ipproto: 47 },
+  "ipip-fou": { link: "ipip", ipproto: 4 },
 } as const;
 
 export interface KernelPlaneOptions extends PlaneOptions {
@@ -80,10 +86,10 @@ export class KernelPlane implements HubPlane {
   static open(options: KernelPlaneOptions, poller: Poller): KernelPlane {
     using stack = new DisposableStack();
     const rtnl = stack.use(RtNetlink.open());
-    const fou = stack.use(openFou());
+    const fou = stack.use(openFou(HOST));
     const { kind, port } = options;
-    const { link, modules, ipproto } = KINDS[kind];
-    tryTunnel(rtnl, { kind: link, modules, port, remote: TEST_ADDRESS });
+    const { ipproto } = KINDS[kind];
+    tryTunnel(HOST, rtnl, ENCAPSULATIONS[kind][4], port);
     const receiving = openFouPort({ rtnl, fou }, { ...place(options), ipproto }, "--port");
     stack.use(receiving);
     const raw = stack.use(RawUdpSocket.open(port, poller, options.onSignal, {
@@ -258,9 +264,7 @@ export class KernelPlane implements HubPlane {
 
   #tunnel({ endpoint, keys }: HubLink, alternative: Ip | undefined): Tunnel {
     const { port, encapCsum, bind } = this.#options;
-    const csum = encapCsum === "auto"
-      ? hasSafeChecksums(this.#rtnl, endpoint.ip)
-      : encapCsum === "on";
+    const csum = wantsChecksum(HOST, this.#rtnl, encapCsum, endpoint.ip);
     const local = alternative ?? bind;
     return {
       ...(local ? { local } : {}),

@@ -3,7 +3,8 @@
  * socket beside it: a flood of it fills that socket's queue, not the one that data waits in.
  */
 import { type Endpoint, equalEndpoints } from "../addr.ts";
-import { ensureTun, type LinkState } from "../dataplane/mod.ts";
+import { ensureTun, isIpPacket, type LinkState, SourceFilter } from "../dataplane/mod.ts";
+import { linuxHost } from "../host/mod.ts";
 import { errorText, GretunError } from "../errors.ts";
 import {
   countersOf,
@@ -27,7 +28,6 @@ import {
 } from "../linux/mod.ts";
 import { RtNetlink } from "../netlink.ts";
 import { innerOf } from "./addresses.ts";
-import { isIpPacket, SourceFilter } from "./inner.ts";
 import type { DataCodec, HubLink, HubPlane, PlaneOptions } from "./plane.ts";
 
 export interface TunPlaneOptions extends PlaneOptions {
@@ -56,7 +56,7 @@ export class TunPlane implements HubPlane {
 
   /** Throws `GretunError` for a kernel without TUN and for a port that is taken. */
   static open(options: TunPlaneOptions, codec: DataCodec, poller: Poller): TunPlane {
-    ensureTun();
+    ensureTun(linuxHost());
     return new TunPlane(options, codec, poller);
   }
 

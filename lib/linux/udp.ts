@@ -1,10 +1,11 @@
 /**
  * A UDP socket for data in bulk: read in batches without a promise for each datagram, addresses
- * left in the kernel's form. IPv4.
+ * left in the kernel's form.
  */
-import { type Endpoint, type Ip, ipBytes, parseIp } from "../addr.ts";
+import { type Endpoint, type Family, familyOf, type Ip, ipBytes } from "../addr.ts";
 import {
   AF_INET,
+  AF_INET6,
   check,
   checkAgain,
   type Fd,
@@ -15,6 +16,7 @@ import {
   setIntOption,
   SOCK_DGRAM,
   sockaddrIn,
+  sockaddrIn6,
   SOL_SOCKET,
   SystemError,
 } from "./libc.ts";
@@ -24,24 +26,35 @@ import { attachFilter, dataFilter, type Signalling } from "./udp_filter.ts";
 const SO_RCVBUF = 8;
 const SO_SNDBUF = 7;
 const SO_RCVBUFFORCE = 33;
-const IPPROTO_IP = 0;
-const IP_TTL = 2;
+/** How each family names its options, and how long its addresses are (linux/in.h, linux/in6.h). */
+const FAMILIES = {
+  4: {
+    domain: AF_INET,
+    level: 0,
+    ttl: 2,
+    mtuDiscover: 10,
+    any: "0.0.0.0" as Ip,
+    addressLength: 16,
+  },
+  6: { domain: AF_INET6, level: 41, ttl: 16, mtuDiscover: 23, any: "::" as Ip, addressLength: 28 },
+} as const;
+const IPV6_V6ONLY = 26;
 /** As an option: back to the system's. */
 const DEFAULT_TTL = -1;
-const IP_MTU_DISCOVER = 10;
-const IP_PMTUDISC_DONT = 0;
-const IP_PMTUDISC_PROBE = 3;
+/** Of both families. */
+const PMTUDISC_DONT = 0;
+const PMTUDISC_PROBE = 3;
 const BUFFER_BYTES = 4 * 1024 * 1024;
-const SOCKADDR_LENGTH = 16;
 const MAX_BATCH = 256;
-const ANY = parseIp("0.0.0.0");
 
-/** `struct sockaddr_in` of a datagram's source or destination. */
+/** `struct sockaddr_in` or `struct sockaddr_in6` of a datagram's source or destination. */
 export type SockAddr = Uint8Array<ArrayBuffer>;
 
 export interface UdpSocketOptions {
   /** 0: the kernel chooses. */
   port: number;
+  /** Unless told, 4. */
+  family?: Family;
   bind?: Ip;
   /** Is dropped: another socket is for it. */
   without?: Signalling;
@@ -53,8 +66,9 @@ export class UdpSocket implements Disposable {
   readonly port: number;
   readonly #socket: Fd;
   readonly #buffer = new Uint8Array(65_536);
-  readonly #source = new Uint8Array(SOCKADDR_LENGTH);
-  readonly #sourceLength = new Uint32Array([SOCKADDR_LENGTH]);
+  readonly #family: Family;
+  readonly #source: SockAddr;
+  readonly #sourceLength = new Uint32Array(1);
   readonly #lengthBytes = new Uint8Array(this.#sourceLength.buffer);
   readonly #onDatagram: (bytes: Uint8Array, source: SockAddr) => void;
   readonly #watch: Disposable;
@@ -69,16 +83,19 @@ export class UdpSocket implements Disposable {
     poller: Poller,
     onDatagram: (bytes: Uint8Array, source: SockAddr) => void,
   ): UdpSocket {
-    const socket = openSocket(AF_INET, SOCK_DGRAM, 0);
+    const { family = 4, port, bind, without, allowFragments } = options;
+    const { domain, level, mtuDiscover, any } = FAMILIES[family];
+    const socket = openSocket(domain, SOCK_DGRAM, 0);
     try {
       growBuffers(socket.fd);
       // Data forbids fragmentation, and what a router said about the way does not stop a sender.
-      const discover = options.allowFragments ? IP_PMTUDISC_DONT : IP_PMTUDISC_PROBE;
-      setIntOption(socket.fd, IPPROTO_IP, IP_MTU_DISCOVER, discover);
-      if (options.without) attachFilter(socket.fd, dataFilter(options.without));
-      const address = sockaddrIn(ipBytes(options.bind ?? ANY), options.port);
+      const discover = allowFragments ? PMTUDISC_DONT : PMTUDISC_PROBE;
+      setIntOption(socket.fd, level, mtuDiscover, discover);
+      if (family === 6) setIntOption(socket.fd, level, IPV6_V6ONLY, 1);
+      if (without) attachFilter(socket.fd, dataFilter(without));
+      const address = sockAddrOf({ ip: bind ?? any, port });
       check("bind", libc().bind(socket.fd, address, address.length));
-      return new UdpSocket(socket, poller, onDatagram);
+      return new UdpSocket(socket, family, poller, onDatagram);
     } catch (error) {
       socket[Symbol.dispose]();
       throw error;
@@ -87,13 +104,17 @@ export class UdpSocket implements Disposable {
 
   private constructor(
     socket: Fd,
+    family: Family,
     poller: Poller,
     onDatagram: (bytes: Uint8Array, source: SockAddr) => void,
   ) {
     this.#socket = socket;
+    this.#family = family;
     this.#onDatagram = onDatagram;
-    const name = new Uint8Array(SOCKADDR_LENGTH);
-    const length = new Uint8Array(new Uint32Array([SOCKADDR_LENGTH]).buffer);
+    const { addressLength } = FAMILIES[family];
+    this.#source = new Uint8Array(addressLength);
+    const name = new Uint8Array(addressLength);
+    const length = new Uint8Array(new Uint32Array([addressLength]).buffer);
     check("getsockname", libc().getsockname(socket.fd, name, length));
     this.port = parseSockaddr(name).port;
     this.#watch = poller.add(socket.fd, () => this.#drain());
@@ -109,9 +130,10 @@ export class UdpSocket implements Disposable {
   send(bytes: Uint8Array, to: SockAddr, ttl?: number): void {
     const { fd } = this.#socket;
     const packet = bytes as Uint8Array<ArrayBuffer>;
-    if (ttl !== undefined) setIntOption(fd, IPPROTO_IP, IP_TTL, ttl);
-    libc().sendto(fd, packet, BigInt(packet.length), MSG_DONTWAIT, to, SOCKADDR_LENGTH);
-    if (ttl !== undefined) setIntOption(fd, IPPROTO_IP, IP_TTL, DEFAULT_TTL);
+    const { level, ttl: option } = FAMILIES[this.#family];
+    if (ttl !== undefined) setIntOption(fd, level, option, ttl);
+    libc().sendto(fd, packet, BigInt(packet.length), MSG_DONTWAIT, to, to.length);
+    if (ttl !== undefined) setIntOption(fd, level, option, DEFAULT_TTL);
   }
 
   #drain(): void {
@@ -119,7 +141,7 @@ export class UdpSocket implements Disposable {
     const size = BigInt(this.#buffer.length);
     // A datagram can make its reader close the socket.
     for (let i = 0; i < MAX_BATCH && !this.#closed; i++) {
-      this.#sourceLength[0] = SOCKADDR_LENGTH;
+      this.#sourceLength[0] = this.#source.length;
       let length;
       try {
         const args = [
@@ -154,15 +176,17 @@ function growBuffers(fd: number): void {
 }
 
 export function sockAddrOf({ ip, port }: Endpoint): SockAddr {
-  return sockaddrIn(ipBytes(ip), port);
+  return familyOf(ip) === 4 ? sockaddrIn(ipBytes(ip), port) : sockaddrIn6(ipBytes(ip), port);
 }
 
 export function endpointOf(address: SockAddr): Endpoint {
   return parseSockaddr(address);
 }
 
-/** Whether two of them are the same place; the padding does not count. */
+/** Whether two of them are the same place; padding, flow and scope do not count. */
 export function equalSockAddrs(a: SockAddr, b: SockAddr): boolean {
+  if (a.length !== b.length) return false;
   for (let i = 2; i < 8; i++) if (a[i] !== b[i]) return false;
+  for (let i = 8; a.length > 16 && i < 24; i++) if (a[i] !== b[i]) return false;
   return true;
 }

@@ -2,7 +2,7 @@
  * A machine in memory: the kernel of `tunnel_kernel.ts`, sockets that record what is sent and are
  * handed what arrives, TUN devices, kernel files, and a netfilter that takes every table.
  */
-import { type Endpoint, familyOf, type Ip, ipBytes } from "../../lib/addr.ts";
+import { type Endpoint, type Family, familyOf, type Ip, ipBytes } from "../../lib/addr.ts";
 import { Reader } from "../../lib/bytes.ts";
 import type { Datagram } from "../../lib/edges.ts";
 import type { Host, SignalPort, Tun, UdpPort } from "../../lib/host/mod.ts";
@@ -180,7 +180,9 @@ export class FakeHost implements Host {
     onDatagram: (bytes: Uint8Array, source: SockAddr) => void,
   ): UdpPort {
     const port = options.port || this.#nextPort++;
-    if (this.#isPortTaken(port)) throw new SystemError("bind", ERRNO.EADDRINUSE);
+    if (this.#isPortTaken(port, options.family ?? 4)) {
+      throw new SystemError("bind", ERRNO.EADDRINUSE);
+    }
     const socket = new FakeSocket(
       port,
       options,
@@ -198,7 +200,11 @@ export class FakeHost implements Host {
     };
   }
 
-  #isPortTaken(port: number): boolean {
+  #isPortTaken(port: number, family: Family): boolean {
+    const isOpen = (socket: FakeSocket<UdpSocketOptions>) =>
+      socket.port === port && !socket.isClosed;
+    const own = this.udp.filter(isOpen);
+    if (own.length > 0) return own.some(({ options }) => (options.family ?? 4) === family);
     return this.kernel.programs.has(port) ||
       this.kernel.ports.some((attrs) => new Reader(attrs.get(1)!, "network").u16() === port);
   }

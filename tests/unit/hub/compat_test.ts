@@ -10,7 +10,7 @@ import {
   type IpipouClient,
   isBareIpv4,
 } from "../../../lib/hub/protocol/ipipou/wire.ts";
-import { isIpPacket, SourceFilter } from "../../../lib/hub/inner.ts";
+import { isIpPacket, SourceFilter } from "../../../lib/dataplane/mod.ts";
 import {
   decodeJtunnel,
   encodeJtunnel,

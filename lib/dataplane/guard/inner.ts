@@ -1,5 +1,5 @@
 /** Addresses of inner IP packets. */
-import { type Cidr, cidrContains, type Ip, ipFromBytes, isMulticast } from "../addr.ts";
+import { type Cidr, cidrContains, type Ip, ipFromBytes, isMulticast } from "../../addr.ts";
 
 const IPV4_HEADER_LENGTH = 20;
 const IPV6_HEADER_LENGTH = 40;

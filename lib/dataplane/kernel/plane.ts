@@ -1,0 +1,335 @@
+/**
+ * The kernel plane: GRE or IPIP over FOU. The kernel owns the UDP port and moves the data; a raw
+ * socket with a filter gets a copy of what is signalling before the kernel's own demultiplexing, and
+ * sends from the same port, so that one NAT mapping serves both. IPv6 has a port, a raw socket and a
+ * kind of link of its own. What a link needs is kept by the kernel: after a crash data flows on, and
+ * the next start adopts the links.
+ */
+import { type Endpoint, type Family, familyOf, type Ip } from "../../addr.ts";
+import type { Log } from "../../edges.ts";
+import { errorText, GretunError } from "../../errors.ts";
+import type { Host } from "../../host/mod.ts";
+import {
+  countersOf,
+  formatMark,
+  freeName,
+  innerMtu,
+  type LinkCounters,
+  linksOf,
+  missing,
+  NO_INNER,
+  otherNames,
+  overheadBytes,
+  setInner,
+} from "../../links/mod.ts";
+import { SystemError } from "../../linux/mod.ts";
+import { hasCode, type Link, NetlinkError, type Tunnel } from "../../netlink.ts";
+import type {
+  AdoptedLink,
+  DataPlane,
+  ExtraPort,
+  KernelPlaneKind,
+  LinkState,
+  PlaneOptions,
+  WantedLink,
+} from "../plane.ts";
+import { remoteTaken } from "../remote_taken.ts";
+import { wantsChecksum } from "./checksums.ts";
+import { DataPorts } from "./data_ports.ts";
+import {
+  type Encapsulation,
+  ENCAPSULATIONS,
+  NoKernelPlaneError,
+  openFou,
+  tryTunnel,
+  TTL,
+} from "./encapsulation.ts";
+import { type Kernel, KernelPort } from "./port.ts";
+
+export interface KernelPlaneOptions extends PlaneOptions {
+  kind: KernelPlaneKind;
+  signalling: NonNullable<PlaneOptions["signalling"]>;
+}
+
+interface KernelLink {
+  ifindex: number;
+  ifname: string;
+  remote: Endpoint;
+  /** As it was set in this run. */
+  wanted?: WantedLink;
+}
+
+export class KernelPlane implements DataPlane {
+  readonly kind: KernelPlaneKind;
+  readonly port: number;
+  readonly #options: KernelPlaneOptions;
+  readonly #kernel: Kernel;
+  readonly #ports: readonly KernelPort[];
+  readonly #dataPorts: DataPorts;
+  readonly #links = new Map<string, KernelLink>();
+  readonly #adopted = new Map<string, AdoptedLink>();
+  readonly #stack: DisposableStack;
+
+  /** Throws `GretunError` when the kernel cannot do it, or when the port is somebody else's. */
+  static open(options: KernelPlaneOptions, host: Host, log: Log): KernelPlane {
+    using stack = new DisposableStack();
+    const rtnl = stack.use(host.openRtNetlink());
+    const fou = stack.use(openFou(host));
+    const kernel = { host, rtnl, fou };
+    const ports = wantedFamilies(options).flatMap((family, i) => {
+      try {
+        return [stack.use(openPort(kernel, options, family))];
+      } catch (error) {
+        if (i === 0 || !isKernels(error)) throw error;
+        log.debug(`no IPv${family} outside`, { reason: errorText(error) });
+        return [];
+      }
+    });
+    const { ipproto } = ENCAPSULATIONS[options.kind][4];
+    const dataPorts = stack.use(new DataPorts(kernel, { ...options, ipproto }));
+    return new KernelPlane(options, kernel, { ports, dataPorts, stack: stack.move() });
+  }
+
+  private constructor(
+    options: KernelPlaneOptions,
+    kernel: Kernel,
+    { ports, dataPorts, stack }: {
+      ports: readonly KernelPort[];
+      dataPorts: DataPorts;
+      stack: DisposableStack;
+    },
+  ) {
+    this.kind = options.kind;
+    this.port = options.port;
+    this.#options = options;
+    this.#kernel = kernel;
+    this.#ports = ports;
+    this.#dataPorts = dataPorts;
+    this.#stack = stack;
+    this.#takeOver();
+  }
+
+  get families(): Family[] {
+    return this.#ports.map(({ family }) => family);
+  }
+
+  readonly send: DataPlane["send"] = (bytes, to, ttl) => {
+    for (const port of this.#ports) port.send(bytes, to, ttl);
+  };
+
+  openPort(): ExtraPort {
+    return this.#dataPorts.open();
+  }
+
+  // --- links of an earlier run
+
+  #takeOver(): void {
+    const { rtnl } = this.#kernel;
+    for (const { link, mark } of linksOf(rtnl.links(), this.#options)) {
+      const { tunnel } = link;
+      if (!tunnel?.encap || this.#encapsulation(tunnel.remote)?.kind !== link.kind) {
+        rtnl.deleteLink(link.ifindex); // made by a run with the other plane
+        continue;
+      }
+      if (mark.extraPort !== undefined) this.#dataPorts.adopt(mark.id, mark.extraPort);
+      this.#adopt(mark.id, link, { ...tunnel, encap: tunnel.encap });
+    }
+  }
+
+  #adopt(id: string, { ifindex, name, mtu }: Link, { remote: ip, encap }: WithEncap): void {
+    const remote = { ip, port: encap.dport };
+    this.#links.set(id, { ifindex, ifname: name, remote });
+    const extraPort = this.#dataPorts.of(id);
+    const found = { id, remote, ifname: name, mtu };
+    if (extraPort?.port === encap.sport) this.#adopted.set(id, { ...found, extraPort });
+    else {
+      // The link has gone elsewhere: the port was kept for a while.
+      extraPort?.[Symbol.dispose]();
+      if (encap.sport === this.port) this.#adopted.set(id, found);
+    }
+  }
+
+  adopted(): AdoptedLink[] {
+    return [...this.#adopted.values()];
+  }
+
+  // --- links
+
+  setLink(link: WantedLink): LinkState {
+    const { rtnl } = this.#kernel;
+    const mtu = this.#mtu(link);
+    const present = this.#present(link.id);
+    if (link.localPort !== undefined) {
+      this.#dataPorts.carry(link.id, link.localPort, () => {
+        if (present) rtnl.changeLink(present.ifindex, { alias: this.#alias(link.id) });
+      });
+    }
+    const ifindex = this.#createOrChange(present, link, mtu);
+    const isNew = ifindex !== present?.ifindex;
+    try {
+      setInner(rtnl, ifindex, link, isNew ? NO_INNER : this.#links.get(link.id)?.wanted);
+    } catch (error) {
+      if (isNew) this.removeLink(link.id);
+      throw error;
+    }
+    const ifname = rtnl.link(ifindex)!.name;
+    this.#links.set(link.id, { ifindex, ifname, remote: link.remote, wanted: link });
+    this.#adopted.delete(link.id);
+    return { ifname, mtu };
+  }
+
+  #mtu({ remote: { ip }, keys }: WantedLink): number {
+    const { kind } = this.#encapsulationTo(ip);
+    const overhead = overheadBytes({ kind, encap: "fou", key: keys !== undefined });
+    return this.#options.mtu ?? innerMtu(this.#kernel.rtnl, ip, overhead);
+  }
+
+  #createOrChange(present: Link | undefined, link: WantedLink, mtu: number): number {
+    try {
+      return present ? this.#change(present, link, mtu) : this.#create(link, mtu);
+    } catch (error) {
+      if (!link.keys && hasCode(error, "EEXIST")) throw remoteTaken(link.remote.ip, error);
+      throw error;
+    }
+  }
+
+  #create(link: WantedLink, mtu: number, name = this.#freeName(link.id)): number {
+    const ifindex = this.#kernel.rtnl.createLink({
+      name,
+      alias: this.#alias(link.id),
+      kind: this.#encapsulationTo(link.remote.ip).kind,
+      tunnel: this.#tunnel(link),
+      mtu,
+      up: true,
+    });
+    this.#links.set(link.id, { ifindex, ifname: name, remote: link.remote });
+    return ifindex;
+  }
+
+  #change(present: Link, link: WantedLink, mtu: number): number {
+    const { rtnl } = this.#kernel;
+    const { kind } = this.#encapsulationTo(link.remote.ip);
+    if (present.kind !== kind) {
+      // What was there is of no use, for the far end has left that path, too.
+      rtnl.deleteLink(present.ifindex);
+      return this.#create(link, mtu, present.name);
+    }
+    const tunnel = { kind, ...this.#tunnel(link) };
+    rtnl.changeLink(present.ifindex, { alias: this.#alias(link.id), tunnel, mtu, up: true });
+    return present.ifindex;
+  }
+
+  #freeName(id: string): string {
+    const { ifnamePattern } = this.#options;
+    return freeName(this.#kernel.rtnl, ifnamePattern, otherNames(this.#links, id));
+  }
+
+  /** Names the extra port for as long as it is open. */
+  #alias(id: string): string {
+    const extra = this.#dataPorts.of(id);
+    const { role: by, port } = this.#options;
+    return formatMark({ by, port, id, ...(extra ? { extraPort: extra.port } : {}) });
+  }
+
+  #tunnel({ remote: { ip, port: dport }, localPort: sport = this.port, keys }: WantedLink): Tunnel {
+    const { host, rtnl } = this.#kernel;
+    const csum = wantsChecksum(host, rtnl, this.#options.encapCsum, ip);
+    const local = this.#localTo(ip);
+    return {
+      ...(local ? { local } : {}),
+      ...{ remote: ip, ttl: TTL, pmtudisc: true },
+      encap: { type: "fou", sport, dport, csum },
+      ...(keys ? { ikey: keys.ikey, okey: keys.okey } : {}),
+    };
+  }
+
+  /**
+   * Without one a changed address of this host needs no change of a link. But the kernel sends
+   * nothing by a tunnel of IPv6 without it (ip6_tnl_get_cap).
+   */
+  #localTo(remote: Ip): Ip | undefined {
+    const { bind } = this.#options;
+    if (bind || familyOf(remote) === 4) return bind;
+    return this.#kernel.rtnl.tryRouteTo(remote)?.source;
+  }
+
+  networkChanged(): void {
+    const { rtnl } = this.#kernel;
+    for (const { ifindex } of this.#links.values()) {
+      const { kind, tunnel } = rtnl.link(ifindex) ?? {};
+      if (kind !== "ip6gre" || !tunnel) continue;
+      const local = this.#localTo(tunnel.remote);
+      if (!local || local === tunnel.local) continue;
+      rtnl.changeLink(ifindex, { tunnel: { kind, ...tunnel, local } });
+    }
+  }
+
+  refresh(): void {}
+
+  removeLink(id: string): void {
+    const present = this.#present(id);
+    this.#links.delete(id);
+    this.#adopted.delete(id);
+    if (present) this.#kernel.rtnl.deleteLink(present.ifindex);
+    this.#dataPorts.close(id);
+  }
+
+  missingLinks(): string[] {
+    return missing(this.#kernel.rtnl, this.#links);
+  }
+
+  counters(): Map<string, LinkCounters> {
+    return countersOf(this.#kernel.rtnl, this.#links);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const id of [...this.#links.keys()]) this.removeLink(id);
+    this.#stack.dispose();
+  }
+
+  /** The link as the kernel has it now: somebody may have removed it. */
+  #present(id: string): Link | undefined {
+    const known = this.#links.get(id);
+    return known && this.#kernel.rtnl.link(known.ifindex);
+  }
+
+  #encapsulation(remote: Ip): Encapsulation | undefined {
+    return ENCAPSULATIONS[this.kind][familyOf(remote)];
+  }
+
+  #encapsulationTo(remote: Ip): Encapsulation {
+    const family = familyOf(remote);
+    const found = this.families.includes(family) ? this.#encapsulation(remote) : undefined;
+    if (found) return found;
+    throw new GretunError(
+      `cannot make a tunnel to ${remote}: this data plane has no IPv${family} outside`,
+      "Use an address of the other family, or another data plane",
+    );
+  }
+}
+
+type WithEncap = Tunnel & { encap: NonNullable<Tunnel["encap"]> };
+
+/** IPv4 first: without it there is no plane, unless an address says so. */
+function wantedFamilies({ bind, kind }: KernelPlaneOptions): Family[] {
+  if (bind) return [familyOf(bind)];
+  return ENCAPSULATIONS[kind][6] ? [4, 6] : [4];
+}
+
+function openPort(kernel: Kernel, options: KernelPlaneOptions, family: Family): KernelPort {
+  const encapsulation = ENCAPSULATIONS[options.kind][family];
+  if (!encapsulation) {
+    throw new GretunError(
+      `${options.kind} has no IPv${family} outside`,
+      "Give --bind an address of IPv4",
+    );
+  }
+  const { host, rtnl } = kernel;
+  tryTunnel(host, rtnl, encapsulation, options.port);
+  return KernelPort.open(kernel, { ...options, family, ipproto: encapsulation.ipproto });
+}
+
+/** Said by the kernel, of what it has; not by us, of a port that is taken. */
+function isKernels(error: unknown): boolean {
+  return [NoKernelPlaneError, NetlinkError, SystemError].some((kind) => error instanceof kind);
+}

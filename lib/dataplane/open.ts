@@ -1,0 +1,36 @@
+/** The data plane that was asked for, or the best that this kernel has. */
+import type { Log } from "../edges.ts";
+import { errorText } from "../errors.ts";
+import type { Host } from "../host/mod.ts";
+import { NoKernelPlaneError } from "./kernel/encapsulation.ts";
+import { KernelPlane } from "./kernel/plane.ts";
+import type { DataCodec, DataPlane, KernelPlaneKind, PlaneKind, PlaneOptions } from "./plane.ts";
+import { UserPlane, type UserPlaneOptions } from "./user/plane.ts";
+
+export interface PlaneChoice {
+  /** `auto`: `kernel` where this kernel can, else user space. */
+  wanted: PlaneKind | "auto";
+  /** Absent: there is none for what is to travel. */
+  kernel?: KernelPlaneKind;
+  /** For user space. */
+  codec: () => DataCodec;
+}
+
+/** Throws `GretunError`. */
+export function openPlane(
+  { wanted, kernel, codec }: PlaneChoice,
+  options: PlaneOptions & UserPlaneOptions,
+  { host, log }: { host: Host; log: Log },
+): DataPlane {
+  const openUser = () => UserPlane.open(options, codec(), host);
+  const kind = wanted === "auto" ? kernel ?? "tun" : wanted;
+  const { signalling } = options;
+  if (kind === "tun" || !signalling) return openUser();
+  try {
+    return KernelPlane.open({ ...options, kind, signalling }, host, log);
+  } catch (error) {
+    if (wanted !== "auto" || !(error instanceof NoKernelPlaneError)) throw error;
+    log.info("no kernel plane here, using user space", { reason: errorText(error) });
+    return openUser();
+  }
+}

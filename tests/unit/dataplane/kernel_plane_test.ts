@@ -1,0 +1,222 @@
+/** The kernel plane over a machine in memory. */
+import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
+import { parseEndpoint, parseIp } from "../../../lib/addr.ts";
+import {
+  type DataPlane,
+  openPlane,
+  type PlaneOptions,
+  type WantedLink,
+} from "../../../lib/dataplane/mod.ts";
+import { silentLog } from "../../../lib/edges.ts";
+import { GretunError } from "../../../lib/errors.ts";
+import { formatMark, pairAddress } from "../../../lib/links/mod.ts";
+import { FakeHost } from "../../fakes/host.ts";
+
+const PORT = 7777;
+const PEER = "ab".repeat(32);
+const OTHER = "cd".repeat(32);
+const NOTHING = { kind: "patterns", any: [] } as const;
+
+function open(host: FakeHost, change: Partial<PlaneOptions> = {}, kind = "fou" as const) {
+  return openPlane(
+    {
+      wanted: kind,
+      codec: () => {
+        throw new Error("not in the kernel");
+      },
+    },
+    {
+      ...{ role: "up", port: PORT, portFlag: "--fou-port", ifnamePattern: "gretun%d" },
+      ...{ encapCsum: "off", signalling: NOTHING },
+      onDatagram: () => {},
+      onRefused: () => {},
+      onFault: (_what, error) => {
+        throw error;
+      },
+      ...change,
+    },
+    { host, log: silentLog },
+  );
+}
+
+/** As after kill -9: nothing is taken down. */
+function kill(host: FakeHost): void {
+  for (const socket of [...host.udp, ...host.raw]) socket[Symbol.dispose]();
+  host.kernel.programs.clear();
+}
+
+const link = (change: Partial<WantedLink> = {}): WantedLink => ({
+  id: PEER,
+  remote: parseEndpoint("198.51.100.1:7777"),
+  addresses: [pairAddress(parseIp("10.0.0.1"), parseIp("10.0.0.2"))],
+  routes: [],
+  ...change,
+});
+const remote = (text: string) => ({ remote: parseEndpoint(text) });
+const keys = (ikey: number) => ({ keys: { kind: "gre", ikey, okey: ikey + 1 } as const });
+
+function linkOf(host: FakeHost, name: string) {
+  using rtnl = host.openRtNetlink();
+  return rtnl.link(name);
+}
+
+function addressesOf(host: FakeHost, name: string): string[] {
+  using rtnl = host.openRtNetlink();
+  const ifindex = rtnl.link(name)?.ifindex;
+  return rtnl.addresses().filter((a) => a.ifindex === ifindex).map((a) => `${a.local} ${a.peer}`);
+}
+
+function ports(host: FakeHost): string[] {
+  host.kernel.modules.add("fou");
+  using fou = host.openFou();
+  return fou.ports().map(({ port, family }) => `${family} ${port}`);
+}
+
+Deno.test("kernel plane: a link is made, changed in place and removed; nothing is left", async () => {
+  const host = new FakeHost();
+  await using plane: DataPlane = open(host);
+  deepStrictEqual(plane.families, [4, 6]);
+  deepStrictEqual(plane.setLink(link(keys(7))), { ifname: "gretun0", mtu: 1464 });
+  const before = linkOf(host, "gretun0")!;
+  strictEqual(before.kind, "gre");
+  strictEqual(before.alias, formatMark({ by: "up", port: PORT, id: PEER }));
+  strictEqual(before.tunnel?.ikey, 7);
+  strictEqual(before.tunnel?.local, undefined);
+  deepStrictEqual(addressesOf(host, "gretun0"), ["10.0.0.1 10.0.0.2"]);
+
+  plane.setLink(link({ ...keys(7), ...remote("198.51.100.2:999") }));
+  const after = linkOf(host, "gretun0")!;
+  strictEqual(after.ifindex, before.ifindex);
+  deepStrictEqual(after.tunnel?.encap, { type: "fou", sport: PORT, dport: 999, csum: false });
+
+  plane.removeLink(PEER);
+  strictEqual(linkOf(host, "gretun0"), undefined);
+  plane.removeLink(PEER);
+  await plane[Symbol.asyncDispose]();
+  deepStrictEqual(ports(host), []);
+  ok(host.raw.every(({ isClosed }) => isClosed));
+});
+
+Deno.test("kernel plane: from IPv4 to IPv6 and back a link keeps its name and addresses", async () => {
+  const host = new FakeHost();
+  await using plane = open(host);
+  plane.setLink(link());
+  plane.setLink(link(remote("[2001:db8::99]:7777")));
+  const found = linkOf(host, "gretun0")!;
+  strictEqual(found.kind, "ip6gre");
+  strictEqual(found.tunnel?.local, parseIp("2001:db8::10"));
+  deepStrictEqual(addressesOf(host, "gretun0"), ["10.0.0.1 10.0.0.2"]);
+  host.setSource(parseIp("2001:db8::11"));
+  plane.networkChanged();
+  strictEqual(linkOf(host, "gretun0")!.tunnel?.local, parseIp("2001:db8::11"));
+  plane.setLink(link());
+  strictEqual(linkOf(host, "gretun0")!.kind, "gre");
+});
+
+Deno.test("kernel plane: an extra port survives the change from IPv6 to IPv4 that it is for", async () => {
+  const host = new FakeHost();
+  await using plane = open(host);
+  plane.setLink(link(remote("[2001:db8::99]:7777")));
+  using extra = plane.openPort();
+  plane.setLink(link({ localPort: extra.port }));
+  ok(ports(host).includes(`4 ${extra.port}`));
+  strictEqual(linkOf(host, "gretun0")!.tunnel?.encap?.sport, extra.port);
+});
+
+Deno.test("kernel plane: after kill -9 the next run adopts links, their extra ports and names", async () => {
+  const host = new FakeHost();
+  const killed = open(host);
+  const extra = killed.openPort();
+  killed.setLink(link({ ...keys(1), localPort: extra.port }));
+  killed.setLink(link({ id: OTHER, ...keys(3), ...remote("198.51.100.2:999") }));
+  kill(host);
+
+  await using plane = open(host);
+  const [first, second] = plane.adopted();
+  strictEqual(first!.extraPort?.port, extra.port);
+  deepStrictEqual({ ...first, extraPort: undefined }, {
+    ...{ id: PEER, ...remote("198.51.100.1:7777"), ifname: "gretun0", mtu: 1464 },
+    extraPort: undefined,
+  });
+  deepStrictEqual(second, {
+    ...{ id: OTHER, ...remote("198.51.100.2:999"), ifname: "gretun1", mtu: 1464 },
+  });
+  const ifindex = linkOf(host, "gretun0")!.ifindex;
+  const moved = [pairAddress(parseIp("10.0.0.7"), parseIp("10.0.0.2"))];
+  plane.setLink(link({ ...keys(1), localPort: extra.port, addresses: moved }));
+  strictEqual(linkOf(host, "gretun0")!.ifindex, ifindex);
+  deepStrictEqual(addressesOf(host, "gretun0"), ["10.0.0.7 10.0.0.2"]);
+  deepStrictEqual(plane.adopted().map(({ id }) => id), [OTHER]);
+  plane.removeLink(OTHER);
+  deepStrictEqual(plane.adopted(), []);
+});
+
+Deno.test("kernel plane: links of others and of other ports are left alone", async () => {
+  const host = new FakeHost();
+  await using other = open(host, { port: 8888, ifnamePattern: "other%d" });
+  other.setLink(link());
+  {
+    await using plane = open(host);
+    deepStrictEqual(plane.adopted(), []);
+    plane.setLink(link({ id: OTHER, ...keys(5) }));
+  }
+  ok(linkOf(host, "other0"));
+  strictEqual(linkOf(host, "gretun0"), undefined);
+});
+
+Deno.test("kernel plane: a link that is refused leaves nothing, and says why", async () => {
+  const host = new FakeHost();
+  await using plane = open(host);
+  plane.setLink(link());
+  const isRefused = (error: unknown) =>
+    error instanceof GretunError && /another tunnel/.test(error.message);
+  throws(() => plane.setLink(link({ id: OTHER })), isRefused);
+  strictEqual(linkOf(host, "gretun1"), undefined);
+  host.kernel.hasRoute = false;
+  throws(() => plane.setLink(link({ id: OTHER, ...keys(9) })), GretunError);
+});
+
+Deno.test("kernel plane: a link that somebody removes is missed, and made again under its name", async () => {
+  const host = new FakeHost();
+  await using plane = open(host);
+  plane.setLink(link());
+  host.kernel.removeLink("gretun0");
+  deepStrictEqual(plane.missingLinks(), [PEER]);
+  strictEqual(plane.setLink(link()).ifname, "gretun0");
+  deepStrictEqual(plane.missingLinks(), []);
+  deepStrictEqual([...plane.counters().keys()], [PEER]);
+});
+
+Deno.test("kernel plane: signalling goes out of the raw socket of its family", async () => {
+  const host = new FakeHost();
+  const got: (number | undefined)[] = [];
+  await using plane = open(host, { onDatagram: (_, localPort) => got.push(localPort) });
+  plane.send(Uint8Array.of(1), parseEndpoint("198.51.100.1:1"));
+  plane.send(Uint8Array.of(2), parseEndpoint("[2001:db8::1]:1"), 3);
+  deepStrictEqual(host.raw.map(({ sent }) => sent.map(({ bytes, ttl }) => [bytes[0], ttl])), [
+    [[1, undefined]],
+    [[2, 3]],
+  ]);
+  host.socketsOf(PORT).raw!.receive(Uint8Array.of(3), parseEndpoint("198.51.100.1:1"));
+  const extra = plane.openPort();
+  host.socketsOf(extra.port).udp!.receive(Uint8Array.of(3), parseEndpoint("198.51.100.1:1"));
+  plane.setLink(link({ localPort: extra.port }));
+  host.socketsOf(extra.port).raw!.receive(Uint8Array.of(3), parseEndpoint("198.51.100.1:1"));
+  deepStrictEqual(got, [undefined, extra.port, extra.port]);
+  extra[Symbol.dispose]();
+  strictEqual(host.socketsOf(extra.port).raw, undefined);
+});
+
+Deno.test("kernel plane: a kernel without IPv6 outside has IPv4; one without FOU none", async () => {
+  const host = new FakeHost();
+  host.kernel.loadable.delete("ip6_gre");
+  await using plane = open(host);
+  deepStrictEqual(plane.families, [4]);
+  throws(() => plane.setLink(link(remote("[2001:db8::99]:7777"))), /no IPv6 outside/);
+  const bare = new FakeHost();
+  bare.kernel.loadable.delete("fou");
+  throws(() => open(bare), /no module fou/);
+  const taken = new FakeHost();
+  taken.kernel.programs.set(PORT, "dnsmasq");
+  throws(() => open(taken), /another program has it/);
+});

@@ -1,0 +1,174 @@
+/** The user-space plane over a machine in memory. */
+import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
+import { parseCidr, parseEndpoint, parseIp } from "../../../lib/addr.ts";
+import { toHex } from "../../../lib/bytes.ts";
+import {
+  encodeGre,
+  GreCodec,
+  openPlane,
+  type PlaneOptions,
+  type WantedLink,
+} from "../../../lib/dataplane/mod.ts";
+import { silentLog } from "../../../lib/edges.ts";
+import { pairAddress } from "../../../lib/links/mod.ts";
+import { FakeHost } from "../../fakes/host.ts";
+
+const PORT = 7777;
+const SIGNAL = Uint8Array.of(0x99, 1, 2, 3);
+
+function open(host: FakeHost, change: Partial<PlaneOptions> = {}) {
+  return openPlane(
+    { wanted: "tun", codec: () => new GreCodec() },
+    {
+      ...{ role: "up", port: PORT, portFlag: "--fou-port", ifnamePattern: "gretun%d" },
+      encapCsum: "off",
+      signalling: { kind: "patterns", any: [{ offset: 0, bytes: Uint8Array.of(0x99) }] },
+      onDatagram: () => {},
+      onRefused: () => {},
+      onFault: (_what, error) => {
+        throw error;
+      },
+      ...change,
+    },
+    { host, log: silentLog },
+  );
+}
+
+const REMOTE = parseEndpoint("198.51.100.1:7777");
+const link = (change: Partial<WantedLink> = {}): WantedLink => ({
+  id: "a",
+  remote: REMOTE,
+  addresses: [pairAddress(parseIp("10.0.0.1"), parseIp("10.0.0.2"))],
+  routes: [],
+  ...change,
+});
+const keys = (ikey: number) => ({ keys: { kind: "gre", ikey, okey: ikey + 1 } as const });
+
+/** An IPv4 header from that address. */
+function inner(source: string): Uint8Array {
+  const bytes = new Uint8Array(20);
+  bytes[0] = 0x45;
+  bytes.set(source.split(".").map(Number), 12);
+  return bytes;
+}
+
+Deno.test("user plane: packets go out with the link's key, and come in by theirs", async () => {
+  const host = new FakeHost();
+  await using plane = open(host);
+  deepStrictEqual(plane.families, [4, 6]);
+  deepStrictEqual(plane.setLink(link(keys(7))), { ifname: "gretun0", mtu: 1464 });
+  const tun = host.tun("gretun0")!;
+  tun.receive(inner("10.0.0.1"));
+  const { udp } = host.socketsOf(PORT);
+  deepStrictEqual(udp!.sent.map(({ to }) => to), [REMOTE]);
+  strictEqual(toHex(udp!.sent[0]!.bytes.subarray(0, 8)), "2000080000000008");
+
+  udp!.receive(encodeGre(inner("10.0.0.2"), 7)!, REMOTE);
+  strictEqual(tun.written.length, 1);
+  udp!.receive(encodeGre(inner("10.0.0.2"), 8)!, REMOTE);
+  udp!.receive(encodeGre(inner("10.0.0.2"))!, REMOTE);
+  udp!.receive(encodeGre(inner("10.0.0.2"), 7)!, parseEndpoint("198.51.100.2:7777"));
+  strictEqual(tun.written.length, 1);
+});
+
+Deno.test("user plane: over IPv6, with 20 bytes less", async () => {
+  const host = new FakeHost();
+  await using plane = open(host);
+  const remote = parseEndpoint("[2001:db8::99]:7777");
+  strictEqual(plane.setLink(link({ remote })).mtu, 1448);
+  host.tun("gretun0")!.receive(inner("10.0.0.1"));
+  const ipv6 = host.udp.find(({ options }) => options.family === 6)!;
+  deepStrictEqual(ipv6.sent.map(({ to }) => to), [remote]);
+  ipv6.receive(encodeGre(inner("10.0.0.2"))!, remote);
+  strictEqual(host.tun("gretun0")!.written.length, 1);
+});
+
+Deno.test("user plane: signalling of the main port is the raw socket's, of an extra port ours to tell", async () => {
+  const host = new FakeHost();
+  const got: (number | undefined)[] = [];
+  await using plane = open(host, { onDatagram: (_, localPort) => got.push(localPort) });
+  plane.send(SIGNAL, REMOTE, 4);
+  const { raw } = host.socketsOf(PORT);
+  deepStrictEqual(raw!.sent, [{ bytes: SIGNAL, to: REMOTE, ttl: 4 }]);
+  raw!.receive(SIGNAL, REMOTE);
+  const extra = plane.openPort();
+  plane.setLink(link({ localPort: extra.port }));
+  const { udp } = host.socketsOf(extra.port);
+  udp!.receive(SIGNAL, REMOTE);
+  udp!.receive(encodeGre(inner("10.0.0.2"))!, REMOTE);
+  deepStrictEqual(got, [undefined, extra.port]);
+  const tun = host.tun("gretun0")!;
+  strictEqual(tun.written.length, 1);
+  tun.receive(inner("10.0.0.1"));
+  strictEqual(udp!.sent.length, 1);
+  extra[Symbol.dispose]();
+  tun.receive(inner("10.0.0.1"));
+  strictEqual(udp!.sent.length, 1);
+});
+
+Deno.test("user plane: inner sources that a link may not have are refused", async () => {
+  const host = new FakeHost();
+  const refused: string[] = [];
+  await using plane = open(host, { onRefused: (reason) => refused.push(reason) });
+  plane.setLink(link({ sources: [parseCidr("10.0.0.2/32"), parseCidr("172.16.0.0/24")] }));
+  const { udp } = host.socketsOf(PORT);
+  for (const source of ["10.0.0.2", "172.16.0.9", "10.0.0.3"]) {
+    udp!.receive(encodeGre(inner(source))!, REMOTE);
+  }
+  strictEqual(host.tun("gretun0")!.written.length, 2);
+  deepStrictEqual(refused, ["wrong-inner-address"]);
+});
+
+Deno.test("user plane: two links to one address need keys; a refused one leaves nothing", async () => {
+  const host = new FakeHost();
+  await using plane = open(host);
+  plane.setLink(link());
+  throws(() => plane.setLink(link({ id: "b" })), /another tunnel goes to/);
+  strictEqual(host.tuns.length, 1);
+  plane.setLink(link({ id: "b", ...keys(3) }));
+  plane.removeLink("a");
+  plane.setLink(link({ id: "b" }));
+});
+
+Deno.test("user plane: a device that somebody removes is missed and made again; all goes at the end", async () => {
+  const host = new FakeHost();
+  {
+    await using plane = open(host);
+    plane.setLink(link());
+    host.kernel.removeLink("gretun0");
+    deepStrictEqual(plane.missingLinks(), ["a"]);
+    strictEqual(plane.setLink(link()).ifname, "gretun0");
+    deepStrictEqual(plane.missingLinks(), []);
+    deepStrictEqual(plane.adopted(), []);
+  }
+  strictEqual(host.kernel.links.size, 2);
+  ok([...host.udp, ...host.raw].every(({ isClosed }) => isClosed));
+});
+
+Deno.test("user plane: a port that is taken, and a kernel without TUN, are told", () => {
+  const host = new FakeHost();
+  host.kernel.programs.set(PORT, "dnsmasq");
+  throws(() => open(host), /cannot open UDP port 7777/);
+  const bare = new FakeHost();
+  bare.hasTun = false;
+  throws(() => open(bare), /no user-space tunnels here/);
+});
+
+Deno.test("auto takes user space where the kernel has no plane, and says so", async () => {
+  const host = new FakeHost();
+  host.kernel.loadable.delete("fou");
+  const said: string[] = [];
+  await using plane = openPlane(
+    { wanted: "auto", kernel: "fou", codec: () => new GreCodec() },
+    {
+      ...{ role: "up", port: PORT, portFlag: "--fou-port", ifnamePattern: "gretun%d" },
+      ...{ encapCsum: "auto", signalling: { kind: "not-ipv4" } },
+      onDatagram: () => {},
+      onRefused: () => {},
+      onFault: () => {},
+    },
+    { host, log: { ...silentLog, info: (message) => said.push(message) } },
+  );
+  strictEqual(plane.kind, "tun");
+  deepStrictEqual(said, ["no kernel plane here, using user space"]);
+});
