@@ -212,8 +212,8 @@ stage "unit tests" run_tests tests/unit
 run_netns_tests
 if [ -n "$with_long" ]; then stage "long tests in network namespaces" run_tests tests/long; fi
 if [ -n "$with_vm" ]; then
-  run_machines
-  wait "$machines"
+  run_machines &
+  wait "$machines" $!
   show_machines
 fi
 
