@@ -26,7 +26,7 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   coord: ["relay"],
   links: ["linux", "netlink"],
   tunnel: ["links", "linux", "netlink"],
-  health: ["linux", "netlink"],
+  health: ["links", "linux", "netlink"],
   lab: ["linux", "netlink", "nft"],
   portmap: ["linux", "netlink"],
   dataplane: ["host", "links", "linux", "netlink"],

@@ -49,7 +49,7 @@ export function parseFlags<const S extends FlagSpecs>(args: string[], specs: S):
   );
   const valued = names.filter((name) => specs[name]!.type !== "boolean");
   checkBooleans(args, booleans);
-  const parsed = parseArgs(joinNegative(args, valued), {
+  const parsed = parseArgs(joinDashed(args, valued), {
     boolean: booleans,
     default: Object.fromEntries(booleans.map((name) => [name, isOnByDefault(specs[name]!)])),
     string: valued,
@@ -80,13 +80,16 @@ export function doubleDashed(args: readonly string[], names: readonly string[]):
   });
 }
 
-/** "--port -1" means the port, which then can be refused by name, and no flag "-1". */
-function joinNegative(args: readonly string[], valued: readonly string[]): string[] {
+/**
+ * "--port -1" means the port, which then can be refused by name, and no flag "-1"; "--file -" is
+ * standard input.
+ */
+function joinDashed(args: readonly string[], valued: readonly string[]): string[] {
   return args.flatMap((word, i) => {
     const takes = (w: string | undefined) => w !== undefined && valued.includes(w.slice(2));
-    const isNegative = (w: string | undefined) => w !== undefined && /^-\d/.test(w);
-    if (takes(word) && isNegative(args[i + 1])) return [`${word}=${args[i + 1]}`];
-    return isNegative(word) && takes(args[i - 1]) ? [] : [word];
+    const isDashed = (w: string | undefined) => w !== undefined && /^-(\d|$)/.test(w);
+    if (takes(word) && isDashed(args[i + 1])) return [`${word}=${args[i + 1]}`];
+    return isDashed(word) && takes(args[i - 1]) ? [] : [word];
   });
 }
 

@@ -1,19 +1,19 @@
 /** The health of tunnels: each one's far inner address is pinged through the tunnel itself. */
 import { type Ip, isUnspecified } from "../addr.ts";
 import { errorText } from "../errors.ts";
+import { type DaemonMark, daemonMarkOf, isTunnel } from "../links/mod.ts";
 import { SystemError } from "../linux/mod.ts";
-import { type InterfaceAddress, isTunnelKind, type Link, type Route } from "../netlink.ts";
+import type { InterfaceAddress, Link, Route } from "../netlink.ts";
 import { farAddress } from "./far_address.ts";
 import type { ProbeResult } from "./probes.ts";
-
-/** Made by the kernel's modules in every namespace; they lead nowhere. */
-const FALLBACK_DEVICES = ["gre0", "gretap0", "tunl0", "sit0", "ip6gre0", "ip6tnl0"];
 
 /** What the kernel says of this host's links. */
 export interface LinkState {
   links: readonly Link[];
   addresses: readonly InterfaceAddress[];
   routes: readonly Route[];
+  /** Whether the daemon that made a link runs. */
+  isRunning: (mark: DaemonMark) => boolean;
 }
 
 /** Addresses to ping where the far one is not known, or is another one. */
@@ -52,10 +52,6 @@ export function tunnelTargets(state: LinkState, targets: Targets): TunnelTarget[
   ];
 }
 
-function isTunnel({ kind, name }: Link): boolean {
-  return isTunnelKind(kind) && !FALLBACK_DEVICES.includes(name);
-}
-
 function toTarget(link: Link, state: LinkState, targets: Targets): TunnelTarget {
   const { name, ifindex, tunnel } = link;
   const target = targets.named.get(name) ?? farAddress(ifindex, state.addresses, state.routes) ??
@@ -64,8 +60,15 @@ function toTarget(link: Link, state: LinkState, targets: Targets): TunnelTarget 
     name,
     ...(tunnel && !isUnspecified(tunnel.remote) ? { remote: tunnel.remote } : {}),
     ...(target ? { target } : {}),
-    ...(link.up ? {} : { fault: "the link is down" }),
+    ...faultOf(link, state),
   };
+}
+
+function faultOf(link: Link, { isRunning }: LinkState): { fault?: string } {
+  if (!link.up) return { fault: "the link is down" };
+  const mark = daemonMarkOf(link);
+  if (!mark || isRunning(mark)) return {};
+  return { fault: `gretun ${mark.by} on port ${mark.port}, which made it, does not run` };
 }
 
 /** Pings once, through that interface. */

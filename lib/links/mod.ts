@@ -8,7 +8,7 @@
  * const wanted = { addresses: [pairAddress(own, peer)], routes: [] };
  * setInner(rtnl, ifindex, wanted, undefined);
  */
-export { isTunnelDevice } from "./device_kinds.ts";
+export { FALLBACK_DEVICES, isTunnel, isTunnelDevice } from "./device_kinds.ts";
 export { type FouPlace, isFouPortOfOthers, openFouPort, usesFouPort } from "./fou_port.ts";
 export { type KeptLink, LinkKeeper, type LinkKeeperOptions } from "./keeper.ts";
 export type { KeptState } from "./differences.ts";

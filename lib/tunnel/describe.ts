@@ -1,21 +1,26 @@
 /** A tunnel as `list` and `status` show it: the JSON object is an interface, see the README. */
 import { formatCidr, isUnspecified } from "../addr.ts";
-import { createMarkOf } from "../links/mod.ts";
+import { createMarkOf, daemonMarkOf, isTunnel } from "../links/mod.ts";
 import {
   type Direction,
   type InterfaceAddress,
   isTunnelKind,
   type Link,
   type LinkStats,
+  type Tunnel,
   type TunnelKind,
 } from "../netlink.ts";
-import { isTunnel } from "./plan.ts";
 import { TOS_INHERIT } from "./validate.ts";
 
 /** What is absent is not set, or is not known to the kind. */
 export interface TunnelInfo {
   name: string;
-  type: TunnelKind;
+  /** "tun": of a daemon that works in user space. */
+  type: TunnelKind | "tun";
+  /** The daemon that made it, the port that it does on, and whom the tunnel leads to. */
+  made_by?: "up" | "hub" | "spoke";
+  port?: number;
+  far_end?: string;
   /** Absent: any. */
   local_ip?: string;
   remote_ip?: string;
@@ -23,8 +28,8 @@ export interface TunnelInfo {
   key?: number;
   ikey?: number;
   okey?: number;
-  /** 0: taken from the inner packet. */
-  ttl: number;
+  /** 0: taken from the inner packet. Not of user space. */
+  ttl?: number;
   tos?: number | "inherit";
   /** Over IPv4. */
   pmtudisc?: boolean;
@@ -79,31 +84,51 @@ function describeTunnel(
   addresses: readonly InterfaceAddress[],
   names: ReadonlyMap<number, string>,
 ): TunnelInfo {
-  const { name, kind, tunnel, up, mtu } = link;
-  if (!isTunnelKind(kind) || !tunnel) throw new TypeError(`Link is no tunnel: ${name}`);
-  const { local, remote, ttl, tos, pmtudisc, csum, seq, device, payload } = tunnel;
+  const { name, kind, up, mtu } = link;
   const ips = addresses.filter(({ isAutomatic }) => !isAutomatic)
     .map(({ local, prefixLength }) => formatCidr({ ip: local, prefixLength }));
   return {
     name,
-    type: kind,
-    ...(local ? { local_ip: local } : {}),
-    ...(isUnspecified(remote) ? {} : { remote_ip: remote }),
-    ...keysOf(tunnel),
-    ttl,
-    ...(tos ? { tos: tos === TOS_INHERIT ? "inherit" : tos } : {}),
-    ...(kind.startsWith("ip6") ? {} : { pmtudisc }),
-    ...(csum ? { csum } : {}),
-    ...(seq ? { seq } : {}),
-    ...(device === undefined ? {} : { dev: names.get(device) ?? `if${device}` }),
+    type: isTunnelKind(kind) ? kind : "tun",
+    ...ownerOf(link),
+    ...outerOf(link, names),
     up,
     ...(ips[0] ? { tunnel_ip: ips[0] } : {}),
     ...(ips.length > 1 ? { tunnel_ips: ips } : {}),
     ...encapOf(link),
-    ...(payload && payload !== "any" ? { payload } : {}),
-    ...(tunnel.encapLimit === undefined ? {} : { encap_limit: tunnel.encapLimit }),
-    ...(tunnel.flowLabel === undefined ? {} : { flow_label: tunnel.flowLabel }),
+    ...innerOf(link),
     ...(mtu ? { mtu } : {}),
+  };
+}
+
+function ownerOf(link: Link) {
+  const mark = daemonMarkOf(link);
+  return mark ? { made_by: mark.by, port: mark.port, far_end: mark.id } : {};
+}
+
+/** As the kernel has it; of user space it has nothing. */
+function outerOf({ kind, tunnel }: Link, names: ReadonlyMap<number, string>) {
+  if (!isTunnelKind(kind) || !tunnel) return {};
+  const { local, remote, ttl, tos, pmtudisc, csum, seq, device } = tunnel;
+  return {
+    ...(local ? { local_ip: local } : {}),
+    ...(isUnspecified(remote) ? {} : { remote_ip: remote }),
+    ...keysOf(tunnel),
+    ttl,
+    ...(tos ? { tos: tos === TOS_INHERIT ? "inherit" as const : tos } : {}),
+    ...(kind.startsWith("ip6") ? {} : { pmtudisc }),
+    ...(csum ? { csum } : {}),
+    ...(seq ? { seq } : {}),
+    ...(device === undefined ? {} : { dev: names.get(device) ?? `if${device}` }),
+  };
+}
+
+function innerOf({ tunnel }: Link) {
+  const { payload, encapLimit, flowLabel }: Partial<Tunnel> = tunnel ?? {};
+  return {
+    ...(payload && payload !== "any" ? { payload } : {}),
+    ...(encapLimit === undefined ? {} : { encap_limit: encapLimit }),
+    ...(flowLabel === undefined ? {} : { flow_label: flowLabel }),
   };
 }
 

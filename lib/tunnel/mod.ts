@@ -22,7 +22,7 @@ export {
   tunnelStatus,
 } from "./tunnels.ts";
 export {
-  checkIfname,
+  checkLinkName,
   DEFAULT_TTL,
   MAX_KEY,
   type TunnelOptions,

@@ -2,7 +2,6 @@
  * What `gretun create` and `gretun delete` will do, decided before anything is touched: from specs
  * and facts of the host to steps. Pure.
  */
-import { isUnspecified } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import {
   createMarkOf,
@@ -11,6 +10,7 @@ import {
   formatMark,
   isFouPortOfOthers,
   isGre,
+  isTunnel,
   MIN_MTU,
   overheadBytes,
   usesFouPort,
@@ -27,13 +27,7 @@ import {
   type TunnelKind,
 } from "../netlink.ts";
 import type { AddLink, Step } from "./steps.ts";
-import {
-  carriesIpv6,
-  FALLBACK_DEVICES,
-  MAX_MTU,
-  MIN_IPV6_MTU,
-  type TunnelSpec,
-} from "./validate.ts";
+import { carriesIpv6, MAX_MTU, MIN_IPV6_MTU, type TunnelSpec } from "./validate.ts";
 
 /** What the way to the other host carries. */
 export interface OuterPath {
@@ -393,12 +387,6 @@ export function planDelete(
     ...tunnels.map(({ name, ifindex }): Step => ({ do: "delete-link", name, ifindex })),
     ...ports.map((port): Step => ({ do: "close-fou-port", port })),
   ];
-}
-
-/** A tunnel of any kind but the kernel's fallback devices. */
-export function isTunnel({ kind, name, tunnel }: Link): boolean {
-  if (!isTunnelKind(kind) || !tunnel) return false;
-  return !FALLBACK_DEVICES.includes(name) || !isUnspecified(tunnel.remote);
 }
 
 /** Throws `GretunError` for what is not there, is no tunnel, or is the kernel's own. */

@@ -19,7 +19,7 @@ import {
   parseIp,
 } from "../addr.ts";
 import { UsageError } from "../errors.ts";
-import { carriesFrames, isGre, MIN_MTU } from "../links/mod.ts";
+import { carriesFrames, FALLBACK_DEVICES, isGre, MIN_MTU } from "../links/mod.ts";
 import { outerFamily, type Payload, type TunnelEncap, type TunnelKind } from "../netlink.ts";
 
 export const DEFAULT_TTL = 64;
@@ -95,7 +95,7 @@ export function validateTunnel(options: TunnelOptions): TunnelSpec {
   checkOuter("local", local);
   checkOuter("remote", remote);
   checkPair(kind, local, remote, options.dev);
-  if (options.dev !== undefined) checkIfname("dev", options.dev);
+  if (options.dev !== undefined) checkLinkName("dev", options.dev);
   checkGreFlags(options);
   const addresses = parseAddresses(options["tunnel-ip"]);
   const routes = parseRoutes(options.route, remote);
@@ -195,33 +195,31 @@ function refuseFamily(kind: TunnelKind, flag: string, ip: Ip): never {
 
 // --- names
 
-const RESERVED_PREFIXES = ["lo", "eth", "wlan", "docker", "veth", "br-", "virbr"];
-/** Made by the kernel's modules in every network namespace; "all" and "default" are sysctl's. */
-export const FALLBACK_DEVICES: readonly string[] = [
-  ...["gre0", "gretap0", "erspan0", "tunl0", "sit0", "ip6gre0", "ip6tnl0", "ip6_vti0", "ip_vti0"],
-];
-const RESERVED_NAMES = [...FALLBACK_DEVICES, "all", "default"];
+/** Of every network namespace; "all" and "default" are sysctl's. */
+const RESERVED_NAMES = [...FALLBACK_DEVICES, "lo", "all", "default"];
 
-/** 1 to 15 characters; throws `UsageError` with the flag's name. */
+/** Of a tunnel that is to be made; throws `UsageError` with the flag's name. */
 export function checkIfname(flag: string, name: string): void {
   if (/^[A-Za-z0-9_-]{1,15}$/.test(name)) return;
-  // Devices are named by others, who may use dots: VLANs do.
-  if (flag === "dev" && /^[^\s/:]{1,15}$/.test(name)) return;
   refuse(
     `--${flag} ${quote(name)} is no interface name`,
     "Use 1 to 15 characters of A-Z, a-z, 0-9, _ and -",
   );
 }
 
+/** Of a link that others may have made: whatever the kernel takes. Throws `UsageError`. */
+export function checkLinkName(flag: string, name: string): void {
+  const lengthBytes = new TextEncoder().encode(name).length;
+  const isName = /^[^\s/:]+$/.test(name) && name !== "." && name !== ".." && lengthBytes <= 15;
+  if (isName) return;
+  refuse(
+    `--${flag} ${quote(name)} is no interface name`,
+    "Give one of 1 to 15 bytes, without blanks, slashes and colons, see: ip link",
+  );
+}
+
 function checkName(name: string): void {
   checkIfname("name", name);
-  const prefix = RESERVED_PREFIXES.find((reserved) => name.startsWith(reserved));
-  if (prefix) {
-    refuse(
-      `--name ${quote(name)} begins with ${quote(prefix)}, which belongs to other interfaces`,
-      `Choose one that begins with none of ${RESERVED_PREFIXES.join(", ")}`,
-    );
-  }
   if (!RESERVED_NAMES.includes(name)) return;
   refuse(`--name ${quote(name)} is the kernel's own`, "Choose another one");
 }

@@ -87,7 +87,12 @@ Deno.test("each tunnel is pinged through itself, whatever the routes say", () =>
     ]);
     deepStrictEqual(echoes, { good: 2, silent: 1 });
     const state = { links: rtnl.links(), addresses: rtnl.addresses(), routes: rtnl.routes() };
-    deepStrictEqual(tunnelTargets(state, { named: new Map() }), [], "TUN devices are none");
+    const isRunning = () => true;
+    deepStrictEqual(
+      tunnelTargets({ ...state, isRunning }, { named: new Map() }),
+      [],
+      "TUN devices are none",
+    );
   }));
 
 // --- the program

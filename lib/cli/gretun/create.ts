@@ -124,10 +124,11 @@ export const command: Command = {
 
 async function run(args: string[], io: CommandIo): Promise<number> {
   const { specs, flags } = isBatch(args) ? await parseBatch(args) : parseOne(args);
-  requireNetAdmin("create");
-  using _lock = tryLockTunnels() ?? await lockTunnels(io.signal);
+  const isDry = flags["dry-run"];
+  if (!isDry) requireNetAdmin("create");
+  using _lock = isDry ? undefined : tryLockTunnels() ?? await lockTunnels(io.signal);
   using host = openHost();
-  if (flags["dry-run"]) {
+  if (isDry) {
     const plan = planTunnels(host, specs);
     warn(plan, io);
     io.stdout(flags.json ? planJson(plan) : plan.steps.map((s) => formatStep(s) + "\n").join(""));

@@ -2,7 +2,7 @@
 import { GretunError, UsageError } from "../../errors.ts";
 import {
   applySteps,
-  checkIfname,
+  checkLinkName,
   formatStep,
   openHost,
   planRemoval,
@@ -15,8 +15,8 @@ import { lockTunnels, tryLockTunnels } from "./tunnel_lock.ts";
 
 const FLAGS = {
   name: { type: "list", placeholder: "NAME", help: "the tunnel; repeatable" },
-  all: { type: "boolean", help: "all that gretun list shows, but those of daemons" },
-  force: { type: "boolean", help: "take links of running daemons, too" },
+  all: { type: "boolean", help: "all that gretun list shows, except those of daemons" },
+  force: { type: "boolean", help: "delete links of running daemons too" },
   yes: { type: "boolean", help: "do not ask before --all" },
   "dry-run": { type: "boolean", help: "print the steps as ip commands and change nothing" },
   json: { type: "boolean", help: "JSON on standard output" },
@@ -35,12 +35,13 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(args, FLAGS);
   const names = flags.all ? "all" : flags.name;
   checkNames(flags.all, flags.name);
-  requireNetAdmin("delete");
-  using _lock = tryLockTunnels() ?? await lockTunnels(io.signal);
+  const isDry = flags["dry-run"];
+  if (!isDry) requireNetAdmin("delete");
+  using _lock = isDry ? undefined : tryLockTunnels() ?? await lockTunnels(io.signal);
   using host = openHost();
   const plan = planRemoval(host, names, { force: flags.force });
   for (const why of plan.left) io.stderr(`Left: ${why}.\n`);
-  if (flags["dry-run"]) {
+  if (isDry) {
     io.stdout(flags.json ? dryRunJson(plan.steps) : plan.steps.map(line).join(""));
     return EXIT_OK;
   }
@@ -60,7 +61,7 @@ function checkNames(all: boolean, names: readonly string[]): void {
   if (!all && names.length === 0) {
     throw new UsageError("--name is missing", "Add --name NAME, or --all");
   }
-  for (const name of names) checkIfname("name", name);
+  for (const name of names) checkLinkName("name", name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice) throw new UsageError(`--name ${twice} is given twice`, "Give it once");
 }

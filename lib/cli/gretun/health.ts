@@ -10,7 +10,8 @@ import {
   type TunnelHealth,
   tunnelTargets,
 } from "../../health/mod.ts";
-import { Poller } from "../../linux/mod.ts";
+import { type DaemonMark, portHolder } from "../../links/mod.ts";
+import { fileLocks, Poller } from "../../linux/mod.ts";
 import { RtNetlink } from "../../netlink.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, type FlagValues, parseFlags } from "../flags.ts";
@@ -96,7 +97,11 @@ function checkAll(
     signal: AbortSignal;
   },
 ): Promise<TunnelHealth[]> {
-  const state = { links: rtnl.links(), addresses: rtnl.addresses(), routes: rtnl.routes() };
+  const locks = fileLocks();
+  const state = {
+    ...{ links: rtnl.links(), addresses: rtnl.addresses(), routes: rtnl.routes() },
+    isRunning: ({ by, port }: DaemonMark) => portHolder(locks, port)?.role === by,
+  };
   const limits = { count: 1, intervalMs: 0, timeoutMs: flags.timeout, signal };
   const world = { clock: systemClock, random: systemRandom };
   return checkTunnels(tunnelTargets(state, targets), {

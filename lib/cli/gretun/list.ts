@@ -1,8 +1,7 @@
-/** `gretun list`: every tunnel but the kernel's fallback devices. */
+/** `gretun list`: every tunnel but the kernel's fallback devices, and those in user space of ours. */
 import { listTunnels, openHost, type TunnelInfo } from "../../tunnel/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
-import { requireNetAdmin } from "../privilege.ts";
 import { formatTable } from "../table.ts";
 
 const FLAGS = {
@@ -18,7 +17,6 @@ export const command: Command = {
 
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(args, FLAGS);
-  requireNetAdmin("list");
   using host = openHost();
   const tunnels = listTunnels(host);
   io.stdout(flags.json ? JSON.stringify(tunnels, null, 2) + "\n" : formatText(tunnels));
@@ -29,10 +27,11 @@ const HEADINGS = ["NAME", "LOCAL", "REMOTE", "KEY", "TUNNEL IP", "STATUS", "TYPE
 
 function formatText(tunnels: readonly TunnelInfo[]): string {
   if (tunnels.length === 0) return "No tunnels.\n";
+  const outer = ({ type }: TunnelInfo, ip = "any") => type === "tun" ? "-" : ip;
   const rows = tunnels.map((tunnel) => [
     tunnel.name,
-    tunnel.local_ip ?? "any",
-    tunnel.remote_ip ?? "any",
+    outer(tunnel, tunnel.local_ip),
+    outer(tunnel, tunnel.remote_ip),
     keyText(tunnel) ?? "-",
     tunnel.tunnel_ip ?? "-",
     tunnel.up ? "up" : "down",

@@ -1,9 +1,9 @@
 /** `gretun status`: all about one tunnel. */
-import { checkIfname, openHost, type TunnelStatus, tunnelStatus } from "../../tunnel/mod.ts";
+import { checkLinkName, openHost, type TunnelStatus, tunnelStatus } from "../../tunnel/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
+import { printable } from "../table.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
 import { keyText } from "./list.ts";
-import { requireNetAdmin } from "../privilege.ts";
 
 const FLAGS = {
   name: { type: "string", required: true, placeholder: "NAME", help: "the tunnel" },
@@ -19,8 +19,7 @@ export const command: Command = {
 
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(args, FLAGS);
-  checkIfname("name", flags.name);
-  requireNetAdmin("status");
+  checkLinkName("name", flags.name);
   using host = openHost();
   const status = tunnelStatus(host, flags.name);
   io.stdout(flags.json ? JSON.stringify(status, null, 2) + "\n" : formatText(status));
@@ -31,22 +30,24 @@ function formatText(status: TunnelStatus): string {
   const rows = rowsOf(status).filter((row): row is [string, string] => row[1] !== undefined);
   const width = Math.max(...rows.map(([label]) => label.length)) + 2;
   const lines = rows.map(([label, text]) => `  ${(label + ":").padEnd(width)}${text}\n`);
-  return `Tunnel ${status.name}\n${lines.join("")}`;
+  return `Tunnel ${printable(status.name)}\n${lines.join("")}`;
 }
 
 function rowsOf(status: TunnelStatus): [string, string | undefined][] {
   const { stats } = status;
+  const outer = (ip: string | undefined) => status.type === "tun" ? undefined : ip ?? "any";
   const flag = (on: unknown) => on ? on === "both" ? "yes" : `${on}` : undefined;
   return [
     ["Status", status.up ? "up" : "down"],
-    ["Type", status.type],
-    ["Local", status.local_ip ?? "any"],
-    ["Remote", status.remote_ip ?? "any"],
+    ["Type", status.type === "tun" ? "tun, in user space" : status.type],
+    ["Made by", ownerText(status)],
+    ["Local", outer(status.local_ip)],
+    ["Remote", outer(status.remote_ip)],
     ["Device", status.dev],
     ["Key", keyText(status)],
     ["Checksums", flag(status.csum)],
     ["Sequence", flag(status.seq)],
-    ["TTL", status.ttl === 0 ? "inherit" : String(status.ttl)],
+    ["TTL", status.ttl === 0 ? "inherit" : status.ttl?.toString()],
     ["TOS", status.tos === undefined ? undefined : String(status.tos)],
     ["Tunnel IP", (status.tunnel_ips ?? [status.tunnel_ip]).join(", ") || undefined],
     ["Encap", encapText(status)],
@@ -55,6 +56,10 @@ function rowsOf(status: TunnelStatus): [string, string | undefined][] {
     ["Received", countsText(stats.rx_packets, stats.rx_bytes, stats.rx_errors, stats.rx_dropped)],
     ["Sent", countsText(stats.tx_packets, stats.tx_bytes, stats.tx_errors, stats.tx_dropped)],
   ];
+}
+
+function ownerText({ made_by, port, far_end }: TunnelStatus): string | undefined {
+  return made_by && `gretun ${made_by} on port ${port}, for ${printable(far_end ?? "")}`;
 }
 
 function encapText(status: TunnelStatus): string | undefined {

@@ -20,6 +20,7 @@ Deno.test("parseFlags() reads every kind of flag", () => {
       port: 1,
       name: "n",
     }],
+    ["a dash for standard input", ["--name", "-", "--json"], { name: "-", json: true }],
     ["other bases", ["--port", "0x1F90"], { port: 8080 }],
     ["durations", ["--wait", "1m30s"], { wait: 90_000 }],
     ["milliseconds", ["--wait", "500ms"], { wait: 500 }],

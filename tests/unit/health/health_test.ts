@@ -5,6 +5,7 @@ import { LiveText } from "../../../lib/cli/live_text.ts";
 import { farAddress } from "../../../lib/health/far_address.ts";
 import { checkTunnels, tunnelTargets } from "../../../lib/health/mod.ts";
 import type { TunnelTarget } from "../../../lib/health/tunnels.ts";
+import { type DaemonMark, formatMark } from "../../../lib/links/mod.ts";
 import { SystemError } from "../../../lib/linux/mod.ts";
 import { type InterfaceAddress, type Link, type Route } from "../../../lib/netlink.ts";
 import { VirtualClock } from "../../fakes/virtual_clock.ts";
@@ -99,10 +100,17 @@ function link(name: string, change: Partial<Link> = {}): Link {
   };
 }
 
+function inUserSpace(name: string, alias: string): Link {
+  const { tunnel: _, ...rest } = link(name, { kind: "tun", alias });
+  return rest;
+}
+
 Deno.test("tunnelTargets() finds tunnels and what to ping for them", () => {
   const ip = parseIp;
   const remote = ip("192.0.2.2");
   const known = [address("10.0.0.1/30")];
+  const nowhere = { remote: ip("0.0.0.0"), ttl: 0, pmtudisc: true };
+  const nowhere6 = { ...nowhere, remote: ip("::") };
   const noTargets = { named: new Map() };
   const cases: [string, Link[], Parameters<typeof tunnelTargets>[1], TunnelTarget[]][] = [
     ["none", [], noTargets, []],
@@ -111,9 +119,9 @@ Deno.test("tunnelTargets() finds tunnels and what to ping for them", () => {
       "other links and fallback devices",
       [
         link("eth0", { kind: "veth" }),
-        link("gre0"),
-        link("tunl0", { kind: "ipip" }),
-        link("ip6tnl0", { kind: "ip6tnl" }),
+        link("gre0", { tunnel: nowhere }),
+        link("tunl0", { kind: "ipip", tunnel: nowhere }),
+        link("ip6tnl0", { kind: "ip6tnl", tunnel: nowhere6 }),
       ],
       noTargets,
       [],
@@ -148,6 +156,25 @@ Deno.test("tunnelTargets() finds tunnels and what to ping for them", () => {
       ],
     ],
     [
+      "of daemons, in the kernel and in user space",
+      [
+        link("g0", { alias: formatMark({ by: "up", port: 7777, id: "ab".repeat(32) }) }),
+        inUserSpace("g1", formatMark({ by: "up", port: 7777, id: "cd".repeat(32) })),
+        inUserSpace("h0", formatMark({ by: "hub", port: 7777, id: "alice" })),
+        inUserSpace("tap0", "a virtual machine's"),
+      ],
+      noTargets,
+      [
+        { name: "g0", remote, target: ip("10.0.0.2") },
+        { name: "g1", target: ip("10.0.0.2") },
+        {
+          name: "h0",
+          target: ip("10.0.0.2"),
+          fault: "gretun hub on port 7777, which made it, does not run",
+        },
+      ],
+    ],
+    [
       "named and not there",
       [link("gone", { kind: "veth" })],
       { named: new Map([["gone", ip("10.0.0.9")]]) },
@@ -155,7 +182,8 @@ Deno.test("tunnelTargets() finds tunnels and what to ping for them", () => {
     ],
   ];
   for (const [name, links, targets, expected] of cases) {
-    const state = { links, addresses: known, routes: [] };
+    const isRunning = ({ by, port }: DaemonMark) => by === "up" && port === 7777;
+    const state = { links, addresses: known, routes: [], isRunning };
     deepStrictEqual(tunnelTargets(state, targets), expected, name);
   }
 });

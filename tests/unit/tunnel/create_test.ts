@@ -14,6 +14,7 @@ import { RtNetlink } from "../../../lib/netlink.ts";
 import { explain } from "../../../lib/tunnel/explain.ts";
 import {
   applySteps,
+  checkLinkName,
   createTunnels,
   deleteTunnels,
   formatStep,
@@ -481,6 +482,33 @@ Deno.test("deleteTunnels() of several goes on one by one where the kernel takes 
       ok(n > 4, `request ${n}`); // that of the port
     }
   }
+});
+
+Deno.test("tunnels of others have whatever names the kernel takes", () => {
+  for (const name of ["a.b", "q@x.5", 'größe"&<', "-x"]) {
+    checkLinkName("name", name);
+    const kernel = new TunnelKernel();
+    kernel.modules.add("ip_gre");
+    using host = kernel.open();
+    const remote = "192.0.2.9" as ReturnType<typeof spec>["remote"];
+    host.rtnl.createLink({ name, kind: "gre", tunnel: { remote, ttl: 0, pmtudisc: false } });
+    strictEqual(tunnelStatus(host, name).remote_ip, "192.0.2.9");
+    deepStrictEqual(deleteTunnels(host, [name]), [name]);
+  }
+  for (const name of ["", ".", "..", "a b", "a/b", "a:b", "a\nb", "größer als alle"]) {
+    throws(() => checkLinkName("name", name), /is no interface name/, name);
+  }
+});
+
+Deno.test("names that merely begin as others' do are taken; collisions and the kernel's are not", () => {
+  const kernel = new TunnelKernel();
+  using host = kernel.open();
+  for (const name of ["london", "eth7", "docker1", "br-lan"]) {
+    createTunnels(host, [peer(1, { name })]);
+    deleteTunnels(host, [name]);
+  }
+  throws(() => createTunnels(host, [peer(1, { name: "eth0" })]), /tunnel eth0 exists already/);
+  for (const name of ["lo", "gre0", "all"]) throws(() => peer(1, { name }), /the kernel's own/);
 });
 
 Deno.test("the kernel's fallback devices are not listed and not deleted", () => {
