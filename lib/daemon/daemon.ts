@@ -91,7 +91,7 @@ export async function runDaemon(
       onRefused: (reason) => edges.log.debug("packet refused", { reason }),
       onFault: (what, error) => edges.log.error(what, { error: errorText(error) }),
     },
-    { host, log: edges.log },
+    { host, clock: edges.clock, log: edges.log },
   ));
   const daemon = stack.use(new Daemon(options, edges, signal, { rtnl, plane }));
   stack.use(host.watchNetwork(() => daemon.networkChanged()));

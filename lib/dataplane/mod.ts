@@ -2,7 +2,7 @@
  * How packets of links travel, in the kernel or through this process, for `up`, `hub` and `spoke`.
  *
  * @example
- * await using plane = openPlane({ wanted: "auto", kernel: "fou", codec }, options, { host, log });
+ * await using plane = openPlane({ wanted: "auto", kernel: "fou", codec }, options, { host, clock, log });
  * const { ifname } = plane.setLink({ id, remote, addresses: [pairAddress(own, peer)], routes: [] });
  */
 export { decodeGre, encodeGre } from "./gre.ts";
@@ -23,6 +23,7 @@ export type {
   PlaneKind,
   PlaneOptions,
   PlaneRefusal,
+  PlaneWorld,
   WantedLink,
 } from "./plane.ts";
 export { ensureTun } from "./user/plane.ts";

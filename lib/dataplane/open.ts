@@ -1,10 +1,15 @@
 /** The data plane that was asked for, or the best that this kernel has. */
-import type { Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
-import type { Host } from "../host/mod.ts";
 import { NoKernelPlaneError } from "./kernel/encapsulation.ts";
 import { KernelPlane } from "./kernel/plane.ts";
-import type { DataCodec, DataPlane, KernelPlaneKind, PlaneKind, PlaneOptions } from "./plane.ts";
+import type {
+  DataCodec,
+  DataPlane,
+  KernelPlaneKind,
+  PlaneKind,
+  PlaneOptions,
+  PlaneWorld,
+} from "./plane.ts";
 import { UserPlane, type UserPlaneOptions } from "./user/plane.ts";
 
 export interface PlaneChoice {
@@ -20,17 +25,17 @@ export interface PlaneChoice {
 export function openPlane(
   { wanted, kernel, codec }: PlaneChoice,
   options: PlaneOptions & UserPlaneOptions,
-  { host, log }: { host: Host; log: Log },
+  world: PlaneWorld,
 ): DataPlane {
-  const openUser = () => UserPlane.open(options, codec(), host);
+  const openUser = () => UserPlane.open(options, codec(), world);
   const kind = wanted === "auto" ? kernel ?? "tun" : wanted;
   const { signalling } = options;
   if (kind === "tun" || !signalling) return openUser();
   try {
-    return KernelPlane.open({ ...options, kind, signalling }, host, log);
+    return KernelPlane.open({ ...options, kind, signalling }, world);
   } catch (error) {
     if (wanted !== "auto" || !(error instanceof NoKernelPlaneError)) throw error;
-    log.info("no kernel plane here, using user space", { reason: errorText(error) });
+    world.log.info("no kernel plane here, using user space", { reason: errorText(error) });
     return openUser();
   }
 }

@@ -3,7 +3,8 @@
  * `up`, `hub` and `spoke` ask of either.
  */
 import type { Cidr, Endpoint, Family, Ip } from "../addr.ts";
-import type { Datagram, SendDatagram } from "../edges.ts";
+import type { Clock, Datagram, Log, SendDatagram } from "../edges.ts";
+import type { Host } from "../host/mod.ts";
 import type { DaemonRole, LinkAddress, LinkCounters } from "../links/mod.ts";
 import type { Signalling, SockAddr } from "../linux/mod.ts";
 
@@ -90,10 +91,20 @@ export interface DataPlane extends AsyncDisposable {
   missingLinks(): string[];
   /** Of every link. */
   counters(): Map<string, LinkCounters>;
-  /** This host's addresses or routes changed: puts right what names one of its addresses. */
+  /**
+   * Links, addresses or routes of this host changed: puts right what names one of its addresses, and
+   * what others changed of our links.
+   */
   networkChanged(): void;
   /** {@link PlaneOptions.lookalikes} may be others now. */
   refresh(): void;
+}
+
+/** What a plane is given of the world. */
+export interface PlaneWorld {
+  host: Host;
+  clock: Clock;
+  log: Log;
 }
 
 /** Why a packet of a link was not taken. */

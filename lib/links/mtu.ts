@@ -1,6 +1,6 @@
 /** What is left for inner packets. */
 import { type Ip, isLoopback } from "../addr.ts";
-import type { RtNetlink } from "../netlink.ts";
+import { NetlinkError, type RtNetlink } from "../netlink.ts";
 
 /** No link is made smaller than what IPv4 asks every host to take (RFC 791 section 3.1). */
 export const MIN_MTU = 576;
@@ -15,4 +15,14 @@ export function innerMtu(rtnl: RtNetlink, remote: Ip, overheadBytes: number): nu
 function routeMtu(rtnl: RtNetlink, ip: Ip): number {
   const { mtu, device } = rtnl.routeTo(ip);
   return mtu ?? rtnl.link(device ?? 0)?.mtu ?? ETHERNET_MTU;
+}
+
+/** Undefined where the kernel has no way for what `look` asks. */
+export function unlessNoWay<T>(look: () => T): T | undefined {
+  try {
+    return look();
+  } catch (error) {
+    if (error instanceof NetlinkError) return undefined;
+    throw error;
+  }
 }

@@ -6,21 +6,23 @@
  * the next start adopts the links.
  */
 import { type Endpoint, type Family, familyOf, type Ip } from "../../addr.ts";
-import type { Log } from "../../edges.ts";
 import { errorText, GretunError } from "../../errors.ts";
-import type { Host } from "../../host/mod.ts";
 import {
   countersOf,
   formatMark,
   freeName,
   innerMtu,
+  type KeptLink,
+  type KeptState,
   type LinkCounters,
+  LinkKeeper,
   linksOf,
   missing,
   NO_INNER,
   otherNames,
   overheadBytes,
   setInner,
+  unlessNoWay,
 } from "../../links/mod.ts";
 import { SystemError } from "../../linux/mod.ts";
 import { hasCode, type Link, NetlinkError, type Tunnel } from "../../netlink.ts";
@@ -31,6 +33,7 @@ import type {
   KernelPlaneKind,
   LinkState,
   PlaneOptions,
+  PlaneWorld,
   WantedLink,
 } from "../plane.ts";
 import { remoteTaken } from "../remote_taken.ts";
@@ -68,10 +71,12 @@ export class KernelPlane implements DataPlane {
   readonly #dataPorts: DataPorts;
   readonly #links = new Map<string, KernelLink>();
   readonly #adopted = new Map<string, AdoptedLink>();
+  readonly #keeper: LinkKeeper;
   readonly #stack: DisposableStack;
 
   /** Throws `GretunError` when the kernel cannot do it, or when the port is somebody else's. */
-  static open(options: KernelPlaneOptions, host: Host, log: Log): KernelPlane {
+  static open(options: KernelPlaneOptions, world: PlaneWorld): KernelPlane {
+    const { host, log } = world;
     using stack = new DisposableStack();
     const rtnl = stack.use(host.openRtNetlink());
     const fou = stack.use(openFou(host));
@@ -87,15 +92,16 @@ export class KernelPlane implements DataPlane {
     });
     const { ipproto } = ENCAPSULATIONS[options.kind][4];
     const dataPorts = stack.use(new DataPorts(kernel, { ...options, ipproto }));
-    return new KernelPlane(options, kernel, { ports, dataPorts, stack: stack.move() });
+    return new KernelPlane(options, kernel, { ports, dataPorts, world, stack: stack.move() });
   }
 
   private constructor(
     options: KernelPlaneOptions,
     kernel: Kernel,
-    { ports, dataPorts, stack }: {
+    { ports, dataPorts, world, stack }: {
       ports: readonly KernelPort[];
       dataPorts: DataPorts;
+      world: PlaneWorld;
       stack: DisposableStack;
     },
   ) {
@@ -106,6 +112,8 @@ export class KernelPlane implements DataPlane {
     this.#ports = ports;
     this.#dataPorts = dataPorts;
     this.#stack = stack;
+    const { rtnl } = kernel;
+    this.#keeper = stack.use(new LinkKeeper({ ...world, rtnl, wanted: () => this.#kept() }));
     this.#takeOver();
   }
 
@@ -262,6 +270,19 @@ export class KernelPlane implements DataPlane {
       if (!local || local === tunnel.local) continue;
       rtnl.changeLink(ifindex, { tunnel: { kind, ...tunnel, local } });
     }
+    this.#keeper.look();
+  }
+
+  #kept(): KeptLink[] {
+    return [...this.#links].flatMap(([id, { ifindex, ifname: name, wanted }]) =>
+      wanted ? [{ ifindex, state: this.#keptState(id, name, wanted) }] : []
+    );
+  }
+
+  #keptState(id: string, name: string, wanted: WantedLink): KeptState {
+    const { addresses, routes } = wanted;
+    const mtu = unlessNoWay(() => this.#mtu(wanted));
+    return { name, alias: this.#alias(id), addresses, routes, ...(mtu ? { mtu } : {}) };
   }
 
   refresh(): void {}

@@ -11,10 +11,13 @@ import {
   formatMark,
   freeName,
   innerMtu,
+  type KeptLink,
   type LinkCounters,
+  LinkKeeper,
   missing,
   NO_INNER,
   setInner,
+  unlessNoWay,
 } from "../../links/mod.ts";
 import {
   endpointOf,
@@ -33,6 +36,7 @@ import type {
   ExtraPort,
   LinkState,
   PlaneOptions,
+  PlaneWorld,
   WantedLink,
 } from "../plane.ts";
 import { ExtraPorts } from "../ports.ts";
@@ -71,15 +75,17 @@ export class UserPlane implements DataPlane {
   readonly #sockets: readonly Sockets[];
   readonly #extra: ExtraPorts;
   readonly #links = new Map<string, UserLink>();
+  readonly #keeper: LinkKeeper;
   readonly #stack: DisposableStack;
 
   /** Throws `GretunError` for a kernel without TUN and for a port that is taken. */
-  static open(options: UserPlaneOptions, codec: DataCodec, host: Host): UserPlane {
-    ensureTun(host);
-    return new UserPlane(options, codec, host);
+  static open(options: UserPlaneOptions, codec: DataCodec, world: PlaneWorld): UserPlane {
+    ensureTun(world.host);
+    return new UserPlane(options, codec, world);
   }
 
-  private constructor(options: UserPlaneOptions, codec: DataCodec, host: Host) {
+  private constructor(options: UserPlaneOptions, codec: DataCodec, world: PlaneWorld) {
+    const { host } = world;
     using stack = new DisposableStack();
     this.#options = options;
     this.#codec = codec;
@@ -90,6 +96,9 @@ export class UserPlane implements DataPlane {
     this.families = this.#sockets.map(({ family }) => family);
     this.#extra = stack.use(
       new ExtraPorts(host, (bytes, source, port) => this.#takeExtra(bytes, source, port)),
+    );
+    this.#keeper = stack.use(
+      new LinkKeeper({ ...world, rtnl: this.#rtnl, wanted: () => this.#kept() }),
     );
     this.#stack = stack.move();
   }
@@ -179,7 +188,7 @@ export class UserPlane implements DataPlane {
   }
 
   #create(link: WantedLink): UserLink {
-    const { ifnamePattern, role: by } = this.#options;
+    const { ifnamePattern } = this.#options;
     const own = new Set([...this.#links.values()].map(({ device }) => device.name));
     const ifname = freeName(this.#rtnl, ifnamePattern, own);
     const device = this.#host.openTun(ifname, (inner) => this.#forward(user, inner));
@@ -189,7 +198,7 @@ export class UserPlane implements DataPlane {
       filter: undefined,
     };
     this.#links.set(link.id, user);
-    this.#rtnl.changeLink(ifindex, { alias: formatMark({ by, port: this.port, id: link.id }) });
+    this.#rtnl.changeLink(ifindex, { alias: this.#alias(link.id) });
     return user;
   }
 
@@ -217,8 +226,22 @@ export class UserPlane implements DataPlane {
     return countersOf(this.#rtnl, this.#links);
   }
 
-  /** Devices name no address of this host. */
-  networkChanged(): void {}
+  networkChanged(): void {
+    this.#keeper.look();
+  }
+
+  #kept(): KeptLink[] {
+    return [...this.#links.values()].map(({ device, ifindex, wanted }) => {
+      const { addresses, routes } = wanted;
+      const mtu = unlessNoWay(() => this.#mtu(wanted));
+      const state = { name: device.name, alias: this.#alias(wanted.id), addresses, routes };
+      return { ifindex, state: { ...state, ...(mtu ? { mtu } : {}) } };
+    });
+  }
+
+  #alias(id: string): string {
+    return formatMark({ by: this.#options.role, port: this.port, id });
+  }
 
   refresh(): void {}
 

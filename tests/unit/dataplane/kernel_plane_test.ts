@@ -11,6 +11,7 @@ import { silentLog } from "../../../lib/edges.ts";
 import { GretunError } from "../../../lib/errors.ts";
 import { formatMark, pairAddress } from "../../../lib/links/mod.ts";
 import { FakeHost } from "../../fakes/host.ts";
+import { VirtualClock } from "../../fakes/virtual_clock.ts";
 
 const PORT = 7777;
 const PEER = "ab".repeat(32);
@@ -35,7 +36,7 @@ function open(host: FakeHost, change: Partial<PlaneOptions> = {}, kind = "fou" a
       },
       ...change,
     },
-    { host, log: silentLog },
+    { host, clock: new VirtualClock(), log: silentLog },
   );
 }
 
@@ -219,4 +220,27 @@ Deno.test("kernel plane: a kernel without IPv6 outside has IPv4; one without FOU
   const taken = new FakeHost();
   taken.kernel.programs.set(PORT, "dnsmasq");
   throws(() => open(taken), /another program has it/);
+});
+
+Deno.test("what others change of a link is put right, and its MTU follows the way's", async () => {
+  const host = new FakeHost();
+  await using plane = open(host);
+  const { ifname, mtu } = plane.setLink(link());
+  using rtnl = host.openRtNetlink();
+  const { ifindex } = rtnl.link(ifname)!;
+  const seen = () => {
+    const { name, alias, mtu, up } = rtnl.link(ifindex)!;
+    return { name, alias, mtu, up, addresses: rtnl.addresses(), routes: rtnl.routes() };
+  };
+  const before = seen();
+  for (const address of rtnl.addresses()) rtnl.deleteAddress(address);
+  rtnl.changeLink(ifindex, { up: false, mtu: 1300, name: "lan7", alias: "lan" });
+  plane.networkChanged();
+  deepStrictEqual(seen(), before);
+  rtnl.changeLink(rtnl.link("eth0")!.ifindex, { mtu: 1400 });
+  plane.networkChanged();
+  deepStrictEqual(seen(), { ...before, mtu: mtu - 100 });
+  host.kernel.hasRoute = false;
+  plane.networkChanged();
+  strictEqual(seen().mtu, mtu - 100);
 });

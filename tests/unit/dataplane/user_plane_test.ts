@@ -12,6 +12,7 @@ import {
 import { silentLog } from "../../../lib/edges.ts";
 import { pairAddress } from "../../../lib/links/mod.ts";
 import { FakeHost } from "../../fakes/host.ts";
+import { VirtualClock } from "../../fakes/virtual_clock.ts";
 
 const PORT = 7777;
 const SIGNAL = Uint8Array.of(0x99, 1, 2, 3);
@@ -30,7 +31,7 @@ function open(host: FakeHost, change: Partial<PlaneOptions> = {}) {
       },
       ...change,
     },
-    { host, log: silentLog },
+    { host, clock: new VirtualClock(), log: silentLog },
   );
 }
 
@@ -167,8 +168,35 @@ Deno.test("auto takes user space where the kernel has no plane, and says so", as
       onRefused: () => {},
       onFault: () => {},
     },
-    { host, log: { ...silentLog, info: (message) => said.push(message) } },
+    {
+      host,
+      clock: new VirtualClock(),
+      log: { ...silentLog, info: (message) => said.push(message) },
+    },
   );
   strictEqual(plane.kind, "tun");
   deepStrictEqual(said, ["no kernel plane here, using user space"]);
+});
+
+Deno.test("what others change of a link is put right, and its MTU follows the way's", async () => {
+  const host = new FakeHost();
+  await using plane = open(host);
+  const { ifname, mtu } = plane.setLink(link());
+  using rtnl = host.openRtNetlink();
+  const { ifindex } = rtnl.link(ifname)!;
+  const seen = () => {
+    const { name, alias, mtu, up } = rtnl.link(ifindex)!;
+    return { name, alias, mtu, up, addresses: rtnl.addresses(), routes: rtnl.routes() };
+  };
+  const before = seen();
+  for (const address of rtnl.addresses()) rtnl.deleteAddress(address);
+  rtnl.changeLink(ifindex, { up: false, mtu: 1300, name: "lan7", alias: "lan" });
+  plane.networkChanged();
+  deepStrictEqual(seen(), before);
+  rtnl.changeLink(rtnl.link("eth0")!.ifindex, { mtu: 1400 });
+  plane.networkChanged();
+  deepStrictEqual(seen(), { ...before, mtu: mtu - 100 });
+  host.kernel.hasRoute = false;
+  plane.networkChanged();
+  strictEqual(seen().mtu, mtu - 100);
 });
