@@ -148,7 +148,8 @@ const EDGES = [
     "lib/dataplane/",
     "lib/daemon/",
     "lib/engine/",
-    "lib/hub/",
+    "lib/hub/system/",
+    "lib/state_dir.ts",
     "lib/linux/",
   ],
   "lib/edges.ts",
@@ -169,11 +170,6 @@ const PURE = [
   "lib/dataplane/gre.ts",
   ...["arena", "encapsulation", "icmp_error", "join", "packet", "segment", "sum", "tables"]
     .map((name) => `lib/engine/${name}.ts`),
-  ...["gretun", "ipipou", "jtunnel"].map((protocol) => `lib/hub/protocol/${protocol}/wire.ts`),
-  ...["crypto", "auth", "seal", "replay"].map((name) => `lib/hub/protocol/gretun/${name}.ts`),
-  ...["limits", "inner", "config", "clients", "hub_policy", "spoke/spoke_policy"].map((name) =>
-    `lib/hub/${name}.ts`
-  ),
 ];
 const WORLD =
   /\bDeno\.|\bfetch\(|\bset(?:Timeout|Interval)\(|\bDate\.now\(|\bMath\.random\(|\bconsole\.|\bperformance\.|\bgetRandomValues\(|["']node:(?!path)/;

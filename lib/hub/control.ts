@@ -1,6 +1,7 @@
 /** A running hub or spoke answers on a unix socket in its state directory. */
-import { askUnix, serveUnix } from "../control_socket.ts";
-import { errorText, GretunError, NoDaemonError } from "../errors.ts";
+import { askUnix } from "../control_socket.ts";
+import { NoDaemonError } from "../errors.ts";
+import type { World } from "./world.ts";
 
 export type Role = "hub" | "spoke";
 
@@ -67,10 +68,11 @@ function socketPath(stateDir: string, role: Role, port: number): string {
 
 /** Serves until disposed. Throws `GretunError` when it cannot. */
 export async function serveControl(
+  world: Pick<World, "serveControl">,
   { stateDir, role, port }: Place,
   { report, reauth }: { report: () => HubReport | SpokeReport; reauth: () => void },
 ): Promise<AsyncDisposable> {
-  return await serveUnix(socketPath(stateDir, role, port), (request) => {
+  return await world.serveControl(socketPath(stateDir, role, port), (request) => {
     const { pathname } = new URL(request.url);
     if (pathname === "/v1/status" && request.method === "GET") return Response.json(report());
     if (pathname === "/v1/reauth" && request.method === "POST") {
@@ -79,19 +81,6 @@ export async function serveControl(
     }
     return new Response("not found\n", { status: 404 });
   });
-}
-
-/** For sockets and files of running ones. Throws `GretunError` when it cannot be made. */
-export async function makeStateDir(stateDir: string): Promise<void> {
-  try {
-    await Deno.mkdir(stateDir, { recursive: true, mode: 0o755 });
-  } catch (cause) {
-    throw new GretunError(
-      `cannot make ${stateDir}: ${errorText(cause)}`,
-      "Give a writable directory with --state-dir",
-      { cause },
-    );
-  }
 }
 
 /** Throws {@link NoDaemonError} when none runs. */

@@ -1,10 +1,15 @@
-/** The directory of authorised clients on disk: read as a whole, and watched. */
+/** The directory of authorised clients: read as a whole, again when it changes or may have. */
+import { Alarm } from "../alarm.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { type ClientFile, isClientName, parseClientFile, withoutConflicts } from "./clients.ts";
+import { equalValues } from "./reload.ts";
+import type { Files, World } from "./world.ts";
 
 /** Editors write in several steps. */
 const SETTLE_MS = 60;
 const MAX_FILE_BYTES = 65_536;
+/** Strangers can make the hub look, but not all the time. */
+const LOOK_GAP_MS = 1_000;
 
 export interface Directory {
   clients: ClientFile[];
@@ -13,16 +18,16 @@ export interface Directory {
 }
 
 /** Throws `GretunError` when the directory itself cannot be read. */
-export function readDirectory(path: string): Directory {
+export function readDirectory(files: Files, path: string): Directory {
   const problems: string[] = [];
   const clients: ClientFile[] = [];
-  for (const name of fileNames(path)) {
+  for (const name of fileNames(files, path)) {
     const file = `${path}/${name}`;
     if (!isClientName(name)) {
       if (!name.startsWith(".")) problems.push(`${file}: is no name of a client`);
       continue;
     }
-    const parsed = readClient(file, name);
+    const parsed = readClient(files, file, name);
     if (parsed === undefined) continue;
     if (typeof parsed === "string") problems.push(parsed);
     else clients.push(parsed);
@@ -34,10 +39,9 @@ export function readDirectory(path: string): Directory {
   return { clients: kept, problems };
 }
 
-function fileNames(path: string): string[] {
+function fileNames(files: Files, path: string): string[] {
   try {
-    return [...Deno.readDirSync(path)].filter(({ isDirectory }) => !isDirectory)
-      .map(({ name }) => name).sort();
+    return files.names(path).sort();
   } catch (cause) {
     throw new GretunError(
       `cannot read the clients' directory ${path}: ${errorText(cause)}`,
@@ -48,43 +52,111 @@ function fileNames(path: string): string[] {
 }
 
 /** The client; what is wrong; undefined for a file that has gone meanwhile. */
-function readClient(file: string, name: string): ClientFile | string | undefined {
+function readClient(files: Files, file: string, name: string): ClientFile | string | undefined {
   try {
-    const { mode, size } = Deno.statSync(file);
-    if (size > MAX_FILE_BYTES) return `${file}: is larger than ${MAX_FILE_BYTES} bytes`;
-    const parsed = parseClientFile(name, Deno.readTextFileSync(file));
+    const read = files.read(file, MAX_FILE_BYTES);
+    if (!read) return undefined;
+    const parsed = parseClientFile(name, read.text);
     if ("problems" in parsed) {
       return parsed.problems.map(({ line, text }) => `${file}:${line}: ${text}`).join("; ");
     }
     const { client } = parsed;
     const isSecret = client.token !== undefined || client.secret !== undefined;
-    if (isSecret && ((mode ?? 0) & 0o077) !== 0) {
+    if (isSecret && (read.mode & 0o077) !== 0) {
       return `${file}: has a secret and others can read it: run chmod 600 ${file}`;
     }
     return client;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
     return `${file}: ${errorText(error)}`;
   }
 }
 
-/** Calls `onChange` soon after something changed in the directory, until it is disposed. */
-export function watchDirectory(path: string, onChange: () => void): Disposable {
-  const watcher = Deno.watchFs(path, { recursive: false });
-  let timer: number | undefined;
-  void (async () => {
-    for await (const event of watcher) {
-      if (event.kind === "access") continue;
-      timer ??= setTimeout(() => {
-        timer = undefined;
-        onChange();
-      }, SETTLE_MS);
+export interface DirectoryEvents {
+  /** The file that this client is known by; undefined: it is not authorised. */
+  known(name: string): ClientFile | undefined;
+  names(): Iterable<string>;
+  /** What is wrong with it; then it is not authorised. */
+  added(file: ClientFile): string | undefined;
+  removed(name: string, why: "changed" | "removed"): void;
+  /** All of it was read. */
+  looked(): void;
+}
+
+/** Keeps the authorised clients as the directory has them. */
+export class ClientDirectory implements Disposable {
+  readonly path: string;
+  /** What is wrong with those that are not authorised. */
+  problems: string[] = [];
+  readonly #world: World;
+  readonly #events: DirectoryEvents;
+  readonly #settle: Alarm;
+  readonly #look: Alarm;
+  #watcher: Disposable | undefined;
+  #lookedMs = -Infinity;
+
+  constructor(path: string, world: World, events: DirectoryEvents) {
+    this.path = path;
+    this.#world = world;
+    this.#events = events;
+    this.#settle = new Alarm(world.clock, () => this.reload());
+    this.#look = new Alarm(world.clock, () => this.reload());
+  }
+
+  /** Reads it, and again after each change. Throws `GretunError` when it cannot be read. */
+  open(): void {
+    const { files, log } = this.#world;
+    let unwatched: unknown;
+    try {
+      this.#watcher = files.watch(this.path, () => this.#settle.within(SETTLE_MS));
+    } catch (error) {
+      unwatched = error;
     }
-  })();
-  return {
-    [Symbol.dispose]() {
-      clearTimeout(timer);
-      watcher.close();
-    },
-  };
+    this.#load();
+    if (!unwatched) return;
+    log.warn("clients' directory not watched: send SIGHUP after changes", {
+      error: errorText(unwatched),
+    });
+  }
+
+  /** Whoever is not there any more is disconnected. A directory that cannot be read changes nothing. */
+  reload(): void {
+    try {
+      this.#load();
+    } catch (error) {
+      this.#world.log.error("clients not read, the old ones stay", { error: errorText(error) });
+    }
+  }
+
+  /** It may have changed: now, unless that was done a moment ago, then soon. */
+  lookAgain(): void {
+    this.#look.setEarlier(this.#lookedMs + LOOK_GAP_MS);
+  }
+
+  #load(): void {
+    const { files, clock, log } = this.#world;
+    const events = this.#events;
+    this.#lookedMs = clock.nowMs();
+    const { clients, problems } = readDirectory(files, this.path);
+    const listed = new Map(clients.map((client) => [client.name, client]));
+    for (const name of [...events.names()]) {
+      const file = listed.get(name);
+      if (file && equalValues(file, events.known(name))) listed.delete(name);
+      else events.removed(name, file ? "changed" : "removed");
+    }
+    for (const file of listed.values()) {
+      const problem = events.added(file);
+      if (problem) problems.push(`${this.path}/${file.name}: ${problem}`);
+    }
+    for (const problem of problems) {
+      if (!this.problems.includes(problem)) log.warn("client not authorised", { problem });
+    }
+    this.problems = problems;
+    events.looked();
+  }
+
+  [Symbol.dispose](): void {
+    this.#watcher?.[Symbol.dispose]();
+    this.#settle[Symbol.dispose]();
+    this.#look[Symbol.dispose]();
+  }
 }

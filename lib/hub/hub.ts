@@ -1,31 +1,19 @@
 /**
  * `gretun hub`: one port and one process for all clients. What a protocol makes of packets is in
- * `hub_gretun.ts`, `hub_ipipou.ts` and `hub_jtunnel.ts`; here are the clients, their links and
- * programs, the directory, and the clock.
+ * `protocol/`; here is who is authorised, what became of each, and when it is looked at again.
  */
-import {
-  type Endpoint,
-  equalEndpoints,
-  familyOf,
-  formatCidr,
-  formatEndpoint,
-  type Ip,
-} from "../addr.ts";
-import { toHex } from "../bytes.ts";
+import type { Endpoint } from "../addr.ts";
+import { Alarm } from "../alarm.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { lockPort } from "../links/mod.ts";
-import { fileLocks, Poller } from "../linux/mod.ts";
+import { Poller } from "../linux/mod.ts";
 import { LinkMonitor } from "../netlink.ts";
 import { checkBind } from "./addresses.ts";
-import type { Refusal } from "./protocol/gretun/auth.ts";
-import { allowedSources, type ClientFile } from "./clients.ts";
-import { type ClientReport, type HubReport, makeStateDir, serveControl } from "./control.ts";
-import { readDirectory, watchDirectory } from "./directory.ts";
-import { linkEnvironment, onSignal } from "./programs/environment.ts";
+import { ClientLinks } from "./client_links.ts";
+import type { ClientFile } from "./clients.ts";
+import { type HubReport, serveControl } from "./control.ts";
+import { ClientDirectory, type DirectoryEvents } from "./directory.ts";
 import type { HubCore, HubEdges, HubEntry, HubOptions, HubProtocol } from "./hub_core.ts";
-import { GretunHub } from "./protocol/gretun/hub.ts";
-import { IpipouHub } from "./protocol/ipipou/hub.ts";
-import { JtunnelHub } from "./protocol/jtunnel/hub.ts";
 import {
   type HubClientEffect,
   type HubClientEvent,
@@ -36,27 +24,16 @@ import {
 } from "./hub_policy.ts";
 import type { PlaneOptions } from "./plane.ts";
 import { type ProgramOptions, Programs } from "./programs/program.ts";
-import { equalValues } from "./reload.ts";
+import type { Refusal } from "./protocol/gretun/auth.ts";
+import { GretunHub } from "./protocol/gretun/hub.ts";
+import { IpipouHub } from "./protocol/ipipou/hub.ts";
+import { JtunnelHub } from "./protocol/jtunnel/hub.ts";
+import { RefusalLog } from "./refusal_log.ts";
+import { hubReport } from "./report.ts";
+import type { StateDir } from "../state_dir.ts";
 
 /** Timers and the control socket wait for no longer while data flows through this process. */
 const BUSY_MS = 4;
-const RELOAD_GAP_MS = 1_000;
-const LINK_CHANGE_SETTLE_MS = 200;
-/** Looking at hundreds of links takes its time. */
-const LINK_LOOK_GAP_MS = 2_000;
-const ROAM_LOG_GAP_MS = 1_000;
-/** A flood must not fill the log. */
-const REFUSAL_LOG_GAP_MS = 10_000;
-const HINTS: Partial<Record<Refusal, string>> = {
-  "unknown-client": "no file of the clients' directory has this name",
-  "wrong-address": "its file has another remote",
-  "wrong-hub-address": "it calls the hub by an address that --public-address does not have",
-  "bad-mac": "keys, token or secret are not those of its file",
-  "bad-proof": "keys or secret are not those of a file",
-  "bad-token": "the token is not that of a file",
-  "stale": "clocks differ by more than --max-time-discrepancy",
-  "replayed": "the packet was used before",
-};
 /** After its program failed a client is let in again. */
 const PROGRAM_RETRY_MS = 10_000;
 /** Signs of life are noted no more often. */
@@ -69,17 +46,16 @@ export async function runHub(
   signal: AbortSignal,
 ): Promise<void> {
   checkBind(options.bind);
-  await makeStateDir(options.stateDir);
-  using _lock = lockPort(fileLocks(), { port: options.port, role: "hub", flag: "--port" });
+  const stateDir = edges.openStateDir(options.stateDir);
+  using _lock = lockPort(edges.locks, { port: options.port, role: "hub", flag: "--port" });
   await using stack = new AsyncDisposableStack();
   const poller = stack.use(new Poller({ busyMs: BUSY_MS }));
-  const hub = stack.use(new Hub(options, edges, poller));
+  const hub = stack.use(new Hub(options, edges, stateDir, poller));
   await hub.start();
   stack.use(LinkMonitor.open(poller, () => hub.linksChanged()));
-  stack.use(watchDirectory(options.clientsDir, () => hub.reload()));
-  stack.use(onSignal("SIGHUP", () => hub.reread()));
+  stack.use(edges.onSignal("SIGHUP", () => hub.reread()));
   stack.use(
-    await serveControl({ stateDir: options.stateDir, role: "hub", port: options.port }, {
+    await serveControl(edges, { stateDir: options.stateDir, role: "hub", port: options.port }, {
       report: () => hub.report(),
       reauth: () => {},
     }),
@@ -91,28 +67,31 @@ export async function runHub(
   });
 }
 
-class Hub implements HubCore, AsyncDisposable {
+class Hub implements HubCore, DirectoryEvents, AsyncDisposable {
   options: HubOptions;
   readonly edges: HubEdges;
   readonly entries = new Map<string, HubEntry>();
-  readonly #protocol: HubProtocol;
+  readonly #directory: ClientDirectory;
   readonly #programs: Programs;
-  #problems: string[] = [];
-  #timer: number | undefined;
-  #timerAtMs = Infinity;
-  #reloadTimer: number | undefined;
-  #reloadedMs = -Infinity;
-  #settleTimer: number | undefined;
-  #lookedMs = -Infinity;
-  #refusalLoggedMs = -Infinity;
+  readonly #protocol: HubProtocol;
+  readonly #links: ClientLinks;
+  readonly #refusals: RefusalLog;
+  readonly #ticks: Alarm;
   #rereading = Promise.resolve();
   #closed = false;
 
-  constructor(options: HubOptions, edges: HubEdges, poller: Poller) {
+  constructor(options: HubOptions, edges: HubEdges, stateDir: StateDir, poller: Poller) {
     this.options = options;
     this.edges = edges;
-    this.#programs = new Programs(this.#programOptions(), edges);
+    this.#refusals = new RefusalLog(edges);
+    this.#ticks = new Alarm(edges.clock, () => this.#tick());
+    this.#directory = new ClientDirectory(options.clientsDir, edges, this);
+    this.#programs = new Programs(this.#programOptions(), { ...edges, stateDir });
     this.#protocol = this.#openProtocol(poller);
+    this.#links = new ClientLinks({
+      ...{ world: edges, programs: this.#programs, protocol: this.#protocol },
+      ...{ entries: this.entries, options: () => this.options },
+    });
   }
 
   #openProtocol(poller: Poller): HubProtocol {
@@ -138,9 +117,9 @@ class Hub implements HubCore, AsyncDisposable {
   }
 
   #programOptions(): ProgramOptions {
-    const { program, programGraceMs, onUp, onDown, stateDir, port } = this.options;
+    const { program, programGraceMs, onUp, onDown, port } = this.options;
     return {
-      ...{ argv: program, graceMs: programGraceMs, stateFile: `${stateDir}/hub-${port}.programs` },
+      ...{ argv: program, graceMs: programGraceMs, stateFile: `hub-${port}.programs` },
       ...(onUp ? { onUp } : {}),
       ...(onDown ? { onDown } : {}),
       onFailed: (name) => this.#programFailed(name),
@@ -148,21 +127,21 @@ class Hub implements HubCore, AsyncDisposable {
   }
 
   async start(): Promise<void> {
-    const { log } = this.edges;
+    const { log, clock } = this.edges;
     const { port, clientsDir } = this.options;
     await this.#programs.endLeftovers();
     log.info("listening", { port, plane: this.#protocol.plane.kind, clients_dir: clientsDir });
-    this.#load();
-    this.#adopt();
+    this.#directory.open();
+    this.#links.adopt((entry, endpoint) =>
+      this.#dispatch(entry, { kind: "adopted", nowMs: clock.nowMs(), endpoint })
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#timer);
-    clearTimeout(this.#reloadTimer);
-    clearTimeout(this.#settleTimer);
+    for (const part of [this.#ticks, this.#directory, this.#links]) part[Symbol.dispose]();
     // Links go after the programs that use them have been asked to end.
-    for (const entry of this.entries.values()) if (entry.link) this.#programsDown(entry);
+    for (const entry of this.entries.values()) this.#links.programDown(entry);
     await this.#programs.close();
     await this.#protocol.plane[Symbol.asyncDispose]();
   }
@@ -171,7 +150,8 @@ class Hub implements HubCore, AsyncDisposable {
 
   /** The clients first: whoever is not there any more has to go, whatever the configuration says. */
   reread(): void {
-    this.reload();
+    if (this.#closed) return;
+    this.#directory.reload();
     this.#rereading = this.#rereading.then(() => this.#readConfiguration());
   }
 
@@ -198,7 +178,7 @@ class Hub implements HubCore, AsyncDisposable {
       // Spokes of our own protocol are told of new times when they authenticate: not before that.
       if (next.protocol === "gretun" && entry.link) continue;
       entry.policy = { ...entry.policy, limits: this.#limits(entry.file) };
-      this.#arm(nextHubClientTickMs(entry.policy));
+      this.#ticks.setEarlier(nextHubClientTickMs(entry.policy));
     }
   }
 
@@ -207,83 +187,41 @@ class Hub implements HubCore, AsyncDisposable {
     return { idleMs, lifetimeMs: file.lifetimeMs ?? lifetimeMs };
   }
 
-  // --- clients
+  // --- what the directory tells
 
-  /** Reads the directory again; whoever is not there any more is disconnected. */
-  reload(): void {
-    if (this.#closed) return;
-    try {
-      this.#load();
-    } catch (error) {
-      this.edges.log.error("clients not read, the old ones stay", { error: errorText(error) });
-    }
+  known(name: string): ClientFile | undefined {
+    return this.entries.get(name)?.file;
   }
 
-  lookAgain(): void {
-    if (this.#reloadTimer !== undefined || this.#closed) return;
-    const waitMs = Math.max(0, this.#reloadedMs + RELOAD_GAP_MS - this.edges.clock.nowMs());
-    this.#reloadTimer = setTimeout(() => {
-      this.#reloadTimer = undefined;
-      this.reload();
-    }, waitMs);
+  names(): Iterable<string> {
+    return this.entries.keys();
   }
 
-  #load(): void {
-    const { log, clock } = this.edges;
-    this.#reloadedMs = clock.nowMs();
-    const { clients, problems } = readDirectory(this.options.clientsDir);
-    const listed = new Map(clients.map((client) => [client.name, client]));
-    for (const [name, entry] of this.entries) {
-      const file = listed.get(name);
-      if (file && equalValues(file, entry.file)) listed.delete(name);
-      else this.#remove(entry, file ? "changed" : "removed");
-    }
-    for (const file of listed.values()) problems.push(...this.#add(file));
-    for (const problem of problems) {
-      if (!this.#problems.includes(problem)) log.warn("client not authorised", { problem });
-    }
-    this.#problems = problems;
-    this.#protocol.plane.refresh();
-    this.#countClients();
-  }
-
-  #add(file: ClientFile): string[] {
+  added(file: ClientFile): string | undefined {
     const entry: HubEntry = {
       file,
       policy: newHubClient(this.#limits(file)),
       ...{ retryMs: 0, notedMs: 0, roamLoggedMs: 0, authentications: 0, roams: 0 },
     };
     const problem = this.#protocol.admit(entry);
-    if (problem) return [`${this.options.clientsDir}/${file.name}: ${problem}`];
+    if (problem) return problem;
     this.entries.set(file.name, entry);
     this.edges.log.info("client authorised", { client: file.name });
-    return [];
+    return undefined;
   }
 
-  #remove(entry: HubEntry, why: string): void {
-    this.entries.delete(entry.file.name);
+  removed(name: string, why: string): void {
+    const entry = this.entries.get(name)!;
+    this.entries.delete(name);
     this.#protocol.forget(entry);
     this.#dispatch(entry, { kind: "revoked" });
-    this.edges.log.info("client not authorised any more", { client: entry.file.name, reason: why });
+    this.edges.log.info("client not authorised any more", { client: name, reason: why });
   }
 
-  /** Links of a killed run: those of clients that are still authorised go on. */
-  #adopt(): void {
-    const { log, clock } = this.edges;
-    const { plane } = this.#protocol;
-    for (const { name, endpoint, ifname, mtu } of plane.adopted()) {
-      const entry = this.entries.get(name);
-      if (!entry) {
-        log.info("link of a client that is gone removed", { client: name, ifname });
-        plane.removeLink(name);
-        continue;
-      }
-      log.info("link adopted", { client: name, ifname, endpoint: formatEndpoint(endpoint) });
-      entry.link = { ifname, mtu, ...this.#addresses(entry.file) };
-      this.#dispatch(entry, { kind: "adopted", nowMs: clock.nowMs(), endpoint });
-      this.#programs.up(name, this.#environment(entry));
-    }
-    this.#countClients();
+  looked(): void {
+    this.#protocol.plane.refresh();
+    this.#protocol.looked();
+    this.#links.count();
   }
 
   // --- what protocols tell
@@ -315,11 +253,16 @@ class Hub implements HubCore, AsyncDisposable {
 
   refusedAuthentication(reason: Refusal, from: Endpoint, client?: string): void {
     this.refused(reason);
-    const { log, clock } = this.edges;
-    const fields = { client, endpoint: formatEndpoint(from), reason, hint: HINTS[reason] };
-    const isDue = clock.nowMs() - this.#refusalLoggedMs >= REFUSAL_LOG_GAP_MS;
-    if (isDue) this.#refusalLoggedMs = clock.nowMs();
-    log[isDue ? "warn" : "debug"]("client refused", fields);
+    this.#refusals.refused(reason, from, client);
+  }
+
+  lookAgain(): void {
+    this.#directory.lookAgain();
+  }
+
+  /** Somebody else may have removed links. */
+  linksChanged(): void {
+    this.#links.changed();
   }
 
   // --- the loop
@@ -328,91 +271,30 @@ class Hub implements HubCore, AsyncDisposable {
     const [policy, effects] = stepHubClient(entry.policy, event);
     entry.policy = policy;
     for (const effect of effects) this.#perform(entry, effect);
-    this.#arm(nextHubClientTickMs(entry.policy));
+    this.#ticks.setEarlier(nextHubClientTickMs(entry.policy));
   }
 
-  /** Sleeps until the first client wants its tick, which may by then want a later one. */
-  #arm(dueMs: number): void {
-    if (this.#closed || dueMs >= this.#timerAtMs) return;
-    clearTimeout(this.#timer);
-    this.#timerAtMs = dueMs;
-    const waitMs = Math.max(0, Math.ceil(dueMs - this.edges.clock.nowMs()));
-    this.#timer = setTimeout(() => this.#tick(), Math.min(waitMs, 2 ** 31 - 1));
-  }
-
+  /** The first client wants its tick, or may by now want a later one. */
   #tick(): void {
     const nowMs = this.edges.clock.nowMs();
-    this.#timerAtMs = Infinity;
     for (const entry of this.entries.values()) {
-      if (nextHubClientTickMs(entry.policy) <= nowMs) {
-        this.#dispatch(entry, { kind: "tick", nowMs });
-      } else this.#arm(nextHubClientTickMs(entry.policy));
+      const dueMs = nextHubClientTickMs(entry.policy);
+      if (dueMs <= nowMs) this.#dispatch(entry, { kind: "tick", nowMs });
+      else this.#ticks.setEarlier(dueMs);
     }
   }
 
   #perform(entry: HubEntry, effect: HubClientEffect): void {
     switch (effect.kind) {
       case "set-link":
-        return this.#setLink(entry, effect.endpoint, effect.change);
+        for (const other of this.#links.othersAt(entry, effect.endpoint)) this.bye(other);
+        if (this.#links.set(entry, effect.endpoint, effect.change)) return;
+        return this.#dispatch(entry, { kind: "link-failed" });
       case "remove-link":
-        return this.#removeLink(entry, effect.reason);
+        return this.#links.remove(entry, effect.reason);
       default:
         effect satisfies never;
     }
-  }
-
-  #setLink(entry: HubEntry, endpoint: Endpoint, change: "new" | "moved" | "renewed"): void {
-    const { log, clock } = this.edges;
-    const { name } = entry.file;
-    const fields = { client: name, endpoint: formatEndpoint(endpoint) };
-    if (change === "moved") {
-      entry.roams++;
-      this.options.metrics.roamed();
-      if (clock.nowMs() - entry.roamLoggedMs >= ROAM_LOG_GAP_MS) {
-        log.info("client moved", { ...fields, roams: entry.roams });
-        entry.roamLoggedMs = clock.nowMs();
-      }
-    }
-    this.#endOthersAt(entry, endpoint);
-    try {
-      const state = this.#protocol.plane.setLink({
-        ...{ name, endpoint, routes: entry.file.routes },
-        ...this.#addresses(entry.file),
-        ...this.#protocol.linkExtras(entry),
-        ...(this.options.protocol === "jtunnel" ? {} : { sources: allowedSources(entry.file) }),
-      });
-      const isNew = !entry.link;
-      entry.link = { ...state, ...this.#addresses(entry.file) };
-      if (!isNew) return;
-      log.info("client up", { ...fields, ifname: state.ifname, mtu: state.mtu });
-      this.#programs.up(name, this.#environment(entry));
-      this.#countClients();
-    } catch (error) {
-      log.error("link not set", { ...fields, error: errorText(error) });
-      this.#dispatch(entry, { kind: "link-failed" });
-    }
-  }
-
-  /** A NAT has given one client's mapping to another: the first cannot be there any more. */
-  #endOthersAt(entry: HubEntry, endpoint: Endpoint): void {
-    for (const other of this.entries.values()) {
-      if (other === entry || !other.policy.endpoint) continue;
-      if (equalEndpoints(other.policy.endpoint, endpoint)) this.#dispatch(other, { kind: "bye" });
-    }
-  }
-
-  #removeLink(entry: HubEntry, reason: string): void {
-    const { name } = entry.file;
-    if (entry.link) this.#programsDown(entry);
-    this.#protocol.disconnected(entry);
-    try {
-      this.#protocol.plane.removeLink(name);
-    } catch (error) {
-      this.edges.log.warn("link not removed", { client: name, error: errorText(error) });
-    }
-    delete entry.link;
-    this.edges.log.info("client down", { client: name, reason });
-    this.#countClients();
   }
 
   #programFailed(name: string): void {
@@ -422,95 +304,12 @@ class Hub implements HubCore, AsyncDisposable {
     this.#dispatch(entry, { kind: "program-failed" });
   }
 
-  #programsDown(entry: HubEntry): void {
-    this.#programs.down(entry.file.name, this.#environment(entry));
-  }
-
-  /** Somebody else may have removed links. */
-  linksChanged(): void {
-    if (this.#closed) return;
-    const sinceMs = this.edges.clock.nowMs() - this.#lookedMs;
-    this.#settleTimer ??= setTimeout(() => {
-      this.#settleTimer = undefined;
-      this.#lookedMs = this.edges.clock.nowMs();
-      this.#restoreLinks();
-    }, Math.max(LINK_CHANGE_SETTLE_MS, LINK_LOOK_GAP_MS - sinceMs));
-  }
-
-  #restoreLinks(): void {
-    for (const name of this.#protocol.plane.missingLinks()) {
-      const entry = this.entries.get(name);
-      if (!entry?.link || !entry.policy.endpoint) continue;
-      this.edges.log.warn("link is gone, making it again", { client: name });
-      this.#programsDown(entry);
-      delete entry.link;
-      this.#setLink(entry, entry.policy.endpoint, "new");
-    }
-  }
-
-  // --- what others see
-
-  /** The hub's and the client's inner addresses. */
-  #addresses({ address, hubAddress }: ClientFile): { local?: Ip; peer?: Ip } {
-    const local = hubAddress ?? this.options.address;
-    if (!address || !local || familyOf(address.ip) !== familyOf(local)) return {};
-    return { local, peer: address.ip };
-  }
-
-  #environment({ file, link, policy }: HubEntry): Record<string, string> {
-    const isId = this.options.protocol === "jtunnel";
-    return linkEnvironment({
-      ifname: link?.ifname ?? "",
-      mtu: link?.mtu ?? 0,
-      client: file.name,
-      clientId: isId ? file.name.toLowerCase() : toHex(new TextEncoder().encode(file.name)),
-      ...(link?.local ? { local: link.local } : {}),
-      ...(link?.peer ? { peer: link.peer } : {}),
-      ...(policy.endpoint ? { endpoint: policy.endpoint } : {}),
-      routes: file.routes,
-    });
-  }
-
-  #countClients(): void {
-    const up = [...this.entries.values()].filter(({ link }) => link).length;
-    this.options.metrics.setClients(up, this.entries.size);
-  }
-
   report(): HubReport {
-    const { protocol, port, encrypt, metrics } = this.options;
-    const { plane, publicKey } = this.#protocol;
-    const counters = plane.counters();
-    return {
-      ...{ role: "hub", protocol, data_plane: plane.kind, port },
-      ...(publicKey ? { public_key: publicKey } : {}),
-      ...(plane.kind === "tun" && protocol === "gretun" ? { encrypt } : {}),
-      refused: metrics.refusals,
-      problems: this.#problems,
-      clients: [...this.entries.values()].map((entry) => {
-        const { file, link, policy } = entry;
-        const stats = counters.get(file.name);
-        const pid = this.#programs.pid(file.name);
-        const heardMs = this.edges.clock.nowMs() - policy.heardMs;
-        const report: ClientReport = {
-          name: file.name,
-          state: link ? "up" : "down",
-          ...(policy.endpoint ? { endpoint: formatEndpoint(policy.endpoint) } : {}),
-          ...(file.address ? { address: file.address.ip } : {}),
-          ...(file.routes.length > 0 ? { routes: file.routes.map(formatCidr) } : {}),
-          ...(link ? { ifname: link.ifname, mtu: link.mtu } : {}),
-          ...(link ? { heard_s: Math.round(heardMs / 100) / 10 } : {}),
-          authentications: entry.authentications,
-          roams: entry.roams,
-          ...(pid === undefined ? {} : { pid }),
-          ...(stats
-            ? {
-              ...{ rx_packets: stats.rxPackets, tx_packets: stats.txPackets },
-              ...{ rx_bytes: stats.rxBytes, tx_bytes: stats.txBytes },
-            }
-            : {}),
-        };
-        return report;
-      }),
-    };
+    return hubReport({
+      ...{ options: this.options, protocol: this.#protocol, entries: this.entries.values() },
+      problems: this.#directory.problems,
+      pidOf: (name) => this.#programs.pid(name),
+      nowMs: this.edges.clock.nowMs(),
+    });
   }
 }

@@ -1,12 +1,13 @@
 /** What the parts of a hub know of each other. */
 import type { Endpoint, Ip } from "../addr.ts";
 import type { EncapCsum } from "../dataplane/mod.ts";
-import type { Clock, Datagram, Log, Random } from "../edges.ts";
+import type { Datagram } from "../edges.ts";
 import type { Refusal } from "./protocol/gretun/auth.ts";
 import type { ClientFile } from "./clients.ts";
 import type { HubClient } from "./hub_policy.ts";
 import type { HubMetrics } from "./metrics.ts";
 import type { HubLink, HubPlane, PlaneKind } from "./plane.ts";
+import type { World } from "./world.ts";
 
 export type ProtocolName = "gretun" | "ipipou" | "jtunnel";
 
@@ -44,10 +45,7 @@ export interface HubOptions {
   metrics: HubMetrics;
 }
 
-export interface HubEdges {
-  clock: Clock;
-  random: Random;
-  log: Log;
+export interface HubEdges extends World {
   /**
    * The configuration as it is now, and the flags that differ; throws `GretunError` when the
    * running one has to go on.
@@ -72,6 +70,8 @@ export interface HubEntry {
 export interface HubProtocol {
   readonly plane: HubPlane;
   readonly publicKey?: string;
+  /** Inner sources are the business of what runs on the links. */
+  readonly takesAnySource: boolean;
   /** What is not data. */
   signal(datagram: Datagram): void;
   /** Why this client cannot be let in with this protocol; undefined when it can. */
@@ -82,6 +82,10 @@ export interface HubProtocol {
   disconnected(entry: HubEntry): void;
   /** What a client's link needs besides addresses. */
   linkExtras(entry: HubEntry): Pick<HubLink, "keys">;
+  /** As programs are told of the client, in hex. */
+  clientId(name: string): string;
+  /** The directory was read. */
+  looked(): void;
   /** The core has other options. */
   reconfigured(): void;
 }
@@ -98,6 +102,6 @@ export interface HubCore {
   refused(reason: Refusal): void;
   /** As {@link HubCore.refused}, and for people to see: of somebody who is where it says. */
   refusedAuthentication(reason: Refusal, from: Endpoint, client?: string): void;
-  /** The directory may have changed: looked at soon, and not too often. */
+  /** The directory may have changed: it is looked at, and not too often. */
   lookAgain(): void;
 }

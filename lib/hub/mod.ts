@@ -2,7 +2,7 @@
  * Tunnels between one hub with a public address and spokes behind any NAT, without a coordinator.
  *
  * @example
- * await runHub(options, { clock: systemClock, random: systemRandom, log }, signal);
+ * await runHub(options, { ...systemWorld(log), reread }, signal);
  */
 export { type Credential, type Refusal, REFUSALS } from "./protocol/gretun/auth.ts";
 export { isClientName, parseAddress } from "./clients.ts";
@@ -25,6 +25,8 @@ export {
 } from "./control.ts";
 export { publicKeyOf } from "./protocol/gretun/curves.ts";
 export { readDirectory } from "./directory.ts";
+export { systemFiles } from "./system/files.ts";
+export { systemWorld } from "./system/world.ts";
 export { sha256 } from "./protocol/gretun/digest.ts";
 export { runHub } from "./hub.ts";
 export type { HubEdges, HubOptions } from "./hub_core.ts";

@@ -114,7 +114,7 @@ async function serve(args: string[], io: CommandIo): Promise<number> {
   let { flags } = first;
   if (flags["check-config"]) {
     io.stdout("The configuration is right.\n");
-    for (const problem of hub.readDirectory(options.clientsDir).problems) {
+    for (const problem of hub.readDirectory(hub.systemFiles, options.clientsDir).problems) {
       io.stdout(`Not authorised: ${problem}\n`);
     }
     return EXIT_OK;
@@ -133,7 +133,7 @@ async function serve(args: string[], io: CommandIo): Promise<number> {
     await server.listenAt(flags["metrics-addr"]);
     return { options: next.options, changed };
   };
-  await hub.runHub(options, { clock: systemClock, random: systemRandom, log, reread }, io.signal);
+  await hub.runHub(options, { ...hub.systemWorld(log), reread }, io.signal);
   log.info("stopped");
   return EXIT_OK;
 }

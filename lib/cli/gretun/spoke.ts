@@ -1,7 +1,7 @@
 /** `gretun spoke`: the client of a hub. */
 import type { Cidr } from "../../addr.ts";
 import { fromBase64, fromHex } from "../../bytes.ts";
-import { systemClock, systemRandom } from "../../edges.ts";
+import { systemClock } from "../../edges.ts";
 import { errorText, NoDaemonError, UsageError } from "../../errors.ts";
 import type * as Hub from "../../hub/mod.ts";
 import { textLog } from "../../log.ts";
@@ -107,7 +107,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
   const host = parseHost("hub", options.hub.host);
   const resolve = () => resolveHost(host, { family: 4, signal: io.signal });
-  const edges = { clock: systemClock, random: systemRandom, log, resolve };
+  const edges = { ...hub.systemWorld(log), resolve };
   await using _metrics = metricsListen
     ? await serveMetrics(metricsListen, options.metrics, log)
     : undefined;

@@ -1,11 +1,5 @@
-/** What hub and spoke both give to programs and hear from the system. */
+/** What hub and spoke tell the programs of their links. */
 import { type Cidr, type Endpoint, formatCidr, formatEndpoint, type Ip } from "../../addr.ts";
-
-/** Calls `handler` with each such signal until it is disposed. */
-export function onSignal(name: Deno.Signal, handler: () => void): Disposable {
-  Deno.addSignalListener(name, handler);
-  return { [Symbol.dispose]: () => Deno.removeSignalListener(name, handler) };
-}
 
 export interface LinkFacts {
   ifname: string;

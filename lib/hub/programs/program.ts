@@ -2,15 +2,16 @@
  * Programs that run for as long as a link is there, and scripts that are run once when it comes
  * and when it goes. A program is a process group of its own: SIGTERM, then SIGKILL.
  */
-import type { Clock, Log } from "../../edges.ts";
+import { toHex } from "../../bytes.ts";
 import { errorText } from "../../errors.ts";
-import { readKernelFile, SystemError } from "../../linux/mod.ts";
+import type { StateDir } from "../../state_dir.ts";
+import { type Child, MARK_VARIABLE, type World } from "../world.ts";
 
-/** Given to this program by its environment; no program of a link gets them. */
-const SECRET_VARIABLES = ["GRETUN_TOKEN", "GRETUN_SECRET", "GRETUN_PRIVATE_KEY"];
 const SCRIPT_TIMEOUT_MS = 30_000;
-/** Field 22 of /proc/PID/stat, counted from the one after the name in parentheses. */
-const START_TIME_FIELD = 19;
+const END_POLL_MS = 20;
+const MARK_LENGTH = 16;
+
+type Surroundings = Pick<World, "clock" | "log" | "random" | "processes"> & { stateDir: StateDir };
 
 export interface ProgramOptions {
   /** Program and arguments; empty: none. */
@@ -25,9 +26,17 @@ export interface ProgramOptions {
   onFailed: (name: string, why: string) => void;
 }
 
-interface Running {
-  child: Deno.ChildProcess;
+/** What a later run can prove to be a program of this one. */
+interface Remembered {
+  pid: number;
   startTime: string;
+  mark: string;
+}
+
+interface Running {
+  child: Child;
+  startTime: string;
+  mark: string;
   ended: Promise<void>;
   isStopping: boolean;
 }
@@ -35,15 +44,13 @@ interface Running {
 export class Programs {
   /** For what is started from now on. */
   options: ProgramOptions;
-  readonly #clock: Clock;
-  readonly #log: Log;
+  readonly #world: Surroundings;
   readonly #running = new Map<string, Running>();
   readonly #stopping = new Set<Promise<void>>();
 
-  constructor(options: ProgramOptions, { clock, log }: { clock: Clock; log: Log }) {
+  constructor(options: ProgramOptions, world: Surroundings) {
     this.options = options;
-    this.#clock = clock;
-    this.#log = log;
+    this.#world = world;
   }
 
   pid(name: string): number | undefined {
@@ -52,13 +59,18 @@ export class Programs {
 
   /** Ends what a killed run left behind. */
   async endLeftovers(): Promise<void> {
-    const { stateFile } = this.options;
-    for (const { pid, startTime } of await readState(stateFile)) {
-      if (startTimeOf(pid) !== startTime) continue;
-      this.#log.info("program of an earlier run ended", { pid });
-      await this.#end(pid, () => startTimeOf(pid) !== startTime);
+    const { log, processes } = this.#world;
+    for (const { pid, startTime, mark } of this.#remembered()) {
+      const facts = processes.facts(pid);
+      if (facts?.startTime !== startTime) continue;
+      if (facts.mark !== mark) {
+        log.warn("program of an earlier run left alone: it cannot be told from another's", { pid });
+        continue;
+      }
+      log.info("program of an earlier run ended", { pid });
+      await this.#end(pid, startTime, () => processes.facts(pid)?.startTime !== startTime);
     }
-    await Deno.remove(stateFile).catch(() => {});
+    this.#forget();
   }
 
   /** A link is there: starts the program and runs the script. */
@@ -80,44 +92,36 @@ export class Programs {
     for (const running of this.#running.values()) this.#track(this.#stop(running));
     this.#running.clear();
     await Promise.all(this.#stopping);
-    await Deno.remove(this.options.stateFile).catch(() => {});
+    this.#forget();
   }
 
   #start(name: string, env: Record<string, string>): void {
-    const [command, ...args] = this.options.argv;
-    let child: Deno.ChildProcess;
+    const { log, processes, random } = this.#world;
+    const { argv } = this.options;
+    const mark = toHex(random(MARK_LENGTH));
+    let child: Child;
     try {
-      child = new Deno.Command(command!, {
-        args,
-        ...environment(env),
-        stdin: "null",
-        stdout: "inherit",
-        stderr: "inherit",
-        detached: true,
-      }).spawn();
+      child = processes.spawn(argv, { ...env, [MARK_VARIABLE]: mark });
     } catch (error) {
-      this.#log.error("program not started", {
-        client: name,
-        program: command,
-        error: errorText(error),
-      });
+      log.error("program not started", { client: name, program: argv[0], error: errorText(error) });
       // The link's maker is still at it.
       queueMicrotask(() => this.options.onFailed(name, `cannot be started: ${errorText(error)}`));
       return;
     }
-    const startTime = startTimeOf(child.pid) ?? "";
-    const running: Running = { child, startTime, ended: Promise.resolve(), isStopping: false };
+    const startTime = processes.facts(child.pid)?.startTime ?? "";
+    const running = { child, startTime, mark, ended: Promise.resolve(), isStopping: false };
     running.ended = this.#reap(name, running);
     this.#running.set(name, running);
-    this.#log.info("program started", { client: name, pid: child.pid });
+    log.info("program started", { client: name, pid: child.pid });
     this.#save();
   }
 
   async #reap(name: string, running: Running): Promise<void> {
+    const { log } = this.#world;
     const { code, signal } = await running.child.status;
     const fields = { client: name, pid: running.child.pid, code, ...(signal ? { signal } : {}) };
-    if (code === 0 || running.isStopping) this.#log.info("program ended", fields);
-    else this.#log.error("program failed", fields);
+    if (code === 0 || running.isStopping) log.info("program ended", fields);
+    else log.error("program failed", fields);
     const isCurrent = this.#running.get(name) === running;
     if (isCurrent) this.#running.delete(name);
     this.#save();
@@ -128,33 +132,32 @@ export class Programs {
     let hasEnded = false;
     running.isStopping = true;
     void running.ended.then(() => hasEnded = true);
-    await this.#end(running.child.pid, () => hasEnded);
+    await this.#end(running.child.pid, running.startTime, () => hasEnded);
     await running.ended;
   }
 
-  async #end(pid: number, hasEnded: () => boolean): Promise<void> {
-    const deadlineMs = this.#clock.nowMs() + this.options.graceMs;
-    signalGroup(pid, "SIGTERM");
-    while (!hasEnded() && this.#clock.nowMs() < deadlineMs) await this.#clock.sleep(20);
-    // What the program started and left behind belongs to it.
-    signalGroup(pid, "SIGKILL");
+  async #end(pid: number, startTime: string, hasEnded: () => boolean): Promise<void> {
+    const { clock, processes } = this.#world;
+    const deadlineMs = clock.nowMs() + this.options.graceMs;
+    if (!hasEnded()) processes.signalGroup(pid, "SIGTERM");
+    while (!hasEnded() && clock.nowMs() < deadlineMs) await clock.sleep(END_POLL_MS);
+    // What the program started and left behind belongs to it, and keeps its number from being
+    // given away: a process that has it all the same shows that nothing was left.
+    const facts = processes.facts(pid);
+    if (!facts || facts.startTime === startTime) processes.signalGroup(pid, "SIGKILL");
   }
 
   #script(what: string, command: string, name: string, env: Record<string, string>): void {
+    const { log, clock, processes } = this.#world;
     const run = async () => {
-      const signal = AbortSignal.timeout(SCRIPT_TIMEOUT_MS);
-      const spec = { ...environment(env), stdin: "null" as const, signal };
-      const { code } = await new Deno.Command("/bin/sh", {
-        args: ["-c", command],
-        ...spec,
-        stdout: "inherit",
-        stderr: "inherit",
-      }).spawn().status;
-      if (code !== 0) this.#log.error(`${what} failed`, { client: name, code });
+      const timeout = new AbortController();
+      using _timer = clock.timer(SCRIPT_TIMEOUT_MS, () => timeout.abort());
+      const code = await processes.shell(command, env, timeout.signal);
+      if (code !== 0) log.error(`${what} failed`, { client: name, code });
     };
     this.#track(
       run().catch((error) => {
-        this.#log.error(`${what} failed`, { client: name, error: errorText(error) });
+        log.error(`${what} failed`, { client: name, error: errorText(error) });
       }),
     );
   }
@@ -165,48 +168,50 @@ export class Programs {
   }
 
   #save(): void {
-    const state = [...this.#running.values()]
-      .map(({ child, startTime }) => ({ pid: child.pid, startTime }));
+    const state = [...this.#running.values()].map(({ child, startTime, mark }): Remembered => {
+      return { pid: child.pid, startTime, mark };
+    });
     try {
-      Deno.writeTextFileSync(this.options.stateFile, JSON.stringify(state), { mode: 0o600 });
+      this.#world.stateDir.write(this.options.stateFile, JSON.stringify(state));
     } catch (error) {
-      this.#log.warn("programs not remembered", { error: errorText(error) });
+      this.#world.log.warn("programs not remembered", { error: errorText(error) });
+    }
+  }
+
+  #remembered(): Remembered[] {
+    try {
+      const text = this.#world.stateDir.read(this.options.stateFile);
+      return text === undefined ? [] : parseRemembered(text);
+    } catch (error) {
+      this.#world.log.warn("programs of an earlier run not looked at", { error: errorText(error) });
+      return [];
+    }
+  }
+
+  #forget(): void {
+    try {
+      this.#world.stateDir.remove(this.options.stateFile);
+    } catch (error) {
+      this.#world.log.warn("programs not forgotten", { error: errorText(error) });
     }
   }
 }
 
-function environment(env: Record<string, string>) {
-  const inherited = Deno.env.toObject();
-  for (const name of SECRET_VARIABLES) delete inherited[name];
-  return { env: { ...inherited, ...env }, clearEnv: true };
-}
-
-function signalGroup(pid: number, signal: Deno.Signal): void {
+/** None for what was cut short by a kill. */
+function parseRemembered(text: string): Remembered[] {
+  let state: unknown;
   try {
-    Deno.kill(-pid, signal);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error; // it has ended
-  }
-}
-
-/** Tells a process from a later one with the same number; undefined when there is none. */
-function startTimeOf(pid: number): string | undefined {
-  try {
-    const stat = readKernelFile(`/proc/${pid}/stat`);
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return fields[0] === "Z" ? undefined : fields[START_TIME_FIELD];
-  } catch (error) {
-    if (error instanceof SystemError) return undefined;
-    throw error;
-  }
-}
-
-async function readState(path: string): Promise<{ pid: number; startTime: string }[]> {
-  try {
-    const state: unknown = JSON.parse(await Deno.readTextFile(path));
-    if (!Array.isArray(state)) return [];
-    return state.filter((each) => Number.isInteger(each?.pid) && each.pid > 1 && each.startTime);
+    state = JSON.parse(text);
   } catch {
-    return []; // none, or cut short by the kill
+    return [];
   }
+  if (!Array.isArray(state)) return [];
+  return state.filter((each: unknown): each is Remembered => {
+    const { pid, startTime, mark } = each as Partial<Remembered> ?? {};
+    return Number.isInteger(pid) && pid! > 1 && isText(startTime) && isText(mark);
+  });
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string" && value !== "";
 }

@@ -1,20 +1,24 @@
 /**
- * `gretun spoke`: one tunnel to one hub. What a protocol sends is in `spoke_gretun.ts` and
- * `spoke_blind.ts`; here are the link, its program, the way to the hub, and signals.
+ * `gretun spoke`: one tunnel to one hub. What a protocol sends is in `protocol/`; here are the link,
+ * its program, the way to the hub, and signals.
  */
 import { type Endpoint, formatEndpoint, type Ip } from "../../addr.ts";
+import { Alarm } from "../../alarm.ts";
 import { toHex } from "../../bytes.ts";
 import { errorText, GretunError } from "../../errors.ts";
 import { lockPort } from "../../links/mod.ts";
-import { fileLocks, Poller } from "../../linux/mod.ts";
-import { LinkMonitor, NetlinkError, RtNetlink } from "../../netlink.ts";
+import { Poller } from "../../linux/mod.ts";
+import { LinkMonitor, RtNetlink } from "../../netlink.ts";
+import type { StateDir } from "../../state_dir.ts";
 import { checkBind } from "../addresses.ts";
-import type { Refusal } from "../protocol/gretun/auth.ts";
-import { makeStateDir, serveControl, type SpokeReport } from "../control.ts";
-import { linkEnvironment, onSignal } from "../programs/environment.ts";
+import { serveControl, type SpokeReport } from "../control.ts";
 import type { PlaneOptions } from "../plane.ts";
+import { linkEnvironment } from "../programs/environment.ts";
 import { Programs } from "../programs/program.ts";
-import { BlindSpoke } from "../protocol/blind_spoke.ts";
+import type { Refusal } from "../protocol/gretun/auth.ts";
+import { GretunSpoke } from "../protocol/gretun/spoke.ts";
+import { IpipouSpoke } from "../protocol/ipipou/spoke.ts";
+import { JtunnelSpoke } from "../protocol/jtunnel/spoke.ts";
 import {
   HUB_LINK,
   type SpokeCore,
@@ -22,13 +26,11 @@ import {
   type SpokeOptions,
   type SpokeProtocol,
 } from "./spoke_core.ts";
-import { GretunSpoke } from "../protocol/gretun/spoke.ts";
+import { firstLookUp, WayToHub } from "./way.ts";
 
 /** Timers and the control socket wait for no longer while data flows through this process. */
 const BUSY_MS = 4;
 const CHANGE_SETTLE_MS = 100;
-const LOOK_UP_GAP_MS = 10_000;
-const RESOLVE_RETRY_MS = 5_000;
 
 /** Runs until `signal` is aborted, then removes all that it made. Throws what stops a start. */
 export async function runSpoke(
@@ -37,18 +39,18 @@ export async function runSpoke(
   signal: AbortSignal,
 ): Promise<void> {
   checkBind(options.bind);
-  await makeStateDir(options.stateDir);
-  using _lock = lockPort(fileLocks(), { port: options.port, role: "spoke", flag: "--port" });
+  const stateDir = edges.openStateDir(options.stateDir);
+  using _lock = lockPort(edges.locks, { port: options.port, role: "spoke", flag: "--port" });
   const hub = await firstLookUp(options, edges, signal);
   if (!hub) return;
   await using stack = new AsyncDisposableStack();
   const poller = stack.use(new Poller({ busyMs: BUSY_MS }));
-  const spoke = stack.use(new SpokeDaemon(options, edges, poller, hub));
+  const spoke = stack.use(new SpokeDaemon(options, edges, stateDir, poller, hub));
   await spoke.start();
   stack.use(LinkMonitor.open(poller, () => spoke.networkChanged()));
-  stack.use(onSignal("SIGUSR1", () => spoke.reauth()));
+  stack.use(edges.onSignal("SIGUSR1", () => spoke.reauth()));
   stack.use(
-    await serveControl({ stateDir: options.stateDir, role: "spoke", port: options.port }, {
+    await serveControl(edges, { stateDir: options.stateDir, role: "spoke", port: options.port }, {
       report: () => spoke.report(),
       reauth: () => spoke.reauth(),
     }),
@@ -67,47 +69,29 @@ function programError(program: string, why: string): GretunError {
   );
 }
 
-/** A host that starts before its network is up waits for it. */
-async function firstLookUp(
-  { hub }: SpokeOptions,
-  { resolve, clock, log }: SpokeEdges,
-  signal: AbortSignal,
-): Promise<Endpoint | undefined> {
-  while (!signal.aborted) {
-    try {
-      return { ip: await resolve(hub.host), port: hub.port };
-    } catch (error) {
-      if (!(error instanceof GretunError)) throw error;
-      log.warn("hub's name not resolved, trying again", {
-        host: hub.host,
-        error: errorText(error),
-      });
-      await clock.sleep(RESOLVE_RETRY_MS, signal).catch(() => {});
-    }
-  }
-  return undefined;
-}
-
 class SpokeDaemon implements SpokeCore, AsyncDisposable {
   readonly options: SpokeOptions;
   readonly edges: SpokeEdges;
   readonly planeOptions: PlaneOptions;
-  hub: Endpoint;
   readonly #rtnl = RtNetlink.open();
+  readonly #way: WayToHub;
   readonly #programs: Programs;
   readonly #protocol: SpokeProtocol;
+  readonly #settle: Alarm;
   #link: { ifname: string; mtu: number; local?: Ip; peer?: Ip } | undefined;
   #wanted: Parameters<SpokeCore["setLink"]>[0] | undefined;
   readonly #failed = Promise.withResolvers<never>();
-  #way = "";
-  #settleTimer: number | undefined;
-  #lookedUpMs = -Infinity;
   #closed = false;
 
-  constructor(options: SpokeOptions, edges: SpokeEdges, poller: Poller, hub: Endpoint) {
+  constructor(
+    options: SpokeOptions,
+    edges: SpokeEdges,
+    stateDir: StateDir,
+    poller: Poller,
+    hub: Endpoint,
+  ) {
     this.options = options;
     this.edges = edges;
-    this.hub = hub;
     const { port, bind, ifnamePattern, mtu, encapCsum } = options;
     this.planeOptions = {
       ...{ owner: "spoke", port, ifnamePattern, encapCsum },
@@ -117,22 +101,38 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
       onRefused: (reason) => this.refused(reason),
       onFault: (what, error) => edges.log.error(what, { error: errorText(error) }),
     };
-    const { program, programGraceMs, programMustSucceed, onUp, onDown, stateDir } = options;
+    const { program, programGraceMs, programMustSucceed, onUp, onDown } = options;
     this.#programs = new Programs({
       argv: program,
       graceMs: programGraceMs,
       ...(onUp ? { onUp } : {}),
       ...(onDown ? { onDown } : {}),
-      stateFile: `${stateDir}/spoke-${port}.programs`,
+      stateFile: `spoke-${port}.programs`,
       onFailed: (_name, why) => {
         if (programMustSucceed) this.#failed.reject(programError(program[0]!, why));
       },
-    }, edges);
+    }, { ...edges, stateDir });
     this.failed.catch(() => {}); // it may come before anybody waits for it
-    this.#way = this.#wayToHub();
-    this.#protocol = options.protocol === "gretun"
-      ? new GretunSpoke(this, poller)
-      : new BlindSpoke(this, poller);
+    this.#way = new WayToHub(options.hub.host, hub, this.#rtnl, edges);
+    this.#settle = new Alarm(edges.clock, () => this.#lookAtNetwork());
+    this.#protocol = this.#openProtocol(poller);
+  }
+
+  #openProtocol(poller: Poller): SpokeProtocol {
+    switch (this.options.protocol) {
+      case "gretun":
+        return new GretunSpoke(this, poller);
+      case "ipipou":
+        return new IpipouSpoke(this, poller);
+      case "jtunnel":
+        return new JtunnelSpoke(this, poller);
+      default:
+        return this.options.protocol satisfies never;
+    }
+  }
+
+  get hub(): Endpoint {
+    return this.#way.hub;
   }
 
   /** Rejects when the spoke has to end. */
@@ -144,13 +144,13 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
     const { hub, options: { port, name } } = this;
     await this.#programs.endLeftovers();
     this.edges.log.info("connecting", { hub: formatEndpoint(hub), client: name, port });
-    if (this.#way === "") this.edges.log.warn("no route to the hub yet", { hub: hub.ip });
+    if (!this.#way.isThere) this.edges.log.warn("no route to the hub yet", { hub: hub.ip });
     this.#protocol.start();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#settleTimer);
+    this.#settle[Symbol.dispose]();
     if (this.#link) this.#programs.down(HUB_LINK, this.#environment());
     await this.#programs.close();
     await this.#protocol[Symbol.asyncDispose]();
@@ -208,22 +208,13 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
   // --- the way to the hub
 
   networkChanged(): void {
-    if (this.#closed) return;
-    this.#settleTimer ??= setTimeout(() => {
-      this.#settleTimer = undefined;
-      this.#lookAtNetwork();
-    }, CHANGE_SETTLE_MS);
+    this.#settle.within(CHANGE_SETTLE_MS);
   }
 
   #lookAtNetwork(): void {
     try {
       this.#restoreLink();
-      const way = this.#wayToHub();
-      if (way === this.#way) return;
-      this.#way = way;
-      if (way === "") return;
-      this.edges.log.info("way to the hub changed", { way });
-      this.#protocol.reauth("moved");
+      if (this.#way.hasChanged()) this.#protocol.reauth("moved");
     } catch (error) {
       this.edges.log.warn("network not looked at", { error: errorText(error) });
     }
@@ -237,29 +228,8 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
     this.setLink(this.#wanted);
   }
 
-  /** What packets to the hub leave with; empty while there is no way. */
-  #wayToHub(): string {
-    try {
-      const { source, gateway, device } = this.#rtnl.routeTo(this.hub.ip);
-      return `${source ?? "-"} by ${gateway ?? "-"} on ${device ?? "-"}`;
-    } catch (error) {
-      if (error instanceof NetlinkError) return "";
-      throw error;
-    }
-  }
-
-  lookUpHub(): void {
-    const { clock, log } = this.edges;
-    const { host, port } = this.options.hub;
-    if (host === this.hub.ip || clock.nowMs() - this.#lookedUpMs < LOOK_UP_GAP_MS) return;
-    this.#lookedUpMs = clock.nowMs();
-    this.edges.resolve(host).then((ip) => {
-      if (this.#closed || ip === this.hub.ip) return;
-      this.hub = { ip, port };
-      this.#way = this.#wayToHub();
-      log.info("hub has another address", { hub: formatEndpoint(this.hub) });
-      this.#protocol.reauth("moved");
-    }).catch((error) => log.debug("hub's name not resolved", { error: errorText(error) }));
+  async lookUpHub(): Promise<void> {
+    if (await this.#way.hasMoved() && !this.#closed) this.#protocol.reauth("moved");
   }
 
   report(): SpokeReport {

@@ -1,12 +1,12 @@
 /** What the parts of a spoke know of each other. */
 import type { Cidr, Endpoint, Ip } from "../../addr.ts";
 import type { EncapCsum } from "../../dataplane/mod.ts";
-import type { Clock, Log, Random } from "../../edges.ts";
 import type { Credential, Refusal } from "../protocol/gretun/auth.ts";
 import type { ProtocolName } from "../hub_core.ts";
 import type { IpipouScheme } from "../protocol/ipipou/wire.ts";
 import type { HubMetrics } from "../metrics.ts";
 import type { HubPlane, PlaneKind, PlaneOptions } from "../plane.ts";
+import type { World } from "../world.ts";
 
 /** The name of a spoke's one link. */
 export const HUB_LINK = "hub";
@@ -47,10 +47,7 @@ export interface SpokeOptions {
   metrics: HubMetrics;
 }
 
-export interface SpokeEdges {
-  clock: Clock;
-  random: Random;
-  log: Log;
+export interface SpokeEdges extends World {
   /** IPv4; throws `GretunError`. */
   resolve: (host: string) => Promise<Ip>;
 }
@@ -79,7 +76,7 @@ export interface SpokeCore {
   /** Where the hub is. */
   readonly hub: Endpoint;
   /** The hub has not answered for a while: its name may have another address. */
-  lookUpHub(): void;
+  lookUpHub(): Promise<void>;
   /** Sets the link; false when that failed. */
   setLink(link: {
     local?: Ip;

@@ -2,7 +2,9 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { parseEndpoint } from "../../../lib/addr.ts";
 import { fromHex, toHex } from "../../../lib/bytes.ts";
-import { BareCodec, GreCodec, JtunnelCodec, SealedCodec } from "../../../lib/hub/codecs.ts";
+import { GreCodec, SealedCodec } from "../../../lib/hub/protocol/gretun/codec.ts";
+import { BareCodec } from "../../../lib/hub/protocol/ipipou/codec.ts";
+import { JtunnelCodec } from "../../../lib/hub/protocol/jtunnel/codec.ts";
 import { Sealer, sessionKeys, sessionText } from "../../../lib/hub/protocol/gretun/seal.ts";
 import { endpointOf, equalSockAddrs, sockAddrOf } from "../../../lib/linux/mod.ts";
 

@@ -1,6 +1,6 @@
 /** Our own protocol on the hub: see `wire.ts` for the messages and `auth.ts` for what they prove. */
 import { type Endpoint, formatEndpoint, UNSPECIFIED_4 } from "../../../addr.ts";
-import { Reader, startsWithBytes, toBase64 } from "../../../bytes.ts";
+import { Reader, startsWithBytes, toBase64, toHex } from "../../../bytes.ts";
 import type { Datagram } from "../../../edges.ts";
 import { errorText } from "../../../errors.ts";
 import {
@@ -11,7 +11,7 @@ import {
   sockAddrOf,
 } from "../../../linux/mod.ts";
 import { checkAuth, Cookies, type Credential, makeWelcome, Pair } from "./auth.ts";
-import { SealedCodec, type SealedSession } from "../../codecs.ts";
+import { SealedCodec, type SealedSession } from "./codec.ts";
 import { counterTag, equalTags } from "./crypto.ts";
 import { checkPublicKey, publicKeyOf } from "./curves.ts";
 import { sha256 } from "./digest.ts";
@@ -93,6 +93,7 @@ interface ClientState {
 export class GretunHub implements HubProtocol {
   readonly plane: HubPlane;
   readonly publicKey?: string;
+  readonly takesAnySource = false;
   readonly #core: HubCore;
   readonly #own: { seed: Uint8Array; publicKey: Uint8Array } | undefined;
   readonly #cookies: Cookies;
@@ -204,6 +205,12 @@ export class GretunHub implements HubProtocol {
     const { keys } = this.#clients.get(entry)!.known!;
     return { keys: { ikey: keys.fromClient, okey: keys.fromHub } };
   }
+
+  clientId(name: string): string {
+    return toHex(new TextEncoder().encode(name));
+  }
+
+  looked(): void {}
 
   /** Clients hear of it at their next keepalive. */
   reconfigured(): void {}

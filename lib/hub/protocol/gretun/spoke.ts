@@ -1,17 +1,20 @@
 /** Our own protocol on a spoke. */
 import { type Endpoint, equalEndpoints, formatEndpoint } from "../../../addr.ts";
+import { Alarm } from "../../../alarm.ts";
 import { equalBytes } from "../../../bytes.ts";
 import { NoKernelPlaneError } from "../../../dataplane/mod.ts";
 import type { Datagram } from "../../../edges.ts";
 import { errorText } from "../../../errors.ts";
-import { equalSockAddrs, type Poller, type SockAddr, sockAddrOf } from "../../../linux/mod.ts";
+import type { Poller } from "../../../linux/mod.ts";
 import { acceptWelcome, type AuthInFlight, makeAuth, Pair } from "./auth.ts";
-import { BareCodec, GreCodec, SealedCodec, type SealedSession } from "../../codecs.ts";
+import { GreCodec, SealedCodec, type SealedSession } from "./codec.ts";
+import { BareCodec } from "../ipipou/codec.ts";
 import { counterTag, equalTags } from "./crypto.ts";
 import { greKeys } from "./gre_keys.ts";
 import { KernelPlane, leftKernelPlane } from "../../kernel_plane.ts";
 import type { DataCodec, HubPlane, PlaneOptions } from "../../plane.ts";
 import { Sealer, type SessionKeys, sessionText } from "./seal.ts";
+import { FromHub } from "../../spoke/from_hub.ts";
 import {
   HUB_LINK,
   type SpokeCore,
@@ -77,8 +80,8 @@ export class GretunSpoke implements SpokeProtocol {
   #challenge: Challenge | undefined;
   #inFlight: AuthInFlight | undefined;
   #session: Session | undefined;
-  #hubAddress: SockAddr;
-  #timer: number | undefined;
+  #checked: FromHub | undefined;
+  readonly #tick: Alarm;
   #authentications = 0;
   #lastStatus = "";
   #isSwitching = false;
@@ -87,7 +90,10 @@ export class GretunSpoke implements SpokeProtocol {
   constructor(core: SpokeCore, poller: Poller) {
     this.#core = core;
     this.#poller = poller;
-    this.#hubAddress = sockAddrOf(core.hub);
+    this.#tick = new Alarm(
+      core.edges.clock,
+      () => this.#dispatch({ kind: "tick", nowMs: this.#now() }),
+    );
     this.#policy = newSpoke(0.75 + core.edges.random(1)[0]! / 512);
     this.#sealed = new SealedCodec({
       onHeard: () => {},
@@ -119,17 +125,9 @@ export class GretunSpoke implements SpokeProtocol {
 
   #openTun(codec: DataCodec): TunPlane {
     const { allowFragments } = this.#core.options;
-    const checked: DataCodec = {
-      overheadBytes: codec.overheadBytes,
-      encode: (name, inner) => codec.encode(name, inner),
-      decode: (bytes, source) => {
-        if (equalSockAddrs(source, this.#hubAddress)) return codec.decode(bytes, source);
-        this.#core.refused("wrong-address");
-        return undefined;
-      },
-    };
     const options = { ...this.#planeOptions(), allowFragments, signalling: HUB_SIGNALLING };
-    return TunPlane.open(options, checked, this.#poller);
+    this.#checked = new FromHub(codec, this.#core);
+    return TunPlane.open(options, this.#checked, this.#poller);
   }
 
   #sayWhatIsNotProtected(): void {
@@ -144,7 +142,7 @@ export class GretunSpoke implements SpokeProtocol {
   }
 
   reauth(reason: "moved" | "asked"): void {
-    this.#hubAddress = sockAddrOf(this.#core.hub);
+    this.#checked?.follow();
     this.#dispatch({ kind: reason === "moved" ? "moved" : "reauth", nowMs: this.#now() });
   }
 
@@ -160,7 +158,7 @@ export class GretunSpoke implements SpokeProtocol {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#timer);
+    this.#tick[Symbol.dispose]();
     this.#sendKeepalive(true);
     await this.plane[Symbol.asyncDispose]();
   }
@@ -193,15 +191,7 @@ export class GretunSpoke implements SpokeProtocol {
           effect satisfies never;
       }
     }
-    this.#arm();
-  }
-
-  #arm(): void {
-    clearTimeout(this.#timer);
-    const due = nextSpokeTickMs(this.#policy);
-    if (this.#closed || due === Infinity) return;
-    const waitMs = Math.max(0, Math.ceil(due - this.#now()));
-    this.#timer = setTimeout(() => this.#dispatch({ kind: "tick", nowMs: this.#now() }), waitMs);
+    this.#tick.set(nextSpokeTickMs(this.#policy));
   }
 
   #stateChanged(from: Spoke["state"], to: Spoke["state"]): void {
@@ -223,7 +213,7 @@ export class GretunSpoke implements SpokeProtocol {
         hint: this.#challenge ? HINTS.deaf : HINTS.silent,
       });
     }
-    if (tries >= LOOK_UP_TRIES) this.#core.lookUpHub();
+    if (tries >= LOOK_UP_TRIES) void this.#core.lookUpHub();
     // The welcome to an earlier auth may still come: it is as good.
     this.#nonce = this.#core.edges.random(NONCE_LENGTH);
     this.#send(encodeHello({ nonce: this.#nonce, name: this.#core.options.name }));

@@ -3,10 +3,11 @@
  * from. See `ipipou.ts` for what that cannot protect against.
  */
 import { type Endpoint, equalEndpoints } from "../../../addr.ts";
+import { toHex } from "../../../bytes.ts";
 import type { Datagram } from "../../../edges.ts";
 import { errorText } from "../../../errors.ts";
 import type { Poller } from "../../../linux/mod.ts";
-import { BareCodec } from "../../codecs.ts";
+import { BareCodec } from "./codec.ts";
 import type { HubCore, HubEntry, HubOptions, HubProtocol } from "../../hub_core.ts";
 import {
   checkIpipouAuth,
@@ -34,6 +35,7 @@ const REASONS: IpipouRefusal[] = ["replayed", "bad-proof", "stale", "bad-token",
 
 export class IpipouHub implements HubProtocol {
   readonly plane: HubPlane;
+  readonly takesAnySource = false;
   readonly #core: HubCore;
   readonly #clients = new Map<HubEntry, IpipouClient>();
   readonly #codec: BareCodec;
@@ -86,6 +88,12 @@ export class IpipouHub implements HubProtocol {
   linkExtras() {
     return {};
   }
+
+  clientId(name: string): string {
+    return toHex(new TextEncoder().encode(name));
+  }
+
+  looked(): void {}
 
   reconfigured(): void {
     this.#nonces.keepMs = nonceKeepMs(this.#core.options);

@@ -2,14 +2,16 @@
 import type { Endpoint } from "../../../addr.ts";
 import { GretunError } from "../../../errors.ts";
 import { endpointOf, equalSockAddrs, type Poller, type SockAddr } from "../../../linux/mod.ts";
-import { JtunnelCodec } from "../../codecs.ts";
 import type { HubCore, HubEntry, HubProtocol } from "../../hub_core.ts";
+import { JtunnelCodec } from "./codec.ts";
 import { type JtunnelId, parseJtunnelId } from "./wire.ts";
 import type { HubPlane, PlaneOptions } from "../../plane.ts";
 import { TunPlane } from "../../tun_plane.ts";
 
 /** Between tries to make a link that the kernel refused. */
 const RETRY_MS = 1_000;
+/** Strangers whose files may come to light when the directory is looked at. */
+const MAX_STRANGERS = 256;
 
 interface ClientState {
   entry: HubEntry;
@@ -21,6 +23,9 @@ export class JtunnelHub implements HubProtocol {
   readonly plane: HubPlane;
   readonly #core: HubCore;
   readonly #byId = new Map<JtunnelId, ClientState>();
+  /** Where they were last, until the directory was looked at. */
+  readonly #strangers = new Map<JtunnelId, SockAddr>();
+  readonly takesAnySource = true;
 
   constructor(core: HubCore, options: PlaneOptions, poller: Poller) {
     this.#core = core;
@@ -65,14 +70,30 @@ export class JtunnelHub implements HubProtocol {
     return {};
   }
 
+  clientId(name: string): string {
+    return name.toLowerCase();
+  }
+
   reconfigured(): void {}
+
+  /** Its next sign of life may be long in coming. */
+  #stranger(id: JtunnelId, source: SockAddr): void {
+    this.#core.refused("unknown-client");
+    if (this.#strangers.size < MAX_STRANGERS) this.#strangers.set(id, source.slice());
+    this.#core.lookAgain();
+  }
+
+  looked(): void {
+    const strangers = [...this.#strangers];
+    this.#strangers.clear();
+    for (const [id, source] of strangers) if (this.#byId.has(id)) this.#packet(id, source);
+  }
 
   /** The name of the client whose link takes the packet. */
   #packet(id: JtunnelId, source: SockAddr): string | undefined {
     const state = this.#byId.get(id);
     if (!state) {
-      this.#core.lookAgain();
-      this.#core.refused("unknown-client");
+      this.#stranger(id, source);
       return undefined;
     }
     if (state.at && equalSockAddrs(state.at, source)) this.#core.heard(state.entry);

@@ -1,0 +1,49 @@
+/** How the user-space plane tells whose a packet with jtunnel's header is. */
+import type { SockAddr } from "../../../linux/mod.ts";
+import { isIpPacket } from "../../../dataplane/mod.ts";
+import type { DataCodec } from "../../plane.ts";
+import type { Refusal } from "../gretun/auth.ts";
+import {
+  decodeJtunnel,
+  encodeJtunnel,
+  isReflection,
+  JTUNNEL_OVERHEAD_BYTES,
+  type JtunnelId,
+} from "./wire.ts";
+
+export interface JtunnelEvents {
+  /** A packet with an identifier; whether its inner packet is taken. */
+  onPacket(id: JtunnelId, source: SockAddr, isSignOfLife: boolean): string | undefined;
+  onRefused(reason: Refusal): void;
+}
+
+/** By the sender's identifier. */
+export class JtunnelCodec implements DataCodec {
+  readonly overheadBytes = JTUNNEL_OVERHEAD_BYTES;
+  readonly #own: Uint8Array;
+  readonly #events: JtunnelEvents;
+
+  constructor(own: Uint8Array, events: JtunnelEvents) {
+    this.#own = own;
+    this.#events = events;
+  }
+
+  encode(_name: string, inner: Uint8Array): Uint8Array | undefined {
+    return isIpPacket(inner) ? encodeJtunnel(this.#own, inner) : undefined;
+  }
+
+  decode(bytes: Uint8Array, source: SockAddr) {
+    const packet = decodeJtunnel(bytes);
+    const isSignOfLife = packet?.inner.length === 0;
+    if (!packet || !(isSignOfLife || isIpPacket(packet.inner))) {
+      this.#events.onRefused(packet ? "not-ip" : "malformed");
+      return undefined;
+    }
+    if (isReflection(bytes, this.#own)) {
+      this.#events.onRefused("unknown-client");
+      return undefined;
+    }
+    const name = this.#events.onPacket(packet.id, source, isSignOfLife);
+    return name === undefined || isSignOfLife ? undefined : { name, inner: packet.inner };
+  }
+}

@@ -1,0 +1,60 @@
+/** jtunnel's protocol on a spoke: its identifier in front of each packet, and alone as a sign of life. */
+import { GretunError } from "../../../errors.ts";
+import type { Poller } from "../../../linux/mod.ts";
+import type { HubPlane } from "../../plane.ts";
+import { Announcer } from "../../spoke/announcer.ts";
+import { FromHub } from "../../spoke/from_hub.ts";
+import {
+  HUB_LINK,
+  type SpokeCore,
+  type SpokeProtocol,
+  type SpokeStatus,
+} from "../../spoke/spoke_core.ts";
+import { TunPlane } from "../../tun_plane.ts";
+import { JtunnelCodec } from "./codec.ts";
+
+export class JtunnelSpoke implements SpokeProtocol {
+  readonly plane: HubPlane;
+  readonly #core: SpokeCore;
+  readonly #codec: FromHub;
+  readonly #announcer: Announcer;
+
+  constructor(core: SpokeCore, poller: Poller) {
+    this.#core = core;
+    const { dataPlane, allowFragments, clientId, serverIds } = core.options;
+    if (dataPlane !== "tun" && dataPlane !== "auto") {
+      throw new GretunError("jtunnel's protocol has no kernel plane", "Use --data-plane tun");
+    }
+    const codec = new JtunnelCodec(clientId!, {
+      onPacket: (id) => {
+        if (serverIds.length === 0 || serverIds.includes(id)) return HUB_LINK;
+        core.refused("unknown-client");
+        return undefined;
+      },
+      onRefused: (reason) => core.refused(reason),
+    });
+    this.#codec = new FromHub(codec, core);
+    this.plane = TunPlane.open({ ...core.planeOptions, allowFragments }, this.#codec, poller);
+    this.#announcer = new Announcer(core, () => this.plane.send(clientId!, core.hub));
+  }
+
+  start(): void {
+    this.#core.edges.log.warn("jtunnel's protocol: data is not protected, the hub is not proven");
+    this.#announcer.announce();
+  }
+
+  reauth(): void {
+    this.#codec.follow();
+    this.#announcer.announce();
+  }
+
+  status(): SpokeStatus {
+    const { isSet, count } = this.#announcer;
+    return { state: isSet ? "up" : "connecting", authentications: count };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#announcer[Symbol.dispose]();
+    await this.plane[Symbol.asyncDispose]();
+  }
+}

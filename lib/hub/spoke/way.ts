@@ -1,0 +1,91 @@
+/** Where the hub is and how packets get there: its name and the routes may change. */
+import { type Endpoint, formatEndpoint } from "../../addr.ts";
+import { errorText, GretunError } from "../../errors.ts";
+import { NetlinkError, type RtNetlink } from "../../netlink.ts";
+import type { SpokeEdges, SpokeOptions } from "./spoke_core.ts";
+
+const LOOK_UP_GAP_MS = 10_000;
+const RESOLVE_RETRY_MS = 5_000;
+
+/** A host that starts before its network is up waits for it; undefined when it was told to stop. */
+export async function firstLookUp(
+  { hub }: SpokeOptions,
+  { resolve, clock, log }: SpokeEdges,
+  signal: AbortSignal,
+): Promise<Endpoint | undefined> {
+  while (!signal.aborted) {
+    try {
+      return { ip: await resolve(hub.host), port: hub.port };
+    } catch (error) {
+      if (!(error instanceof GretunError)) throw error;
+      log.warn("hub's name not resolved, trying again", {
+        host: hub.host,
+        error: errorText(error),
+      });
+      await clock.sleep(RESOLVE_RETRY_MS, signal).catch(() => {});
+    }
+  }
+  return undefined;
+}
+
+export class WayToHub {
+  /** Where the hub is. */
+  hub: Endpoint;
+  readonly #host: string;
+  readonly #rtnl: RtNetlink;
+  readonly #edges: SpokeEdges;
+  /** What packets leave with; empty while there is no way. */
+  #way: string;
+  #lookedUpMs = -Infinity;
+
+  constructor(host: string, hub: Endpoint, rtnl: RtNetlink, edges: SpokeEdges) {
+    this.hub = hub;
+    this.#host = host;
+    this.#rtnl = rtnl;
+    this.#edges = edges;
+    this.#way = this.#look();
+  }
+
+  get isThere(): boolean {
+    return this.#way !== "";
+  }
+
+  /** Whether packets leave otherwise than they did, and do leave. */
+  hasChanged(): boolean {
+    const way = this.#look();
+    if (way === this.#way) return false;
+    this.#way = way;
+    if (way === "") return false;
+    this.#edges.log.info("way to the hub changed", { way });
+    return true;
+  }
+
+  #look(): string {
+    try {
+      const { source, gateway, device } = this.#rtnl.routeTo(this.hub.ip);
+      return `${source ?? "-"} by ${gateway ?? "-"} on ${device ?? "-"}`;
+    } catch (error) {
+      if (error instanceof NetlinkError) return "";
+      throw error;
+    }
+  }
+
+  /** Whether the hub's name has another address by now. */
+  async hasMoved(): Promise<boolean> {
+    const { clock, log, resolve } = this.#edges;
+    const isDue = clock.nowMs() - this.#lookedUpMs >= LOOK_UP_GAP_MS;
+    if (this.#host === this.hub.ip || !isDue) return false;
+    this.#lookedUpMs = clock.nowMs();
+    try {
+      const ip = await resolve(this.#host);
+      if (ip === this.hub.ip) return false;
+      this.hub = { ip, port: this.hub.port };
+      this.#way = this.#look();
+      log.info("hub has another address", { hub: formatEndpoint(this.hub) });
+      return true;
+    } catch (error) {
+      log.debug("hub's name not resolved", { error: errorText(error) });
+      return false;
+    }
+  }
+}

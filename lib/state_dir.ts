@@ -1,0 +1,82 @@
+/**
+ * The directory of what a running program keeps: sockets, locks, state. Nothing in it is believed
+ * that somebody else could have put there.
+ */
+import { errorText, GretunError } from "./errors.ts";
+
+const OTHERS_WRITE = 0o022;
+const ROOT = 0;
+
+export interface StateDir {
+  readonly path: string;
+  /**
+   * A file's text; undefined when there is none. Throws `GretunError` for one that somebody else
+   * owns or can write.
+   */
+  read(name: string): string | undefined;
+  /** Replaces the file; only its owner can read it. Throws what the system says. */
+  write(name: string, text: string): void;
+  remove(name: string): void;
+}
+
+/** Makes it where it is missing. Throws `GretunError` when it cannot be made or is somebody else's. */
+export function openStateDir(path: string): StateDir {
+  try {
+    Deno.mkdirSync(path, { recursive: true, mode: 0o755 });
+  } catch (cause) {
+    throw new GretunError(
+      `cannot make ${path}: ${errorText(cause)}`,
+      "Give a writable directory with --state-dir",
+      { cause },
+    );
+  }
+  const why = whyNotOurs(path);
+  if (why) {
+    throw new GretunError(
+      `the state directory ${path} ${why}`,
+      "Give another one with --state-dir, or let this user alone own and write it",
+    );
+  }
+  return {
+    path,
+    read: (name) => readOwn(`${path}/${name}`),
+    write: (name, text) => replace(`${path}/${name}`, text),
+    remove: (name) => removeIfThere(`${path}/${name}`),
+  };
+}
+
+/** Links are not followed: whoever made one chose what it leads to. */
+function whyNotOurs(path: string): string | undefined {
+  const { uid, mode, isSymlink } = Deno.lstatSync(path);
+  if (uid !== null && uid !== ROOT && uid !== Deno.uid()) return `belongs to user ${uid}`;
+  if (isSymlink) return whyNotOurs(Deno.realPathSync(path));
+  if (((mode ?? 0) & OTHERS_WRITE) !== 0) return "can be written by others";
+  return undefined;
+}
+
+function readOwn(path: string): string | undefined {
+  try {
+    const why = Deno.lstatSync(path).isFile ? whyNotOurs(path) : "is no regular file";
+    if (why) throw new GretunError(`${path} ${why}`, "Remove it");
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/** In one step: whoever reads sees the old text or the new one. */
+function replace(path: string, text: string): void {
+  const temporary = `${path}.new`;
+  removeIfThere(temporary);
+  Deno.writeTextFileSync(temporary, text, { mode: 0o600, createNew: true });
+  Deno.renameSync(temporary, path);
+}
+
+function removeIfThere(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
