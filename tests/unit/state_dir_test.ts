@@ -1,0 +1,72 @@
+/** The state directory on this machine's disk: what somebody else could have put there is refused. */
+import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
+import { openStateDir } from "../../lib/state_dir.ts";
+import { GretunError } from "../../lib/errors.ts";
+
+const SOMEBODY = 65_534;
+const ignore = Deno.uid() !== 0;
+
+/** A directory that only this user can write. */
+function temporary(): { path: string } & Disposable {
+  const path = Deno.makeTempDirSync();
+  return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
+}
+
+Deno.test("a state directory is made, and keeps files for their owner alone", () => {
+  using root = temporary();
+  const state = openStateDir(`${root.path}/a/b`);
+  strictEqual(state.read("file"), undefined);
+  state.write("file", "one");
+  state.write("file", "two");
+  strictEqual(state.read("file"), "two");
+  strictEqual(Deno.statSync(`${root.path}/a/b/file`).mode! & 0o777, 0o600);
+  deepStrictEqual([...Deno.readDirSync(`${root.path}/a/b`)].map(({ name }) => name), ["file"]);
+  state.remove("file");
+  state.remove("file");
+  strictEqual(state.read("file"), undefined);
+});
+
+const DIRECTORIES: [string, (path: string) => void, RegExp][] = [
+  ["of somebody else", (path) => Deno.chownSync(path, SOMEBODY, null), /belongs to user 65534/],
+  ["that others can write", (path) => Deno.chmodSync(path, 0o777), /can be written by others/],
+  ["that a group can write", (path) => Deno.chmodSync(path, 0o770), /can be written by others/],
+];
+for (const [name, change, expected] of DIRECTORIES) {
+  Deno.test({ name: `a state directory ${name} is refused`, ignore }, () => {
+    using root = temporary();
+    const path = `${root.path}/state`;
+    Deno.mkdirSync(path);
+    change(path);
+    throws(() => openStateDir(path), expected);
+    Deno.symlinkSync(path, `${root.path}/link`);
+    throws(() => openStateDir(`${root.path}/link`), expected, "by a link, too");
+  });
+}
+
+Deno.test("a state directory that cannot be made is said", () => {
+  throws(() => openStateDir("/proc/gretun"), GretunError);
+});
+
+const FILES: [string, (path: string) => void, RegExp][] = [
+  ["of somebody else", (path) => Deno.chownSync(path, SOMEBODY, null), /belongs to user 65534/],
+  ["that others can write", (path) => Deno.chmodSync(path, 0o606), /can be written by others/],
+  ["that is a link", (path) => {
+    Deno.removeSync(path);
+    Deno.symlinkSync("/etc/passwd", path);
+  }, /is no regular file/],
+  ["that is a pipe", (path) => {
+    Deno.removeSync(path);
+    new Deno.Command("mkfifo", { args: [path] }).outputSync();
+  }, /is no regular file/],
+];
+for (const [name, change, expected] of FILES) {
+  Deno.test({ name: `a file ${name} in it is not believed`, ignore }, () => {
+    using root = temporary();
+    const state = openStateDir(root.path);
+    state.write("file", "text");
+    change(`${root.path}/file`);
+    throws(() => state.read("file"), expected);
+    state.write("file", "ours");
+    strictEqual(state.read("file"), "ours", "it is replaced, not written through");
+  });
+}
