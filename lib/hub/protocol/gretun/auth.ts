@@ -38,6 +38,9 @@ const AUTH_DOMAIN = "gretun hub v1 auth";
 const WELCOME_DOMAIN = "gretun hub v1 welcome";
 /** From challenge to auth: a round trip, with room for a slow start of the client. */
 export const COOKIE_LIFE_MS = 10_000;
+const COOKIE_LIFE_US = BigInt(COOKIE_LIFE_MS) * 1000n;
+/** As many as there can be in that time, and then some. */
+const MAX_STAMPS = 100_000;
 const IDENTITY_LENGTH = 32;
 
 /** How one pair of hub and client knows each other. */
@@ -153,10 +156,15 @@ async function macKeyOf(credential: Credential): Promise<Uint8Array | undefined>
   }
 }
 
-/** The hub's stateless memory of challenges: a key of this process. */
+/**
+ * What a hub knows of the challenges it made: a key of this process makes their cookies, and the
+ * stamps of the last seconds tell which of the answers are worth the look at a cookie.
+ */
 export class Cookies {
   readonly #key: Uint8Array;
   #lastStamp = 0n;
+  /** Of challenges, oldest first. */
+  readonly #stamps = new Set<bigint>();
 
   /** 32 random bytes. */
   constructor(key: Uint8Array) {
@@ -164,24 +172,33 @@ export class Cookies {
   }
 
   challenge(hello: Hello, from: Endpoint, wallMs: number): Uint8Array {
-    const nowUs = BigInt(Math.floor(wallMs)) * 1000n;
+    const nowUs = microseconds(wallMs);
     const stamp = nowUs > this.#lastStamp ? nowUs : this.#lastStamp + 1n;
     this.#lastStamp = stamp;
+    this.#forgetBefore(stamp - COOKIE_LIFE_US);
+    this.#stamps.add(stamp);
     const cookie = this.#cookie({ ...hello, stamp }, from);
     return encodeChallenge({ nonce: hello.nonce, observed: from, stamp, cookie });
   }
 
-  check(
-    auth: Pick<Auth, "name" | "nonce" | "stamp" | "cookie">,
-    from: Endpoint,
-    wallMs: number,
-  ): "stale" | "bad-cookie" | undefined {
-    const nowUs = BigInt(Math.floor(wallMs)) * 1000n;
+  #forgetBefore(oldest: bigint): void {
+    for (const stamp of this.#stamps) {
+      if (stamp >= oldest && this.#stamps.size < MAX_STAMPS) return;
+      this.#stamps.delete(stamp);
+    }
+  }
+
+  /** Whether there was a challenge of this stamp a moment ago. Costs nothing. */
+  wasMade(stamp: bigint, wallMs: number): boolean {
+    const nowUs = microseconds(wallMs);
     // A set-back clock must not make stamps of the past last.
-    const newestUs = nowUs > this.#lastStamp ? nowUs : this.#lastStamp;
-    const oldestUs = newestUs - BigInt(COOKIE_LIFE_MS) * 1000n;
-    if (auth.stamp < oldestUs || auth.stamp > this.#lastStamp) return "stale";
-    return equalTags(this.#cookie(auth, from), auth.cookie) ? undefined : "bad-cookie";
+    const newest = nowUs > this.#lastStamp ? nowUs : this.#lastStamp;
+    return stamp >= newest - COOKIE_LIFE_US && this.#stamps.has(stamp);
+  }
+
+  /** Whether it answers a challenge that went to that very endpoint. */
+  isRight(auth: Pick<Auth, "name" | "nonce" | "stamp" | "cookie">, from: Endpoint): boolean {
+    return equalTags(this.#cookie(auth, from), auth.cookie);
   }
 
   #cookie(
@@ -192,6 +209,10 @@ export class Cookies {
     const text = new TextEncoder().encode(name.padEnd(NAME_LENGTH, "\0"));
     return mac(this.#key, unique, concatBytes(nonce, encodeEndpoint(from), text));
   }
+}
+
+function microseconds(ms: number): bigint {
+  return BigInt(Math.floor(ms)) * 1000n;
 }
 
 function authTranscript(

@@ -10,6 +10,7 @@ import {
   type SockAddr,
   sockAddrOf,
 } from "../../../linux/mod.ts";
+import { Admission } from "./admission.ts";
 import { checkAuth, Cookies, type Credential, makeWelcome, Pair } from "./auth.ts";
 import { SealedCodec, type SealedSession } from "./codec.ts";
 import { counterTag, equalTags } from "./crypto.ts";
@@ -17,7 +18,7 @@ import { checkPublicKey, publicKeyOf } from "./curves.ts";
 import { sha256 } from "./digest.ts";
 import { type GreKeys, greKeys } from "./gre_keys.ts";
 import type { HubCore, HubEntry, HubOptions, HubProtocol } from "../../hub_core.ts";
-import { RateLimit, SourceLimits } from "../../limits.ts";
+import { RateLimit } from "../../limits.ts";
 import { openPlane } from "../../open_plane.ts";
 import type { HubPlane, PlaneOptions } from "../../plane.ts";
 import { ReplayWindow } from "./replay.ts";
@@ -40,10 +41,6 @@ import {
   type WelcomeStatus,
 } from "./wire.ts";
 
-/** Of signalling from one address: hundreds of clients may be behind a NAT. */
-const SOURCE_LIMIT = { perSecond: 100, burst: 1000, maxSources: 4096 };
-/** Of signalling that makes the hub compute, from everywhere. */
-const TOTAL_LIMIT = { perSecond: 4000, burst: 4000 };
 /** "I do not know that session", from everywhere: a restarted hub says it to each client once. */
 const RESET_LIMIT = { perSecond: 200, burst: 400 };
 /** To one client whose packets come from elsewhere. */
@@ -100,8 +97,7 @@ export class GretunHub implements HubProtocol {
   readonly #clients = new Map<HubEntry, ClientState>();
   readonly #sessions = new Map<string, Session>();
   readonly #codec: SealedCodec;
-  readonly #sources = new SourceLimits(SOURCE_LIMIT);
-  readonly #total = new RateLimit(TOTAL_LIMIT);
+  readonly #admission = new Admission();
   readonly #resets = new RateLimit(RESET_LIMIT);
   /** By client and endpoint, first come first served; the newest first in each. */
   readonly #waiting = new Map<string, Waiting[]>();
@@ -218,16 +214,20 @@ export class GretunHub implements HubProtocol {
   // --- signalling
 
   signal({ bytes, from }: Datagram): void {
-    const nowMs = this.#core.edges.clock.nowMs();
-    if (!this.#sources.take(from.ip, nowMs)) return this.#core.refused("rate-limited");
-    const type = messageType(bytes);
-    if (type !== "hello" && type !== "auth" && type !== "keepalive") {
-      return this.#core.refused("malformed");
+    switch (messageType(bytes)) {
+      case "hello":
+        return this.#hello(bytes, from);
+      case "auth":
+        return this.#auth(bytes, from);
+      case "keepalive":
+        return this.#keepalive(bytes, from);
+      default:
+        return this.#core.refused("malformed");
     }
-    if (!this.#total.take(nowMs)) return this.#core.refused("rate-limited");
-    if (type === "hello") this.#hello(bytes, from);
-    else if (type === "auth") this.#auth(bytes, from);
-    else this.#keepalive(bytes, from);
+  }
+
+  get #nowMs(): number {
+    return this.#core.edges.clock.nowMs();
   }
 
   #hello(bytes: Uint8Array, from: Endpoint): void {
@@ -235,6 +235,7 @@ export class GretunHub implements HubProtocol {
     if (!this.#core.entries.has(hello.name)) {
       return this.#core.refusedAuthentication("unknown-client", from, hello.name);
     }
+    if (!this.#admission.stranger(from.ip, this.#nowMs)) return this.#core.refused("rate-limited");
     this.plane.send(this.#cookies.challenge(hello, from, this.#core.edges.clock.wallMs()), from);
   }
 
@@ -246,9 +247,16 @@ export class GretunHub implements HubProtocol {
     const entry = this.#core.entries.get(auth.name);
     const state = entry && this.#clients.get(entry);
     if (!state) return this.#core.refused("unknown-client");
-    const forged = this.#cookies.check(auth, from, edges.clock.wallMs());
-    if (forged) return this.#core.refused(forged);
-    if (this.#waitingCount >= MAX_WAITING) return this.#core.refused("rate-limited");
+    const nowMs = this.#nowMs;
+    if (!this.#cookies.wasMade(auth.stamp, edges.clock.wallMs())) {
+      return this.#core.refused("stale");
+    }
+    if (!this.#admission.answer(nowMs)) return this.#core.refused("rate-limited");
+    if (!this.#cookies.isRight(auth, from)) return this.#core.refused("bad-cookie");
+    const isFull = this.#waitingCount >= MAX_WAITING;
+    if (isFull || !this.#admission.proven(from.ip, nowMs)) {
+      return this.#core.refused("rate-limited");
+    }
     this.#waitingCount++;
     const key = `${auth.name} ${formatEndpoint(from)}`;
     const waiting = { entry, state, auth, message, from };
@@ -387,7 +395,7 @@ export class GretunHub implements HubProtocol {
     if (this.#isAt(state, entry.policy.endpoint, source)) return;
     // Only an authentication moves a client, lest a captured packet does: it is asked for one.
     const from = endpointOf(source);
-    const nowMs = this.#core.edges.clock.nowMs();
+    const nowMs = this.#nowMs;
     if (nowMs - state.hintedMs < MOVED_HINT_GAP_MS) return;
     state.hintedMs = nowMs;
     const { id, sealer } = session;
@@ -404,7 +412,7 @@ export class GretunHub implements HubProtocol {
 
   #unknownSession(bytes: Uint8Array, from: Endpoint): void {
     this.#core.refused("unknown-session");
-    if (!this.#resets.take(this.#core.edges.clock.nowMs())) return;
+    if (!this.#resets.take(this.#nowMs)) return;
     const reader = new Reader(bytes, "network");
     const session = reader.bytes(SESSION_LENGTH);
     this.plane.send(encodeReset({ session, counter: reader.u64() }), from);
@@ -415,6 +423,7 @@ export class GretunHub implements HubProtocol {
     const { counter, bye } = keepalive;
     const session = this.#sessions.get(sessionText(keepalive.session));
     if (!session) return this.#unknownSession(bytes.subarray(8), from);
+    if (!this.#admission.session(this.#nowMs)) return this.#core.refused("rate-limited");
     if (!session.controlWindow.isFresh(counter)) return this.#core.refused("replayed");
     const covered = bytes.subarray(0, 64 - TAG_LENGTH);
     const tag = counterTag(session.keys.controlFromClient, counter, covered);

@@ -25,13 +25,36 @@ import { NonceStore } from "../gretun/replay.ts";
 import { TunPlane } from "../../tun_plane.ts";
 
 const SOURCE_LIMIT = { perSecond: 20, burst: 100, maxSources: 4096 };
+/** Of clients that are connected, from where they are: strangers' packets do not silence them. */
+const REPEAT_LIMIT = { perSecond: 1_000, burst: 3_000 };
 /** Nothing cheaper than its signature tells a forged packet. */
 const VERIFY_LIMIT = { perSecond: 1_000, burst: 3_000 };
 /** For how long a packet is remembered when its time is not looked at. */
 const UNBOUNDED_KEEP_MS = 24 * 3_600_000;
 const MAX_NONCES = 65_536;
 /** From most to least telling, when every client refuses for a reason of its own. */
-const REASONS: IpipouRefusal[] = ["replayed", "bad-proof", "stale", "bad-token", "malformed"];
+const REASONS = [
+  "replayed",
+  "rate-limited",
+  "bad-proof",
+  "stale",
+  "bad-token",
+  "malformed",
+] as const;
+
+/** How a client is known, in the order in which they are tried. */
+const CLASSES = ["token", "signs here", "signs", "address"] as const;
+type ClientClass = typeof CLASSES[number];
+
+function classOf(
+  { policy: { endpoint } }: HubEntry,
+  { token, publicKey }: IpipouClient,
+  from: Endpoint,
+): ClientClass {
+  if (token) return "token";
+  if (!publicKey) return "address";
+  return endpoint && equalEndpoints(endpoint, from) ? "signs here" : "signs";
+}
 
 export class IpipouHub implements HubProtocol {
   readonly plane: HubPlane;
@@ -41,6 +64,7 @@ export class IpipouHub implements HubProtocol {
   readonly #codec: BareCodec;
   readonly #nonces: NonceStore;
   readonly #sources = new SourceLimits(SOURCE_LIMIT);
+  readonly #repeats = new RateLimit(REPEAT_LIMIT);
   readonly #verifications = new RateLimit(VERIFY_LIMIT);
 
   constructor(core: HubCore, options: PlaneOptions, poller: Poller) {
@@ -100,41 +124,69 @@ export class IpipouHub implements HubProtocol {
   }
 
   signal({ bytes, from }: Datagram): void {
-    const nowMs = this.#core.edges.clock.nowMs();
-    if (!this.#sources.take(from.ip, nowMs)) return this.#core.refused("rate-limited");
     // The datagram is a view of a buffer that is used again.
-    this.#authenticate(bytes.slice(), from, nowMs).catch((error) => {
+    this.#authenticate(bytes.slice(), from).catch((error) => {
       this.#core.edges.log.error("authentication failed", { error: errorText(error) });
     });
   }
 
-  async #authenticate(bytes: Uint8Array, from: Endpoint, nowMs: number): Promise<void> {
-    const found = await this.#find(bytes, from, nowMs);
+  async #authenticate(bytes: Uint8Array, from: Endpoint): Promise<void> {
+    const found = await this.#find(bytes, from);
+    if (found === "rate-limited") return this.#core.refused(found);
     if (typeof found === "string") return this.#core.refusedAuthentication(found, from);
     if (this.#clients.has(found)) await this.#take(found, bytes, from);
   }
 
-  /** Packets do not say whose they are: every client that could be is tried, the likely ones first. */
+  /**
+   * Packets do not say whose they are, so every client that could be is tried: by token, by
+   * signature as often as that can be afforded, and last those that only have to be somewhere.
+   */
   async #find(
     bytes: Uint8Array,
     from: Endpoint,
-    nowMs: number,
   ): Promise<HubEntry | IpipouRefusal | "rate-limited" | "unknown-client"> {
-    const isHere = ({ policy }: HubEntry) =>
-      policy.endpoint !== undefined && equalEndpoints(policy.endpoint, from);
-    const entries = [...this.#clients].sort(([a], [b]) => Number(isHere(b)) - Number(isHere(a)));
-    const seen = new Set<IpipouRefusal>();
-    for (const [entry, client] of entries) {
-      if (client.publicKey && !client.token && !this.#verifications.take(nowMs)) {
-        return "rate-limited";
-      }
-      const { edges, options: { maxTimeDiscrepancyS } } = this.#core;
-      const at = { wallMs: edges.clock.wallMs(), maxTimeDiscrepancyS, nonces: this.#nonces };
-      const refusal = await checkIpipouAuth(client, bytes, from, at);
-      if (!refusal) return entry;
-      seen.add(refusal);
+    const byClass = Map.groupBy(this.#clients, ([entry, client]) => classOf(entry, client, from));
+    const seen = new Set<IpipouRefusal | "rate-limited">();
+    for (const kind of CLASSES) {
+      const known = byClass.get(kind) ?? [];
+      if (known.length > 0 && !this.#mayTry(kind, from)) seen.add("rate-limited");
+      else {for (const [entry, client] of known) {
+          const refusal = this.#mayVerify(kind)
+            ? await this.#check(client, bytes, from)
+            : "rate-limited";
+          if (!refusal) return entry;
+          seen.add(refusal);
+        }}
     }
     return REASONS.find((reason) => seen.has(reason)) ?? "unknown-client";
+  }
+
+  #mayTry(kind: ClientClass, { ip }: Endpoint): boolean {
+    return kind !== "signs" || this.#sources.take(ip, this.#nowMs);
+  }
+
+  #mayVerify(kind: ClientClass): boolean {
+    switch (kind) {
+      case "signs here":
+        return this.#repeats.take(this.#nowMs);
+      case "signs":
+        return this.#verifications.take(this.#nowMs);
+      case "token":
+      case "address":
+        return true;
+      default:
+        return kind satisfies never;
+    }
+  }
+
+  get #nowMs(): number {
+    return this.#core.edges.clock.nowMs();
+  }
+
+  async #check(client: IpipouClient, bytes: Uint8Array, from: Endpoint) {
+    const { edges, options: { maxTimeDiscrepancyS } } = this.#core;
+    const at = { wallMs: edges.clock.wallMs(), maxTimeDiscrepancyS, nonces: this.#nonces };
+    return await checkIpipouAuth(client, bytes, from, at);
   }
 
   async #take(entry: HubEntry, bytes: Uint8Array, from: Endpoint): Promise<void> {

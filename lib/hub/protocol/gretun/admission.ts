@@ -1,0 +1,51 @@
+/**
+ * Whose signalling is looked at when more comes than can be: first who is in a session, then who
+ * answers a challenge, then strangers. Each class has a budget of its own, so that forged packets,
+ * which can only be strangers', cost nobody else anything. Pure: time is an argument.
+ */
+import { RateLimit, SourceLimits } from "../../limits.ts";
+
+/** Of sessions that there are: forging one takes a guess of 64 bits. */
+const SESSIONS = { perSecond: 4000, burst: 4000 };
+/** Of challenges that were answered: forging one takes a guess of the microsecond it was made in. */
+const ANSWERS = { perSecond: 2000, burst: 4000 };
+/** Of one address that has shown that it is one: hundreds of clients may be behind a NAT. */
+const PROVEN_SOURCE = { perSecond: 100, burst: 1000, maxSources: 4096 };
+/** Of hellos, from everywhere: what they cost is a fifth of a processor. */
+const STRANGERS = { perSecond: 6000, burst: 6000 };
+/**
+ * Of one address; more only as long as others do not need it. Whoever forges somebody's address must
+ * not silence him.
+ */
+const STRANGE_SOURCE = { perSecond: 100, burst: 1000, maxSources: 4096 };
+const SPARE = { perSecond: 5500, burst: 3000 };
+
+export class Admission {
+  readonly #sessions = new RateLimit(SESSIONS);
+  readonly #answers = new RateLimit(ANSWERS);
+  readonly #proven = new SourceLimits(PROVEN_SOURCE);
+  readonly #strangers = new RateLimit(STRANGERS);
+  readonly #sources = new SourceLimits(STRANGE_SOURCE);
+  readonly #spare = new RateLimit(SPARE);
+
+  /** A keepalive of a session that there is. */
+  session(nowMs: number): boolean {
+    return this.#sessions.take(nowMs);
+  }
+
+  /** An answer to a challenge that was made: its cookie is worth a look. */
+  answer(nowMs: number): boolean {
+    return this.#answers.take(nowMs);
+  }
+
+  /** The cookie was right: the client is where it says. */
+  proven(source: string, nowMs: number): boolean {
+    return this.#proven.take(source, nowMs);
+  }
+
+  /** The hello of a name that there is. */
+  stranger(source: string, nowMs: number): boolean {
+    if (!this.#sources.take(source, nowMs) && !this.#spare.take(nowMs)) return false;
+    return this.#strangers.take(nowMs);
+  }
+}
