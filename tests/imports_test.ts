@@ -38,7 +38,7 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   ],
   cli: [
     ...["linux", "netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane"],
-    ...["daemon", "hub", "links", "relay", "netcheck"],
+    ...["daemon", "host", "hub", "links", "relay", "netcheck"],
   ],
   program: ["stun", "coord", "relay", "cli", "linux"],
 };

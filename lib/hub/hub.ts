@@ -6,8 +6,6 @@ import type { Endpoint } from "../addr.ts";
 import { Alarm } from "../alarm.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { lockPort } from "../links/mod.ts";
-import { Poller } from "../linux/mod.ts";
-import { LinkMonitor } from "../netlink.ts";
 import { checkBind } from "./addresses.ts";
 import { ClientLinks } from "./client_links.ts";
 import type { ClientFile } from "./clients.ts";
@@ -32,8 +30,6 @@ import { RefusalLog } from "./refusal_log.ts";
 import { hubReport } from "./report.ts";
 import type { StateDir } from "../state_dir.ts";
 
-/** Timers and the control socket wait for no longer while data flows through this process. */
-const BUSY_MS = 4;
 /** After its program failed a client is let in again. */
 const PROGRAM_RETRY_MS = 10_000;
 /** Signs of life are noted no more often. */
@@ -45,15 +41,14 @@ export async function runHub(
   edges: HubEdges,
   signal: AbortSignal,
 ): Promise<void> {
-  checkBind(options.bind);
+  checkBind(edges.host, options.bind);
   const stateDir = edges.openStateDir(options.stateDir);
-  using _lock = lockPort(edges.locks, { port: options.port, role: "hub", flag: "--port" });
+  using _lock = lockPort(edges.host.locks, { port: options.port, role: "hub", flag: "--port" });
   await using stack = new AsyncDisposableStack();
-  const poller = stack.use(new Poller({ busyMs: BUSY_MS }));
-  const hub = stack.use(new Hub(options, edges, stateDir, poller));
-  await hub.start();
-  stack.use(LinkMonitor.open(poller, () => hub.linksChanged()));
+  const hub = stack.use(new Hub(options, edges, stateDir));
   stack.use(edges.onSignal("SIGHUP", () => hub.reread()));
+  await hub.start();
+  stack.use(edges.host.watchNetwork(() => hub.linksChanged()));
   stack.use(
     await serveControl(edges, { stateDir: options.stateDir, role: "hub", port: options.port }, {
       report: () => hub.report(),
@@ -80,21 +75,21 @@ class Hub implements HubCore, DirectoryEvents, AsyncDisposable {
   #rereading = Promise.resolve();
   #closed = false;
 
-  constructor(options: HubOptions, edges: HubEdges, stateDir: StateDir, poller: Poller) {
+  constructor(options: HubOptions, edges: HubEdges, stateDir: StateDir) {
     this.options = options;
     this.edges = edges;
     this.#refusals = new RefusalLog(edges);
     this.#ticks = new Alarm(edges.clock, () => this.#tick());
     this.#directory = new ClientDirectory(options.clientsDir, edges, this);
     this.#programs = new Programs(this.#programOptions(), { ...edges, stateDir });
-    this.#protocol = this.#openProtocol(poller);
+    this.#protocol = this.#openProtocol();
     this.#links = new ClientLinks({
       ...{ world: edges, programs: this.#programs, protocol: this.#protocol },
       ...{ entries: this.entries, options: () => this.options },
     });
   }
 
-  #openProtocol(poller: Poller): HubProtocol {
+  #openProtocol(): HubProtocol {
     const { port, bind, ifnamePattern, mtu, encapCsum } = this.options;
     const plane: PlaneOptions = {
       ...{ owner: "hub" as const, port, ifnamePattern, encapCsum },
@@ -106,11 +101,11 @@ class Hub implements HubCore, DirectoryEvents, AsyncDisposable {
     };
     switch (this.options.protocol) {
       case "gretun":
-        return new GretunHub(this, plane, poller);
+        return new GretunHub(this, plane);
       case "ipipou":
-        return new IpipouHub(this, plane, poller);
+        return new IpipouHub(this, plane);
       case "jtunnel":
-        return new JtunnelHub(this, plane, poller);
+        return new JtunnelHub(this, plane);
       default:
         return this.options.protocol satisfies never;
     }

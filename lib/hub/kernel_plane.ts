@@ -11,8 +11,8 @@ import {
   tryTunnel,
   wantsChecksum,
 } from "../dataplane/mod.ts";
-import { linuxHost } from "../host/mod.ts";
 import { errorText, GretunError } from "../errors.ts";
+import type { Host, SignalPort } from "../host/mod.ts";
 import {
   countersOf,
   formatMark,
@@ -27,21 +27,14 @@ import {
   overheadBytes,
   setInner,
 } from "../links/mod.ts";
-import {
-  type Poller,
-  RawUdpSocket,
-  type Signalling,
-  SystemError,
-  writeKernelFile,
-} from "../linux/mod.ts";
-import { Fou, type Link, NetlinkError, RtNetlink, type Tunnel } from "../netlink.ts";
+import { type Signalling, SystemError } from "../linux/mod.ts";
+import { type Fou, type Link, NetlinkError, type RtNetlink, type Tunnel } from "../netlink.ts";
 import { innerOf } from "./addresses.ts";
 import { AlternativeAddresses } from "./alternative.ts";
 import { Fence } from "./fence.ts";
 import type { HubLink, HubPlane, PlaneOptions } from "./plane.ts";
 import { SourceFence } from "./source_fence.ts";
 
-const HOST = linuxHost();
 const TTL = 64;
 
 const KINDS = {
@@ -71,9 +64,10 @@ export class KernelPlane implements HubPlane {
   readonly kind: "gre-fou" | "ipip-fou";
   readonly port: number;
   readonly #options: KernelPlaneOptions;
+  readonly #host: Host;
   readonly #rtnl: RtNetlink;
   readonly #fou: Fou;
-  readonly #raw: RawUdpSocket;
+  readonly #raw: SignalPort;
   /** The kernel's port. */
   readonly #receiving: Disposable;
   readonly #links = new Map<string, KernelLink>();
@@ -83,37 +77,40 @@ export class KernelPlane implements HubPlane {
   #sourceFence: SourceFence | undefined;
 
   /** Throws `GretunError` when the kernel cannot do it, or when the port is somebody else's. */
-  static open(options: KernelPlaneOptions, poller: Poller): KernelPlane {
+  static open(options: KernelPlaneOptions, host: Host): KernelPlane {
     using stack = new DisposableStack();
-    const rtnl = stack.use(RtNetlink.open());
-    const fou = stack.use(openFou(HOST));
+    const rtnl = stack.use(host.openRtNetlink());
+    const fou = stack.use(openFou(host));
     const { kind, port } = options;
     const { ipproto } = KINDS[kind];
-    tryTunnel(HOST, rtnl, ENCAPSULATIONS[kind][4], port);
+    tryTunnel(host, rtnl, ENCAPSULATIONS[kind][4], port);
     const receiving = openFouPort({ rtnl, fou }, { ...place(options), ipproto }, "--port");
     stack.use(receiving);
-    const raw = stack.use(RawUdpSocket.open(port, poller, options.onSignal, {
+    const rawOptions = {
       signalling: options.signalling,
       checksum: options.signalling.kind === "patterns",
       ...(options.bind ? { bind: options.bind } : {}),
-    }));
-    const plane = new KernelPlane(options, { rtnl, fou, raw, receiving });
+    };
+    const raw = stack.use(host.openRawUdp(port, rawOptions, options.onSignal));
+    const plane = new KernelPlane(options, { host, rtnl, fou, raw, receiving });
     stack.move();
     return plane;
   }
 
   private constructor(
     options: KernelPlaneOptions,
-    { rtnl, fou, raw, receiving }: {
+    { host, rtnl, fou, raw, receiving }: {
+      host: Host;
       rtnl: RtNetlink;
       fou: Fou;
-      raw: RawUdpSocket;
+      raw: SignalPort;
       receiving: Disposable;
     },
   ) {
     this.kind = options.kind;
     this.port = options.port;
     this.#options = options;
+    this.#host = host;
     this.#rtnl = rtnl;
     this.#fou = fou;
     this.#raw = raw;
@@ -194,7 +191,7 @@ export class KernelPlane implements HubPlane {
   /** Packets from inside whose source is not routed back into the same link are dropped. */
   #checkSources(ifname: string): void {
     try {
-      writeKernelFile(`/proc/sys/net/ipv4/conf/${ifname}/rp_filter`, "1");
+      this.#host.writeFile(`/proc/sys/net/ipv4/conf/${ifname}/rp_filter`, "1");
     } catch (error) {
       if (!(error instanceof SystemError)) throw error; // /proc is read-only in containers
     }
@@ -264,7 +261,7 @@ export class KernelPlane implements HubPlane {
 
   #tunnel({ endpoint, keys }: HubLink, alternative: Ip | undefined): Tunnel {
     const { port, encapCsum, bind } = this.#options;
-    const csum = wantsChecksum(HOST, this.#rtnl, encapCsum, endpoint.ip);
+    const csum = wantsChecksum(this.#host, this.#rtnl, encapCsum, endpoint.ip);
     const local = alternative ?? bind;
     return {
       ...(local ? { local } : {}),
@@ -314,9 +311,12 @@ function place({ port, kind, bind }: KernelPlaneOptions) {
 }
 
 /** The kernel plane whose port an earlier run left behind; undefined when there is none. */
-export function leftKernelPlane(port: number): "gre-fou" | "ipip-fou" | undefined {
+export function leftKernelPlane(
+  host: Host,
+  port: number,
+): "gre-fou" | "ipip-fou" | undefined {
   try {
-    using fou = Fou.open();
+    using fou = host.openFou();
     const ipproto = fou.ports().find((p) => p.port === port && p.family === 4)?.ipproto;
     return ipproto === 47 ? "gre-fou" : ipproto === 4 ? "ipip-fou" : undefined;
   } catch (error) {

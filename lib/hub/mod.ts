@@ -2,7 +2,7 @@
  * Tunnels between one hub with a public address and spokes behind any NAT, without a coordinator.
  *
  * @example
- * await runHub(options, { ...systemWorld(log), reread }, signal);
+ * await runHub(options, { ...systemWorld({ log, host: linuxHost() }), reread }, signal);
  */
 export { type Credential, type Refusal, REFUSALS } from "./protocol/gretun/auth.ts";
 export { isClientName, parseAddress } from "./clients.ts";

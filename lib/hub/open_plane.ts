@@ -4,17 +4,18 @@ import type { Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { KernelPlane } from "./kernel_plane.ts";
 import type { HubPlane, PlaneKind, PlaneOptions } from "./plane.ts";
-import type { Poller, Signalling } from "../linux/mod.ts";
+import type { Host } from "../host/mod.ts";
+import type { Signalling } from "../linux/mod.ts";
 
 /** `auto` is `kernel` where the kernel can, else user space. Throws `GretunError`. */
 export function openPlane(
   kind: PlaneKind | "auto",
   kernel: "gre-fou" | "ipip-fou",
-  { options, signalling, tokens, poller, log, openTun }: {
+  { options, signalling, tokens, host, log, openTun }: {
     options: PlaneOptions;
     signalling: Signalling;
     tokens?: () => readonly Uint8Array[];
-    poller: Poller;
+    host: Host;
     log: Log;
     openTun: () => HubPlane;
   },
@@ -27,7 +28,7 @@ export function openPlane(
       ...extras,
       kind: kind === "auto" ? kernel : kind,
       signalling,
-    }, poller);
+    }, host);
   } catch (error) {
     if (kind !== "auto" || !(error instanceof NoKernelPlaneError)) throw error;
     log.info("no kernel plane here, using user space", { reason: errorText(error) });

@@ -4,8 +4,8 @@
  */
 import { type Endpoint, equalEndpoints } from "../addr.ts";
 import { ensureTun, isIpPacket, type LinkState, SourceFilter } from "../dataplane/mod.ts";
-import { linuxHost } from "../host/mod.ts";
 import { errorText, GretunError } from "../errors.ts";
+import type { Host, SignalPort, Tun, UdpPort } from "../host/mod.ts";
 import {
   countersOf,
   formatMark,
@@ -16,17 +16,8 @@ import {
   NO_INNER,
   setInner,
 } from "../links/mod.ts";
-import {
-  type Poller,
-  RawUdpSocket,
-  type Signalling,
-  type SockAddr,
-  sockAddrOf,
-  SystemError,
-  TunDevice,
-  UdpSocket,
-} from "../linux/mod.ts";
-import { RtNetlink } from "../netlink.ts";
+import { type Signalling, type SockAddr, sockAddrOf, SystemError } from "../linux/mod.ts";
+import type { RtNetlink } from "../netlink.ts";
 import { innerOf } from "./addresses.ts";
 import type { DataCodec, HubLink, HubPlane, PlaneOptions } from "./plane.ts";
 
@@ -37,7 +28,7 @@ export interface TunPlaneOptions extends PlaneOptions {
 }
 
 interface TunLink {
-  device: TunDevice;
+  device: Tun;
   ifindex: number;
   link: HubLink;
   to: SockAddr;
@@ -48,40 +39,39 @@ export class TunPlane implements HubPlane {
   readonly kind = "tun";
   readonly #options: TunPlaneOptions;
   readonly #codec: DataCodec;
-  readonly #poller: Poller;
+  readonly #host: Host;
   readonly #rtnl: RtNetlink;
-  readonly #socket: UdpSocket;
-  readonly #raw: RawUdpSocket | undefined;
+  readonly #socket: UdpPort;
+  readonly #raw: SignalPort | undefined;
   readonly #links = new Map<string, TunLink>();
 
   /** Throws `GretunError` for a kernel without TUN and for a port that is taken. */
-  static open(options: TunPlaneOptions, codec: DataCodec, poller: Poller): TunPlane {
-    ensureTun(linuxHost());
-    return new TunPlane(options, codec, poller);
+  static open(options: TunPlaneOptions, codec: DataCodec, host: Host): TunPlane {
+    ensureTun(host);
+    return new TunPlane(options, codec, host);
   }
 
-  private constructor(options: TunPlaneOptions, codec: DataCodec, poller: Poller) {
+  private constructor(options: TunPlaneOptions, codec: DataCodec, host: Host) {
     this.#options = options;
     this.#codec = codec;
-    this.#poller = poller;
+    this.#host = host;
     const { signalling, bind, allowFragments = false } = options;
     const bound = bind ? { bind } : {};
     using stack = new DisposableStack();
-    this.#rtnl = stack.use(RtNetlink.open());
+    this.#rtnl = stack.use(host.openRtNetlink());
     this.#socket = stack.use(openSocket(options.port, () =>
-      UdpSocket.open(
+      host.openUdp(
         {
           port: options.port,
           allowFragments,
           ...bound,
           ...(signalling ? { without: signalling } : {}),
         },
-        poller,
         (bytes, source) => this.#take(bytes, source),
       )));
     if (signalling) {
       const raw = { signalling, ...bound, checksum: signalling.kind === "patterns" };
-      this.#raw = stack.use(RawUdpSocket.open(this.port, poller, options.onSignal, raw));
+      this.#raw = stack.use(host.openRawUdp(this.port, raw, options.onSignal));
     }
     stack.move();
   }
@@ -154,7 +144,7 @@ export class TunPlane implements HubPlane {
     const { ifnamePattern, owner, port } = this.#options;
     const own = new Set([...this.#links.values()].map(({ device }) => device.name));
     const ifname = freeName(this.#rtnl, ifnamePattern, own);
-    const device = TunDevice.open(ifname, this.#poller, (inner) => this.#forward(tun, inner));
+    const device = this.#host.openTun(ifname, (inner) => this.#forward(tun, inner));
     const { ifindex } = this.#rtnl.link(device.name)!;
     const tun: TunLink = {
       device,
@@ -187,7 +177,7 @@ export class TunPlane implements HubPlane {
 }
 
 /** Links are made later, so now is the time to find that this kernel cannot. */
-function openSocket(port: number, open: () => UdpSocket): UdpSocket {
+function openSocket(port: number, open: () => UdpPort): UdpPort {
   try {
     return open();
   } catch (cause) {

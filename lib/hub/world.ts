@@ -1,17 +1,17 @@
-/** What hub and spoke are given of their machine: `system/` has the real one, tests one in memory. */
+/** What hub and spoke are given: `system/` has the real one, tests one in memory. */
 import type { Clock, Log, Random } from "../edges.ts";
-import type { Locks } from "../linux/mod.ts";
+import type { Host } from "../host/mod.ts";
 import type { StateDir } from "../state_dir.ts";
 
 export interface World {
   clock: Clock;
   random: Random;
   log: Log;
+  host: Host;
   files: Files;
   processes: Processes;
   /** Throws `GretunError` when it cannot be made, or is not this user's alone. */
   openStateDir(path: string): StateDir;
-  locks: Locks;
   onSignal(name: "SIGHUP" | "SIGUSR1", handler: () => void): Disposable;
   /** HTTP on a unix socket; throws `GretunError`. */
   serveControl(

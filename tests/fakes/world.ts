@@ -1,5 +1,6 @@
 /** A machine's files, processes and signals in memory, as hub and spoke are given them. */
 import type { Clock, Log, LogFields, Random } from "../../lib/edges.ts";
+import type { Host } from "../../lib/host/mod.ts";
 import type {
   Child,
   Files,
@@ -10,7 +11,7 @@ import type {
 } from "../../lib/hub/world.ts";
 import { MARK_VARIABLE } from "../../lib/hub/world.ts";
 import type { StateDir } from "../../lib/state_dir.ts";
-import { memoryLocks } from "./locks.ts";
+import { FakeHost } from "./host.ts";
 
 /** Of one directory; what is no regular file throws when it is read. */
 export class MemoryFiles implements Files {
@@ -174,22 +175,27 @@ export class MemoryMachine {
   readonly files = new MemoryFiles();
   readonly processes = new MemoryProcesses();
   readonly log = new MemoryLog();
-  readonly locks = memoryLocks(FIRST_PID - 1);
+  readonly host: Host;
   readonly stateDirs = new Map<string, ReturnType<typeof memoryStateDir>>();
   readonly clock: Clock;
   readonly random: Random;
   readonly #handlers = new Map<string, Set<() => void>>();
   readonly #served = new Map<string, Handler>();
 
-  constructor({ clock, seed }: { clock: Clock; seed: number }) {
+  constructor({ clock, seed, host = new FakeHost() }: {
+    clock: Clock;
+    seed: number;
+    host?: Host;
+  }) {
+    this.host = host;
     this.clock = clock;
     this.random = seededRandom(seed);
   }
 
   world(): World {
-    const { clock, random, log, files, processes, locks } = this;
+    const { clock, random, log, files, processes, host } = this;
     return {
-      ...{ clock, random, log, files, processes, locks },
+      ...{ clock, random, log, files, processes, host },
       openStateDir: (path) => {
         const known = this.stateDirs.get(path) ?? memoryStateDir(path);
         this.stateDirs.set(path, known);

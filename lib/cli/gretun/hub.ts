@@ -2,12 +2,14 @@
 import { type Endpoint, parseEndpoint } from "../../addr.ts";
 import { fromHex, toBase64 } from "../../bytes.ts";
 import { type Log, systemClock, systemRandom } from "../../edges.ts";
-import { UsageError } from "../../errors.ts";
+import { errorText, UsageError } from "../../errors.ts";
+import { linuxHost } from "../../host/mod.ts";
 import type * as Hub from "../../hub/mod.ts";
 import { textLog } from "../../log.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
 import {
+  BUSY_MS,
   checkIfacePattern,
   COMMON_FLAGS,
   DEFAULT_PORT,
@@ -121,6 +123,7 @@ async function serve(args: string[], io: CommandIo): Promise<number> {
   }
   requireCapabilities("hub");
   const log = textLog(io.stderr, () => flags.verbose ? "debug" : "info", systemClock);
+  await using host = linuxHost({ busyMs: BUSY_MS });
   await using server = new MetricsServer(metrics, log);
   await server.listenAt(flags["metrics-addr"]);
   const reread = async (running: Hub.HubOptions) => {
@@ -133,7 +136,7 @@ async function serve(args: string[], io: CommandIo): Promise<number> {
     await server.listenAt(flags["metrics-addr"]);
     return { options: next.options, changed };
   };
-  await hub.runHub(options, { ...hub.systemWorld(log), reread }, io.signal);
+  await hub.runHub(options, { ...hub.systemWorld({ log, host }), reread }, io.signal);
   log.info("stopped");
   return EXIT_OK;
 }
@@ -289,13 +292,27 @@ async function keygen(args: string[], io: CommandIo): Promise<number> {
     io.stdout(`private-key ${toBase64(seed)}\n${publicLine}`);
     return EXIT_OK;
   }
-  try {
-    using file = Deno.openSync(out, { write: true, createNew: true, mode: 0o600 });
-    file.writeSync(new TextEncoder().encode(`private-key ${toBase64(seed)}\n`));
-  } catch (cause) {
-    const why = cause instanceof Deno.errors.AlreadyExists ? "it is there already" : String(cause);
-    throw new UsageError(`cannot write ${out}: ${why}`, "Give another file with --out", { cause });
-  }
+  writeKey(out, `private-key ${toBase64(seed)}\n`);
   io.stdout(publicLine);
   return EXIT_OK;
+}
+
+/** A new file, that its owner alone can read; none is left where it cannot be written whole. */
+function writeKey(path: string, text: string): void {
+  const refuse = (cause: unknown, why: string) =>
+    new UsageError(`cannot write ${path}: ${why}`, "Give another file with --out", { cause });
+  let file;
+  try {
+    file = Deno.openSync(path, { write: true, createNew: true, mode: 0o600 });
+  } catch (cause) {
+    const isThere = cause instanceof Deno.errors.AlreadyExists;
+    throw refuse(cause, isThere ? "it is there already" : errorText(cause));
+  }
+  try {
+    using _file = file;
+    file.writeSync(new TextEncoder().encode(text));
+  } catch (cause) {
+    Deno.removeSync(path);
+    throw refuse(cause, errorText(cause));
+  }
 }

@@ -20,6 +20,8 @@ import { type FlagSpecs, parseFlags } from "../flags.ts";
 
 export const DEFAULT_PORT = 7788;
 export const DEFAULT_STATE_DIR = "/run/gretun";
+/** Timers and the control socket wait for no longer while data flows through this process. */
+export const BUSY_MS = 4;
 export const PROTOCOLS = ["gretun", "ipipou", "jtunnel"] as const;
 
 /** Flags of both commands. */
@@ -245,8 +247,7 @@ function configName(words: readonly string[]): string | undefined {
 function readConfig(path: string, specs: FlagSpecs, aliases: Record<string, Alias>) {
   let text, mode;
   try {
-    text = Deno.readTextFileSync(path);
-    mode = Deno.statSync(path).mode ?? 0;
+    ({ text, mode } = readText(path));
   } catch (cause) {
     throw new UsageError(`cannot read ${path}: ${errorText(cause)}`, "Check --config", { cause });
   }
@@ -285,6 +286,16 @@ function readConfig(path: string, specs: FlagSpecs, aliases: Record<string, Alia
   return { fromFile, secrets, problems };
 }
 
+/** Shells give `<(command)` such a name. */
+const PIPE_PATH = /^\/(dev|proc\/self)\/(fd\/|stdin$)/;
+
+/** Opening a pipe, or reading a device, could take for ever. */
+function readText(path: string): { text: string; mode: number } {
+  const { isFile, mode } = Deno.statSync(path);
+  if (!isFile && !PIPE_PATH.test(path)) throw new Error("it is no regular file");
+  return { text: Deno.readTextFileSync(path), mode: mode ?? 0 };
+}
+
 /** Program and arguments: what stands after the flags wins. */
 export function programOf(flag: string | undefined, rest: string[]): string[] {
   return rest.length > 0 ? rest : (flag ?? "").split(/\s+/).filter((word) => word !== "");
@@ -301,8 +312,7 @@ export function readSecret(
 function readSecretFile(path: string): string {
   let text, mode;
   try {
-    text = Deno.readTextFileSync(path);
-    mode = Deno.statSync(path).mode ?? 0;
+    ({ text, mode } = readText(path));
   } catch (cause) {
     throw new UsageError(`cannot read ${path}: ${errorText(cause)}`, "Check the path", { cause });
   }

@@ -3,11 +3,13 @@ import type { Cidr } from "../../addr.ts";
 import { fromBase64, fromHex } from "../../bytes.ts";
 import { systemClock } from "../../edges.ts";
 import { errorText, NoDaemonError, UsageError } from "../../errors.ts";
+import { linuxHost } from "../../host/mod.ts";
 import type * as Hub from "../../hub/mod.ts";
 import { textLog } from "../../log.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, type FlagSpecs } from "../flags.ts";
 import {
+  BUSY_MS,
   checkIfacePattern,
   checkName,
   COMMON_FLAGS,
@@ -107,7 +109,8 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
   const host = parseHost("hub", options.hub.host);
   const resolve = () => resolveHost(host, { family: 4, signal: io.signal });
-  const edges = { ...hub.systemWorld(log), resolve };
+  await using machine = linuxHost({ busyMs: BUSY_MS });
+  const edges = { ...hub.systemWorld({ log, host: machine }), resolve };
   await using _metrics = metricsListen
     ? await serveMetrics(metricsListen, options.metrics, log)
     : undefined;

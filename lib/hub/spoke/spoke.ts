@@ -7,8 +7,7 @@ import { Alarm } from "../../alarm.ts";
 import { toHex } from "../../bytes.ts";
 import { errorText, GretunError } from "../../errors.ts";
 import { lockPort } from "../../links/mod.ts";
-import { Poller } from "../../linux/mod.ts";
-import { LinkMonitor, RtNetlink } from "../../netlink.ts";
+import type { RtNetlink } from "../../netlink.ts";
 import type { StateDir } from "../../state_dir.ts";
 import { checkBind } from "../addresses.ts";
 import { serveControl, type SpokeReport } from "../control.ts";
@@ -28,8 +27,6 @@ import {
 } from "./spoke_core.ts";
 import { firstLookUp, WayToHub } from "./way.ts";
 
-/** Timers and the control socket wait for no longer while data flows through this process. */
-const BUSY_MS = 4;
 const CHANGE_SETTLE_MS = 100;
 
 /** Runs until `signal` is aborted, then removes all that it made. Throws what stops a start. */
@@ -38,28 +35,30 @@ export async function runSpoke(
   edges: SpokeEdges,
   signal: AbortSignal,
 ): Promise<void> {
-  checkBind(options.bind);
+  checkBind(edges.host, options.bind);
   const stateDir = edges.openStateDir(options.stateDir);
-  using _lock = lockPort(edges.locks, { port: options.port, role: "spoke", flag: "--port" });
-  const hub = await firstLookUp(options, edges, signal);
-  if (!hub) return;
+  using _lock = lockPort(edges.host.locks, { port: options.port, role: "spoke", flag: "--port" });
   await using stack = new AsyncDisposableStack();
-  const poller = stack.use(new Poller({ busyMs: BUSY_MS }));
-  const spoke = stack.use(new SpokeDaemon(options, edges, stateDir, poller, hub));
-  await spoke.start();
-  stack.use(LinkMonitor.open(poller, () => spoke.networkChanged()));
+  const hangUp = new AbortController();
+  stack.use(edges.onSignal("SIGHUP", () => hangUp.abort(new Error("SIGHUP"))));
+  const stop = AbortSignal.any([signal, hangUp.signal]);
+  const hub = await firstLookUp(options, edges, stop);
+  if (!hub) return;
+  const spoke = stack.use(new SpokeDaemon(options, edges, stateDir, hub));
   stack.use(edges.onSignal("SIGUSR1", () => spoke.reauth()));
+  await spoke.start();
+  stack.use(edges.host.watchNetwork(() => spoke.networkChanged()));
   stack.use(
     await serveControl(edges, { stateDir: options.stateDir, role: "spoke", port: options.port }, {
       report: () => spoke.report(),
       reauth: () => spoke.reauth(),
     }),
   );
-  const aborted = new Promise<void>((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
+  const stopped = new Promise<void>((resolve) => {
+    if (stop.aborted) resolve();
+    else stop.addEventListener("abort", () => resolve(), { once: true });
   });
-  await Promise.race([aborted, spoke.failed]);
+  await Promise.race([stopped, spoke.failed]);
 }
 
 function programError(program: string, why: string): GretunError {
@@ -73,7 +72,7 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
   readonly options: SpokeOptions;
   readonly edges: SpokeEdges;
   readonly planeOptions: PlaneOptions;
-  readonly #rtnl = RtNetlink.open();
+  readonly #rtnl: RtNetlink;
   readonly #way: WayToHub;
   readonly #programs: Programs;
   readonly #protocol: SpokeProtocol;
@@ -87,11 +86,11 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
     options: SpokeOptions,
     edges: SpokeEdges,
     stateDir: StateDir,
-    poller: Poller,
     hub: Endpoint,
   ) {
     this.options = options;
     this.edges = edges;
+    this.#rtnl = edges.host.openRtNetlink();
     const { port, bind, ifnamePattern, mtu, encapCsum } = options;
     this.planeOptions = {
       ...{ owner: "spoke", port, ifnamePattern, encapCsum },
@@ -115,17 +114,17 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
     this.failed.catch(() => {}); // it may come before anybody waits for it
     this.#way = new WayToHub(options.hub.host, hub, this.#rtnl, edges);
     this.#settle = new Alarm(edges.clock, () => this.#lookAtNetwork());
-    this.#protocol = this.#openProtocol(poller);
+    this.#protocol = this.#openProtocol();
   }
 
-  #openProtocol(poller: Poller): SpokeProtocol {
+  #openProtocol(): SpokeProtocol {
     switch (this.options.protocol) {
       case "gretun":
-        return new GretunSpoke(this, poller);
+        return new GretunSpoke(this);
       case "ipipou":
-        return new IpipouSpoke(this, poller);
+        return new IpipouSpoke(this);
       case "jtunnel":
-        return new JtunnelSpoke(this, poller);
+        return new JtunnelSpoke(this);
       default:
         return this.options.protocol satisfies never;
     }

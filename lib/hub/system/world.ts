@@ -1,21 +1,21 @@
 /** This machine, as hub and spoke are given it. */
 import { serveUnix } from "../../control_socket.ts";
 import { type Log, systemClock, systemRandom } from "../../edges.ts";
-import { fileLocks } from "../../linux/mod.ts";
+import type { Host } from "../../host/mod.ts";
 import { openStateDir } from "../../state_dir.ts";
 import type { World } from "../world.ts";
 import { systemFiles } from "./files.ts";
 import { systemProcesses } from "./processes.ts";
 
-export function systemWorld(log: Log): World {
+export function systemWorld({ log, host }: { log: Log; host: Host }): World {
   return {
     clock: systemClock,
     random: systemRandom,
     log,
+    host,
     files: systemFiles,
     processes: systemProcesses,
     openStateDir,
-    locks: fileLocks(),
     onSignal(name, handler) {
       Deno.addSignalListener(name, handler);
       return { [Symbol.dispose]: () => Deno.removeSignalListener(name, handler) };

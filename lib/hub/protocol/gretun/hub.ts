@@ -3,13 +3,7 @@ import { type Endpoint, formatEndpoint, UNSPECIFIED_4 } from "../../../addr.ts";
 import { Reader, startsWithBytes, toBase64, toHex } from "../../../bytes.ts";
 import type { Datagram } from "../../../edges.ts";
 import { errorText } from "../../../errors.ts";
-import {
-  endpointOf,
-  equalSockAddrs,
-  type Poller,
-  type SockAddr,
-  sockAddrOf,
-} from "../../../linux/mod.ts";
+import { endpointOf, equalSockAddrs, type SockAddr, sockAddrOf } from "../../../linux/mod.ts";
 import { Admission } from "./admission.ts";
 import { checkAuth, Cookies, type Credential, makeWelcome, Pair } from "./auth.ts";
 import { SealedCodec, type SealedSession } from "./codec.ts";
@@ -104,7 +98,7 @@ export class GretunHub implements HubProtocol {
   #waitingCount = 0;
   #working = 0;
 
-  constructor(core: HubCore, options: PlaneOptions, poller: Poller) {
+  constructor(core: HubCore, options: PlaneOptions) {
     this.#core = core;
     const { ownSeed, dataPlane } = core.options;
     if (ownSeed) {
@@ -117,10 +111,10 @@ export class GretunHub implements HubProtocol {
       onUnknownSession: (bytes, source) => this.#unknownSession(bytes, endpointOf(source)),
       onRefused: (reason) => core.refused(reason),
     });
-    const { log } = core.edges;
+    const { log, host } = core.edges;
     this.plane = openPlane(dataPlane, "gre-fou", {
-      ...{ options, poller, log, signalling: HUB_SIGNALLING },
-      openTun: () => TunPlane.open({ ...options, signalling: HUB_SIGNALLING }, this.#codec, poller),
+      ...{ options, host, log, signalling: HUB_SIGNALLING },
+      openTun: () => TunPlane.open({ ...options, signalling: HUB_SIGNALLING }, this.#codec, host),
     });
     this.#sayWhatIsNotProtected();
   }

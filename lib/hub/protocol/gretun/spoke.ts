@@ -5,7 +5,6 @@ import { equalBytes } from "../../../bytes.ts";
 import { NoKernelPlaneError } from "../../../dataplane/mod.ts";
 import type { Datagram } from "../../../edges.ts";
 import { errorText } from "../../../errors.ts";
-import type { Poller } from "../../../linux/mod.ts";
 import { acceptWelcome, type AuthInFlight, makeAuth, Pair } from "./auth.ts";
 import { GreCodec, SealedCodec, type SealedSession } from "./codec.ts";
 import { BareCodec } from "../ipipou/codec.ts";
@@ -69,7 +68,6 @@ interface Session extends SealedSession {
 export class GretunSpoke implements SpokeProtocol {
   plane: HubPlane;
   readonly #core: SpokeCore;
-  readonly #poller: Poller;
   /** Made when it is first needed. */
   #pair: Pair | undefined;
   readonly #sealed: SealedCodec;
@@ -87,9 +85,8 @@ export class GretunSpoke implements SpokeProtocol {
   #isSwitching = false;
   #closed = false;
 
-  constructor(core: SpokeCore, poller: Poller) {
+  constructor(core: SpokeCore) {
     this.#core = core;
-    this.#poller = poller;
     this.#tick = new Alarm(
       core.edges.clock,
       () => this.#dispatch({ kind: "tick", nowMs: this.#now() }),
@@ -107,12 +104,14 @@ export class GretunSpoke implements SpokeProtocol {
   /** With "auto" the hub says which; until then a socket is enough, or what a killed run left. */
   #openFirst(): HubPlane {
     const { dataPlane, port } = this.#core.options;
-    const kind = dataPlane === "auto" ? leftKernelPlane(port) ?? "tun" : dataPlane;
+    const kind = dataPlane === "auto"
+      ? leftKernelPlane(this.#core.edges.host, port) ?? "tun"
+      : dataPlane;
     if (kind !== "tun") {
       this.#framing = kind === "gre-fou" ? "gre" : "ipip";
       return KernelPlane.open(
         { ...this.#planeOptions(), kind, signalling: HUB_SIGNALLING },
-        this.#poller,
+        this.#core.edges.host,
       );
     }
     this.#framing = dataPlane === "auto" ? undefined : "sealed";
@@ -127,7 +126,7 @@ export class GretunSpoke implements SpokeProtocol {
     const { allowFragments } = this.#core.options;
     const options = { ...this.#planeOptions(), allowFragments, signalling: HUB_SIGNALLING };
     this.#checked = new FromHub(codec, this.#core);
-    return TunPlane.open(options, this.#checked, this.#poller);
+    return TunPlane.open(options, this.#checked, this.#core.edges.host);
   }
 
   #sayWhatIsNotProtected(): void {
@@ -384,7 +383,7 @@ export class GretunSpoke implements SpokeProtocol {
     const { log } = this.#core.edges;
     try {
       const options = { ...this.#planeOptions(), port, kind, signalling: HUB_SIGNALLING } as const;
-      const plane = KernelPlane.open(options, this.#poller);
+      const plane = KernelPlane.open(options, this.#core.edges.host);
       log.warn("data is neither encrypted nor authenticated by the tunnel", { plane: kind });
       return plane;
     } catch (error) {

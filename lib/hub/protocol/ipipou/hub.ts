@@ -6,7 +6,6 @@ import { type Endpoint, equalEndpoints } from "../../../addr.ts";
 import { toHex } from "../../../bytes.ts";
 import type { Datagram } from "../../../edges.ts";
 import { errorText } from "../../../errors.ts";
-import type { Poller } from "../../../linux/mod.ts";
 import { BareCodec } from "./codec.ts";
 import type { HubCore, HubEntry, HubOptions, HubProtocol } from "../../hub_core.ts";
 import {
@@ -67,17 +66,17 @@ export class IpipouHub implements HubProtocol {
   readonly #repeats = new RateLimit(REPEAT_LIMIT);
   readonly #verifications = new RateLimit(VERIFY_LIMIT);
 
-  constructor(core: HubCore, options: PlaneOptions, poller: Poller) {
+  constructor(core: HubCore, options: PlaneOptions) {
     this.#core = core;
     const { dataPlane } = core.options;
     this.#nonces = new NonceStore({ keepMs: nonceKeepMs(core.options), capacity: MAX_NONCES });
     this.#codec = new BareCodec((name) => this.#heard(name), (reason) => core.refused(reason));
-    const { log } = core.edges;
+    const { log, host } = core.edges;
     this.plane = openPlane(dataPlane, "ipip-fou", {
-      ...{ options, poller, log, signalling: IPIPOU_SIGNALLING },
+      ...{ options, host, log, signalling: IPIPOU_SIGNALLING },
       tokens: () => [...this.#clients.values()].flatMap(({ token }) => token ?? []),
       openTun: () =>
-        TunPlane.open({ ...options, signalling: IPIPOU_SIGNALLING }, this.#codec, poller),
+        TunPlane.open({ ...options, signalling: IPIPOU_SIGNALLING }, this.#codec, host),
     });
     log.warn(
       "ipipou's protocol: whoever captures an authentication packet and delivers it first gets the tunnel; the server is not proven; data is not protected",

@@ -3,7 +3,6 @@ import { Alarm } from "../../../alarm.ts";
 import type { Datagram } from "../../../edges.ts";
 import { equalEndpoints, formatEndpoint } from "../../../addr.ts";
 import { errorText, GretunError } from "../../../errors.ts";
-import type { Poller } from "../../../linux/mod.ts";
 import { openPlane } from "../../open_plane.ts";
 import type { HubPlane } from "../../plane.ts";
 import { Announcer } from "../../spoke/announcer.ts";
@@ -32,7 +31,7 @@ export class IpipouSpoke implements SpokeProtocol {
   #answers: Answers = newAnswers();
   #closed = false;
 
-  constructor(core: SpokeCore, poller: Poller) {
+  constructor(core: SpokeCore) {
     this.#core = core;
     this.#bare = new BareCodec(() => {}, (reason) => core.refused(reason));
     this.#codec = new FromHub(this.#bare, core);
@@ -48,9 +47,10 @@ export class IpipouSpoke implements SpokeProtocol {
       ...core.planeOptions,
       onSignal: (datagram: Datagram) => this.#signal(datagram),
     };
+    const { host, log } = core.edges;
     this.plane = openPlane(dataPlane, "ipip-fou", {
-      ...{ options, signalling, poller, log: core.edges.log },
-      openTun: () => TunPlane.open({ ...options, signalling }, this.#codec, poller),
+      ...{ options, signalling, host, log },
+      openTun: () => TunPlane.open({ ...options, signalling }, this.#codec, host),
     });
   }
 

@@ -1,7 +1,7 @@
 /** jtunnel's protocol on the hub: whoever knows a client's identifier is that client. */
 import type { Endpoint } from "../../../addr.ts";
 import { GretunError } from "../../../errors.ts";
-import { endpointOf, equalSockAddrs, type Poller, type SockAddr } from "../../../linux/mod.ts";
+import { endpointOf, equalSockAddrs, type SockAddr } from "../../../linux/mod.ts";
 import type { HubCore, HubEntry, HubProtocol } from "../../hub_core.ts";
 import { JtunnelCodec } from "./codec.ts";
 import { type JtunnelId, parseJtunnelId } from "./wire.ts";
@@ -27,7 +27,7 @@ export class JtunnelHub implements HubProtocol {
   readonly #strangers = new Map<JtunnelId, SockAddr>();
   readonly takesAnySource = true;
 
-  constructor(core: HubCore, options: PlaneOptions, poller: Poller) {
+  constructor(core: HubCore, options: PlaneOptions) {
     this.#core = core;
     const { dataPlane, serverId, allowFragments } = core.options;
     if (dataPlane !== "tun" && dataPlane !== "auto") {
@@ -37,7 +37,7 @@ export class JtunnelHub implements HubProtocol {
       onPacket: (id, source) => this.#packet(id, source),
       onRefused: (reason) => core.refused(reason),
     });
-    this.plane = TunPlane.open({ ...options, allowFragments }, codec, poller);
+    this.plane = TunPlane.open({ ...options, allowFragments }, codec, core.edges.host);
     core.edges.log.warn(
       "jtunnel's protocol: whoever hears an identifier once can be that client; data is not protected",
     );

@@ -1,6 +1,5 @@
 /** jtunnel's protocol on a spoke: its identifier in front of each packet, and alone as a sign of life. */
 import { GretunError } from "../../../errors.ts";
-import type { Poller } from "../../../linux/mod.ts";
 import type { HubPlane } from "../../plane.ts";
 import { Announcer } from "../../spoke/announcer.ts";
 import { FromHub } from "../../spoke/from_hub.ts";
@@ -19,7 +18,7 @@ export class JtunnelSpoke implements SpokeProtocol {
   readonly #codec: FromHub;
   readonly #announcer: Announcer;
 
-  constructor(core: SpokeCore, poller: Poller) {
+  constructor(core: SpokeCore) {
     this.#core = core;
     const { dataPlane, allowFragments, clientId, serverIds } = core.options;
     if (dataPlane !== "tun" && dataPlane !== "auto") {
@@ -34,7 +33,11 @@ export class JtunnelSpoke implements SpokeProtocol {
       onRefused: (reason) => core.refused(reason),
     });
     this.#codec = new FromHub(codec, core);
-    this.plane = TunPlane.open({ ...core.planeOptions, allowFragments }, this.#codec, poller);
+    this.plane = TunPlane.open(
+      { ...core.planeOptions, allowFragments },
+      this.#codec,
+      core.edges.host,
+    );
     this.#announcer = new Announcer(core, () => this.plane.send(clientId!, core.hub));
   }
 
