@@ -1,14 +1,10 @@
 /** Addresses to listen on: "HOST:PORT", ":PORT" for all addresses, "[v6]:PORT". */
 import { UsageError } from "../errors.ts";
-import { limitSegments } from "../linux/mod.ts";
 
 export interface ListenAddress {
   hostname: string;
   port: number;
 }
-
-/** What is left of the least MTU of IPv6 (RFC 8200 section 5) after its header and that of TCP. */
-const SEGMENT_BYTES = 1220;
 
 /** All addresses of both families; {@link openListen} knows what that is on this machine. */
 export const ALL = "";
@@ -50,20 +46,4 @@ export async function openListen<T>(
     if (!isTakenByFirst) throw error;
   }
   return opened;
-}
-
-/**
- * As `Deno.serve`, with segments that pass networks whose routers lose larger ones without a word:
- * there a host would neither get an answer of some size nor learn why.
- */
-export function serveHttp(
-  options: ListenAddress & { cert?: string; key?: string; signal: AbortSignal },
-  handle: (request: Request, source: string) => Response | Promise<Response>,
-): Deno.HttpServer {
-  const server = Deno.serve(
-    { ...options, onListen: () => {} },
-    (request, { remoteAddr }) => handle(request, remoteAddr.hostname),
-  );
-  limitSegments(options.port, SEGMENT_BYTES);
-  return server;
 }

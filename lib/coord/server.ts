@@ -23,6 +23,7 @@ import {
 } from "./api.ts";
 import { AuthError, type Claim, readClaim, verifyClaim, WINDOW_SECONDS } from "./auth.ts";
 import { jsonOf, readBody } from "./body.ts";
+import type { Caller } from "./http_server.ts";
 import { HeldCalls } from "./hold.ts";
 import { Mailbox } from "./mailbox.ts";
 import { NewcomerLimit } from "./newcomers.ts";
@@ -152,10 +153,17 @@ export class CoordServer {
     return wallMs + Math.floor(this.#options.clock.nowMs() - nowMs);
   }
 
-  /** `source` is the address that the request came from. Never throws. */
-  async handle(request: Request, source = ""): Promise<Response> {
+  /**
+   * `source` is the address that the request came from; `claimed` is told whose it is once that is
+   * known. Never throws.
+   */
+  async handle(
+    request: Request,
+    source = "",
+    claimed: (node: NodeKey) => void = () => {},
+  ): Promise<Response> {
     try {
-      return await this.#route(request, source);
+      return await this.#route(request, { source, claimed });
     } catch (error) {
       if (error instanceof ApiError) return plain(400, error.message);
       if (error instanceof AuthError) return plain(401, error.message);
@@ -165,7 +173,7 @@ export class CoordServer {
     }
   }
 
-  async #route(request: Request, source: string): Promise<Response> {
+  async #route(request: Request, caller: Caller): Promise<Response> {
     const path = new URL(request.url).pathname;
     const methods = Object.hasOwn(ROUTES, path) ? ROUTES[path] : undefined;
     if (!methods || (path === "/debug/peers" && !this.#options.debug)) {
@@ -178,16 +186,17 @@ export class CoordServer {
     if (path === "/v1/stun") return Response.json(stunJson(this.#options.stun));
     if (path === "/debug/peers") return this.#peersNow();
     if (path === "/v1/register" && request.method === "POST") {
-      return await this.#register(request, source);
+      return await this.#register(request, caller);
     }
-    if (path === RELAY_WS_PATH) return this.#relayWebSocket(request, source);
-    if (path === RELAY_REGISTER_PATH) return await this.#registerRelay(request, source);
+    if (path === RELAY_WS_PATH) return this.#relayWebSocket(request, caller.source);
+    if (path === RELAY_REGISTER_PATH) return await this.#registerRelay(request, caller);
     // Cheap checks come before the body is read, and the body before the signature's cost.
     const claim = this.#claim(request);
     this.#member(claim.nodeKey);
     const body = await readBody(request, this.#options.clock);
     const call = { request, path, body };
     const node = await this.#authenticated(claim, call);
+    caller.claimed(node.nodeKey);
     return await this.#answer(call, node);
   }
 
@@ -259,7 +268,7 @@ export class CoordServer {
 
   // --- calls
 
-  async #register(request: Request, source: string): Promise<Response> {
+  async #register(request: Request, { source, claimed }: Caller): Promise<Response> {
     const { clock, log, stun } = this.#options;
     const signed = request.headers.has("authorization");
     const claim = signed ? this.#claim(request) : undefined;
@@ -267,7 +276,10 @@ export class CoordServer {
     const wanted = parseRegisterRequest(jsonOf(body));
     if (claim && claim.nodeKey !== wanted.nodeKey) throw new AuthError("signed by another node");
     if (!this.nodes.get(wanted.nodeKey)) this.#limitNewcomers(source);
-    if (claim) await this.#verify(claim, { request, path: "/v1/register", body });
+    if (claim) {
+      await this.#verify(claim, { request, path: "/v1/register", body });
+      claimed(claim.nodeKey);
+    }
     const { record, changed } = this.nodes.register(wanted, { signed, nowMs: this.#nowMs() });
     if (changed) {
       this.#listChanged(record);
@@ -376,7 +388,7 @@ export class CoordServer {
   }
 
   /** A relay is no node: it signs with its own key, which the operator has named. */
-  async #registerRelay(request: Request, source: string): Promise<Response> {
+  async #registerRelay(request: Request, { source, claimed }: Caller): Promise<Response> {
     const { directory, grantKey } = this.#relays();
     const claim = this.#claim(request);
     if (!directory.isAllowed(claim.nodeKey)) {
@@ -384,6 +396,7 @@ export class CoordServer {
     }
     const body = await readBody(request, this.#options.clock);
     await this.#verify(claim, { request, path: RELAY_REGISTER_PATH, body });
+    claimed(claim.nodeKey);
     const wanted = parseRelayRegistration(jsonOf(body));
     if (directory.register(claim.nodeKey, wanted, source, this.#nowMs())) {
       this.#options.log.info("relay registered", { relay: claim.nodeKey, endpoint: wanted.udp });

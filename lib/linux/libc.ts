@@ -34,6 +34,7 @@ const SYMBOLS = {
   closedir: { parameters: ["pointer"], result: "i32" }, // directory
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" }, // path, target, size
   clock_gettime: { parameters: ["i32", "buffer"], result: "i32" }, // clock, timespec
+  prlimit: { parameters: ["i32", "i32", "buffer", "buffer"], result: "i32" }, // pid, resource, new, old
   geteuid: { parameters: [], result: "u32" },
   capget: { parameters: ["buffer", "buffer"], result: "i32" }, // header, data
   __errno_location: { parameters: [], result: "pointer" },

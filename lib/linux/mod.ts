@@ -24,13 +24,14 @@ export {
   type Capability,
   hasCapability,
   listKernelDirectory,
+  raiseFileLimit,
   readKernelFile,
   readKernelLink,
   writeKernelFile,
 } from "./process.ts";
 export { type RawUdpOptions, RawUdpSender, RawUdpSocket } from "./raw_udp.ts";
 export { sourceAddress } from "./source_address.ts";
-export { limitSegments } from "./tcp.ts";
+export { type AcceptedSettings, setAccepted } from "./tcp.ts";
 export { type BulkTun, openBulkTun, tryTun, TunDevice } from "./tun.ts";
 export { type BytePattern, isSignalling, type Signalling } from "./udp_filter.ts";
 export { udpPortOwner } from "./udp_owner.ts";

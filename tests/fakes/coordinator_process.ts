@@ -10,6 +10,7 @@ export interface ProcessOptions {
 }
 
 function command(args: string[], { env, maxFiles }: ProcessOptions): Deno.Command {
+  // The soft limit and the hard one, as the program raises the soft one.
   const limit = maxFiles === undefined ? "" : `ulimit -n ${maxFiles}; `;
   return new Deno.Command("sh", {
     args: ["-c", `${limit}exec "$0" "$@"`, PROGRAM, ...args],
@@ -31,11 +32,19 @@ export class CoordinatorProcess implements AsyncDisposable {
   readonly url: string;
   readonly #child: Deno.ChildProcess;
   readonly #drained: Promise<unknown>;
+  #said = "";
 
-  private constructor(url: string, child: Deno.ChildProcess, drained: Promise<unknown>) {
-    this.url = url;
+  private constructor(port: number, child: Deno.ChildProcess) {
+    this.url = `http://127.0.0.1:${port}`;
     this.#child = child;
-    this.#drained = drained;
+    this.#drained = child.stderr.pipeThrough(new TextDecoderStream()).pipeTo(
+      new WritableStream({ write: (text) => void (this.#said += text) }),
+    );
+  }
+
+  /** Its log so far. */
+  get said(): string {
+    return this.#said;
   }
 
   /** Resolves when it listens, on a free port of loopback; throws what it said instead. */
@@ -50,19 +59,18 @@ export class CoordinatorProcess implements AsyncDisposable {
       "off",
     ];
     const child = command([...listen, ...args], options).spawn();
-    let said = "";
-    const listening = Promise.withResolvers<void>();
-    const drained = child.stderr.pipeThrough(new TextDecoderStream()).pipeTo(
-      new WritableStream({
-        write(text) {
-          said += text;
-          if (said.includes("coordinator listening")) listening.resolve();
-        },
-        close: () => listening.reject(new Error(`the coordinator ended: ${said}`)),
-      }),
-    );
-    await listening.promise;
-    return new CoordinatorProcess(`http://127.0.0.1:${port}`, child, drained);
+    const process = new CoordinatorProcess(port, child);
+    await process.#says("coordinator listening");
+    return process;
+  }
+
+  async #says(text: string): Promise<void> {
+    let isOver = false;
+    this.#drained.finally(() => isOver = true);
+    while (!this.#said.includes(text)) {
+      if (isOver) throw new Error(`the coordinator ended: ${this.#said}`);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
   }
 
   get pid(): number {

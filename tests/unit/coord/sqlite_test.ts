@@ -1,5 +1,5 @@
 /** What outlives the coordinator: the store alone, then the program killed and started again. */
-import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/strict";
+import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { type Ip, parseEndpoint } from "../../../lib/addr.ts";
 import { CoordClient } from "../../../lib/coord/client.ts";
@@ -241,31 +241,6 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     await pull;
   });
 }
-
-Deno.test("a coordinator that ran out of files serves on when there are some again", async () => {
-  await using process = await CoordinatorProcess.start(["--state", ":memory:"], { maxFiles: 100 });
-  const port = Number(new URL(process.url).port);
-  const connections: Deno.Conn[] = [];
-  const connect = async () => {
-    const connection = await Deno.connect({ hostname: "127.0.0.1", port });
-    connections.push(connection);
-    await connection.write(new TextEncoder().encode("GET / HTTP/1.1\r\n"));
-  };
-  await rejects(async () => {
-    for (let i = 0; i < 200; i++) await connect();
-  });
-  for (const connection of connections) connection.close();
-  const node = await fakeNode("a");
-  const register = () =>
-    clientOf(process, node).register({ discoKey: node.discoKey, nodeName: "a" }, NEVER)
-      .catch(() => undefined);
-  let answer;
-  for (let i = 0; i < 100 && !answer; i++) {
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    answer = await register();
-  }
-  strictEqual(answer?.tunnelIp.ip, "100.64.0.1");
-});
 
 Deno.test("a second coordinator on the same state says so and ends with 1", async () => {
   using dir = tempDir();

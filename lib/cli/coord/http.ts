@@ -1,0 +1,89 @@
+/** The HTTP server of gretun-coord: its flags, its ports, and how many connections it may have. */
+import { HttpServer } from "../../coord/serve.ts";
+import { type Log, systemClock } from "../../edges.ts";
+import { errorText, GretunError, UsageError } from "../../errors.ts";
+import { listKernelDirectory, raiseFileLimit, setAccepted } from "../../linux/mod.ts";
+import { type ListenAddress, openListen, parseListen } from "../listen.ts";
+
+export const HTTP_FLAGS = {
+  listen: {
+    type: "string",
+    default: ":8443",
+    placeholder: "HOST:PORT",
+    help: "where HTTP or HTTPS is served",
+  },
+  cert: { type: "string", placeholder: "FILE", help: "certificate, PEM; with --key: HTTPS" },
+  key: { type: "string", placeholder: "FILE", help: "private key of the certificate, PEM" },
+} as const;
+
+export interface HttpFlags {
+  listen: string;
+  cert: string | undefined;
+  key: string | undefined;
+}
+
+export interface HttpSettings {
+  listen: ListenAddress;
+  /** Absent: plain HTTP. */
+  tls?: { cert: string; key: string };
+}
+
+/**
+ * What is left of the least MTU of IPv6 (RFC 8200 section 5) after its header and that of TCP. Some
+ * networks lose larger packets without a word: there a host would neither get an answer of some
+ * size nor learn why.
+ */
+const SEGMENT_BYTES = 1220;
+const DEAD_AFTER_SECONDS = 45;
+const MAX_CONNECTIONS = 16_384;
+/** Besides connections: what is opened for a moment, and what the relay opens. */
+const FILES_FOR_OTHERS = 12;
+
+/** Throws `UsageError`, or `GretunError` for files that cannot be read. */
+export function httpSettings({ listen, cert, key }: HttpFlags): HttpSettings {
+  const address = parseListen("listen", listen);
+  if (cert === undefined && key === undefined) return { listen: address };
+  if (cert === undefined || key === undefined) {
+    throw new UsageError(
+      `--${cert === undefined ? "key" : "cert"} is given alone`,
+      "Give both --cert and --key for HTTPS, or none",
+    );
+  }
+  try {
+    const tls = { cert: Deno.readTextFileSync(cert), key: Deno.readTextFileSync(key) };
+    return { listen: address, tls };
+  } catch (cause) {
+    throw new GretunError(
+      `cannot read the certificate: ${errorText(cause)}`,
+      "Check --cert and --key",
+      { cause },
+    );
+  }
+}
+
+/** Opens the ports. Throws `GretunError`. */
+export async function openHttp({ listen, tls }: HttpSettings, log: Log): Promise<HttpServer> {
+  const maxFiles = raiseFileLimit();
+  try {
+    const listeners = await openListen<Deno.Listener>(
+      listen,
+      (address) =>
+        tls
+          ? Deno.listenTls({ ...address, ...tls, alpnProtocols: ["h2", "http/1.1"] })
+          : Deno.listen(address),
+    );
+    setAccepted(listen.port, {
+      segmentBytes: SEGMENT_BYTES,
+      deadAfterSeconds: DEAD_AFTER_SECONDS,
+    });
+    const free = maxFiles - listKernelDirectory("/proc/self/fd").length - FILES_FOR_OTHERS;
+    const maxConnections = Math.max(1, Math.min(MAX_CONNECTIONS, free));
+    return new HttpServer({ listeners, maxConnections, clock: systemClock, log });
+  } catch (cause) {
+    throw new GretunError(
+      `cannot listen on ${listen.hostname}:${listen.port}: ${errorText(cause)}`,
+      tls ? "Check --listen, --cert and --key" : "Choose another address with --listen",
+      { cause },
+    );
+  }
+}

@@ -1,0 +1,70 @@
+/** `gretun-coord --relay-only`: a relay of another coordinator, which tells nodes of it. */
+import { CoordClient, parseCoordinatorUrl } from "../../coord/client.ts";
+import { type HttpHandler, ownKey, RelayRole } from "../../coord/serve.ts";
+import { type Log, systemClock, systemRandom } from "../../edges.ts";
+import { UsageError } from "../../errors.ts";
+import { keyBase64 } from "../../keys.ts";
+import { parseListen } from "../listen.ts";
+import { serveMetrics } from "../metrics_server.ts";
+import { httpSettings, openHttp } from "./http.ts";
+import { openRelay, relaySettings } from "./relay.ts";
+import type { ServeFlags } from "./serve_flags.ts";
+import { openStore, statePath } from "./state.ts";
+
+const EDGES = { clock: systemClock, random: systemRandom };
+
+/** Until the signal. Throws `GretunError`. */
+export async function serveRelayOnly(
+  flags: ServeFlags,
+  log: Log,
+  stop: AbortSignal,
+): Promise<void> {
+  const settings = relaySettings(flags);
+  if (!settings || flags.coordinator === undefined) {
+    throw new UsageError(
+      settings ? "--relay-only without --coordinator" : "--relay-only with --relay-listen off",
+      "Give the URL of the coordinator whose relay to be, and a port to listen on",
+    );
+  }
+  const coordinator = parseCoordinatorUrl(flags.coordinator);
+  const metricsAddr = flags["metrics-addr"];
+  const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
+  const http = httpSettings(flags);
+  using store = openStore(statePath(flags.state));
+  const { publicKey: relayKey, sign } = await ownKey(store, systemRandom);
+  const host = settings.advertise.replace(/:\d+$/, "");
+  using client = new CoordClient({
+    url: coordinator.href,
+    identity: { nodeKey: relayKey, sign },
+    ...EDGES,
+  });
+  const role = new RelayRole({
+    coordinator: client,
+    registration: {
+      udp: settings.advertise,
+      http: `${host}:${http.listen.port}`,
+      tls: http.tls !== undefined,
+    },
+    relayKey,
+    clock: systemClock,
+    log,
+  });
+  const keys = { relayKey, grantKey: () => role.grantKey };
+  using relay = openRelay(settings, keys, { ...EDGES, log });
+  await using _metrics = metricsListen
+    ? await serveMetrics(metricsListen, relay.server.metrics, log)
+    : undefined;
+  const server = await openHttp(http, log);
+  const key = keyBase64(relayKey);
+  log.info("relay listening", { addr: flags["relay-listen"], http: flags.listen, key });
+  const handle: HttpHandler = (request, { source }) => {
+    const { pathname } = new URL(request.url);
+    if (pathname === "/v1/relay/ws") return relay.server.acceptWebSocket(request, source);
+    if (pathname === "/healthz") return new Response("ok\n");
+    return new Response("not found\n", { status: 404 });
+  };
+  const serving = server.run(stop, handle);
+  await role.run(stop);
+  log.info("relay shutting down");
+  await serving;
+}

@@ -1,0 +1,119 @@
+/** `gretun-coord serve`: the coordinator, with its STUN server and its relay. */
+import { type Cidr, familyOf, formatCidr, parseCidr } from "../../addr.ts";
+import { ownKey, RelayDirectory } from "../../coord/serve.ts";
+import { CoordServer, type CoordServerOptions } from "../../coord/server.ts";
+import { type Log, systemClock, systemRandom } from "../../edges.ts";
+import { GretunError, UsageError } from "../../errors.ts";
+import { textLog } from "../../log.ts";
+import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
+import { doubleDashed, flagsHelp, parseFlags } from "../flags.ts";
+import { parseListen } from "../listen.ts";
+import { serveMetrics } from "../metrics_server.ts";
+import { httpSettings, openHttp } from "./http.ts";
+import { openRelay, relayKeys, relaySettings } from "./relay.ts";
+import { serveRelayOnly } from "./relay_only.ts";
+import { SERVE_FLAGS, type ServeFlags } from "./serve_flags.ts";
+import { openStore, statePath } from "./state.ts";
+import { startStun, stunSettings } from "./stun.ts";
+
+export const command: Command = {
+  summary: "be the coordinator of an overlay",
+  help: () => `Usage: gretun-coord [serve] [flags]\n\n${flagsHelp(SERVE_FLAGS)}\n`,
+  run,
+};
+
+const EDGES = { clock: systemClock, random: systemRandom };
+
+async function run(args: string[], io: CommandIo): Promise<number> {
+  const flags = parseFlags(doubleDashed(args, Object.keys(SERVE_FLAGS)), SERVE_FLAGS);
+  const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
+  if (flags["relay-only"]) await serveRelayOnly(flags, log, io.signal);
+  else await serve(flags, log, io.signal);
+  return EXIT_OK;
+}
+
+async function serve(flags: ServeFlags, log: Log, stop: AbortSignal): Promise<void> {
+  if (flags.coordinator !== undefined) {
+    throw new UsageError("--coordinator is given without --relay-only", "Give both, or none");
+  }
+  const stun = stunSettings(flags);
+  const relayed = relaySettings(flags);
+  const allowed = relayKeys(flags["relay-key"]);
+  const metricsAddr = flags["metrics-addr"];
+  const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
+  const http = httpSettings(flags);
+  const pool = parsePool(flags.pool);
+  using store = openStore(statePath(flags.state));
+  const { publicKey: grantKey, sign } = await ownKey(store, systemRandom);
+  const own = relayed && { relayKey: grantKey, udp: relayed.advertise, ws: "" };
+  const coord = openCoordinator({
+    pool,
+    store,
+    clock: systemClock,
+    log,
+    stun: stun.advertised,
+    debug: flags.debug,
+    relays: {
+      directory: new RelayDirectory({ allowed, ...(own ? { own } : {}) }),
+      grantKey,
+      sign,
+      ...(relayed
+        ? { acceptWebSocket: (request, source) => relay!.server.acceptWebSocket(request, source) }
+        : {}),
+    },
+  });
+  // A state without nodes has no earlier run whose signatures could be repeated.
+  if (store.nodes().length > 0) await nextSecond();
+  await startStun(stun, log, stop);
+  using relay = relayed &&
+    openRelay(relayed, { relayKey: grantKey, grantKey: () => grantKey }, { ...EDGES, log });
+  await using _metrics = metricsListen && relay
+    ? await serveMetrics(metricsListen, relay.server.metrics, log)
+    : undefined;
+  const server = await openHttp(http, log);
+  log.info("coordinator listening", {
+    addr: flags.listen,
+    pool: formatCidr(pool),
+    tls: http.tls !== undefined,
+    stun: stun.advertised.join(","),
+    relay: relayed?.advertise,
+  });
+  const serving = server.run(
+    stop,
+    (request, { source, claimed }) => coord.handle(request, source, claimed),
+  );
+  await coord.run(stop);
+  log.info("coordinator shutting down");
+  await serving;
+}
+
+function parsePool(text: string): Cidr {
+  try {
+    const pool = parseCidr(text);
+    if (familyOf(pool.ip) === 4 && pool.prefixLength >= 8 && pool.prefixLength <= 30) return pool;
+  } catch {
+    // said below
+  }
+  throw new UsageError(
+    `--pool ${JSON.stringify(text)} is no pool of addresses`,
+    "Give an IPv4 prefix from /8 to /30, such as 100.64.0.0/24",
+  );
+}
+
+function openCoordinator(options: CoordServerOptions): CoordServer {
+  try {
+    return new CoordServer(options);
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    throw new GretunError(
+      `--pool ${formatCidr(options.pool)} does not fit the state: ${cause.message}`,
+      "Give the pool that the state was made with, or another --state",
+      { cause },
+    );
+  }
+}
+
+/** Requests are dated in whole seconds: one from before a restart must look older than it. */
+function nextSecond(): Promise<void> {
+  return systemClock.sleep(1001 - systemClock.wallMs() % 1000);
+}

@@ -1,0 +1,31 @@
+/** The flags of `gretun-coord serve`. */
+import type { parseFlags } from "../flags.ts";
+import { HTTP_FLAGS } from "./http.ts";
+import { RELAY_FLAGS } from "./relay.ts";
+import { STATE_FLAG } from "./state.ts";
+import { STUN_FLAGS } from "./stun.ts";
+
+const { listen, ...TLS_FLAGS } = HTTP_FLAGS;
+
+export const SERVE_FLAGS = {
+  listen,
+  pool: {
+    type: "string",
+    default: "100.64.0.0/24",
+    placeholder: "CIDR",
+    help: "addresses for nodes",
+  },
+  ...TLS_FLAGS,
+  ...STATE_FLAG,
+  ...STUN_FLAGS,
+  ...RELAY_FLAGS,
+  "metrics-addr": {
+    type: "string",
+    placeholder: "HOST:PORT",
+    help: "serve the relay's Prometheus metrics at /metrics (default off)",
+  },
+  debug: { type: "boolean", help: "serve /debug/peers to everybody" },
+  verbose: { type: "boolean", short: "v", help: "log more" },
+} as const;
+
+export type ServeFlags = ReturnType<typeof parseFlags<typeof SERVE_FLAGS>>;

@@ -1,0 +1,38 @@
+/** Where gretun-coord keeps its state. */
+import { errorText, GretunError } from "../../errors.ts";
+import { SqliteStore, type Store } from "../../coord/serve.ts";
+
+export const STATE_FLAG = {
+  state: {
+    type: "string",
+    placeholder: "FILE",
+    help: "database (default /var/lib/gretun-coord/coord.db as root), or :memory:",
+  },
+} as const;
+
+const IN_MEMORY = ":memory:";
+
+export function statePath(given: string | undefined): string {
+  if (given !== undefined) return given;
+  if (Deno.uid() === 0) return "/var/lib/gretun-coord/coord.db";
+  const home = Deno.env.get("XDG_STATE_HOME") ?? `${Deno.env.get("HOME") ?? "."}/.local/state`;
+  return `${home}/gretun-coord/coord.db`;
+}
+
+/** The database's directory and file are this user's alone. Throws `GretunError`. */
+export function openStore(path: string): Store {
+  if (path !== IN_MEMORY) {
+    const directory = path.includes("/") ? path.replace(/\/[^/]*$/, "") || "/" : ".";
+    try {
+      Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+      Deno.openSync(path, { write: true, create: true, mode: 0o600 }).close();
+    } catch (cause) {
+      throw new GretunError(
+        `cannot write ${path}: ${errorText(cause)}`,
+        "Give a file that you may write with --state, or :memory:",
+        { cause },
+      );
+    }
+  }
+  return SqliteStore.open(path);
+}

@@ -1,0 +1,84 @@
+/** The STUN server of gretun-coord: its flags and its ports. */
+import { familyOf, type Ip } from "../../addr.ts";
+import type { Log } from "../../edges.ts";
+import { errorText, GretunError } from "../../errors.ts";
+import { sourceAddress } from "../../linux/mod.ts";
+import { StunService } from "../../stun/mod.ts";
+import { ALL, type ListenAddress, openListen, parseListen } from "../listen.ts";
+
+export const STUN_FLAGS = {
+  "stun-listen": {
+    type: "list",
+    placeholder: "HOST:PORT",
+    help: "UDP port of the STUN server, repeatable, or off (default :3478, and :3480 besides)",
+  },
+  "stun-advertise": {
+    type: "list",
+    placeholder: "HOST:PORT",
+    help: "STUN servers that nodes are told of (default: this one)",
+  },
+} as const;
+
+export interface StunFlags {
+  "stun-listen": string[];
+  "stun-advertise": string[];
+}
+
+/** Answers come from there when a node wants to know how its NAT filters. */
+const SECOND_STUN_PORT = 3480;
+
+export interface StunSettings {
+  listen: ListenAddress[];
+  /** Whether {@link SECOND_STUN_PORT} is tried too. */
+  hasSecond: boolean;
+  /** What nodes are told. */
+  advertised: string[];
+}
+
+/** Throws `UsageError`. */
+export function stunSettings(flags: StunFlags): StunSettings {
+  const given = flags["stun-listen"];
+  const listen = given[0] === "off"
+    ? []
+    : (given.length > 0 ? given : [":3478"]).map((text) => parseListen("stun-listen", text));
+  const advertised = flags["stun-advertise"].length > 0
+    ? flags["stun-advertise"]
+    : [...new Set(listen.map(({ port }) => `:${port}`))];
+  return { listen, hasSecond: given.length === 0, advertised };
+}
+
+/** Serves until the signal. Throws `GretunError`. */
+export async function startStun(
+  settings: StunSettings,
+  log: Log,
+  signal: AbortSignal,
+): Promise<void> {
+  const stun = new StunService({ signal, log, localAddress });
+  for (const address of settings.listen) await listenOn(stun, address);
+  if (settings.hasSecond) await listenOnSecond(stun, log);
+}
+
+async function listenOn(stun: StunService, address: ListenAddress): Promise<void> {
+  try {
+    await openListen(address, (each) => stun.listen(each));
+  } catch (cause) {
+    throw new GretunError(
+      `cannot serve STUN on ${address.hostname}:${address.port}: ${errorText(cause)}`,
+      "Choose another address with --stun-listen, or turn it off with --stun-listen off",
+      { cause },
+    );
+  }
+}
+
+/** Nothing depends on it but what nodes learn about their NATs. */
+async function listenOnSecond(stun: StunService, log: Log): Promise<void> {
+  try {
+    await openListen({ hostname: ALL, port: SECOND_STUN_PORT }, (each) => stun.listen(each));
+  } catch (error) {
+    log.warn("no second STUN port", { port: SECOND_STUN_PORT, error: errorText(error) });
+  }
+}
+
+function localAddress(to: Ip): Ip | undefined {
+  return familyOf(to) === 4 ? sourceAddress(to) : undefined;
+}

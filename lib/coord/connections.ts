@@ -1,0 +1,158 @@
+/**
+ * Which TCP connections the HTTP server keeps. Pure: time is an argument, and closing is handed in.
+ *
+ * One that asks nothing, or nothing more, is closed after a while; one that holds a call is not. A
+ * node has a bounded number, and so has a source as long as nobody has shown to be a node on them.
+ * When there is room for no more, those that wait for nothing make room, the oldest first.
+ */
+import type { NodeKey } from "../keys.ts";
+
+/** For the first request's head. */
+export const HEADER_MS = 10_000;
+/** Between two requests, and for taking an answer. Clients let go after 90 s by themselves. */
+export const IDLE_MS = 120_000;
+/** More than a node uses: those that it left behind when its address changed go. */
+export const MAX_PER_NODE = 8;
+/** Connections of one source on which no node has called yet. */
+export const MAX_STRANGERS = 256;
+
+export class Connection {
+  readonly source: string;
+  readonly close: () => void;
+  /** Requests that are not answered yet. */
+  pending = 0;
+  /** Since when it has been as it is: new, answering or idle. */
+  sinceMs: number;
+  hasAsked = false;
+  /** It is a WebSocket now, which has limits of its own. */
+  isUpgraded = false;
+  /** Who called on it; a proxy's serves several. */
+  node?: NodeKey | "several";
+
+  constructor(options: { source: string; close: () => void; nowMs: number }) {
+    this.source = options.source;
+    this.close = options.close;
+    this.sinceMs = options.nowMs;
+  }
+
+  /** Nothing is lost when it is closed. */
+  get isIdle(): boolean {
+    return this.pending === 0 && !this.isUpgraded;
+  }
+}
+
+export type ConnectionRefusal = "full" | "source";
+
+export class Connections {
+  readonly #max: number;
+  readonly #all = new Set<Connection>();
+  readonly #ofNode = new Map<NodeKey, Set<Connection>>();
+  readonly #strangers = new Map<string, Set<Connection>>();
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  get size(): number {
+    return this.#all.size;
+  }
+
+  /** Whether somebody waits for an answer. */
+  get areBusy(): boolean {
+    return [...this.#all].some(({ pending }) => pending > 0);
+  }
+
+  /** Takes it, or says why not. Others may be closed for it. */
+  admit(connection: Connection): ConnectionRefusal | undefined {
+    const strangers = this.#strangers.get(connection.source);
+    if (strangers && strangers.size >= MAX_STRANGERS && !this.#closeOldestIdle(strangers)) {
+      return "source";
+    }
+    if (this.#all.size >= this.#max && !this.closeIdle()) return "full";
+    this.#all.add(connection);
+    addTo(this.#strangers, connection.source, connection);
+    return undefined;
+  }
+
+  /** A request's head has come. */
+  began(connection: Connection, nowMs: number): void {
+    connection.pending++;
+    connection.hasAsked = true;
+    connection.sinceMs = nowMs;
+  }
+
+  /** The request turned out to be that node's. */
+  claimed(connection: Connection, node: NodeKey): void {
+    if (connection.node === node || !this.#all.has(connection)) return;
+    removeFrom(this.#strangers, connection.source, connection);
+    if (connection.node !== undefined) {
+      if (connection.node !== "several") removeFrom(this.#ofNode, connection.node, connection);
+      connection.node = "several";
+      return;
+    }
+    connection.node = node;
+    addTo(this.#ofNode, node, connection);
+    const own = this.#ofNode.get(node)!;
+    if (own.size > MAX_PER_NODE) this.#close(oldest([...own].filter((one) => one !== connection))!);
+  }
+
+  /** The answer is on its way. */
+  answered(connection: Connection, options: { isUpgrade: boolean; nowMs: number }): void {
+    connection.pending--;
+    connection.sinceMs = options.nowMs;
+    if (!options.isUpgrade) return;
+    connection.isUpgraded = true;
+    removeFrom(this.#strangers, connection.source, connection);
+  }
+
+  /** It has ended, or is about to. */
+  remove(connection: Connection): void {
+    if (!this.#all.delete(connection)) return;
+    removeFrom(this.#strangers, connection.source, connection);
+    const { node } = connection;
+    if (node !== undefined && node !== "several") removeFrom(this.#ofNode, node, connection);
+  }
+
+  /** Closes those that nothing comes from any more; to be called each few seconds. */
+  sweep(nowMs: number): void {
+    for (const connection of this.#all) {
+      const limitMs = connection.hasAsked ? IDLE_MS : HEADER_MS;
+      if (connection.isIdle && nowMs - connection.sinceMs >= limitMs) this.#close(connection);
+    }
+  }
+
+  /** Closes the oldest that waits for nothing; false when there is none. */
+  closeIdle(): boolean {
+    return this.#closeOldestIdle(this.#all);
+  }
+
+  closeAll(): void {
+    for (const connection of this.#all) this.#close(connection);
+  }
+
+  #closeOldestIdle(among: ReadonlySet<Connection>): boolean {
+    const found = oldest([...among].filter(({ isIdle }) => isIdle));
+    if (found) this.#close(found);
+    return found !== undefined;
+  }
+
+  #close(connection: Connection): void {
+    this.remove(connection);
+    connection.close();
+  }
+}
+
+/** Of a node's, the one that it has not used for longest. */
+function oldest(connections: readonly Connection[]): Connection | undefined {
+  return connections.toSorted((a, b) => a.sinceMs - b.sinceMs)[0];
+}
+
+function addTo<K>(sets: Map<K, Set<Connection>>, key: K, connection: Connection): void {
+  sets.set(key, (sets.get(key) ?? new Set()).add(connection));
+}
+
+function removeFrom<K>(sets: Map<K, Set<Connection>>, key: K, connection: Connection): void {
+  const set = sets.get(key);
+  set?.delete(connection);
+  if (set?.size === 0) sets.delete(key);
+}

@@ -1,0 +1,220 @@
+/**
+ * The coordinator's HTTP server. It accepts connections by itself and hands each to Deno's HTTP:
+ * `Deno.serve` has no time limits, tells nothing of its connections, and closes its listener when
+ * files run out.
+ */
+import type { Clock, Log, LogFields } from "../edges.ts";
+import { errorText } from "../errors.ts";
+import type { NodeKey } from "../keys.ts";
+import { Connection, type ConnectionRefusal, Connections } from "./connections.ts";
+
+const SWEEP_MS = 2_000;
+/** Given up one by one when there are none left, to accept who comes and turn them away. */
+const RESERVED_FILES = 4;
+/** After a failed accept, so that an error that stays does not take the whole CPU. */
+const PAUSE_AFTER_ERROR_MS = 100;
+/** An error that stays is told again after that time. */
+const TELL_AGAIN_MS = 60_000;
+/** What calls under way get to finish at the end. */
+const SHUTDOWN_MS = 300;
+
+const REFUSALS: Record<ConnectionRefusal, string> = {
+  full: "no room for more connections, new ones are turned away",
+  source: "too many connections of one address, its new ones are turned away",
+};
+
+/** What a call learns of where it came from, and tells of whose it is. */
+export interface Caller {
+  /** The address that the call came from. */
+  source: string;
+  /** The call is signed by that node. */
+  claimed(node: NodeKey): void;
+}
+
+export type HttpHandler = (request: Request, caller: Caller) => Response | Promise<Response>;
+
+export type HttpEvent = "accepted" | "refused-full" | "refused-source" | "accept-failed";
+
+export interface HttpServerOptions {
+  /** Opens the ports; they stay open until the signal. */
+  listeners: readonly Deno.Listener[];
+  /** How many connections there may be. */
+  maxConnections: number;
+  clock: Clock;
+  log: Log;
+  onEvent?: (event: HttpEvent) => void;
+}
+
+/** Of Deno's HTTP, what serves one connection that was accepted elsewhere. */
+type ServeConnection = (
+  connection: Deno.Conn,
+  signal: { addEventListener(type: "abort", cut: () => void): void },
+  handler: (request: Request) => Promise<Response>,
+  onError: (error: unknown) => Response,
+  onListen: () => void,
+) => { finished: Promise<void>; shutdown(): Promise<void> };
+
+/** Node's `http` is built on it; it is no part of Deno's public API, so the runtime is pinned. */
+function denoServeConnection(): ServeConnection {
+  const internals = Reflect.get(Deno, Reflect.get(Deno, "internal") as symbol) as Record<
+    string,
+    unknown
+  >;
+  return internals.serveHttpOnConnection as ServeConnection;
+}
+
+export class HttpServer {
+  readonly #options: HttpServerOptions;
+  readonly #connections: Connections;
+  readonly #serve = denoServeConnection();
+  readonly #reserve: Deno.FsFile[] = [];
+  readonly #toldMs = new Map<string, number>();
+
+  constructor(options: HttpServerOptions) {
+    this.#options = options;
+    this.#connections = new Connections(options.maxConnections);
+    this.#fillReserve();
+  }
+
+  get connections(): number {
+    return this.#connections.size;
+  }
+
+  /** Serves until the signal. */
+  async run(signal: AbortSignal, handle: HttpHandler): Promise<void> {
+    const { listeners, clock } = this.#options;
+    const accepting = listeners.map((listener) => this.#accept(listener, signal, handle));
+    while (!signal.aborted) {
+      await clock.sleep(SWEEP_MS, signal).catch(() => {});
+      this.#connections.sweep(clock.nowMs());
+      this.#fillReserve();
+    }
+    for (const listener of listeners) listener.close();
+    await Promise.all(accepting);
+    if (this.#connections.areBusy) await clock.sleep(SHUTDOWN_MS);
+    this.#connections.closeAll();
+    for (const file of this.#reserve.splice(0)) file.close();
+  }
+
+  async #accept(listener: Deno.Listener, signal: AbortSignal, handle: HttpHandler): Promise<void> {
+    let turnsAway = false;
+    while (!signal.aborted) {
+      try {
+        const conn = await listener.accept();
+        if (turnsAway) conn.close();
+        else this.#take(conn, handle);
+        turnsAway = false;
+      } catch (error) {
+        if (signal.aborted) return;
+        // Who connected and went again before they were accepted.
+        if (error instanceof Deno.errors.ConnectionAborted) continue;
+        this.#acceptFailed(error);
+        // One who waits at the door is turned away rather than left there.
+        turnsAway = !this.#connections.closeIdle() && this.#giveUpReserved();
+        await this.#options.clock.sleep(PAUSE_AFTER_ERROR_MS, signal).catch(() => {});
+        continue;
+      }
+      this.#fillReserve();
+    }
+  }
+
+  /** Files ran out, as a rule. */
+  #acceptFailed(error: unknown): void {
+    this.#options.onEvent?.("accept-failed");
+    this.#tell("connections cannot be accepted, new ones are turned away", {
+      error: errorText(error),
+    });
+  }
+
+  #tell(message: string, fields: LogFields): void {
+    const { clock, log } = this.#options;
+    const nowMs = clock.nowMs();
+    if (nowMs - (this.#toldMs.get(message) ?? -Infinity) < TELL_AGAIN_MS) return;
+    this.#toldMs.set(message, nowMs);
+    log.error(message, { ...fields, connections: this.connections });
+  }
+
+  #giveUpReserved(): boolean {
+    const file = this.#reserve.pop();
+    file?.close();
+    return file !== undefined;
+  }
+
+  #fillReserve(): void {
+    try {
+      while (this.#reserve.length < RESERVED_FILES) {
+        this.#reserve.push(Deno.openSync("/dev/null"));
+      }
+    } catch {
+      // The next sweep tries again.
+    }
+  }
+
+  #take(conn: Deno.Conn, handle: HttpHandler): void {
+    const { clock, onEvent } = this.#options;
+    const source = (conn.remoteAddr as Deno.NetAddr).hostname;
+    const cutter = new Cutter();
+    const connection = new Connection({
+      source,
+      close: () => cutter.cut(),
+      nowMs: clock.nowMs(),
+    });
+    const refusal = this.#connections.admit(connection);
+    onEvent?.(refusal ? `refused-${refusal}` : "accepted");
+    if (refusal) {
+      conn.close();
+      this.#tell(REFUSALS[refusal], { source });
+      return;
+    }
+    const caller: Caller = {
+      source,
+      claimed: (node) => this.#connections.claimed(connection, node),
+    };
+    const server = this.#serve(
+      conn,
+      cutter,
+      (request) => this.#answer(connection, request, caller, handle),
+      () => new Response("internal error\n", { status: 500 }),
+      () => {},
+    );
+    // After what a client did wrong, or when it has just gone, something is left to close.
+    server.finished.catch(() => server.shutdown()).catch(() => {})
+      .finally(() => this.#connections.remove(connection));
+  }
+
+  async #answer(
+    connection: Connection,
+    request: Request,
+    caller: Caller,
+    handle: HttpHandler,
+  ): Promise<Response> {
+    const { clock } = this.#options;
+    this.#connections.began(connection, clock.nowMs());
+    let isUpgrade = false;
+    try {
+      const response = await handle(request, caller);
+      isUpgrade = response.status === 101;
+      return response;
+    } finally {
+      this.#connections.answered(connection, { isUpgrade, nowMs: clock.nowMs() });
+    }
+  }
+}
+
+/** In place of an `AbortSignal`, whose listener would throw where nobody can catch it. */
+class Cutter {
+  #cut = () => {};
+
+  addEventListener(_type: "abort", cut: () => void): void {
+    this.#cut = cut;
+  }
+
+  cut(): void {
+    try {
+      this.#cut();
+    } catch (error) {
+      // It has just ended by itself.
+      if (!(error instanceof Deno.errors.BadResource)) throw error;
+    }
+  }
+}

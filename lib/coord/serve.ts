@@ -1,0 +1,20 @@
+/** What a program needs to be a coordinator, or a relay of one. */
+import type { Random } from "../edges.ts";
+import { KEY_LENGTH, type NodeKey, type Sign } from "../keys.ts";
+import { publicKeyOf, signer } from "./auth.ts";
+import type { Store } from "./store.ts";
+
+export { type HttpHandler, HttpServer } from "./http_server.ts";
+export { RelayDirectory } from "./relays.ts";
+export { RelayRole } from "./relay_role.ts";
+export { SqliteStore } from "./sqlite.ts";
+export type { Store };
+
+/** Of the coordinator, or of a relay of its own: made once, kept in the state. */
+export async function ownKey(
+  store: Store,
+  random: Random,
+): Promise<{ publicKey: NodeKey; sign: Sign }> {
+  const seed = store.seed("relay", random(KEY_LENGTH));
+  return { publicKey: await publicKeyOf(seed), sign: await signer(seed) };
+}
