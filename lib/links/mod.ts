@@ -10,6 +10,16 @@
  */
 export { FALLBACK_DEVICES, isTunnel, isTunnelDevice } from "./device_kinds.ts";
 export { type FouPlace, isFouPortOfOthers, openFouPort, usesFouPort } from "./fou_port.ts";
+export {
+  type Admitted,
+  type Collision,
+  COLLISION_HINT,
+  type HostNetwork,
+  type HostView,
+  type NeededAddress,
+  withoutCollisions,
+} from "./collisions.ts";
+export { type HostViewOptions, readHostView } from "./host_view.ts";
 export { type KeptLink, LinkKeeper, type LinkKeeperOptions } from "./keeper.ts";
 export type { KeptState } from "./differences.ts";
 export {
