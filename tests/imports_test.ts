@@ -18,7 +18,7 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   engine: ["linux"],
   netlink: ["linux"],
   nft: ["linux", "netlink"],
-  host: ["linux", "netlink", "nft"],
+  host: ["engine", "linux", "netlink", "nft"],
   peer: ["coord", "stun"],
   disco: [],
   stun: [],
@@ -29,7 +29,7 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   health: ["links", "linux", "netlink"],
   lab: ["linux", "netlink", "nft"],
   portmap: ["linux", "netlink"],
-  dataplane: ["host", "links", "linux", "netlink"],
+  dataplane: ["engine", "host", "links", "linux", "netlink"],
   hub: ["host", "links", "linux", "netlink", "nft", "dataplane"],
   netcheck: ["stun", "portmap", "coord", "linux", "netlink"],
   daemon: [

@@ -2,15 +2,9 @@
 import { errorText } from "../errors.ts";
 import { NoKernelPlaneError } from "./kernel/encapsulation.ts";
 import { KernelPlane } from "./kernel/plane.ts";
-import type {
-  DataCodec,
-  DataPlane,
-  KernelPlaneKind,
-  PlaneKind,
-  PlaneOptions,
-  PlaneWorld,
-} from "./plane.ts";
-import { UserPlane, type UserPlaneOptions } from "./user/plane.ts";
+import type { DataCodec, DataPlane, KernelPlaneKind, PlaneKind, PlaneWorld } from "./plane.ts";
+import type { PathOptions } from "./user/path.ts";
+import { UserPlane } from "./user/plane.ts";
 
 export interface PlaneChoice {
   /** `auto`: `kernel` where this kernel can, else user space. */
@@ -24,7 +18,7 @@ export interface PlaneChoice {
 /** Throws `GretunError`. */
 export function openPlane(
   { wanted, kernel, codec }: PlaneChoice,
-  options: PlaneOptions & UserPlaneOptions,
+  options: PathOptions,
   world: PlaneWorld,
 ): DataPlane {
   const openUser = () => UserPlane.open(options, codec(), world);

@@ -4,6 +4,7 @@
  */
 import type { Cidr, Endpoint, Family, Ip } from "../addr.ts";
 import type { Clock, Datagram, Log, SendDatagram } from "../edges.ts";
+import type { Encapsulation } from "../engine/mod.ts";
 import type { Host } from "../host/mod.ts";
 import type { DaemonRole, LinkAddress, LinkCounters } from "../links/mod.ts";
 import type { Signalling, SockAddr } from "../linux/mod.ts";
@@ -146,6 +147,8 @@ export interface PlaneOptions {
 
 /** What user-space packets look like on the wire, and whose they are. */
 export interface DataCodec {
+  /** By which threads of their own carry such packets without the codec; absent: they cannot. */
+  readonly encapsulation?: Encapsulation;
   /** What is added to an inner packet over IPv4, headers of IP and UDP and all. */
   overheadBytes(link: Pick<WantedLink, "keys">): number;
   /** Throws `GretunError` for a link whose packets could be those of another one. */

@@ -5,14 +5,18 @@
  */
 import { type Cidr, type Endpoint, type Family, familyOf, type Ip, ipBytes } from "../addr.ts";
 import {
+  type BulkTun,
   BulkUdpSocket,
   Epoll,
   openBulkTun,
+  openFamilies,
   openNothing,
   parseSockaddr,
   retire,
+  type Signalling,
   sockaddrOf,
   SystemError,
+  writeBulkTun,
 } from "../linux/mod.ts";
 import {
   type Change,
@@ -21,7 +25,6 @@ import {
   type Encapsulation,
   type LinkSpec,
   MAX_LINKS,
-  type Pattern,
   type Report,
   Shared,
   type WorkerStart,
@@ -35,8 +38,8 @@ export interface EngineOptions {
   encapsulation: Encapsulation;
   /** Own identifier of jtunnel. */
   ownId?: Uint8Array;
-  /** What is for `onControl`; "rest": whatever is no data of a link. */
-  control: readonly Pattern[] | "rest";
+  /** What is for `onControl` where it is no data of a link. */
+  control: Signalling | "all";
   /** Datagrams that are too large for the way may be cut up. */
   allowFragments: boolean;
   onControl: (bytes: Uint8Array, from: Endpoint, localPort: number) => void;
@@ -66,11 +69,6 @@ export interface EngineFeatures {
   udpSuperPackets: boolean | undefined;
 }
 
-interface Device {
-  fd: Disposable & { readonly fd: number };
-  cutsUdp: boolean;
-}
-
 interface Thread {
   worker: Worker;
   changes: MessagePort;
@@ -85,7 +83,7 @@ export class Engine implements AsyncDisposable {
   readonly #in: Thread;
   /** Both by number; numbers are used again. */
   readonly #sockets: (BulkUdpSocket | undefined)[] = [];
-  readonly #devices: (Device | undefined)[] = [];
+  readonly #devices: (BulkTun | undefined)[] = [];
   readonly #nothing = openNothing();
   /** To be closed when no thread uses the number any more. */
   #retired: { fd: Disposable; version: number }[] = [];
@@ -174,6 +172,12 @@ export class Engine implements AsyncDisposable {
       ...(sources && { sources: sources.map(networkOf) }),
     };
     this.#post({ kind: "link", link: spec });
+  }
+
+  /** Hands a packet of the link to the kernel. */
+  inject(id: number, packet: Uint8Array): void {
+    const device = this.#devices[id];
+    if (device) writeBulkTun(device.fd, packet);
   }
 
   /** The device is gone when this returns. */
@@ -324,19 +328,9 @@ function networkOf({ ip, prefixLength }: Cidr) {
   return { bytes: ipBytes(ip), prefixLength };
 }
 
-/** Of IPv4 and, where the kernel has it, IPv6; of one family where it is bound to an address. */
 function openSockets({ port, bind, allowFragments }: EngineOptions): BulkUdpSocket[] {
-  const open = (family: Family, ownPort: number) =>
-    BulkUdpSocket.open({ family, port: ownPort, allowFragments, ...(bind && { bind }) });
-  if (bind) return [open(familyOf(bind), port)];
-  const ipv4 = open(4, port);
-  try {
-    return [ipv4, open(6, ipv4.port)];
-  } catch (error) {
-    const isWithoutIpv6 = error instanceof SystemError &&
-      ["EAFNOSUPPORT", "EADDRNOTAVAIL"].includes(error.code);
-    if (isWithoutIpv6) return [ipv4];
-    ipv4[Symbol.dispose]();
-    throw error;
-  }
+  return openFamilies(bind, port, (family, ownPort) => {
+    const bound = bind ? { bind } : {};
+    return BulkUdpSocket.open({ family, port: ownPort, allowFragments, ...bound });
+  });
 }

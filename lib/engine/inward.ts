@@ -1,10 +1,10 @@
 /** From UDP to TUN devices: receives, tells data from signalling, checks, joins, and writes. */
-import { bulk } from "../linux/bulk.ts";
+import { bulk, isSignalling, type Signalling } from "../linux/bulk.ts";
 import type { Arena } from "./arena.ts";
 import type { HeaderReader } from "./encapsulation.ts";
 import { type Joined, Joiner, MAX_PIECES } from "./join.ts";
 import type { WorkerTables } from "./links.ts";
-import type { Drop, Pattern, SocketSpec } from "./messages.ts";
+import type { Drop, SocketSpec } from "./messages.ts";
 import { versionOf, VNET_HEADER } from "./packet.ts";
 import type { Sum } from "./sum.ts";
 import { Iovecs, Msghdr } from "./vectors.ts";
@@ -31,7 +31,7 @@ export interface InwardTools {
   sum: Sum;
   tables: WorkerTables;
   headers: HeaderReader;
-  control: readonly Pattern[] | "rest";
+  control: Signalling | "all";
   events: InwardEvents;
 }
 
@@ -125,20 +125,13 @@ export class Inward {
     { at, length }: { at: number; length: number },
     isData: boolean,
   ): void {
-    const { arena, events } = this.#tools;
-    if (!this.#isControl(at, length)) return events.onDrop(isData ? "unknown-sender" : "malformed");
+    const { arena, control, events } = this.#tools;
     const bytes = arena.bytes.subarray(at, at + length);
+    if (control !== "all" && !isSignalling(control, bytes)) {
+      return events.onDrop(isData ? "unknown-sender" : "malformed");
+    }
     const from = arena.bytes.subarray(this.#nameAt, this.#nameAt + this.#receiving.nameLength);
     events.onControl(bytes, from, socket.id);
-  }
-
-  #isControl(at: number, length: number): boolean {
-    const { control, arena } = this.#tools;
-    if (control === "rest") return true;
-    return control.some(({ offset, bytes }) =>
-      length >= offset + bytes.length &&
-      bytes.every((byte, i) => arena.bytes[at + offset + i] === byte)
-    );
   }
 
   #write(packet: Joined): void {

@@ -1,16 +1,10 @@
 /** What the main thread and the workers of the data path tell each other. */
 import type { Family } from "../addr.ts";
-import type { EpollHandles } from "../linux/bulk.ts";
+import type { EpollHandles, Signalling } from "../linux/bulk.ts";
 import type { Network } from "./tables.ts";
 
 /** How inner packets travel in datagrams. */
 export type Encapsulation = "gre" | "bare" | "jtunnel";
-
-/** Bytes by which a datagram is known that is not data. */
-export interface Pattern {
-  offset: number;
-  bytes: readonly number[];
-}
 
 export interface LinkSpec {
   /** 0 and up; numbers of removed links are used again. */
@@ -53,8 +47,8 @@ export interface WorkerStart {
   encapsulation: Encapsulation;
   /** Own identifier of jtunnel. */
   ownId?: Uint8Array;
-  /** What is for the main thread, besides data of no link; "rest": whatever is no data of a link. */
-  control: readonly Pattern[] | "rest";
+  /** What is for the main thread where it is no data of a link. */
+  control: Signalling | "all";
   shared: SharedArrayBuffer;
   /** Changes come here; looked at when the shared version has moved. */
   changes: MessagePort;

@@ -1,5 +1,5 @@
 /**
- * The fast user-space data path: see {@link Engine}.
+ * The user-space data path in threads of its own: see {@link Engine}.
  *
  * @example
  * await using engine = Engine.open(options);
@@ -7,4 +7,4 @@
  * engine.setLink(link, { mtu: 1464, remote, keys });
  */
 export { Engine, type EngineFeatures, type EngineLink, type EngineOptions } from "./engine.ts";
-export type { Drop, Encapsulation, Pattern } from "./messages.ts";
+export type { Drop, Encapsulation } from "./messages.ts";

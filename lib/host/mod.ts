@@ -8,6 +8,7 @@
  * using news = host.watchNetwork(() => console.log(rtnl.links()));
  */
 import type { Datagram, SendDatagram } from "../edges.ts";
+import { Engine, type EngineOptions } from "../engine/mod.ts";
 import {
   fileLocks,
   loadModule,
@@ -78,6 +79,8 @@ export interface Host extends AsyncDisposable {
   /** Throws `SystemError` where the kernel has no TUN. */
   tryTun(): void;
   openTun(name: string, onPacket: (packet: Uint8Array) => void): Tun;
+  /** Sockets and devices whose packets do not pass through this thread. Throws `SystemError`. */
+  openEngine?(options: EngineOptions): Engine;
 }
 
 export interface LinuxHostOptions {
@@ -103,6 +106,7 @@ export function linuxHost(options: LinuxHostOptions = {}): Host {
     openRawSender: (port, family) => RawUdpSender.open(port, family),
     tryTun,
     openTun: (name, onPacket) => TunDevice.open(name, poller, onPacket),
+    openEngine: (engine) => Engine.open(engine),
     [Symbol.asyncDispose]: () => poller[Symbol.asyncDispose](),
   };
 }

@@ -4,6 +4,8 @@
  */
 import { check, cString, Fd, lastErrno, libc, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "./libc.ts";
 
+export { isSignalling, type Signalling } from "./udp_filter.ts";
+
 const SYMBOLS = {
   readv: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // fd, iovecs, count
   writev: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // fd, iovecs, count

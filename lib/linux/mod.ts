@@ -8,6 +8,7 @@
  */
 export { Epoll, openNothing, retire } from "./bulk.ts";
 export { BulkUdpSocket, sockaddrOf } from "./bulk_udp.ts";
+export { openFamilies } from "./families.ts";
 export { fileLocks, type LockHolder, type Locks } from "./file_lock.ts";
 export {
   type IcmpError,
@@ -32,7 +33,7 @@ export {
 export { type RawUdpOptions, RawUdpSender, RawUdpSocket } from "./raw_udp.ts";
 export { sourceAddress } from "./source_address.ts";
 export { type AcceptedSettings, setAccepted } from "./tcp.ts";
-export { type BulkTun, openBulkTun, tryTun, TunDevice } from "./tun.ts";
+export { type BulkTun, openBulkTun, tryTun, TunDevice, writeBulkTun } from "./tun.ts";
 export { type BytePattern, isSignalling, type Signalling } from "./udp_filter.ts";
 export { udpPortOwner } from "./udp_owner.ts";
 export {

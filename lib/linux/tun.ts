@@ -1,5 +1,5 @@
 /** TUN devices (linux/if_tun.h): IP packets in and out of this process. */
-import { Writer } from "../bytes.ts";
+import { concatBytes, Writer } from "../bytes.ts";
 import {
   check,
   checkAgain,
@@ -81,6 +81,15 @@ export function openBulkTun(name: string): BulkTun {
     fd[Symbol.dispose]();
     throw error;
   }
+}
+
+/** `struct virtio_net_hdr` of a packet that stands for itself. */
+const WHOLE = new Uint8Array(10);
+
+/** Hands a packet to the kernel; false when it does not take it. */
+export function writeBulkTun(fd: Fd, packet: Uint8Array): boolean {
+  const bytes = concatBytes(WHOLE, packet) as Uint8Array<ArrayBuffer>;
+  return libc().write(fd.fd, bytes, BigInt(bytes.length)) !== -1n;
 }
 
 export class TunDevice implements Disposable {

@@ -1,0 +1,75 @@
+/** Packets in threads of their own: this one makes links, and gets what is no data of any. */
+import type { Encapsulation, Engine } from "../../engine/mod.ts";
+import type { Host } from "../../host/mod.ts";
+import type { ExtraPort, WantedLink } from "../plane.ts";
+import type { PacketPath, PathDevice, PathOptions } from "./path.ts";
+
+export type OpenEngine = NonNullable<Host["openEngine"]>;
+
+export class EnginePath implements PacketPath {
+  readonly #engine: Engine;
+  /** By the engine's numbers. */
+  readonly #wanted = new Map<number, WantedLink>();
+
+  /** `onTooBig`: the way of this link's packets has become narrower. Throws `SystemError`. */
+  constructor(
+    { port, bind, allowFragments = false, signalling, onDatagram, onFault }: PathOptions,
+    encapsulation: Encapsulation,
+    openEngine: OpenEngine,
+    onTooBig: (link: WantedLink) => void,
+  ) {
+    this.#engine = openEngine({
+      ...{ port, encapsulation, allowFragments, ...(bind ? { bind } : {}) },
+      control: signalling ?? { kind: "patterns", any: [] },
+      onControl: (bytes, from, localPort) => {
+        const isMain = localPort === this.#engine.port;
+        onDatagram({ bytes, from }, isMain ? undefined : localPort);
+      },
+      onTooBig: (link) => {
+        const wanted = this.#wanted.get(link);
+        if (wanted) onTooBig(wanted);
+      },
+      onFailed: (reason) => onFault("the data path ended", new Error(reason)),
+    });
+  }
+
+  get port(): number {
+    return this.#engine.port;
+  }
+
+  get families() {
+    return this.#engine.families;
+  }
+
+  readonly send: PacketPath["send"] = (bytes, to, ttl) =>
+    this.#engine.send(bytes, to, ttl === undefined ? {} : { ttl });
+
+  openPort(): ExtraPort {
+    const localPort = this.#engine.openPort();
+    return {
+      port: localPort,
+      send: (bytes, to, ttl) =>
+        this.#engine.send(bytes, to, { localPort, ...(ttl === undefined ? {} : { ttl }) }),
+      [Symbol.dispose]: () => this.#engine.closePort(localPort),
+    };
+  }
+
+  openDevice(ifname: string): PathDevice {
+    const id = this.#engine.addLink(ifname);
+    return {
+      name: ifname,
+      set: (wanted, mtu) => {
+        this.#wanted.set(id, wanted);
+        this.#engine.setLink(id, { ...wanted, mtu });
+      },
+      [Symbol.dispose]: () => {
+        this.#wanted.delete(id);
+        this.#engine.removeLink(id);
+      },
+    };
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#engine[Symbol.asyncDispose]();
+  }
+}
