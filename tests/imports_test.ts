@@ -144,7 +144,17 @@ const EDGES = [
 /** Pure, though the rest of their rooms is at the edge. */
 const PURE = [
   "lib/dataplane/gre.ts",
-  ...["arena", "encapsulation", "icmp_error", "join", "packet", "segment", "sum", "tables"]
+  ...[
+    "arena",
+    "encapsulation",
+    "icmp_error",
+    "join",
+    "packet",
+    "segment",
+    "sum",
+    "sum_binary",
+    "tables",
+  ]
     .map((name) => `lib/engine/${name}.ts`),
 ];
 const WORLD =

@@ -13,6 +13,12 @@ export class Arena {
     this.view = new DataView(buffer);
   }
 
+  /** All of a memory that is no other thread's and does not grow. */
+  static over({ buffer }: WebAssembly.Memory): Arena {
+    if (buffer instanceof SharedArrayBuffer) throw new TypeError("Arena cannot be shared");
+    return new Arena(buffer);
+  }
+
   /** The offset of a room of so many bytes, aligned to 64. Throws `RangeError` when it is full. */
   room(length: number): number {
     const at = this.#used;

@@ -1,5 +1,6 @@
 /** The internet checksum (RFC 1071) over parts of an arena. */
 import type { Arena } from "./arena.ts";
+import { SUM_BINARY } from "./sum_binary.ts";
 
 /** The folded sum of `length` bytes from `at` on, in network order, not complemented. */
 export type Sum = (at: number, length: number) => number;
@@ -24,6 +25,18 @@ export function plainSum({ bytes }: Arena): Sum {
     // From an odd place on, what is summed as high bytes are low ones.
     return fold((bytes[at]! << 8) + swap(sumEven(at + 1, length - 1)));
   };
+}
+
+/**
+ * The same by vector instructions, over an arena that is that memory. Throws
+ * `WebAssembly.CompileError` on a processor that has none.
+ */
+export function vectorSum(memory: WebAssembly.Memory): Sum {
+  const binary = Uint8Array.from(atob(SUM_BINARY), (char) => char.charCodeAt(0));
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(binary), {
+    arena: { memory },
+  });
+  return exports.sum as Sum;
 }
 
 /** Adds the carries of a sum below 2^32 back in. */

@@ -19,10 +19,10 @@ import {
   type WorkerStart,
 } from "./messages.ts";
 import { Outward } from "./outward.ts";
-import { plainSum } from "./sum.ts";
+import { plainSum, type Sum, vectorSum } from "./sum.ts";
 import { IN_TAG } from "./tags.ts";
 
-const ARENA_BYTES = 2 * 1024 * 1024;
+const ARENA_PAGES = 32;
 
 declare const self: {
   onmessage: ((event: MessageEvent<WorkerStart>) => void) | null;
@@ -48,8 +48,9 @@ class Path {
     this.#changes = start.changes as unknown as NodePort;
     this.#shared = new Shared(start.shared);
     this.#waiter = new EpollWaiter(start.epoll);
-    const arena = new Arena(new ArrayBuffer(ARENA_BYTES));
-    const sum = plainSum(arena);
+    const memory = new WebAssembly.Memory({ initial: ARENA_PAGES, maximum: ARENA_PAGES });
+    const arena = Arena.over(memory);
+    const sum = bestSum(arena, memory);
     this.#tables = new WorkerTables(arena, encapsulation);
     this.#reader = new HeaderReader(arena, encapsulation);
     const onDrop = (reason: Drop) => this.#count(reason);
@@ -121,6 +122,15 @@ class Path {
     if (Atomics.load(this.#shared.pending, 0) >= MAX_PENDING) return this.#count("control-flood");
     Atomics.add(this.#shared.pending, 0, 1);
     self.postMessage(report);
+  }
+}
+
+function bestSum(arena: Arena, memory: WebAssembly.Memory): Sum {
+  try {
+    return vectorSum(memory);
+  } catch (error) {
+    if (error instanceof WebAssembly.CompileError) return plainSum(arena);
+    throw error;
   }
 }
 

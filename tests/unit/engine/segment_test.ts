@@ -132,17 +132,6 @@ function randomTcp(random: Random): TcpPacket {
   };
 }
 
-Deno.test("plainSum() is the internet checksum at every place and length", () => {
-  const random = seededRandom(1);
-  const bench = new Bench();
-  for (let i = 0; i < 500; i++) {
-    const bytes = randomBytes(random, random(300));
-    const at = bench.put(bytes, random(2));
-    strictEqual(bench.sum(at, bytes.length) % 0xffff, onesComplementSum(bytes) % 0xffff);
-    bench.join([]);
-  }
-});
-
 Deno.test("a super-packet of TCP is cut into right packets of the same stream", () => {
   const random = seededRandom(2);
   const bench = new Bench();
@@ -320,7 +309,7 @@ Deno.test("whatever comes in, what is joined can be cut into just that, in order
   const random = seededRandom(6);
   const bench = new Bench();
   let [packets, superPackets] = [0, 0];
-  for (let i = 0; i < 200; i++) {
+  for (let i = 0; i < 80; i++) {
     const traffic = randomTraffic(random);
     const joined = bench.join(traffic, random(2));
     packets += traffic.length;
