@@ -196,7 +196,8 @@ class Hub implements HubCore, DirectoryEvents, AsyncDisposable {
     const entry: HubEntry = {
       file,
       policy: newHubClient(this.#limits(file)),
-      ...{ retryMs: 0, notedMs: 0, roamLoggedMs: 0, authentications: 0, roams: 0 },
+      ...{ retryMs: -Infinity, notedMs: -Infinity, roamLoggedMs: -Infinity },
+      ...{ authentications: 0, roams: 0 },
     };
     const problem = this.#protocol.admit(entry);
     if (problem) return problem;

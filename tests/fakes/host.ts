@@ -59,6 +59,7 @@ export class FakeSocket<Options> implements Disposable {
 
 class FakeTun implements Tun {
   readonly written: Uint8Array[] = [];
+  isClosed = false;
   readonly name: string;
   /** Hands in a packet that the kernel routes into the device. */
   readonly receive: (packet: Uint8Array) => void;
@@ -76,7 +77,8 @@ class FakeTun implements Tun {
   }
 
   [Symbol.dispose](): void {
-    this.#onClose();
+    if (!this.isClosed) this.#onClose();
+    this.isClosed = true;
   }
 }
 

@@ -40,6 +40,10 @@ export class MemoryFiles implements Files {
     }
   }
 
+  dropWatchers(): void {
+    this.#watchers.clear();
+  }
+
   names(directory: string): string[] {
     const prefix = `${directory}/`;
     return [...this.#entries.keys()].filter((path) => path.startsWith(prefix))
@@ -216,6 +220,13 @@ export class MemoryMachine {
         });
       },
     };
+  }
+
+  /** Those of a program that was killed. */
+  dropHandlers(): void {
+    this.#handlers.clear();
+    this.#served.clear();
+    this.files.dropWatchers();
   }
 
   signal(name: string): void {

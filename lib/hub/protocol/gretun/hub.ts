@@ -147,7 +147,7 @@ export class GretunHub implements HubProtocol {
       return `public-key: ${errorText(error)}`;
     }
     const turn = Promise.resolve();
-    this.#clients.set(entry, { turn, lastStamp: 0n, sessions: [], hintedMs: 0 });
+    this.#clients.set(entry, { turn, lastStamp: 0n, sessions: [], hintedMs: -Infinity });
     return undefined;
   }
 
