@@ -25,6 +25,7 @@ import { memoryLocks } from "./locks.ts";
 
 const RTM = { NEWADDR: 20, DELADDR: 21, GETADDR: 22, NEWROUTE: 24, DELROUTE: 25, GETROUTE: 26 };
 const [RTM_NEWSTATS, RTM_GETSTATS] = [92, 94];
+const IFLA_STATS_LINK_64 = 1;
 const IFLA_IFNAME = 3;
 const IFLA_MTU = 4;
 const IFLA_LINKINFO = 18;
@@ -77,6 +78,8 @@ export class TunnelKernel {
   /** UDP ports of programs, by number. */
   readonly programs = new Map<number, string>();
   readonly locks = memoryLocks(DAEMON_PID);
+  /** Packets that went through a link, by its name. */
+  readonly traffic = new Map<string, { rxPackets: number; txPackets: number }>();
   hasRoute = true;
   /** What packets to other hosts leave with, by address family of `struct rtmsg`. */
   readonly sources = new Map<number, Uint8Array>();
@@ -177,8 +180,10 @@ export class TunnelKernel {
         return this.#dump(
           request,
           RTM_NEWSTATS,
-          [...this.links.keys()].map((ifindex) =>
-            new Writer("host").u32(0).u32(ifindex).u32(1).finish()
+          [...this.links].map(([ifindex, { attrs }]) =>
+            new Writer("host").u32(0).u32(ifindex).u32(1)
+              .bytes(encodeAttrs([{ type: IFLA_STATS_LINK_64, value: this.#stats(attrs) }]))
+              .finish()
           ),
         );
       case RTM.GETADDR:
@@ -192,6 +197,14 @@ export class TunnelKernel {
       default:
         return ERRNO.EOPNOTSUPP;
     }
+  }
+
+  /** `struct rtnl_link_stats64`, as far as anybody looks. */
+  #stats(attrs: Map<number, Uint8Array>): Uint8Array {
+    const traffic = this.traffic.get(value.string(attrs.get(IFLA_IFNAME)) ?? "");
+    const { rxPackets = 0, txPackets = 0 } = traffic ?? {};
+    const counts = new Writer("host").u64(BigInt(rxPackets)).u64(BigInt(txPackets));
+    return counts.bytes(new Uint8Array(48)).finish();
   }
 
   #dump(request: NetlinkReply, type: number, payloads: Uint8Array[]): Answer {

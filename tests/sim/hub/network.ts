@@ -1,7 +1,7 @@
 /** Hosts in memory and NATs between them: a datagram arrives a moment after it was sent, or never. */
 import { type Endpoint, formatEndpoint, type Ip, parseIp } from "../../../lib/addr.ts";
 import type { Clock, Datagram } from "../../../lib/edges.ts";
-import type { SignalPort, UdpPort } from "../../../lib/host/mod.ts";
+import type { SignalPort, Tun, UdpPort } from "../../../lib/host/mod.ts";
 import {
   endpointOf,
   isSignalling,
@@ -88,6 +88,21 @@ export class SimHost extends FakeHost {
   ): SignalPort {
     const socket = super.openRawUdp(port, options, onDatagram);
     return { ...socket, send: (bytes, to) => this.send(port, bytes, to) };
+  }
+
+  override openTun(name: string, onPacket: (packet: Uint8Array) => void): Tun {
+    const traffic = { rxPackets: 0, txPackets: 0 };
+    this.kernel.traffic.set(name, traffic);
+    const tun = super.openTun(name, (packet) => {
+      traffic.txPackets++;
+      onPacket(packet);
+    });
+    const write = tun.write.bind(tun);
+    tun.write = (packet) => {
+      traffic.rxPackets++;
+      return write(packet);
+    };
+    return tun;
   }
 
   /** As a program without a socket in the way sends it. */
