@@ -41,6 +41,9 @@ build() {
 # The data path's threads start from a file that no other imports.
 build gretun main.ts "$@" --include lib/engine/worker.ts --allow-ffi --allow-net --allow-read --allow-write --allow-run \
   --allow-env --allow-sys=hostname
+# For calls of a relay to its coordinator.
+DIAL_ENV=SSL_CERT_FILE,SSL_CERT_DIR
+for name in http_proxy https_proxy all_proxy no_proxy; do DIAL_ENV+=,$name,${name^^}; done
 build gretun-coord coord.ts "$@" --allow-ffi --allow-net --allow-read --allow-write \
-  --allow-env=HOME,XDG_STATE_HOME --allow-sys=uid
+  --allow-env=HOME,XDG_STATE_HOME,$DIAL_ENV --allow-sys=uid
 echo "$stamp" >"$CACHE/compile.stamp"

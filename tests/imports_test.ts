@@ -22,8 +22,9 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   peer: ["coord", "stun"],
   disco: [],
   stun: [],
-  relay: ["stun", "linux", "netlink", "nft"],
-  coord: ["relay"],
+  dial: [],
+  relay: ["stun", "dial", "linux", "netlink", "nft"],
+  coord: ["relay", "dial"],
   links: ["linux", "netlink"],
   tunnel: ["links", "linux", "netlink"],
   health: ["links", "linux", "netlink"],
@@ -31,16 +32,16 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   portmap: ["linux", "netlink"],
   dataplane: ["engine", "host", "links", "linux", "netlink"],
   hub: ["host", "links", "linux", "netlink", "nft", "dataplane"],
-  netcheck: ["stun", "portmap", "coord", "linux", "netlink"],
+  netcheck: ["stun", "portmap", "coord", "dial", "linux", "netlink"],
   daemon: [
-    ...["disco", "stun", "peer", "portmap", "relay", "dataplane", "coord", "host"],
+    ...["disco", "dial", "stun", "peer", "portmap", "relay", "dataplane", "coord", "host"],
     ...["links", "linux", "netlink"],
   ],
   cli: [
     ...["linux", "netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane"],
-    ...["daemon", "host", "hub", "links", "relay", "netcheck"],
+    ...["daemon", "dial", "host", "hub", "links", "relay", "netcheck"],
   ],
-  program: ["stun", "coord", "relay", "cli", "linux"],
+  program: ["stun", "coord", "dial", "relay", "cli", "linux"],
 };
 
 /** The files of a room that others may import; `mod.ts` where it is not said otherwise. */
@@ -135,7 +136,12 @@ const EDGES = [
   "lib/relay/stand_in.ts", // a WebSocket and a UDP socket of loopback
   ...["lib/coord/client.ts", "lib/coord/http_server.ts", "lib/coord/sqlite.ts"],
   ...["main.ts", "coord.ts"],
-  "lib/stun/resolve.ts", // asks the system's resolver
+  "lib/dial/system.ts", // the real network
+  "lib/dial/openssl.ts", // a library of the host
+  "lib/dial/tls.ts", // the TLS of the runtime
+  "lib/dial/trust.ts", // reads files
+  "lib/lookup.ts", // asks the system's resolver
+  "lib/byte_stream.ts", // is a connection
   "lib/stun/server.ts", // owns a socket
   "lib/netcheck/socket.ts", // is a socket
   "lib/portmap/net.ts", // the sockets of port mapping

@@ -1,9 +1,7 @@
 /** Hosts that a user names, by address or by name. */
-// Not Deno.resolveDns, which asks DNS alone: lookup is getaddrinfo, which knows /etc/hosts too. Not
-// node:dns/promises: importing that prints a deprecation warning of Deno's own.
-import { lookup as getAddrInfo } from "node:dns";
 import { type Family, familyOf, type Ip, isMulticast, isUnspecified, parseIp } from "../addr.ts";
 import { errorText, GretunError, UsageError } from "../errors.ts";
+import { systemLookup } from "../lookup.ts";
 
 /** An address, or a name that is still to be resolved. */
 export type HostName = { ip: Ip } | { name: string };
@@ -65,9 +63,6 @@ function lookup(name: string, signal: AbortSignal): Promise<Ip[]> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);
     signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-    getAddrInfo(name, { all: true }, (error, addresses) => {
-      if (error) reject(error);
-      else resolve(addresses.map(({ address }) => parseIp(address)));
-    });
+    systemLookup(name).then(resolve, reject);
   });
 }

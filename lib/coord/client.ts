@@ -1,6 +1,7 @@
 /** A node's calls to the coordinator. */
 import type { Cidr, Ip } from "../addr.ts";
 import { toBase64 } from "../bytes.ts";
+import { type Dialer, DialError, HttpClient, type HttpRequest, systemDialer } from "../dial/mod.ts";
 import type { Clock, Random } from "../edges.ts";
 import { errorText, GretunError, UsageError } from "../errors.ts";
 import type { DiscoKey, NodeKey } from "../keys.ts";
@@ -29,8 +30,8 @@ import {
 import { type Sign, signRequest } from "./auth.ts";
 
 const TIMEOUT_MS = 15_000;
-/** A long poll is held for 25 s. */
-const POLL_TIMEOUT_MS = 40_000;
+/** A long poll is held for 25 s; a coordinator that has moved is to be followed within 30. */
+const POLL_TIMEOUT_MS = 28_000;
 const MAX_ANSWER_LENGTH = 16 * 1024 * 1024;
 const NONCE_LENGTH = 16;
 /** Longer than a coordinator has reason to send a node away for. */
@@ -86,7 +87,7 @@ interface CallOptions {
 
 interface SignedCall {
   url: string;
-  init: RequestInit & { method: string };
+  init: { method: string; headers: Record<string, string>; body?: string };
 }
 
 /** The coordinator's list, and by which name it knows this state of it. */
@@ -97,23 +98,21 @@ export interface CoordClientOptions {
   identity: { nodeKey: NodeKey; sign: Sign };
   clock: Clock;
   random: Random;
-}
-
-/** What calls share until this host's addresses change. */
-interface Connections {
-  /** Absent: those that all of the process shares. */
-  client?: Deno.HttpClient;
-  abandoned: AbortController;
+  /** The system's where there is none. */
+  dialer?: Dialer;
 }
 
 export class CoordClient implements RelayCoordinator, Disposable {
   readonly #options: CoordClientOptions;
   readonly #base: string;
-  #connections: Connections = { abandoned: new AbortController() };
+  readonly #http: HttpClient;
+  /** Aborted when connections are given up; calls under way begin anew on others. */
+  #abandoned = new AbortController();
 
   constructor(options: CoordClientOptions) {
     this.#options = options;
     this.#base = options.url.replace(/\/+$/, "");
+    this.#http = new HttpClient(options.dialer ?? systemDialer());
   }
 
   /**
@@ -121,18 +120,14 @@ export class CoordClient implements RelayCoordinator, Disposable {
    * under way begin anew on new connections.
    */
   reconnect(): void {
-    const old = this.#connections;
-    this.#connections = {
-      client: Deno.createHttpClient({}),
-      abandoned: new AbortController(),
-    };
-    old.abandoned.abort();
-    old.client?.close();
+    const old = this.#abandoned;
+    this.#abandoned = new AbortController();
+    this.#http.forgetConnections();
+    old.abort();
   }
 
   [Symbol.dispose](): void {
-    this.#connections.client?.close();
-    this.#connections = { abandoned: new AbortController() };
+    this.#http[Symbol.dispose]();
   }
 
   async register(
@@ -217,13 +212,20 @@ export class CoordClient implements RelayCoordinator, Disposable {
   }
 
   async #call(method: string, path: string, options: CallOptions): Promise<unknown> {
+    let mayWaitAgain = method === "GET";
     while (true) {
       const request = await this.#signed(method, path, options);
-      const connections = this.#connections; // as they are by now
+      const abandoned = this.#abandoned; // as it is by now
       try {
-        return await this.#callOver(connections, request, options);
+        return await this.#callOver(abandoned.signal, request, options);
       } catch (error) {
-        if (connections === this.#connections || options.signal.aborted) throw error;
+        if (options.signal.aborted) throw error;
+        if (abandoned !== this.#abandoned) continue;
+        if (!isTimeout(error)) throw error;
+        // The coordinator may be elsewhere by now, and nobody say so.
+        this.reconnect();
+        if (!mayWaitAgain) throw error;
+        mayWaitAgain = false;
       }
     }
   }
@@ -245,32 +247,27 @@ export class CoordClient implements RelayCoordinator, Disposable {
       init: {
         method,
         headers: { ...headers, "content-type": "application/json" },
-        redirect: "error",
         ...(body === "" ? {} : { body }),
       },
     };
   }
 
   async #callOver(
-    { client, abandoned }: Connections,
+    abandoned: AbortSignal,
     { url, init }: SignedCall,
     { signal }: CallOptions,
   ): Promise<unknown> {
     const timeout = AbortSignal.timeout(init.method === "GET" ? POLL_TIMEOUT_MS : TIMEOUT_MS);
-    const either = AbortSignal.any([timeout, abandoned.signal, signal]);
-    return await this.#fetch(
-      url,
-      { ...init, signal: either, ...(client ? { client } : {}) },
-      signal,
-    );
+    const either = AbortSignal.any([timeout, abandoned, signal]);
+    return await this.#fetch(url, { ...init, signal: either }, signal);
   }
 
   /** Throws `CoordError`, or the reason of the caller's signal. */
-  async #fetch(url: string, init: RequestInit, callerSignal: AbortSignal): Promise<unknown> {
+  async #fetch(url: string, init: HttpRequest, callerSignal: AbortSignal): Promise<unknown> {
     let response;
     let text;
     try {
-      response = await fetch(url, init);
+      response = await this.#http.request(url, init);
       text = await boundedText(response);
     } catch (cause) {
       callerSignal.throwIfAborted();
@@ -291,12 +288,14 @@ export class CoordClient implements RelayCoordinator, Disposable {
 export async function askStunServers(
   url: URL,
   signal: AbortSignal,
+  dialer: Dialer = systemDialer(),
 ): Promise<string[] | undefined> {
+  using http = new HttpClient(dialer);
   const base = url.href.replace(/\/+$/, "");
   let response;
   let text;
   try {
-    response = await fetch(`${base}/v1/stun`, { signal, redirect: "error" });
+    response = await http.request(`${base}/v1/stun`, { method: "GET", signal });
     text = await boundedText(response);
   } catch (cause) {
     signal.throwIfAborted();
@@ -336,22 +335,16 @@ function readJson(text: string, base: string): unknown {
 }
 
 function unreachable(base: string, cause: unknown): CoordError {
-  const reason = errorText(cause)
-    .replace(/^error sending request .*?: client error \(\w+\): /, "")
-    // The system's text stands there twice.
-    .replace(/: (.+): \1$/, ": $1");
-  return new CoordError(`coordinator ${base} does not answer: ${reason}`, reachHint(reason), {
-    cause,
-  });
+  const message = `coordinator ${base} does not answer: ${errorText(cause)}`;
+  const hint = cause instanceof DialError
+    ? cause.hint
+    : "Check that gretun-coord runs and that its port can be reached";
+  return new CoordError(message, hint, { cause });
 }
 
-function reachHint(reason: string): string {
-  if (/certificate/i.test(reason)) {
-    return "Give the name that is in its certificate, and have this host trust who signed that";
-  }
-  if (/corrupt message/i.test(reason)) return "Give the URL with http://: no HTTPS is served there";
-  if (/invalid HTTP/i.test(reason)) return "Give the URL with https://: HTTPS is served there";
-  return "Check that gretun-coord runs and that its port can be reached";
+function isTimeout(error: unknown): boolean {
+  return error instanceof CoordError && error.cause instanceof DOMException &&
+    error.cause.name === "TimeoutError";
 }
 
 interface Refusal {

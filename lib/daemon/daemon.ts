@@ -8,6 +8,7 @@ import { natJson } from "../coord/api.ts";
 import { type AllPeers, CoordClient, CoordError } from "../coord/client.ts";
 import { type DataPlane, type EncapCsum, GreCodec, openPlane } from "../dataplane/mod.ts";
 import { DISCO_PATTERN, isDisco } from "../disco/mod.ts";
+import type { Dialer } from "../dial/mod.ts";
 import type { Clock, Datagram, Log, Random } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { linuxHost } from "../host/mod.ts";
@@ -66,6 +67,8 @@ export interface DaemonEdges {
   random: Random;
   log: Log;
   sign: Sign;
+  /** To the coordinator, and to relays by WebSocket. */
+  dialer: Dialer;
 }
 
 /** Runs until `signal` is aborted, then removes all that it made. Throws what stops a start. */
@@ -134,12 +137,13 @@ class Daemon implements AsyncDisposable {
     this.#rtnl = rtnl;
     this.#plane = plane;
     const { coordinator, identity } = options;
-    const { clock, random, sign } = edges;
+    const { clock, random, sign, dialer } = edges;
     this.#coord = new CoordClient({
       url: coordinator.href,
       identity: { nodeKey: identity.nodeKey, sign },
       clock,
       random,
+      dialer,
     });
     this.#stun = new StunClient({ send: plane.send, clock, random });
     this.#extraStun = new ExtraStun({ plane, clock, random });
@@ -149,8 +153,8 @@ class Daemon implements AsyncDisposable {
       send: plane.send,
       nodePort: options.port,
       resolve: async (name) => {
-        const [server] = await resolveReachable([name], plane.families, rtnl);
-        return server!.endpoint;
+        const servers = await resolveReachable([name], plane.families, rtnl);
+        return servers.flatMap(({ endpoint, others = [] }) => [endpoint, ...others]);
       },
       onLost: (path, reason) => this.#peers?.relayLost(path, reason),
       ...edges,

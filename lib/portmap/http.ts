@@ -1,5 +1,6 @@
 /** HTTP requests to the gateway. */
 import { parseIp } from "../addr.ts";
+import type { ByteStream } from "../byte_stream.ts";
 import { errorText } from "../errors.ts";
 import { PortMapRefusedError } from "./errors.ts";
 import { withDeadline } from "./exchange.ts";
@@ -9,7 +10,6 @@ import {
   type HttpRequest,
   IncomingAnswer,
 } from "./http_answer.ts";
-import type { TcpSocket } from "./net.ts";
 import type { GatewayAccess } from "./protocol.ts";
 
 const REQUEST_MS = 2500;
@@ -42,7 +42,7 @@ export async function askHttp(
 }
 
 async function receive(
-  socket: TcpSocket,
+  socket: ByteStream,
   { clock }: Pick<GatewayAccess, "clock">,
   signal: AbortSignal,
 ): Promise<HttpAnswer | undefined> {

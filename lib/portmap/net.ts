@@ -1,5 +1,6 @@
 /** The network as port mapping needs it; {@link systemNet} is the real one. */
 import { type Endpoint, type Ip, parseIp } from "../addr.ts";
+import { type ByteStream, connectTcp } from "../byte_stream.ts";
 import type { Datagram } from "../edges.ts";
 
 export interface UdpSocket extends Disposable {
@@ -9,23 +10,14 @@ export interface UdpSocket extends Disposable {
   receive(): Promise<Datagram | undefined>;
 }
 
-export interface TcpSocket extends Disposable {
-  /** All of it. */
-  write(bytes: Uint8Array): Promise<void>;
-  /** Undefined when the other side has ended, or the socket is closed. */
-  read(): Promise<Uint8Array | undefined>;
-}
-
 export interface PortMapNet {
   /** A socket on a free port of this address, which multicast leaves by too. */
   openUdp(local: Ip): UdpSocket;
   /** A socket for what is sent to a multicast group; undefined where there can be none. */
   openMulticast(group: Endpoint): UdpSocket | undefined;
   /** Not `fetch`, which writes all names of headers in lower case, and is strict with answers. */
-  connect(to: Endpoint, signal: AbortSignal): Promise<TcpSocket>;
+  connect(to: Endpoint, signal: AbortSignal): Promise<ByteStream>;
 }
-
-const READ_BYTES = 16_384;
 
 export const systemNet: PortMapNet = {
   openUdp: (local) => open({ ip: local, port: 0 }, false),
@@ -36,28 +28,7 @@ export const systemNet: PortMapNet = {
       return undefined;
     }
   },
-  async connect({ ip: hostname, port }, signal) {
-    const connection = await Deno.connect({ hostname, port, signal });
-    return {
-      async write(bytes) {
-        let rest = bytes;
-        while (rest.length > 0) rest = rest.subarray(await connection.write(rest));
-      },
-      async read() {
-        const buffer = new Uint8Array(READ_BYTES);
-        // A reset after a whole answer is how some routers close.
-        const length = await connection.read(buffer).catch(() => null);
-        return length === null ? undefined : buffer.subarray(0, length);
-      },
-      [Symbol.dispose]() {
-        try {
-          connection.close();
-        } catch {
-          // It is closed.
-        }
-      },
-    };
-  },
+  connect: connectTcp,
 };
 
 /** `isShared`: other programs may have the same port. */

@@ -3,11 +3,14 @@
  * UDP or else by WebSocket, and keeps it until it is closed or lost.
  */
 import { type Endpoint, formatEndpoint, type Ip } from "../addr.ts";
+import { type Dialer, systemDialer } from "../dial/mod.ts";
 import type { Clock, Log, Random, SendDatagram } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { type NodeKey, type Sign } from "../keys.ts";
-import { resolveServers, StunClient } from "../stun/mod.ts";
+import { firstToSucceed } from "../stagger.ts";
+import { resolveServers, serverAt, StunClient } from "../stun/mod.ts";
 import { RelayError, RelayExchange, type RelayLine } from "./exchange.ts";
+
 import type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from "./places.ts";
 import { StandIn, type StandInOptions } from "./stand_in.ts";
 
@@ -18,6 +21,8 @@ const REFRESH_GAP_MS = 1_000;
 /** Messages to a relay's main port, 3 s of them, until a connection is tried instead. */
 const FIRST_TRIES = 5;
 const MEASURE_TIMEOUT_MS = 2_000;
+/** What an address of a relay has for itself before the next one is tried beside it. */
+const ADDRESS_DELAY_MS = 250;
 /**
  * From one allocation to the next, after as many at once: a relay answers an address 300 times a
  * second, an allocation takes four messages, and those that there are refresh.
@@ -45,6 +50,8 @@ export interface RelayClientOptions {
   nodeKey: NodeKey;
   sign: Sign;
   coordinator: RelayCoordinator;
+  /** For WebSockets; the system's where there is none. */
+  dialer?: Dialer;
   /** From the node's own port. */
   send: SendDatagram;
   /** That port. */
@@ -54,8 +61,8 @@ export interface RelayClientOptions {
   log: Log;
   /** The relay has forgotten the path or is away: it carries nothing any more. */
   onLost: (path: RelayPath, reason: string) => void;
-  /** "host:port" to an address that can be sent to; the system's resolver unless told. */
-  resolve?: (name: string) => Promise<Endpoint>;
+  /** "host:port" to addresses that can be sent to, in the order to try them; the system's resolver unless told. */
+  resolve?: (name: string) => Promise<Endpoint[]>;
   /** A WebSocket and its loopback socket unless told. */
   openStandIn?: (options: StandInOptions, signal: AbortSignal) => Promise<StandInLine>;
 }
@@ -142,18 +149,18 @@ export class RelayClient implements AsyncDisposable {
   }
 
   async #resolved(places: readonly RelayPlace[]) {
-    const resolved = await Promise.allSettled(places.map(async ({ udp }) => ({
-      name: udp,
-      endpoint: await this.#resolve(udp),
-    })));
-    return resolved.flatMap((r) => r.status === "fulfilled" ? [r.value] : []);
+    const resolved = await Promise.allSettled(
+      places.map(async ({ udp }) => serverAt(udp, await this.#resolve(udp))),
+    );
+    return resolved.flatMap((r) => r.status === "fulfilled" && r.value ? [r.value] : []);
   }
 
-  async #resolve(name: string): Promise<Endpoint> {
+  /** In the order in which they are to be tried. */
+  async #resolve(name: string): Promise<Endpoint[]> {
     const { resolve } = this.#options;
     if (resolve) return await resolve(name);
-    const [server] = await resolveServers([name]);
-    return server!.endpoint;
+    const servers = await resolveServers([name]);
+    return servers.flatMap(({ endpoint, others = [] }) => [endpoint, ...others]);
   }
 
   /**
@@ -236,14 +243,27 @@ export class RelayClient implements AsyncDisposable {
 
   /** Allocates at the main port, then binds at the relayed one, where a NAT may map differently. */
   async #bindByUdp({ udp, grant }: RelayOffer, signal: AbortSignal): Promise<Bound> {
-    const main = await this.#resolve(udp);
-    const ask = { grant, port: 0, tries: FIRST_TRIES };
-    const allocated = await this.#exchange.ask(this.#udpLine(main), ask, signal);
+    const { main, allocated } = await this.#allocateAt(await this.#resolve(udp), grant, signal);
     const endpoint = { ip: main.ip, port: allocated.port };
     const line = this.#udpLine(endpoint);
     // Good there too, unless the NAT maps by destination.
     const { nonce } = await this.#exchange.ask(line, { ...allocated, grant }, signal);
     return { line, endpoint, kind: "relay-udp", port: endpoint.port, nonce };
+  }
+
+  /** At the first of the relay's addresses that answers. */
+  async #allocateAt(mains: readonly Endpoint[], grant: Uint8Array, signal: AbortSignal) {
+    const ask = { grant, port: 0, tries: FIRST_TRIES };
+    const allocate = async (main: Endpoint, signal: AbortSignal) => {
+      return { main, allocated: await this.#exchange.ask(this.#udpLine(main), ask, signal) };
+    };
+    const { clock } = this.#options;
+    const options = { delayMs: ADDRESS_DELAY_MS, clock, signal };
+    try {
+      return await firstToSucceed(mains, allocate, options);
+    } catch (error) {
+      throw error instanceof AggregateError ? error.errors[0] : error;
+    }
   }
 
   #udpLine(to: Endpoint): RelayLine {
@@ -255,12 +275,12 @@ export class RelayClient implements AsyncDisposable {
     signal: AbortSignal,
     onClosed: (reason: string) => void,
   ): Promise<Bound> {
-    const { nodePort, clock, random, openStandIn = StandIn.open } = this.#options;
+    const { nodePort, random, openStandIn = StandIn.open } = this.#options;
     let isBound = false;
     const standIn: StandInLine = await openStandIn({
       url,
+      dialer: this.#options.dialer ?? systemDialer(),
       nodePort,
-      clock,
       random,
       onMessage: (bytes) => this.#exchange.handle(bytes, standIn.key),
       onClosed: (reason) => isBound && onClosed(reason),

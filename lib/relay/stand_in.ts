@@ -4,7 +4,9 @@
  * from there. So the kernel's link has a remote address and port like any other.
  */
 import { type Endpoint, formatEndpoint, parseIp } from "../addr.ts";
-import type { Clock, Random } from "../edges.ts";
+import { type Dialer, openWebSocket, type WebSocketClient } from "../dial/mod.ts";
+import type { Random } from "../edges.ts";
+import { errorText } from "../errors.ts";
 import { isRelayMessage } from "./messages.ts";
 import { RelayError, type RelayLine } from "./exchange.ts";
 
@@ -19,9 +21,9 @@ const ADDRESS_TRIES = 4;
 export interface StandInOptions {
   /** ws: or wss: */
   url: string;
+  dialer: Dialer;
   /** The node's UDP port, on 127.0.0.1. */
   nodePort: number;
-  clock: Clock;
   random: Random;
   /** A relay message came by the connection. */
   onMessage: (bytes: Uint8Array) => void;
@@ -34,7 +36,7 @@ export class StandIn implements RelayLine, Disposable {
   /** Where the node sends what is for the peer, and what comes from the peer comes from. */
   readonly endpoint: Endpoint;
   readonly #socket: Deno.DatagramConn;
-  readonly #web: WebSocket;
+  readonly #web: WebSocketClient;
   readonly #node: Deno.NetAddr;
   readonly #options: StandInOptions;
   #isClosed = false;
@@ -42,20 +44,18 @@ export class StandIn implements RelayLine, Disposable {
   /** Resolves when the connection is open. Throws {@link RelayError} or the signal's reason. */
   static async open(options: StandInOptions, signal: AbortSignal): Promise<StandIn> {
     signal.throwIfAborted();
-    const web = new WebSocket(options.url);
-    web.binaryType = "arraybuffer";
-    try {
-      await opened(web, options, signal);
-      return new StandIn(web, options);
-    } catch (error) {
-      web.onerror = (event) => event.preventDefault();
-      web.close();
+    const tooLate = AbortSignal.timeout(OPEN_TIMEOUT_MS);
+    const either = AbortSignal.any([signal, tooLate]);
+    const { url, dialer, random } = options;
+    const web = await openWebSocket(dialer, new URL(url), random, either).catch((cause) => {
       signal.throwIfAborted();
-      throw error;
-    }
+      const reason = tooLate.aborted ? "" : `: ${errorText(cause)}`;
+      throw new RelayError(`the relay does not answer at ${url}${reason}`);
+    });
+    return new StandIn(web, options);
   }
 
-  private constructor(web: WebSocket, options: StandInOptions) {
+  private constructor(web: WebSocketClient, options: StandInOptions) {
     this.#options = options;
     this.#web = web;
     this.#node = { transport: "udp", hostname: NODE_IP, port: options.nodePort };
@@ -63,25 +63,23 @@ export class StandIn implements RelayLine, Disposable {
     const { hostname, port } = this.#socket.addr as Deno.NetAddr;
     this.endpoint = { ip: parseIp(hostname), port };
     this.key = `${options.url} ${formatEndpoint(this.endpoint)}`;
-    web.onmessage = ({ data }) => {
-      if (data instanceof ArrayBuffer) this.#fromRelay(new Uint8Array(data));
-    };
-    web.onerror = (event) => event.preventDefault();
-    web.onclose = ({ code, reason }) => this.#end(reason || `closed with ${code}`);
+    web.start({
+      onMessage: (bytes) => this.#fromRelay(bytes),
+      onClosed: (reason) => this.#end(reason),
+    });
     void this.#receive();
   }
 
   /** To the relay itself, or to the peer. Dropped while too much waits. */
   send(bytes: Uint8Array): void {
-    if (this.#web.readyState !== WebSocket.OPEN || this.#web.bufferedAmount > MAX_BUFFERED) return;
-    this.#web.send(bytes.slice());
+    if (this.#web.bufferedBytes <= MAX_BUFFERED) this.#web.send(bytes);
   }
 
   [Symbol.dispose](): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#socket.close();
-    if (this.#web.readyState <= WebSocket.OPEN) this.#web.close();
+    this.#web[Symbol.dispose]();
   }
 
   #fromRelay(bytes: Uint8Array): void {
@@ -110,32 +108,6 @@ export class StandIn implements RelayLine, Disposable {
         if (!(error instanceof Deno.errors.ConnectionRefused)) return this.#end(String(error));
       }
     }
-  }
-}
-
-async function opened(
-  web: WebSocket,
-  { url, clock }: StandInOptions,
-  signal: AbortSignal,
-): Promise<void> {
-  const done = new AbortController();
-  const isOpen = new Promise<void>((resolve, reject) => {
-    web.onopen = () => resolve();
-    web.onerror = (event) => {
-      event.preventDefault();
-      const reason = event instanceof ErrorEvent ? `: ${event.message}` : "";
-      reject(new RelayError(`the relay does not answer at ${url}${reason}`));
-    };
-    web.onclose = () => reject(new RelayError(`the relay at ${url} closed the connection`));
-  });
-  const tooLate = clock.sleep(OPEN_TIMEOUT_MS, AbortSignal.any([done.signal, signal]))
-    .then(() => Promise.reject(new RelayError(`the relay does not answer at ${url}`)));
-  try {
-    await Promise.race([isOpen, tooLate]);
-  } finally {
-    done.abort();
-    isOpen.catch(() => {});
-    tooLate.catch(() => {});
   }
 }
 

@@ -29,6 +29,8 @@ export interface StunServer {
   /** As the user gave it. */
   name: string;
   endpoint: Endpoint;
+  /** Further addresses of that name, which are asked too when the first one is slow to answer. */
+  others?: readonly Endpoint[];
 }
 
 export interface StunAnswer {
@@ -59,6 +61,8 @@ export interface QueryOptions {
 interface Transaction<Owner> {
   owner: Owner;
   server: StunServer;
+  /** Where the request went. */
+  to: Endpoint;
   sentMs: number;
   isFromAnywhere?: boolean;
 }
@@ -86,8 +90,8 @@ export class Transactions<Owner> {
     const key = toHex(txId);
     const transaction = this.#inFlight.get(key);
     if (!transaction) return undefined;
-    const { server, isFromAnywhere } = transaction;
-    if (!isFromAnywhere && !equalEndpoints(server.endpoint, from)) return undefined;
+    const { to, isFromAnywhere } = transaction;
+    if (!isFromAnywhere && !equalEndpoints(to, from)) return undefined;
     this.#inFlight.delete(key);
     return transaction;
   }
@@ -108,6 +112,7 @@ interface Query {
   deadlineMs: number;
   nextSendMs: number;
   pauseMs: number;
+  isAskedAgain: boolean;
   graceMs: number;
   change: Change | undefined;
   /** Ends the sleep of this query, because something has changed. */
@@ -134,11 +139,11 @@ export class StunClient {
     const answer = tryDecode(bytes);
     const transaction = answer && this.#transactions.take(answer.txId, from);
     if (!transaction) return false;
-    const { owner: query, server, sentMs } = transaction;
+    const { owner: query, server, to, sentMs } = transaction;
     const nowMs = this.#clock.nowMs();
-    const other = answer.other && elsewhere(answer.other, server.endpoint);
+    const other = answer.other && elsewhere(answer.other, to);
     query.answers.push({
-      server,
+      server: to === server.endpoint ? server : { name: server.name, endpoint: to },
       mapped: answer.mapped,
       rttMs: nowMs - sentMs,
       ...(other ? { other } : {}),
@@ -164,6 +169,7 @@ export class StunClient {
       deadlineMs: nowMs + timeoutMs,
       nextSendMs: nowMs,
       pauseMs: FIRST_PAUSE_MS,
+      isAskedAgain: false,
       graceMs: firstOnly ? 0 : graceMs,
       change,
       wake: new AbortController(),
@@ -187,17 +193,22 @@ export class StunClient {
   }
 
   #ask(query: Query, nowMs: number): void {
-    const { change } = query;
     for (const server of query.waiting) {
-      const txId = this.#random(TX_ID_LENGTH);
-      const isFromAnywhere = change !== undefined;
-      this.#transactions.add(txId, { owner: query, server, sentMs: nowMs, isFromAnywhere });
-      const family = familyOf(server.endpoint.ip);
-      const request = encodeBindingRequest(txId, { family, ...(change ? { change } : {}) });
-      this.#send(request, server.endpoint);
+      const others = query.isAskedAgain ? server.others ?? [] : [];
+      for (const to of [server.endpoint, ...others]) this.#askOne(query, server, to, nowMs);
     }
+    query.isAskedAgain = true;
     query.nextSendMs = nowMs + query.pauseMs;
     query.pauseMs = Math.min(2 * query.pauseMs, LONGEST_PAUSE_MS);
+  }
+
+  #askOne(query: Query, server: StunServer, to: Endpoint, nowMs: number): void {
+    const { change } = query;
+    const txId = this.#random(TX_ID_LENGTH);
+    const isFromAnywhere = change !== undefined;
+    this.#transactions.add(txId, { owner: query, server, to, sentMs: nowMs, isFromAnywhere });
+    const family = familyOf(to.ip);
+    this.#send(encodeBindingRequest(txId, { family, ...(change ? { change } : {}) }), to);
   }
 
   /** Until `ms` are over or an answer has come; throws the signal's reason. */

@@ -29,5 +29,5 @@ export {
   type MappingBehaviour,
   mappingBehaviour,
 } from "./nat.ts";
-export { DEFAULT_STUN_PORT, type Lookup, parseServerName, resolveServers } from "./resolve.ts";
+export { DEFAULT_STUN_PORT, parseServerName, resolveServers, serverAt } from "./resolve.ts";
 export { serveStun, type StunListen, StunService } from "./server.ts";

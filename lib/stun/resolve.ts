@@ -1,19 +1,17 @@
 /** STUN servers by name. */
-// Not Deno.resolveDns, which asks DNS alone: lookup is getaddrinfo, which knows /etc/hosts too. Not
-// node:dns/promises: importing that prints a deprecation warning of Deno's own.
-import { lookup as getAddrInfo } from "node:dns";
 import { type Endpoint, type Family, familyOf, type Ip, parseIp } from "../addr.ts";
 import { errorText, GretunError, UsageError } from "../errors.ts";
+import { type Lookup, systemLookup } from "../lookup.ts";
 import type { StunServer } from "./exchange.ts";
 
 export const DEFAULT_STUN_PORT = 3478;
 
-/** All addresses of a host name, as the system resolves it. */
-export type Lookup = (hostname: string) => Promise<Ip[]>;
+/** Of one name; more are not tried. */
+const MAX_ADDRESSES = 8;
 
 /**
- * "host:port", "host", "192.0.2.1:3478", "[2001:db8::1]:3478" or "2001:db8::1" to one endpoint
- * each: the first IPv4 address, else the first IPv6 one; with `family` set, only of that family.
+ * "host:port", "host", "192.0.2.1:3478", "[2001:db8::1]:3478" or "2001:db8::1" to one server each,
+ * with all its IPv4 addresses, else all IPv6 ones; with `family` set, only those of that family.
  * Names that do not resolve are left out. Throws {@link GretunError} with all causes when none is
  * left, {@link UsageError} for a name that is none.
  */
@@ -24,9 +22,12 @@ export async function resolveServers(
   const { family, lookup = systemLookup } = options;
   const parsed = names.map((name) => ({ name, ...parseServerName(name) }));
   const results = await Promise.allSettled(parsed.map(async ({ name, hostname, port }) => {
-    const ip = choose(await lookup(hostname), family);
-    if (!ip) throw new Error(`${hostname} has no ${family ? `IPv${family} ` : ""}address`);
-    return { name, endpoint: { ip, port } satisfies Endpoint };
+    const server = serverAt(
+      name,
+      choose(await lookup(hostname), family).map((ip) => ({ ip, port })),
+    );
+    if (!server) throw new Error(`${hostname} has no ${family ? `IPv${family} ` : ""}address`);
+    return server;
   }));
   const servers = results.flatMap((r) => r.status === "fulfilled" ? [r.value] : []);
   if (servers.length > 0 || names.length === 0) return servers;
@@ -37,9 +38,18 @@ export async function resolveServers(
   );
 }
 
-function choose(ips: readonly Ip[], family: Family | undefined): Ip | undefined {
-  if (family) return ips.find((ip) => familyOf(ip) === family);
-  return ips.find((ip) => familyOf(ip) === 4) ?? ips[0];
+function choose(ips: readonly Ip[], family: Family | undefined): Ip[] {
+  const of = (family: Family) => ips.filter((ip) => familyOf(ip) === family);
+  const chosen = family ? of(family) : of(4).length > 0 ? of(4) : of(6);
+  return chosen.slice(0, MAX_ADDRESSES);
+}
+
+/** Undefined where it has no address. */
+export function serverAt(
+  name: string,
+  [endpoint, ...others]: readonly Endpoint[],
+): StunServer | undefined {
+  return endpoint && { name, endpoint, ...(others.length > 0 ? { others } : {}) };
 }
 
 /** Throws {@link UsageError}. */
@@ -67,11 +77,3 @@ function isIp(text: string): boolean {
     return false;
   }
 }
-
-const systemLookup: Lookup = (hostname) =>
-  new Promise((resolve, reject) => {
-    getAddrInfo(hostname, { all: true }, (error, addresses) => {
-      if (error) reject(error);
-      else resolve(addresses.map(({ address }) => parseIp(address)));
-    });
-  });

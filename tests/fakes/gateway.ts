@@ -8,9 +8,9 @@ import {
   parseIp,
 } from "../../lib/addr.ts";
 import { concatBytes, Reader, toHex, Writer } from "../../lib/bytes.ts";
+import type { ByteStream } from "../../lib/byte_stream.ts";
 import type { Datagram } from "../../lib/edges.ts";
 import type { PortMapNet, PortMapProtocol, UdpSocket } from "../../lib/portmap/mod.ts";
-import type { TcpSocket } from "../../lib/portmap/net.ts";
 import type { VirtualClock } from "./virtual_clock.ts";
 
 export const GATEWAY = parseIp("192.168.1.1");
@@ -156,7 +156,7 @@ export class FakeGateway implements PortMapNet {
     return { socket, deliver };
   }
 
-  async connect({ ip, port }: Endpoint, signal: AbortSignal): Promise<TcpSocket> {
+  async connect({ ip, port }: Endpoint, signal: AbortSignal): Promise<ByteStream> {
     await this.#clock.sleep(this.delayMs.upnp, signal);
     if (!this.speaks.has("upnp") || ip !== GATEWAY || this.closedPorts.includes(port)) {
       throw new TypeError("connection refused");

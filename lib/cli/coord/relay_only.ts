@@ -1,6 +1,7 @@
 /** `gretun-coord --relay-only`: a relay of another coordinator, which tells nodes of it. */
 import { CoordClient, parseCoordinatorUrl } from "../../coord/client.ts";
 import { type HttpHandler, ownKey, RelayRole } from "../../coord/serve.ts";
+import { systemDialer } from "../../dial/mod.ts";
 import { type Log, systemClock, systemRandom } from "../../edges.ts";
 import { UsageError } from "../../errors.ts";
 import { keyBase64 } from "../../keys.ts";
@@ -36,6 +37,7 @@ export async function serveRelayOnly(
   using client = new CoordClient({
     url: coordinator.href,
     identity: { nodeKey: relayKey, sign },
+    dialer: systemDialer(flags.ca === undefined ? {} : { caFile: flags.ca }),
     ...EDGES,
   });
   const role = new RelayRole({

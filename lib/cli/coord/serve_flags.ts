@@ -19,6 +19,11 @@ export const SERVE_FLAGS = {
   ...STATE_FLAG,
   ...STUN_FLAGS,
   ...RELAY_FLAGS,
+  ca: {
+    type: "string",
+    placeholder: "FILE",
+    help: "with --relay-only: certificates (PEM) to trust too, the coordinator's or its issuer's",
+  },
   "metrics-addr": {
     type: "string",
     placeholder: "HOST:PORT",

@@ -92,6 +92,11 @@ const FLAGS = {
     placeholder: "HOST:PORT",
     help: "serve Prometheus metrics at /metrics (default off)",
   },
+  ca: {
+    type: "string",
+    placeholder: "FILE",
+    help: "trust these certificates (PEM) too: the coordinator's own, or its issuer's",
+  },
   verbose: { type: "boolean", short: "v", help: "log more" },
 } as const;
 
@@ -110,6 +115,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     { loadIdentity },
     { DaemonMetrics },
     { runDaemon },
+    { systemDialer },
   ] = await Promise.all([
     import("../../coord/client.ts"),
     import("../../coord/auth.ts"),
@@ -117,6 +123,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     import("../../daemon/identity.ts"),
     import("../../daemon/metrics.ts"),
     import("../../daemon/daemon.ts"),
+    import("../../dial/mod.ts"),
   ]);
   const coordinator = parseCoordinatorUrl(flags.coordinator);
   checkPattern(flags.iface);
@@ -125,6 +132,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const nodeName = checkName(flags["node-name"] ?? Deno.hostname());
   const metricsAddr = flags["metrics-addr"];
   const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
+  const dialer = systemDialer(flags.ca === undefined ? {} : { caFile: flags.ca });
   requireCapability();
   const stateDir = flags["state-dir"] ?? defaultStateDir();
   const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
@@ -150,7 +158,13 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       aggressivePunch: flags["aggressive-punch"],
       metrics,
     },
-    { clock: systemClock, random: systemRandom, log, sign: await signer(identity.nodeSeed) },
+    {
+      clock: systemClock,
+      random: systemRandom,
+      log,
+      sign: await signer(identity.nodeSeed),
+      dialer,
+    },
     io.signal,
   );
   log.info("stopped");

@@ -2,11 +2,11 @@
 import type { Family } from "../../addr.ts";
 import { GretunError } from "../../errors.ts";
 import type { RtNetlink } from "../../netlink.ts";
-import { resolveServers, type StunServer } from "../../stun/mod.ts";
+import { resolveServers, serverAt, type StunServer } from "../../stun/mod.ts";
 
 /**
- * One address of each name in each family that it has one of and this host a route to; families in
- * the order given. Throws what `resolveServers` throws, and `GretunError` when there is no route.
+ * The addresses of each name in each family that this host has a route to; families in the order
+ * given. Throws what `resolveServers` throws, and `GretunError` when there is no route.
  */
 export async function resolveReachable(
   names: readonly string[],
@@ -19,7 +19,10 @@ export async function resolveReachable(
   const servers = resolved.flatMap((r) => r.status === "fulfilled" ? r.value : []);
   const [failed] = resolved.flatMap((r) => r.status === "rejected" ? [r.reason] : []);
   if (servers.length === 0 && failed) throw failed;
-  const reachable = servers.filter(({ endpoint }) => rtnl.tryRouteTo(endpoint.ip));
+  const reachable = servers.flatMap(({ name, endpoint, others = [] }) => {
+    const routed = [endpoint, ...others].filter(({ ip }) => rtnl.tryRouteTo(ip));
+    return serverAt(name, routed) ?? [];
+  });
   if (reachable.length > 0 || servers.length === 0) return reachable;
   throw new GretunError(
     `no route to ${names.join(", ")}`,

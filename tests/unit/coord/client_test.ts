@@ -362,7 +362,7 @@ Deno.test("a refused connection is told on one line", async () => {
   listener.close();
   strictEqual(
     await lineOf(`http://127.0.0.1:${port}`, undefined, true),
-    "Error: coordinator http://HOST does not answer: tcp connect error: Connection refused. " +
+    "Error: coordinator http://HOST does not answer: no connection to HOST: connection refused. " +
       "Check that gretun-coord runs and that its port can be reached.",
   );
 });

@@ -1,6 +1,7 @@
 /** The program with a certificate, and what a node says that does not trust it. */
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { CoordClient } from "../../../lib/coord/client.ts";
+import { openSsl } from "../../../lib/dial/openssl.ts";
 import { systemClock, systemRandom } from "../../../lib/edges.ts";
 import { errorLine } from "../../../lib/cli/command.ts";
 import { fakeNode } from "../../fakes/coordinator.ts";
@@ -19,6 +20,9 @@ async function makeCertificate(dir: string): Promise<string[] | undefined> {
     return undefined;
   }
 }
+
+// Opened outside of any test: it stays open, which a test would be blamed for.
+openSsl();
 
 const dir = await Deno.makeTempDir({ prefix: "gretun-coord-tls-" });
 const flags = await makeCertificate(dir);
@@ -45,13 +49,15 @@ Deno.test({
     deepStrictEqual([response.status, await response.text()], [200, "ok\n"]);
     const line = await lineOf(https);
     ok(
-      /^Error: coordinator https:\/\/127\.0\.0\.1:PORT does not answer: .*certificate/.test(line),
+      /^Error: coordinator https:\/\/127\.0\.0\.1:PORT does not answer: the certificate of /
+        .test(line),
       line,
     );
-    ok(line.endsWith("and have this host trust who signed that."), line);
+    ok(/is self-signed|unknown issuer/.test(line), line);
+    ok(line.includes("with --ca"), line);
     strictEqual(
       await lineOf(process.url),
-      "Error: coordinator http://127.0.0.1:PORT does not answer: invalid HTTP version parsed. " +
+      "Error: coordinator http://127.0.0.1:PORT does not answer: HTTPS is served there, not HTTP. " +
         "Give the URL with https://: HTTPS is served there.",
     );
   },

@@ -74,7 +74,7 @@ class World {
       log: silentLog,
       onLost: (path: RelayPath, reason) => this.lost.push(`${path.kind} ${reason}`),
       resolve: async (name) => {
-        if (name === "relay:3479") return MAIN;
+        if (name === "relay:3479") return [MAIN];
         throw new Error("no such host");
       },
       openStandIn: async (options) => {

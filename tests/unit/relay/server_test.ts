@@ -10,6 +10,7 @@ import {
   type RelayPath,
   RelayServer,
 } from "../../../lib/relay/mod.ts";
+import { systemDialer } from "../../../lib/dial/mod.ts";
 import { StandIn, type StandInOptions } from "../../../lib/relay/stand_in.ts";
 import { isStun, resolveServers, StunClient } from "../../../lib/stun/mod.ts";
 import { type FakeNode, fakeNode } from "../../fakes/coordinator.ts";
@@ -268,8 +269,8 @@ Deno.test("a relay ends its connections when it ends", async () => {
 
 const standInOptions = (url: string): StandInOptions => ({
   url,
+  dialer: systemDialer(),
   nodePort: 7777,
-  clock: systemClock,
   random: systemRandom,
   onMessage: () => {},
   onClosed: () => {},

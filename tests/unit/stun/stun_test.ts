@@ -386,6 +386,21 @@ Deno.test("StunClient.query() repeats with growing pauses, only to servers that 
   strictEqual(new Set(sent.map(({ bytes }) => toHex(bytes.subarray(8, 20)))).size, sent.length);
 });
 
+Deno.test("StunClient.query() asks further addresses of a name when the first one is slow", async () => {
+  const MANY = { ...A, others: [B.endpoint, C.endpoint] };
+  const { clock, client, sent } = network((s, deliver) => {
+    if (s.to === B.name) deliver(20, answerOf(s));
+  });
+  const answers = await clock.until(client.query([MANY], { timeoutMs: 5000 }));
+  const [{ server, mapped, rttMs }] = answers as [StunAnswer];
+  deepStrictEqual(server, { name: A.name, endpoint: B.endpoint });
+  deepStrictEqual([mapped, rttMs, answers.length], [CLIENT, 20, 1]);
+  deepStrictEqual(sent.map(({ atMs, to }) => `${atMs} ${to}`), [
+    `0 ${A.name}`,
+    ...[A, B, C].map(({ name }) => `100 ${name}`),
+  ]);
+});
+
 Deno.test("StunClient.query() survives loss; rttMs is that of the request answered", async () => {
   const { clock, client } = network((s, deliver) => {
     if (s.atMs >= 300) deliver(25, answerOf(s));
@@ -506,7 +521,7 @@ Deno.test("Transactions.forget() forgets by owner and by server", () => {
   const transactions = new Transactions<string>();
   const id = (n: number) => new Uint8Array(12).fill(n);
   const add = (n: number, owner: string, server: StunServer) =>
-    transactions.add(id(n), { owner, server, sentMs: 0 });
+    transactions.add(id(n), { owner, server, to: server.endpoint, sentMs: 0 });
   add(1, "x", A);
   add(2, "x", B);
   add(3, "y", A);
@@ -616,12 +631,20 @@ const lookup = (name: string): Promise<Ip[]> =>
 Deno.test("resolveServers() prefers IPv4, keeps the given name, leaves out what fails", async () => {
   const servers = await resolveServers(["both:1", "gone", "six"], { lookup });
   deepStrictEqual(servers, [
-    { name: "both:1", endpoint: endpoint("192.0.2.1:1") },
+    { name: "both:1", endpoint: endpoint("192.0.2.1:1"), others: [endpoint("192.0.2.2:1")] },
     { name: "six", endpoint: endpoint("[2001:db8::6]:3478") },
   ]);
   const six = await resolveServers(["both", "six"], { lookup, family: 6 });
   deepStrictEqual(six.map(({ endpoint }) => endpoint.ip), ["2001:db8::1", "2001:db8::6"]);
   deepStrictEqual(await resolveServers([], { lookup }), []);
+});
+
+Deno.test("resolveServers() has all addresses of a name and family, eight at most", async () => {
+  const many = Array.from({ length: 12 }, (_, i) => parseIp(`192.0.2.${i + 1}`));
+  const lookup = () => Promise.resolve([parseIp("2001:db8::1"), ...many]);
+  const [server] = await resolveServers(["many:1"], { lookup });
+  strictEqual(formatEndpoint(server!.endpoint), "192.0.2.1:1");
+  deepStrictEqual(server!.others!.map(formatEndpoint), many.slice(1, 8).map((ip) => `${ip}:1`));
 });
 
 Deno.test("resolveServers() says why when nothing resolves", async () => {

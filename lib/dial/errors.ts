@@ -1,0 +1,12 @@
+/** What can go wrong on the way to a server, in words. */
+import { GretunError } from "../errors.ts";
+
+/** No connection, or nothing of use at its other end. */
+export class DialError extends GretunError {
+  override name = "DialError";
+}
+
+/** A second connection is wanted. */
+export class DialAgainError extends Error {
+  override name = "DialAgainError";
+}

@@ -1,0 +1,87 @@
+/** TLS to servers: by the runtime, which trusts Mozilla's list, with what this host trusts besides. */
+import { type ByteStream, ConnectionStream } from "../byte_stream.ts";
+import { errorText } from "../errors.ts";
+import { certificateError, type CertificateFault, faultIn } from "./certificates.ts";
+import { DialAgainError, DialError } from "./errors.ts";
+import { openSsl, secureByOpenSsl } from "./openssl.ts";
+
+/** What is trusted besides Mozilla's list. */
+export interface Trust {
+  /** Certificates in PEM. */
+  certificates: readonly string[];
+  /** The user's own among them (`--ca`). */
+  caFile?: string;
+}
+
+export class TlsClient {
+  readonly #trust: Trust;
+  /** Hosts whose certificate the runtime refused, and what it said: OpenSSL is asked next time. */
+  readonly #refused = new Map<string, { fault: CertificateFault; text: string }>();
+
+  constructor(trust: Trust) {
+    this.#trust = trust;
+  }
+
+  /**
+   * Throws {@link DialError}; {@link DialAgainError} where a second connection is to show more than
+   * the first one, which the handshake has used up.
+   */
+  async secure(stream: ByteStream, hostname: string, signal: AbortSignal): Promise<ByteStream> {
+    const refused = this.#refused.get(hostname);
+    const library = refused && openSsl();
+    if (!library) return await this.#byRuntime(stream, hostname, signal);
+    const { caFile } = this.#trust;
+    try {
+      const { stream: secured, fault } = await secureByOpenSsl(library, stream, {
+        hostname,
+        ...(caFile === undefined ? {} : { caFile }),
+      });
+      if (!fault && caFile !== undefined) return secured;
+      secured[Symbol.dispose]();
+      throw certificateError(fault ?? refused.fault, hostname, fault ? "" : refused.text);
+    } finally {
+      // What is wrong may be mended before the next connection.
+      if (caFile === undefined) this.#refused.delete(hostname);
+    }
+  }
+
+  async #byRuntime(stream: ByteStream, hostname: string, signal: AbortSignal): Promise<ByteStream> {
+    if (!(stream instanceof ConnectionStream) || !isTcp(stream.connection)) {
+      throw new DialError(
+        "HTTPS by a proxy that is itself reached by HTTPS is not supported",
+        "Give the proxy's URL with http://",
+      );
+    }
+    let secured: ConnectionStream | undefined;
+    try {
+      const caCerts = [...this.#trust.certificates];
+      const options = { hostname, caCerts, alpnProtocols: ["http/1.1"] };
+      const connection = await Deno.startTls(stream.connection, options);
+      secured = new ConnectionStream(connection);
+      await connection.handshake();
+      return secured;
+    } catch (cause) {
+      (secured ?? stream)[Symbol.dispose]();
+      signal.throwIfAborted();
+      throw this.#failure(errorText(cause), hostname);
+    }
+  }
+
+  #failure(text: string, hostname: string): Error {
+    if (/InvalidContentType|corrupt message/i.test(text)) {
+      return new DialError(
+        "HTTP is served there, not HTTPS",
+        "Give the URL with http://: no HTTPS is served there",
+      );
+    }
+    const fault = faultIn(text);
+    if (!fault) return new DialError(`TLS failed: ${text}`, "Check what serves that port");
+    if (this.#refused.has(hostname) || !openSsl()) return certificateError(fault, hostname);
+    this.#refused.set(hostname, { fault, text });
+    return new DialAgainError();
+  }
+}
+
+function isTcp(connection: Deno.TcpConn | Deno.TlsConn): connection is Deno.TcpConn {
+  return !("handshake" in connection);
+}
