@@ -1,6 +1,7 @@
 /** Looks at everything at once, within a time limit: what has been found until then is reported. */
-import { type Endpoint, type Family, familyOf } from "../addr.ts";
+import { type Endpoint, equalEndpoints, type Family, familyOf } from "../addr.ts";
 import { askStunServers } from "../coord/client.ts";
+import type { Dialer } from "../dial/mod.ts";
 import { systemClock, systemRandom } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { RtNetlink } from "../netlink.ts";
@@ -42,6 +43,8 @@ export interface NetCheckOptions {
   /** Where the coordinator has none either. */
   fallbackNames: readonly string[];
   coordinator?: URL;
+  /** To the coordinator; the system's where there is none. */
+  dialer?: Dialer;
   /** Local UDP port to ask from; a free one unless told. */
   port?: number;
   /** For all of it. */
@@ -72,10 +75,10 @@ export async function checkNetwork(options: NetCheckOptions): Promise<NetReport>
 }
 
 async function checkServers(
-  { serverNames, fallbackNames, coordinator: url, port }: NetCheckOptions,
+  { serverNames, fallbackNames, coordinator: url, dialer, port }: NetCheckOptions,
   limit: Limit,
 ): Promise<NetReport> {
-  const asked = url && checkCoordinator(url, limit);
+  const asked = url && checkCoordinator(url, dialer, limit);
   const told = serverNames.length > 0 ? serverNames : (await asked)?.stun ?? [];
   const names = new Set(told.length > 0 ? told : fallbackNames);
   const servers = await resolve([...names], limit);
@@ -94,6 +97,7 @@ async function checkServers(
 
 async function checkCoordinator(
   url: URL,
+  dialer: Dialer | undefined,
   limit: Limit,
 ): Promise<{ report: CoordinatorReport; stun: string[] }> {
   const report = { url: url.href.replace(/\/+$/, "") };
@@ -101,7 +105,8 @@ async function checkCoordinator(
   const timeout = AbortSignal.timeout(limit.left(COORDINATOR_MS));
   const startMs = systemClock.nowMs();
   try {
-    const stun = await askStunServers(url, AbortSignal.any([limit.signal, timeout]));
+    const either = AbortSignal.any([limit.signal, timeout]);
+    const stun = await askStunServers(url, either, dialer);
     const rttMs = systemClock.nowMs() - startMs;
     return { report: { ...report, rttMs }, stun: stun ?? ownServer };
   } catch (error) {
@@ -127,8 +132,16 @@ async function resolve(names: readonly string[], limit: Limit): Promise<ServerRe
 }
 
 function withLatency(server: ServerReport, answers: readonly StunAnswer[]): ServerReport {
-  const answer = answers.find((answer) => answer.server === server);
-  return answer ? { ...server, rttMs: answer.rttMs } : server;
+  const answer = answers.find((answer) => isOf(answer.server, server));
+  return answer
+    ? { name: server.name, endpoint: answer.server.endpoint, rttMs: answer.rttMs }
+    : server;
+}
+
+/** Another address of the name may have answered. */
+function isOf(answered: StunServer, { name, endpoint, others = [] }: Partial<StunServer>): boolean {
+  return answered.name === name &&
+    [endpoint, ...others].some((each) => each && equalEndpoints(each, answered.endpoint));
 }
 
 // --- UDP

@@ -1,6 +1,7 @@
 /** `gretun netcheck`: what this host's network lets through, and what that means for its peers. */
 import { formatEndpoint } from "../../addr.ts";
 import { parseCoordinatorUrl } from "../../coord/client.ts";
+import { systemDialer } from "../../dial/mod.ts";
 import { GretunError } from "../../errors.ts";
 import {
   checkNetwork,
@@ -31,6 +32,11 @@ const FLAGS = {
     type: "list",
     placeholder: "HOST:PORT",
     help: "STUN servers, repeatable (default the coordinator's, else those of gretun stun)",
+  },
+  ca: {
+    type: "string",
+    placeholder: "FILE",
+    help: "trust these certificates (PEM) too: the coordinator's own, or its issuer's",
   },
   port: {
     type: "integer",
@@ -73,6 +79,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       serverNames: flags["stun-server"],
       fallbackNames: DEFAULT_STUN_SERVERS,
       ...(coordinator ? { coordinator } : {}),
+      ...(flags.ca === undefined ? {} : { dialer: systemDialer({ caFile: flags.ca }) }),
       ...(flags.port === undefined ? {} : { port: flags.port }),
       timeoutMs: flags.timeout,
       signal: io.signal,

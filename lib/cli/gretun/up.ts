@@ -129,7 +129,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   checkPattern(flags.iface);
   flags["stun-server"].forEach(parseServerName);
   const endpoints = flags.endpoint.map(parseOwnEndpoint);
-  const nodeName = checkName(flags["node-name"] ?? Deno.hostname());
+  const nodeName = checkName(flags["node-name"] ?? ownName());
   const metricsAddr = flags["metrics-addr"];
   const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
   const dialer = systemDialer(flags.ca === undefined ? {} : { caFile: flags.ca });
@@ -191,6 +191,11 @@ function parseOwnEndpoint(text: string): Endpoint {
     `--endpoint ${JSON.stringify(text)} is no address that others can send to`,
     "Give IP address and port, as in --endpoint 203.0.113.7:7777",
   );
+}
+
+/** A host name may be anything, a tab too. */
+function ownName(): string {
+  return Deno.hostname().replace(/\p{C}+/gu, "-");
 }
 
 function checkName(name: string): string {

@@ -232,7 +232,7 @@ export class OwnEndpoints {
     const isAnother = before.some((old) => !mapped.some((now) => equalEndpoints(old, now)));
     if (isAnother) this.#seenElsewhere = [];
     const others = answers.flatMap(({ server, other }) =>
-      other ? [{ ...server, endpoint: other }] : []
+      other ? [{ name: server.name, endpoint: other }] : []
     );
     this.#elsewhere = [...servers.filter((server) => !asked.includes(server)), ...others];
     return true;
