@@ -31,10 +31,13 @@ Deno.test("a server with a dead first address is reached in seconds", async () =
     const { code, stderr } = await host.run("ip", ["addr", "add", address, "dev", "lo"]);
     strictEqual(code, 0, stderr);
   }
-  const rules = `table inet dead { chain in { type filter hook input priority 0;
-    ip daddr ${DEAD} tcp dport 8443 drop
-    ip6 daddr ${DEAD_6} tcp dport 8443 drop
-  } }`;
+  const rules = `table inet dead {
+    chain in {
+      type filter hook input priority 0
+      ip daddr ${DEAD} tcp dport 8443 drop
+      ip6 daddr ${DEAD_6} tcp dport 8443 drop
+    }
+  }`;
   strictEqual((await host.run("nft", [rules])).code, 0);
   const server = host.spawn(Deno.execPath(), [...DENO_RUN, PROGRAM, "serve", ALIVE], {
     stdout: "piped",
