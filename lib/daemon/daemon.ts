@@ -250,7 +250,7 @@ class Daemon implements AsyncDisposable {
         askedMs = error.retryAfterMs ?? 0;
         const fields = { call: what, error: errorText(error) };
         if (this.#coordinatorIsAway) log.debug("coordinator still away", fields);
-        else log.warn("coordinator does not answer, trying again", fields);
+        else log.warn("coordinator does not answer, trying again", { ...fields, hint: error.hint });
         this.#coordinatorIsAway = true;
       }
       // Nodes that fell out of the same coordinator do not come back to it in step.

@@ -27,10 +27,8 @@ const HINTS: Record<CertificateFault, string> = {
   "other": "Make another certificate, or give this one with --ca",
 };
 
-/** `detail`: what a TLS library said. */
-export function certificateError(fault: CertificateFault, host: string, detail = ""): DialError {
-  const words = `the certificate of ${host} ${WORDS[fault](host)}`;
-  return new DialError(detail ? `${words} (${detail})` : words, HINTS[fault]);
+export function certificateError(fault: CertificateFault, host: string): DialError {
+  return new DialError(`the certificate of ${host} ${WORDS[fault](host)}`, HINTS[fault]);
 }
 
 /** Of the words of rustls; undefined where it is about something else than a certificate. */

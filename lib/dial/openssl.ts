@@ -20,6 +20,7 @@ const SSL_SYMBOLS = {
   SSL_get0_param: { parameters: ["pointer"], result: "pointer" },
   SSL_do_handshake: { parameters: ["pointer"], result: "i32" },
   SSL_get_error: { parameters: ["pointer", "i32"], result: "i32" },
+  SSL_get0_verified_chain: { parameters: ["pointer"], result: "pointer" },
   SSL_get_verify_result: { parameters: ["pointer"], result: "i64" },
   SSL_read: { parameters: ["pointer", "buffer", "i32"], result: "i32" },
   SSL_write: { parameters: ["pointer", "buffer", "i32"], result: "i32" },
@@ -34,6 +35,7 @@ const CRYPTO_SYMBOLS = {
   BIO_read: { parameters: ["pointer", "buffer", "i32"], result: "i32" },
   BIO_write: { parameters: ["pointer", "buffer", "i32"], result: "i32" },
   BIO_ctrl_pending: { parameters: ["pointer"], result: "usize" },
+  OPENSSL_sk_num: { parameters: ["pointer"], result: "i32" },
   ERR_clear_error: { parameters: [], result: "void" },
   X509_VERIFY_PARAM_set_flags: { parameters: ["pointer", "usize"], result: "i32" },
   X509_check_host: { parameters: ["pointer", "buffer", "usize", "u32", "pointer"], result: "i32" },
@@ -159,8 +161,9 @@ class OpenSslStream implements ByteStream {
   }
 
   /**
-   * A certificate without alternative names is for the host that its common name is; where that is
-   * no host's name, it names nobody, and that it is trusted itself is all there is to ask.
+   * A certificate that is trusted itself, not for its issuer, and has no alternative names is for
+   * the host that its common name is; where that is no host's name, it names nobody, and that it is
+   * trusted is all there is to ask.
    */
   #isFor(certificate: Deno.PointerValue, hostname: string): boolean {
     const { crypto } = this.#library;
@@ -169,6 +172,8 @@ class OpenSslStream implements ByteStream {
       ? crypto.X509_check_ip_asc(certificate, name, 0) === 1
       : crypto.X509_check_host(certificate, name, BigInt(name.length - 1), 0, null) === 1;
     if (isMatch) return true;
+    const chain = this.#library.ssl.SSL_get0_verified_chain(this.#ssl!);
+    if (crypto.OPENSSL_sk_num(chain) !== 1) return false;
     if (crypto.X509_get_ext_by_NID(certificate, NID_SUBJECT_ALT_NAME, -1) >= 0) return false;
     const common = this.#commonName(certificate);
     return common.toLowerCase() === hostname.toLowerCase() ||

@@ -1,7 +1,7 @@
 /** TLS to servers: by the runtime, which trusts Mozilla's list, with what this host trusts besides. */
 import { type ByteStream, ConnectionStream } from "../byte_stream.ts";
 import { errorText } from "../errors.ts";
-import { certificateError, type CertificateFault, faultIn } from "./certificates.ts";
+import { certificateError, faultIn } from "./certificates.ts";
 import { DialAgainError, DialError } from "./errors.ts";
 import { openSsl, secureByOpenSsl } from "./openssl.ts";
 
@@ -15,8 +15,8 @@ export interface Trust {
 
 export class TlsClient {
   readonly #trust: Trust;
-  /** Hosts whose certificate the runtime refused, and what it said: OpenSSL is asked next time. */
-  readonly #refused = new Map<string, { fault: CertificateFault; text: string }>();
+  /** Hosts whose certificate the runtime refused: OpenSSL is asked next time. */
+  readonly #refused = new Set<string>();
 
   constructor(trust: Trust) {
     this.#trust = trust;
@@ -27,22 +27,15 @@ export class TlsClient {
    * the first one, which the handshake has used up.
    */
   async secure(stream: ByteStream, hostname: string, signal: AbortSignal): Promise<ByteStream> {
-    const refused = this.#refused.get(hostname);
-    const library = refused && openSsl();
+    const library = this.#refused.has(hostname) ? openSsl() : undefined;
     if (!library) return await this.#byRuntime(stream, hostname, signal);
     const { caFile } = this.#trust;
-    try {
-      const { stream: secured, fault } = await secureByOpenSsl(library, stream, {
-        hostname,
-        ...(caFile === undefined ? {} : { caFile }),
-      });
-      if (!fault && caFile !== undefined) return secured;
-      secured[Symbol.dispose]();
-      throw certificateError(fault ?? refused.fault, hostname, fault ? "" : refused.text);
-    } finally {
-      // What is wrong may be mended before the next connection.
-      if (caFile === undefined) this.#refused.delete(hostname);
-    }
+    const options = { hostname, ...(caFile === undefined ? {} : { caFile }) };
+    const { stream: secured, fault } = await secureByOpenSsl(library, stream, options);
+    if (!fault) return secured;
+    secured[Symbol.dispose]();
+    this.#refused.delete(hostname); // the certificate may be another one next time
+    throw certificateError(fault, hostname);
   }
 
   async #byRuntime(stream: ByteStream, hostname: string, signal: AbortSignal): Promise<ByteStream> {
@@ -77,7 +70,7 @@ export class TlsClient {
     const fault = faultIn(text);
     if (!fault) return new DialError(`TLS failed: ${text}`, "Check what serves that port");
     if (this.#refused.has(hostname) || !openSsl()) return certificateError(fault, hostname);
-    this.#refused.set(hostname, { fault, text });
+    this.#refused.add(hostname);
     return new DialAgainError();
   }
 }

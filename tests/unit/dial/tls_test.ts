@@ -35,9 +35,9 @@ async function selfSigned(name: string, subject: string, ...more: string[]): Pro
   return name;
 }
 
-/** Signed by "ca"; `days` may be negative. */
-async function signed(name: string, san: string, days: string[]): Promise<string> {
-  await Deno.writeTextFile(`${dir}/${name}.ext`, `subjectAltName=${san}\n`);
+/** Signed by "ca" for "/CN=x"; the days may be negative. */
+async function signed(name: string, extension: string, days: string[]): Promise<string> {
+  await Deno.writeTextFile(`${dir}/${name}.ext`, `${extension}\n`);
   const out = ["-keyout", `${name}.key`, "-out", `${name}.csr`];
   await openssl("req", ...KEY, "-subj", "/CN=x", ...out);
   const by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", `${name}.ext`];
@@ -101,7 +101,7 @@ const WORKS: [what: string, host: string, make: () => Promise<string>, ca?: stri
   ],
   ["of an issuer that is given", "127.0.0.1", async () => {
     await selfSigned("ca", "/CN=My CA");
-    return await signed("g", "IP:127.0.0.1", ["-days", "2"]);
+    return await signed("g", "subjectAltName=IP:127.0.0.1", ["-days", "2"]);
   }, "ca"],
 ];
 
@@ -131,12 +131,17 @@ const FAULTS: [what: RegExp, host: string, make: () => Promise<string>, ca?: str
         "basicConstraints=CA:FALSE",
       ),
   ],
-  [/unknown issuer/, "127.0.0.1", () => signed("j", "IP:127.0.0.1", ["-days", "2"])],
-  [/has expired/, "127.0.0.1", () => signed("k", "IP:127.0.0.1", ["-days", "-1"]), "ca"],
+  [/unknown issuer/, "127.0.0.1", () => signed("j", "subjectAltName=IP:127.0.0.1", ["-days", "2"])],
+  [
+    /has expired/,
+    "127.0.0.1",
+    () => signed("k", "subjectAltName=IP:127.0.0.1", ["-days", "-1"]),
+    "ca",
+  ],
   [
     /is for another name than 127.0.0.1/,
     "127.0.0.1",
-    () => signed("l", "DNS:x.example", ["-days", "2"]),
+    () => signed("l", "subjectAltName=DNS:x.example", ["-days", "2"]),
     "ca",
   ],
   [/is for another name than localhost/, "localhost", () => selfSigned("m", "/CN=x.example"), "m"],
@@ -147,6 +152,10 @@ const FAULTS: [what: RegExp, host: string, make: () => Promise<string>, ca?: str
     "n",
   ],
   [/self-signed|unknown issuer/, "localhost", () => selfSigned("o", "/CN=localhost"), "ca"],
+  // Names nobody, but is trusted only for its issuer.
+  [/is for another name/, "localhost", async () => {
+    return await signed("s", "basicConstraints=CA:FALSE", ["-days", "2"]);
+  }, "ca"],
 ];
 
 for (const [what, host, make, ca] of FAULTS) {
