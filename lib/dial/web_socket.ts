@@ -78,7 +78,9 @@ export class WebSocketClient implements Disposable {
   readonly #stream: ByteStream;
   readonly #reader: BufferedReader;
   readonly #random: Random;
-  #sending: Promise<void> = Promise.resolve();
+  /** Frames that wait while others are being written. */
+  #queue: Uint8Array[] = [];
+  #writing: Promise<void> | undefined;
   #bufferedBytes = 0;
   #isClosed = false;
 
@@ -110,15 +112,25 @@ export class WebSocketClient implements Disposable {
     this.#send(OPCODE.close, Uint8Array.of(0x03, 0xe8));
     this.#isClosed = true;
     if (isStuck) this.#stream[Symbol.dispose]();
-    else void this.#sending.finally(() => this.#stream[Symbol.dispose]());
+    else void this.#writing?.finally(() => this.#stream[Symbol.dispose]());
   }
 
   #send(opcode: number, payload: Uint8Array): void {
     if (this.#isClosed) return;
     const frame = encodeFrame(opcode, payload, this.#random(4));
     this.#bufferedBytes += frame.length;
-    this.#sending = this.#sending.then(() => this.#stream.write(frame)).catch(() => {})
-      .then(() => void (this.#bufferedBytes -= frame.length));
+    this.#queue.push(frame);
+    this.#writing ??= this.#writeAll();
+  }
+
+  /** What has come together meanwhile goes out in one piece. */
+  async #writeAll(): Promise<void> {
+    while (this.#queue.length > 0) {
+      const bytes = concatBytes(...this.#queue.splice(0));
+      await this.#stream.write(bytes).catch(() => {}); // whoever receives sees the end
+      this.#bufferedBytes -= bytes.length;
+    }
+    this.#writing = undefined;
   }
 
   async #receive({ onMessage, onClosed }: WebSocketEvents): Promise<void> {
