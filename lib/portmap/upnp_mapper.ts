@@ -119,7 +119,8 @@ export class WanService {
         const ip = await this.askAddress(signal);
         return { external: { ip, port }, lifetimeSeconds: request.lifetimeSeconds };
       } catch (error) {
-        const next = error instanceof UpnpFault && this.#afterFault(error.code, wanted);
+        const next = error instanceof UpnpFault &&
+          await this.#afterFault(error.code, wanted, signal);
         if (!next || tries === MAX_TRIES) throw error;
         wanted = next;
       }
@@ -132,14 +133,7 @@ export class WanService {
     signal: AbortSignal,
   ): Promise<LeaseState> {
     try {
-      const args: SoapArguments = [
-        ["NewRemoteHost", ""],
-        ["NewExternalPort", external.port],
-        ["NewProtocol", "UDP"],
-      ];
-      const values = await this.#act("GetSpecificPortMappingEntry", args, signal);
-      const isOurs = values.get("newinternalclient") === this.#access.local &&
-        values.get("newinternalport") === String(internalPort);
+      const isOurs = await this.#isOurs(internalPort, external.port, signal);
       return isOurs && await this.askAddress(signal) === external.ip ? "kept" : "lost";
     } catch (error) {
       if (error instanceof UpnpFault && error.code === FAULT.noSuchEntry) return "lost";
@@ -148,12 +142,18 @@ export class WanService {
   }
 
   async unmap(_: MapRequest, { external }: Lease, signal: AbortSignal): Promise<void> {
-    const args: SoapArguments = [
-      ["NewRemoteHost", ""],
-      ["NewExternalPort", external.port],
-      ["NewProtocol", "UDP"],
-    ];
-    await this.#act("DeletePortMapping", args, signal);
+    await this.#delete(external.port, signal);
+  }
+
+  /** Throws where the gateway has no such mapping, or does not tell. */
+  async #isOurs(internalPort: number, port: number, signal: AbortSignal): Promise<boolean> {
+    const values = await this.#act("GetSpecificPortMappingEntry", entry(port), signal);
+    return values.get("newinternalclient") === this.#access.local &&
+      values.get("newinternalport") === String(internalPort);
+  }
+
+  async #delete(port: number, signal: AbortSignal): Promise<void> {
+    await this.#act("DeletePortMapping", entry(port), signal);
   }
 
   /** Adding what is there already renews it. Gives the external port. */
@@ -177,7 +177,11 @@ export class WanService {
   }
 
   /** What to ask for after an error; undefined where nothing helps. */
-  #afterFault(code: number, request: MapRequest): MapRequest | undefined {
+  async #afterFault(
+    code: number,
+    request: MapRequest,
+    signal: AbortSignal,
+  ): Promise<MapRequest | undefined> {
     const at = (port: number) => ({ ...request, external: { ...request.external, port } });
     switch (code) {
       case FAULT.invalidAction:
@@ -191,13 +195,25 @@ export class WanService {
         return request.lifetimeSeconds > 0 ? { ...request, lifetimeSeconds: 0 } : undefined;
       case FAULT.conflict:
       case FAULT.conflictWithOtherMechanisms:
-        return at(this.#anyPort());
+        return await this.#hasRemovedOwn(request, signal) ? request : at(this.#anyPort());
       case FAULT.samePortsRequired:
         return request.external.port === request.internalPort
           ? undefined
           : at(request.internalPort);
       default:
         return undefined;
+    }
+  }
+
+  /** Some gateways call it a conflict when a mapping is renewed. */
+  async #hasRemovedOwn(request: MapRequest, signal: AbortSignal): Promise<boolean> {
+    try {
+      if (!await this.#isOurs(request.internalPort, request.external.port, signal)) return false;
+      await this.#delete(request.external.port, signal);
+      return true;
+    } catch (error) {
+      if (error instanceof PortMapRefusedError) return false;
+      throw error;
     }
   }
 
@@ -213,7 +229,7 @@ export class WanService {
     signal: AbortSignal,
   ): Promise<Map<string, string>> {
     const { type, url } = this.#control;
-    const { text } = await askHttp(this.#access, {
+    const answered = await askHttp(this.#access, {
       method: "POST",
       url,
       headers: [
@@ -222,10 +238,15 @@ export class WanService {
       ],
       body: encodeAction(type, action, args),
     }, signal);
-    const answer = refusing(() => decodeActionAnswer(action, text));
+    const answer = refusing(() => decodeActionAnswer(action, answered));
     if (answer.kind === "fault") throw new UpnpFault(action, answer.code, answer.description);
     return answer.values;
   }
+}
+
+/** By which a mapping is named. */
+function entry(port: number): SoapArguments {
+  return [["NewRemoteHost", ""], ["NewExternalPort", port], ["NewProtocol", "UDP"]];
 }
 
 function parseAddress(text: string): Ip {

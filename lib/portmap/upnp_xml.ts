@@ -58,15 +58,23 @@ export type SoapAnswer =
   | { kind: "response"; values: Map<string, string> }
   | { kind: "fault"; code: number; description: string };
 
-/** By names in lower case. Throws {@link PortMapFormatError} and nothing else. */
-export function decodeActionAnswer(action: string, text: string): SoapAnswer {
+/**
+ * By names in lower case. That the answer is called otherwise, or empty where an action gives
+ * nothing back, is no fault. Throws {@link PortMapFormatError} and nothing else.
+ */
+export function decodeActionAnswer(
+  action: string,
+  { status, text }: { status: number; text: string },
+): SoapAnswer {
   const document = readXml(text);
   const code = textOf(document, "errorCode") ?? "";
   if (/^\d{1,5}$/.test(code)) {
     const description = textOf(document, "errorDescription") ?? "";
     return { kind: "fault", code: Number(code), description: description.slice(0, 100) };
   }
-  const response = findAll(document, `${action}Response`)[0];
+  const has = (name: string) => findAll(document, name).length > 0;
+  const isFine = status === 200 && !has("Fault") && (text.trim() === "" || has("Envelope"));
+  const response = findAll(document, `${action}Response`)[0] ?? (isFine ? document : undefined);
   if (!response) throw new PortMapFormatError(`not an answer to ${action}`);
   const values = new Map<string, string>();
   for (const { name, text } of allIn(response)) if (!values.has(name)) values.set(name, text);

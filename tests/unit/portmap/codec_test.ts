@@ -448,28 +448,21 @@ const fault = (code: string) =>
   );
 
 Deno.test("decodeActionAnswer() reads answers and faults, and refuses the rest", () => {
+  const decode = (text: string, status = 200) => decodeActionAnswer("Ask", { status, text });
   const response = envelope("<u:AskResponse><NewA>1</NewA><NewB/></u:AskResponse>");
-  deepStrictEqual(decodeActionAnswer("Ask", response), {
-    kind: "response",
-    values: new Map([["newa", "1"], ["newb", ""]]),
-  });
-  deepStrictEqual(decodeActionAnswer("Ask", fault("725")), {
-    kind: "fault",
-    code: 725,
-    description: "Why",
-  });
-  for (
-    const text of [
-      response.replaceAll("AskResponse", "OtherResponse"),
-      fault(""),
-      fault("x"),
-      fault("-1"),
-      envelope("<s:Fault/>"),
-      "not XML",
-    ]
-  ) {
-    throws(() => decodeActionAnswer("Ask", text), PortMapFormatError, text);
+  const values = new Map([["newa", "1"], ["newb", ""]]);
+  deepStrictEqual(decode(response), { kind: "response", values });
+  const other = decode(response.replaceAll("AskResponse", "OtherResponse"));
+  strictEqual(other.kind === "response" && other.values.get("newa"), "1");
+  deepStrictEqual(decode(""), { kind: "response", values: new Map() });
+  for (const status of [200, 500]) {
+    deepStrictEqual(decode(fault("725"), status), { kind: "fault", code: 725, description: "Why" });
   }
+  const faults = [fault(""), fault("x"), fault("-1"), envelope("<s:Fault/>")];
+  for (const text of ["<html><body>log in</body></html>", "not XML", ...faults]) {
+    throws(() => decode(text), PortMapFormatError, text);
+  }
+  throws(() => decode("", 500), PortMapFormatError);
 });
 
 const GATEWAY = parseIp("192.168.1.1");

@@ -656,6 +656,12 @@ const ODD_DEVICES: [string, (gateway: FakeGateway) => void][] = [
     g.serviceType = g.serviceType.replace(/1$/, "2");
     g.fault = (action) => action === "AddAnyPortMapping" ? 401 : undefined;
   }],
+  ["answers of another name", (g) => {
+    g.wire = (p) => wellFormed({ ...p, text: p.text.replaceAll(/\w+Response/g, "Ok") });
+  }],
+  ["an empty answer to what gives nothing back", (g) => {
+    g.wire = (p) => wellFormed(/<u:AddPortMappingResponse>/.test(p.text) ? page("") : p);
+  }],
   ["a service before it that refuses", (g) => {
     const other =
       "<service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:2</serviceType>" +
@@ -737,6 +743,20 @@ for (const [name, fault, isFine] of FAULTS) {
     deepStrictEqual(world.gateway.ports, []);
   });
 }
+
+Deno.test("UPnP: a gateway that calls renewing a conflict keeps the port", async () => {
+  const world = newWorld("upnp");
+  world.gateway.fault = (action, values) =>
+    action === "AddPortMapping" &&
+      world.gateway.mappings.has(Number(values.get("NewExternalPort")))
+      ? 718
+      : undefined;
+  const mapping = await world.map({ checkMs: 10 * MINUTE_MS });
+  await world.pass(3 * HOUR_MS);
+  deepStrictEqual(world.gateway.ports, [PORT]);
+  deepStrictEqual(world.changes, []);
+  await end(world, mapping);
+});
 
 Deno.test("UPnP: the same port inside and outside (724)", async () => {
   const world = newWorld("upnp");
