@@ -29,6 +29,12 @@ export interface Datagram {
  */
 export type SendDatagram = (bytes: Uint8Array, to: Endpoint, ttl?: number) => void;
 
+/** A UDP socket, as `Deno.listenDatagram` opens it. */
+export type ListenUdp = (hostname: string, port: number) => Deno.DatagramConn;
+
+export const systemListenUdp: ListenUdp = (hostname, port) =>
+  Deno.listenDatagram({ transport: "udp", hostname, port });
+
 export type LogFields = Record<string, string | number | boolean | undefined>;
 
 /** A constant message plus fields from one vocabulary (peer, endpoint, ifname, state, error). */
@@ -64,6 +70,15 @@ export const systemClock: Clock = {
     });
   },
 };
+
+/** A signal that is aborted after `ms`; to be disposed when what it limits is over. */
+export function timeLimit(clock: Clock, ms: number): Disposable & { readonly signal: AbortSignal } {
+  const controller = new AbortController();
+  const timer = clock.timer(ms, () => {
+    controller.abort(new DOMException("timed out", "TimeoutError"));
+  });
+  return { signal: controller.signal, [Symbol.dispose]: () => timer[Symbol.dispose]() };
+}
 
 export const systemRandom: Random = (length) => crypto.getRandomValues(new Uint8Array(length));
 

@@ -5,7 +5,7 @@
  */
 import { type Ip, parseIp } from "../lib/addr.ts";
 import { askDaemon, type DaemonReport } from "../lib/daemon/control.ts";
-import type { PathKind } from "../lib/daemon/peers.ts";
+import type { PathKind } from "../lib/daemon/peer_report.ts";
 import { decodeEchoReply, encodeEcho } from "../lib/health/icmp.ts";
 import {
   type Families,
@@ -535,7 +535,15 @@ function result(
   };
 }
 
-const WORST_FIRST = ["none", "relay-tcp", "relay-udp", "port-mapped", "direct", "lan"] as const;
+const WORST_FIRST = [
+  "none",
+  "relay-tcp",
+  "relay-udp",
+  "tunnel",
+  "port-mapped",
+  "direct",
+  "lan",
+] as const;
 
 /** Each side says how it reaches the other, and need not use what the other does. */
 function worst(paths: readonly (PathKind | undefined)[]): Expected {
@@ -546,6 +554,7 @@ const SHORT: Record<Expected, string> = {
   lan: "L",
   direct: "D",
   "port-mapped": "M",
+  tunnel: "V",
   "relay-udp": "U",
   "relay-tcp": "T",
   none: "-",

@@ -2,7 +2,7 @@
 import type { Cidr, Ip } from "../addr.ts";
 import { toBase64 } from "../bytes.ts";
 import { type Dialer, DialError, HttpClient, type HttpRequest, systemDialer } from "../dial/mod.ts";
-import type { Clock, Random } from "../edges.ts";
+import { type Clock, type Random, timeLimit } from "../edges.ts";
 import { errorText, GretunError, UsageError } from "../errors.ts";
 import type { DiscoKey, NodeKey } from "../keys.ts";
 import type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from "../relay/mod.ts";
@@ -28,6 +28,9 @@ import {
   signalJson,
 } from "./api.ts";
 import { type Sign, signRequest } from "./auth.ts";
+import { type ClockNews, ClockOffset } from "./clock_offset.ts";
+
+export type { ClockNews };
 
 const TIMEOUT_MS = 15_000;
 /** A long poll is held for 25 s; a coordinator that has moved is to be followed within 30. */
@@ -100,19 +103,33 @@ export interface CoordClientOptions {
   random: Random;
   /** The system's where there is none. */
   dialer?: Dialer;
+  /** In place of HTTP by the dialer. */
+  http?: CoordHttp;
+  /** The coordinator's clock turned out to differ from what it was taken for. */
+  onClock?: (news: ClockNews) => void;
 }
+
+/** How calls are made. */
+export type CoordHttp = Pick<HttpClient, "request" | "forgetConnections"> & Disposable;
 
 export class CoordClient implements RelayCoordinator, Disposable {
   readonly #options: CoordClientOptions;
   readonly #base: string;
-  readonly #http: HttpClient;
+  readonly #http: CoordHttp;
+  readonly #clockOffset: ClockOffset;
   /** Aborted when connections are given up; calls under way begin anew on others. */
   #abandoned = new AbortController();
 
   constructor(options: CoordClientOptions) {
     this.#options = options;
     this.#base = options.url.replace(/\/+$/, "");
-    this.#http = new HttpClient(options.dialer ?? systemDialer());
+    this.#http = options.http ?? new HttpClient(options.dialer ?? systemDialer());
+    this.#clockOffset = new ClockOffset(options.clock);
+  }
+
+  /** The time as the coordinator has it, in ms since 1970: its clock or ours may be off. */
+  wallMs(): number {
+    return this.#options.clock.wallMs() + this.#clockOffset.aheadMs;
   }
 
   /**
@@ -147,7 +164,8 @@ export class CoordClient implements RelayCoordinator, Disposable {
     nat?: NodeNat,
   ): Promise<void> {
     const body = reachJson({ endpoints: [...endpoints], ...(nat ? { nat } : {}) });
-    await this.#call("POST", "/v1/endpoints", { body, signal });
+    const answer = await this.#call("POST", "/v1/endpoints", { body, signal });
+    parsedAnswer(() => expectField(answer, "ok"));
   }
 
   /**
@@ -161,13 +179,17 @@ export class CoordClient implements RelayCoordinator, Disposable {
   }
 
   async sendSignal(to: DiscoKey, sealed: Uint8Array, signal: AbortSignal): Promise<void> {
-    await this.#call("POST", "/v1/signal", { body: signalJson(to, sealed), signal });
+    const answer = await this.#call("POST", "/v1/signal", { body: signalJson(to, sealed), signal });
+    parsedAnswer(() => expectField(answer, "queued"));
   }
 
   /** Held by the coordinator until there is one, at most 25 s. */
   async takeSignals(signal: AbortSignal): Promise<Envelope[]> {
     const answer = await this.#call("GET", "/v1/signal", { signal });
-    return parsedAnswer(() => parseEnvelopes(answer));
+    return parsedAnswer(() => {
+      expectField(answer, "envelopes");
+      return parseEnvelopes(answer);
+    });
   }
 
   /** The relays there are; what this node measured replaces what it told before. */
@@ -213,14 +235,20 @@ export class CoordClient implements RelayCoordinator, Disposable {
 
   async #call(method: string, path: string, options: CallOptions): Promise<unknown> {
     let mayWaitAgain = method === "GET";
+    let mayCorrectClock = true;
     while (true) {
       const request = await this.#signed(method, path, options);
       const abandoned = this.#abandoned; // as it is by now
+      const { aheadMs } = this.#clockOffset;
       try {
         return await this.#callOver(abandoned.signal, request, options);
       } catch (error) {
         if (options.signal.aborted) throw error;
         if (abandoned !== this.#abandoned) continue;
+        if (isUnauthorized(error) && mayCorrectClock && aheadMs !== this.#clockOffset.aheadMs) {
+          mayCorrectClock = false;
+          continue;
+        }
         if (!isTimeout(error)) throw error;
         // The coordinator may be elsewhere by now, and nobody say so.
         this.reconnect();
@@ -231,10 +259,10 @@ export class CoordClient implements RelayCoordinator, Disposable {
   }
 
   async #signed(method: string, path: string, options: CallOptions): Promise<SignedCall> {
-    const { identity, clock, random } = this.#options;
+    const { identity, random } = this.#options;
     const body = options.body === undefined ? "" : JSON.stringify(options.body);
     const parts = {
-      timestamp: String(Math.floor(clock.wallMs() / 1000)),
+      timestamp: String(Math.floor(this.wallMs() / 1000)),
       method,
       // As the coordinator sees it, also behind a proxy that serves it under a path of its own.
       path,
@@ -257,8 +285,9 @@ export class CoordClient implements RelayCoordinator, Disposable {
     { url, init }: SignedCall,
     { signal }: CallOptions,
   ): Promise<unknown> {
-    const timeout = AbortSignal.timeout(init.method === "GET" ? POLL_TIMEOUT_MS : TIMEOUT_MS);
-    const either = AbortSignal.any([timeout, abandoned, signal]);
+    const timeoutMs = init.method === "GET" ? POLL_TIMEOUT_MS : TIMEOUT_MS;
+    using timeout = timeLimit(this.#options.clock, timeoutMs);
+    const either = AbortSignal.any([timeout.signal, abandoned, signal]);
     return await this.#fetch(url, { ...init, signal: either }, signal);
   }
 
@@ -273,8 +302,10 @@ export class CoordClient implements RelayCoordinator, Disposable {
       callerSignal.throwIfAborted();
       throw unreachable(this.#base, cause);
     }
+    const news = this.#clockOffset.answered(response);
+    if (news) this.#options.onClock?.(news);
     if (!response.ok) {
-      const retryAfterMs = readRetryAfter(response, this.#options.clock.wallMs());
+      const retryAfterMs = readRetryAfter(response, this.wallMs());
       throw refused(this.#base, { status: response.status, text, retryAfterMs });
     }
     return readJson(text, this.#base);
@@ -342,6 +373,10 @@ function unreachable(base: string, cause: unknown): CoordError {
   return new CoordError(message, hint, { cause });
 }
 
+function isUnauthorized(error: unknown): boolean {
+  return error instanceof CoordError && error.status === 401;
+}
+
 function isTimeout(error: unknown): boolean {
   return error instanceof CoordError && error.cause instanceof DOMException &&
     error.cause.name === "TimeoutError";
@@ -396,6 +431,12 @@ function parsedAnswer<T>(parse: () => T): T {
       cause,
     });
   }
+}
+
+/** Somebody who answers in the coordinator's place does not know what it says. */
+function expectField(answer: unknown, field: string): void {
+  if (typeof answer === "object" && answer !== null && field in answer) return;
+  throw new ApiError(`it has no "${field}"`);
 }
 
 async function boundedText(response: Response): Promise<string> {

@@ -162,6 +162,17 @@ export class CoordServer {
     source = "",
     claimed: (node: NodeKey) => void = () => {},
   ): Promise<Response> {
+    const response = await this.#handle(request, source, claimed);
+    // Nodes whose clock is off sign by ours. The answer that opens a WebSocket is not to be touched.
+    if (response.status !== 101) response.headers.set("date", httpDate(this.#options.clock));
+    return response;
+  }
+
+  async #handle(
+    request: Request,
+    source: string,
+    claimed: (node: NodeKey) => void,
+  ): Promise<Response> {
     try {
       return await this.#route(request, { source, claimed });
     } catch (error) {
@@ -422,6 +433,10 @@ export class CoordServer {
     this.#options.store.save(records, this.nodes.version);
     this.#unsaved.clear();
   }
+}
+
+function httpDate(clock: Clock): string {
+  return new Date(clock.wallMs()).toUTCString();
 }
 
 function refusal({ status, message, retryAfterMs }: Refusal): Response {

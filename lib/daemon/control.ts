@@ -1,7 +1,7 @@
 /** The control socket: a running daemon answers over HTTP on a unix socket in its state directory. */
 import { askUnix, serveUnix } from "../control_socket.ts";
 import { GretunError, NoDaemonError } from "../errors.ts";
-import type { PeerReport } from "./peers.ts";
+import type { PeerReport } from "./peer_report.ts";
 
 export type { PeerReport };
 

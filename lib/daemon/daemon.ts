@@ -1,37 +1,34 @@
 /**
  * `gretun up`: opens the data plane, registers with the coordinator, keeps endpoints fresh, and
- * feeds peers with what arrives. Each concern is one loop that ends with the daemon's signal.
+ * feeds peers with what arrives. Each concern is a part of its own that runs until the daemon's
+ * signal; here they are put together.
  */
 import { type Cidr, type Endpoint, formatCidr, formatEndpoint } from "../addr.ts";
-import type { Sign } from "../coord/auth.ts";
 import { natJson } from "../coord/api.ts";
-import { type AllPeers, CoordClient, CoordError } from "../coord/client.ts";
 import { type DataPlane, type EncapCsum, GreCodec, openPlane } from "../dataplane/mod.ts";
 import { DISCO_PATTERN, isDisco } from "../disco/mod.ts";
-import type { Dialer } from "../dial/mod.ts";
-import type { Clock, Datagram, Log, Random } from "../edges.ts";
-import { errorText, GretunError } from "../errors.ts";
-import { linuxHost } from "../host/mod.ts";
+import { type Datagram, timeLimit } from "../edges.ts";
+import { errorText } from "../errors.ts";
 import { lockPort } from "../links/mod.ts";
-import { fileLocks } from "../linux/mod.ts";
 import type { RtNetlink } from "../netlink.ts";
 import { RelayClient } from "../relay/mod.ts";
 import { STUN_PATTERN, StunClient } from "../stun/mod.ts";
 import { watchForSleep } from "./awakening.ts";
-import { type DaemonReport, serveControl } from "./control.ts";
+import type { DaemonReport } from "./control.ts";
+import { HostDetours } from "./detours.ts";
+import type { DaemonEdges } from "./edges.ts";
 import type { Identity } from "./identity.ts";
 import type { DaemonMetrics } from "./metrics.ts";
 import { ExtraStun, type StunPort } from "./own/extra_stun.ts";
+import type { InterfaceChoice } from "./own/endpoints.ts";
 import { OwnEndpoints, SETTLE_MS } from "./own/own_endpoints.ts";
 import { OwnNat } from "./own/own_nat.ts";
-import { Peers } from "./peers.ts";
-import { PortGuesser } from "./port_guesser.ts";
 import { PortMapper } from "./own/port_mapper.ts";
 import { resolveReachable } from "./own/reachable.ts";
+import { Peers } from "./peers.ts";
+import { PortGuesser } from "./port_guesser.ts";
+import { type Registered, Session } from "./session.ts";
 
-/** Waits between tries of the coordinator, doubling. */
-const RETRY_MIN_MS = 500;
-const RETRY_MAX_MS = 30_000;
 const LEAVE_TIMEOUT_MS = 2_000;
 const RELAY_MEASURE_MS = 300_000;
 /** Where no relay answered by UDP: the network may just have been busy. */
@@ -45,7 +42,6 @@ export interface DaemonOptions {
   coordinator: URL;
   nodeName: string;
   identity: Identity;
-  stateDir: string;
   port: number;
   ifnamePattern: string;
   encapCsum: EncapCsum;
@@ -55,20 +51,13 @@ export interface DaemonOptions {
   stunServers: string[];
   /** Endpoints that the user knows of, besides those that are found. */
   endpoints: Endpoint[];
+  /** Whose addresses are told, and whose are not. */
+  interfaces: InterfaceChoice;
   /** Whether a router may be asked for a port. */
   portMapping: boolean;
   /** Whether ports that a NAT chooses at random may be guessed, by a thousand pings. */
   aggressivePunch: boolean;
   metrics: DaemonMetrics;
-}
-
-export interface DaemonEdges {
-  clock: Clock;
-  random: Random;
-  log: Log;
-  sign: Sign;
-  /** To the coordinator, and to relays by WebSocket. */
-  dialer: Dialer;
 }
 
 /** Runs until `signal` is aborted, then removes all that it made. Throws what stops a start. */
@@ -77,9 +66,9 @@ export async function runDaemon(
   edges: DaemonEdges,
   signal: AbortSignal,
 ): Promise<void> {
-  using _lock = lockPort(fileLocks(), { port: options.port, role: "up", flag: "--fou-port" });
+  const { host, log } = edges;
+  using _lock = lockPort(host.locks, { port: options.port, role: "up", flag: "--fou-port" });
   await using stack = new AsyncDisposableStack();
-  const host = stack.use(linuxHost());
   const rtnl = stack.use(host.openRtNetlink());
   const plane = stack.use(openPlane(
     { wanted: options.dataPlane, kernel: "fou", codec: () => new GreCodec() },
@@ -91,14 +80,14 @@ export async function runDaemon(
       encapCsum: options.encapCsum,
       signalling: { kind: "patterns", any: [DISCO_PATTERN, STUN_PATTERN] },
       onDatagram: (datagram, localPort) => daemon.datagram(datagram, localPort),
-      onRefused: (reason) => edges.log.debug("packet refused", { reason }),
-      onFault: (what, error) => edges.log.error(what, { error: errorText(error) }),
+      onRefused: (reason) => log.debug("packet refused", { reason }),
+      onFault: (what, error) => log.error(what, { error: errorText(error) }),
     },
-    { host, clock: edges.clock, log: edges.log },
+    { host, clock: edges.clock, log },
   ));
   const daemon = stack.use(new Daemon(options, edges, signal, { rtnl, plane }));
   stack.use(host.watchNetwork(() => daemon.networkChanged()));
-  stack.use(await serveControl(options.stateDir, () => daemon.report()));
+  stack.use(await edges.serveControl(() => daemon.report()));
   await daemon.run();
 }
 
@@ -106,22 +95,21 @@ class Daemon implements AsyncDisposable {
   readonly #options: DaemonOptions;
   readonly #edges: DaemonEdges;
   readonly #signal: AbortSignal;
-  readonly #coord: CoordClient;
+  readonly #session: Session;
   readonly #rtnl: RtNetlink;
   readonly #plane: DataPlane;
+  readonly #detours: HostDetours;
   readonly #stun: StunClient;
   readonly #extraStun: ExtraStun;
   readonly #relays: RelayClient;
   #networkNews = new AbortController();
   #peers: Peers | undefined;
   #tunnelIp: Cidr | undefined;
+  /** Servers that the coordinator names. */
+  #advertisedStun: readonly string[] = [];
   #own: OwnEndpoints | undefined;
   #ownNat: OwnNat | undefined;
   readonly #portMapper: PortMapper | undefined;
-  /** Resolved when the coordinator does not know what is advertised. */
-  #postIsDue = Promise.withResolvers<void>();
-  /** Set while the coordinator does not answer: all calls together warn once. */
-  #coordinatorIsAway = false;
   /** More such news may follow the first before our links are looked at. */
   #isSettling = false;
 
@@ -136,24 +124,35 @@ class Daemon implements AsyncDisposable {
     this.#signal = signal;
     this.#rtnl = rtnl;
     this.#plane = plane;
-    const { coordinator, identity } = options;
-    const { clock, random, sign, dialer } = edges;
-    this.#coord = new CoordClient({
+    this.#detours = new HostDetours(rtnl);
+    const { coordinator, identity, nodeName } = options;
+    const { clock, random, lookup, portMapNet } = edges;
+    this.#session = new Session({
+      ...edges,
       url: coordinator.href,
-      identity: { nodeKey: identity.nodeKey, sign },
-      clock,
-      random,
-      dialer,
+      identity,
+      nodeName,
+      wantedIp: () => this.#tunnelIp?.ip,
+      advertised: () => ({ endpoints: this.#own!.list, nat: this.#ownNat!.nat }),
+      onRegistered: (registered) => this.#registered(registered),
+      onPeers: (peers) => {
+        this.#peers!.list(peers.filter(({ nodeKey }) => nodeKey !== identity.nodeKey));
+      },
+      onSignal: (sealed) => this.#peers!.signal(sealed),
+      onBack: () => {
+        this.#own?.look(); // its STUN server is back too, as a rule
+        this.#peers?.coordinatorIsBack();
+      },
     });
     this.#stun = new StunClient({ send: plane.send, clock, random });
     this.#extraStun = new ExtraStun({ plane, clock, random });
     this.#relays = new RelayClient({
       nodeKey: identity.nodeKey,
-      coordinator: this.#coord,
+      coordinator: this.#session.coord,
       send: plane.send,
       nodePort: options.port,
       resolve: async (name) => {
-        const servers = await resolveReachable([name], plane.families, rtnl);
+        const servers = await resolveReachable([name], plane.families, rtnl, lookup);
         return servers.flatMap(({ endpoint, others = [] }) => [endpoint, ...others]);
       },
       onLost: (path, reason) => this.#peers?.relayLost(path, reason),
@@ -164,6 +163,7 @@ class Daemon implements AsyncDisposable {
         rtnl,
         port: options.port,
         secret: identity.discoPrivate,
+        net: portMapNet,
         ...edges,
         onChange: () => this.#own?.look(),
       });
@@ -173,29 +173,25 @@ class Daemon implements AsyncDisposable {
   /** Tells the coordinator, if it answers in time; links and ports go with the data plane. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#peers?.close();
-    using _coord = this.#coord;
+    using _session = this.#session;
     await this.#relays[Symbol.asyncDispose]();
-    if (!this.#tunnelIp) return;
-    const leave = this.#coord.leave(AbortSignal.timeout(LEAVE_TIMEOUT_MS));
-    await leave.catch((error) => {
-      this.#edges.log.debug("coordinator not told", { error: errorText(error) });
-    });
+    using limit = timeLimit(this.#edges.clock, LEAVE_TIMEOUT_MS);
+    await this.#session.leave(limit.signal);
   }
 
   async run(): Promise<void> {
     const { log } = this.#edges;
     const { kind: plane, families } = this.#plane;
     log.info("listening", { port: this.#options.port, plane, ipv6: families.includes(6) });
-    if (!await this.#withCoordinator("register", () => this.#register())) return;
+    await this.#session.register(this.#signal);
+    if (this.#signal.aborted) return;
     await Promise.all([
       this.#own!.run(this.#signal),
       this.#ownNat!.run(this.#signal),
       this.#portMapper?.run(this.#signal),
       this.#measureRelays(),
       watchForSleep(this.#edges.clock, () => this.#awoke(), this.#signal),
-      this.#postEndpoints(),
-      this.#pollPeers(),
-      this.#pullSignals(),
+      this.#session.run(this.#signal),
     ]);
   }
 
@@ -229,72 +225,24 @@ class Daemon implements AsyncDisposable {
 
   // --- the coordinator
 
-  /**
-   * Repeats `call` until it succeeds; a coordinator that is away is waited out with one warning.
-   * Undefined when the daemon is stopped meanwhile; throws what waiting cannot mend.
-   */
-  async #withCoordinator<T>(what: string, call: () => Promise<T>): Promise<T | undefined> {
-    const { log, clock } = this.#edges;
-    let waitMs = RETRY_MIN_MS;
-    while (!this.#signal.aborted) {
-      let askedMs = 0;
-      try {
-        const result = await call();
-        if (this.#coordinatorIsAway) this.#coordinatorIsBack();
-        return result;
-      } catch (error) {
-        if (this.#signal.aborted) return undefined;
-        if (!(error instanceof CoordError)) throw error;
-        if (error.status === 404 && what !== "register") await this.#register().catch(() => {});
-        else if (!error.retryable) throw error;
-        askedMs = error.retryAfterMs ?? 0;
-        const fields = { call: what, error: errorText(error) };
-        if (this.#coordinatorIsAway) log.debug("coordinator still away", fields);
-        else log.warn("coordinator does not answer, trying again", { ...fields, hint: error.hint });
-        this.#coordinatorIsAway = true;
-      }
-      // Nodes that fell out of the same coordinator do not come back to it in step.
-      const jitteredMs = Math.max(waitMs, askedMs * 4 / 3) * (0.75 + 0.5 * Math.random());
-      await clock.sleep(jitteredMs, this.#signal).catch(() => {});
-      waitMs = Math.min(2 * waitMs, RETRY_MAX_MS);
-    }
-    return undefined;
+  #registered({ tunnelIp, stun }: Registered): void {
+    const { log } = this.#edges;
+    const [from, to] = [this.#tunnelIp && formatCidr(this.#tunnelIp), formatCidr(tunnelIp)];
+    this.#advertisedStun = stun;
+    this.#tunnelIp = tunnelIp;
+    if (!this.#peers) return this.#start(tunnelIp);
+    if (from === to) return;
+    log.warn("the coordinator gives this node another address", { from, to });
+    this.#peers.readdress(tunnelIp);
+    this.#own!.look();
   }
 
-  #coordinatorIsBack(): void {
-    this.#coordinatorIsAway = false;
-    this.#edges.log.info("coordinator is back");
-    this.#own?.look(); // its STUN server is back too, as a rule
-    this.#postIsDue.resolve(); // it does not store all that it was told
-  }
-
-  async #register() {
-    const { identity, nodeName } = this.#options;
-    const answer = await this.#coord.register({
-      discoKey: identity.discoKey,
-      nodeName,
-      ...(this.#tunnelIp ? { requestedTunnelIp: this.#tunnelIp.ip } : {}),
-    }, this.#signal);
-    if (this.#tunnelIp && formatCidr(this.#tunnelIp) !== formatCidr(answer.tunnelIp)) {
-      throw new GretunError(
-        `the coordinator now gives ${formatCidr(answer.tunnelIp)} instead of ${
-          formatCidr(this.#tunnelIp)
-        }: it lost its state`,
-        "Start gretun up again on every node",
-      );
-    }
-    if (this.#tunnelIp) this.#postIsDue.resolve(); // it did not know this node any more
-    else this.#start(answer.tunnelIp, answer.stun);
-    return answer;
-  }
-
-  #start(tunnelIp: Cidr, stunServers: string[]): void {
+  #start(tunnelIp: Cidr): void {
     const { log, clock, random } = this.#edges;
     const { identity, greKeys, metrics, coordinator } = this.#options;
-    this.#tunnelIp = tunnelIp;
     log.info("registered", { coord: coordinator.href, tunnel_cidr: formatCidr(tunnelIp) });
-    this.#own = this.#watchEndpoints(tunnelIp, stunServers);
-    this.#ownNat = this.#watchNat(stunServers);
+    this.#own = this.#watchEndpoints();
+    this.#ownNat = this.#watchNat();
     this.#peers = new Peers({
       identity,
       tunnelIp,
@@ -304,16 +252,12 @@ class Daemon implements AsyncDisposable {
       random,
       log,
       metrics,
-      signal: async (to, sealed) => {
-        await this.#coord.sendSignal(to, sealed, this.#signal).catch((error) => {
-          if (this.#signal.aborted) return;
-          log.debug("call-me-maybe not sent", { error: errorText(error) });
-        });
-      },
+      signal: (to, sealed) => this.#session.sendSignal(to, sealed, this.#signal),
       allocateRelay: (peer, signal) => this.#relays.allocate(peer, signal),
       onDoubt: () => this.#own!.doubt(),
       onStuck: () => void this.#lookElsewhere(),
       isRelay: (ip) => this.#relays.isRelay(ip),
+      detours: (ips) => this.#detours.of(ips),
       ownEndpoints: () => this.#own!.list.map(({ endpoint }) => endpoint),
       guesser: this.#openGuesser(),
     });
@@ -352,29 +296,35 @@ class Daemon implements AsyncDisposable {
     return answer?.mapped;
   }
 
-  #watchNat(advertisedStun: string[]): OwnNat {
+  #stunServers(): readonly string[] {
     const { stunServers } = this.#options;
+    return stunServers.length > 0 ? stunServers : this.#advertisedStun;
+  }
+
+  #watchNat(): OwnNat {
     return new OwnNat({
       openPort: () => this.#extraStun.openPort(),
-      stunServers: stunServers.length > 0 ? stunServers : advertisedStun,
+      stunServers: () => this.#stunServers(),
       ...this.#edges,
       onChange: () => {
         // Half a list would have peers punch at half of the places.
-        if (this.#own!.isTold) this.#postIsDue.resolve();
+        if (this.#own!.isTold) this.#session.post();
       },
     });
   }
 
-  #watchEndpoints(overlay: Cidr, advertisedStun: string[]): OwnEndpoints {
-    const { log, clock } = this.#edges;
-    const { port, stunServers, endpoints } = this.#options;
+  #watchEndpoints(): OwnEndpoints {
+    const { log, clock, lookup } = this.#edges;
+    const { port, endpoints, interfaces } = this.#options;
     return new OwnEndpoints({
       rtnl: this.#rtnl,
       port,
       families: this.#plane.families,
-      overlay,
+      overlay: () => this.#tunnelIp!,
+      interfaces,
       stun: this.#stun,
-      stunServers: stunServers.length > 0 ? stunServers : advertisedStun,
+      stunServers: () => this.#stunServers(),
+      lookup,
       given: endpoints,
       portMapped: () => this.#portMapper?.external,
       clock,
@@ -382,7 +332,7 @@ class Daemon implements AsyncDisposable {
       onChange: (list) => {
         const text = list.map(({ endpoint }) => formatEndpoint(endpoint)).join(",");
         log.info("endpoints", { endpoints: text });
-        this.#postIsDue.resolve();
+        this.#session.post();
       },
       onMoved: (what) => {
         this.#peers!.moved(); // its messages go out before what else is to be said
@@ -394,7 +344,7 @@ class Daemon implements AsyncDisposable {
 
   /** Connections that there are may be dead without anybody having said so. */
   #reconnect(): void {
-    this.#coord.reconnect();
+    this.#session.coord.reconnect();
     this.#relays.check();
   }
 
@@ -403,32 +353,6 @@ class Daemon implements AsyncDisposable {
     this.#peers?.moved();
     this.#reconnect();
     this.networkChanged();
-  }
-
-  async #pollPeers(): Promise<void> {
-    let known: AllPeers | undefined;
-    const own = this.#options.identity.nodeKey;
-    while (!this.#signal.aborted) {
-      const answer = await this.#withCoordinator(
-        "peers",
-        () => this.#coord.peers(known, this.#signal),
-      );
-      if (!answer || this.#signal.aborted) return;
-      const isNews = answer.etag !== known?.etag;
-      known = answer;
-      if (!isNews) continue;
-      this.#peers!.list(answer.peers.filter(({ nodeKey }) => nodeKey !== own));
-    }
-  }
-
-  async #pullSignals(): Promise<void> {
-    while (!this.#signal.aborted) {
-      const envelopes = await this.#withCoordinator(
-        "signals",
-        () => this.#coord.takeSignals(this.#signal),
-      );
-      for (const { sealed } of envelopes ?? []) this.#peers!.signal(sealed);
-    }
   }
 
   /** The coordinator picks relays by what both nodes of a pair have measured. */
@@ -466,26 +390,13 @@ class Daemon implements AsyncDisposable {
     await this.#edges.clock.sleep(SETTLE_MS, this.#signal).catch(() => {});
     this.#isSettling = false;
     if (this.#signal.aborted) return;
+    this.#session.networkChanged();
     try {
+      this.#detours.changed();
+      this.#peers?.routesChanged();
       this.#peers?.restoreLinks();
     } catch (error) {
       this.#edges.log.warn("links not looked at", { error: errorText(error) });
-    }
-  }
-
-  /** Apart from looking at them: that goes on while the coordinator is away. */
-  async #postEndpoints(): Promise<void> {
-    const stopped = new Promise<void>((resolve) => {
-      this.#signal.addEventListener("abort", () => resolve(), { once: true });
-    });
-    while (!this.#signal.aborted) {
-      await Promise.race([this.#postIsDue.promise, stopped]);
-      if (this.#signal.aborted) return;
-      this.#postIsDue = Promise.withResolvers();
-      // Each try posts what is known by then.
-      const post = () =>
-        this.#coord.postEndpoints([...this.#own!.list], this.#signal, this.#ownNat!.nat);
-      await this.#withCoordinator("endpoints", post);
     }
   }
 }

@@ -1,4 +1,14 @@
-/** The door of the daemon room: `gretun up` runs {@link runDaemon}, other commands ask it. */
+/**
+ * The daemon of `gretun up`. `control.ts` is a door of its own: who only asks a running daemon needs
+ * none of the rest.
+ *
+ * @example
+ * const identity = await loadIdentity(stateDir, systemRandom);
+ * await using edges = systemEdges({ log, sign: await signer(identity.nodeSeed), stateDir });
+ * await runDaemon({ coordinator, identity, ...options }, edges, signal);
+ */
 export { type DaemonOptions, runDaemon } from "./daemon.ts";
-export { askDaemon, type DaemonReport } from "./control.ts";
-export type { PeerReport } from "./peers.ts";
+export { type DaemonEdges, systemEdges, type SystemEdgesOptions } from "./edges.ts";
+export { type Identity, newIdentity } from "./identity.ts";
+export { loadIdentity } from "./key_file.ts";
+export { DaemonMetrics } from "./metrics.ts";

@@ -1,116 +1,46 @@
 /**
- * All peers of this node: feeds events to the reducer of `peer.ts`, performs its effects, and
- * wakes each peer when it asks for it. JavaScript runs one thing at a time, so dispatching an
- * event is the whole of the loop; only asynchronous effects come back as events.
+ * All peers of this node: feeds events to the reducer of `lib/peer`, hands its effects on, and wakes
+ * each peer when it asks for it. JavaScript runs one thing at a time, so dispatching an event is
+ * the whole of the loop; only asynchronous effects come back as events.
  */
-import {
-  type Cidr,
-  cidrContains,
-  type Endpoint,
-  equalEndpoints,
-  formatEndpoint,
-  type Ip,
-  isPrivate,
-  isUsableEndpoint,
-} from "../addr.ts";
+import { type Cidr, cidrContains, type Endpoint, type Ip, isUsableEndpoint } from "../addr.ts";
 import { equalBytes } from "../bytes.ts";
 import type { PeerRecord } from "../coord/api.ts";
-import type { DataPlane } from "../dataplane/mod.ts";
 import * as disco from "../disco/mod.ts";
-import type { Clock, Datagram, Log, Random } from "../edges.ts";
+import type { Datagram } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { type DiscoKey, keyBytes, type NodeKey, shortKey } from "../keys.ts";
-import { type LinkCounters, pairAddress } from "../links/mod.ts";
-import type { RelayPath } from "../relay/mod.ts";
-import { greKey } from "./gre_keys.ts";
-import type { Identity } from "./identity.ts";
-import type { DaemonMetrics } from "./metrics.ts";
 import {
+  type Detours,
   newPeer,
   nextTickMs,
   type PathAddress,
-  type Peer,
-  type PeerEffect,
   type PeerEvent,
   PendingPings,
   SeenIds,
   step,
 } from "../peer/mod.ts";
-import type { GuessPeer, PortGuesser } from "./port_guesser.ts";
+import type { RelayPath } from "../relay/mod.ts";
+import { Effects, type EffectsOptions, NOMINATING_PADDING } from "./effects.ts";
+import { type Entry, isRelayed } from "./entry.ts";
+import { greKey } from "./gre_keys.ts";
+import { type PeerReport, reportPeer } from "./peer_report.ts";
+import type { GuessPeer } from "./port_guesser.ts";
 
-/**
- * Padding, in zero bytes, by which a ping of the controlling side says "this path". Any disco
- * implementation takes such a ping as an ordinary one.
- */
-const NOMINATING_PADDING = 4;
-const TX_ID_LENGTH = 12;
 /** Between looks at the links' counters: while data flows, and while none does. */
 const BUSY_INTERVAL_MS = 100;
 const IDLE_INTERVAL_MS = 500;
-/** Past one or two NATs of our own, and hardly ever as far as a NAT of the peer's. */
-const OPENER_TTLS = [2, 3, 4] as const;
+/** As many endpoints as one node has. */
+const MAX_INVITED = 32;
 
-export interface PeersOptions {
-  identity: Identity;
+export interface PeersOptions extends EffectsOptions {
   /** This node's address and the overlay's prefix length. */
   tunnelIp: Cidr;
   greKeys: boolean;
-  plane: DataPlane;
-  clock: Clock;
-  random: Random;
-  log: Log;
-  metrics: DaemonMetrics;
-  /** Sends a sealed message through the coordinator; never rejects. */
-  signal: (to: DiscoKey, sealed: Uint8Array) => Promise<void>;
-  /** A way to that peer through a relay; rejects when there is none. */
-  allocateRelay: (peer: NodeKey, signal: AbortSignal) => Promise<RelayPath>;
-  /** Pings stay unanswered: a NAT may have mapped this node anew. */
-  onDoubt: () => void;
-  /** A search for a direct path has no success; more than once. */
-  onStuck: () => void;
   /** Whether a relay has that address. */
   isRelay: (ip: Ip) => boolean;
-  /** Where this node believes it can be reached, now. */
-  ownEndpoints: () => readonly Endpoint[];
-  guesser: PortGuesser;
-}
-
-/**
- * How packets get to a peer: over the own network, over the internet, by a port that the peer's
- * router maps or its user gave, or through a relay.
- */
-export type PathKind = "lan" | "direct" | "port-mapped" | "relay-udp" | "relay-tcp";
-
-/** What a running daemon tells about a peer. */
-export interface PeerReport {
-  name: string;
-  node_key: NodeKey;
-  tunnel_ip: Ip;
-  state: string;
-  path?: PathKind;
-  endpoint?: string;
-  /** Of ours, where it is not the main one. */
-  local_port?: number;
-  rtt_ms?: number;
-  ifname?: string;
-  mtu?: number;
-  rx_packets?: number;
-  tx_packets?: number;
-}
-
-interface Entry {
-  record: PeerRecord;
-  peer: Peer;
-  boxKey: Uint8Array<ArrayBuffer>;
-  keys: Promise<{ ikey: number; okey: number }> | undefined;
-  seenPings: SeenIds;
-  guessed: GuessPeer;
-  relay?: RelayPath;
-  /** Of the link, at the last look. */
-  rxPackets: number;
-  txPackets: number;
-  ifname?: string;
-  mtu?: number;
+  /** Which of these addresses are reached through tunnels. */
+  detours: (ips: Iterable<Ip>) => Detours;
 }
 
 export class Peers {
@@ -118,13 +48,33 @@ export class Peers {
   readonly #byNode = new Map<NodeKey, Entry>();
   readonly #byDisco = new Map<DiscoKey, Entry>();
   readonly #pending = new PendingPings();
-  #timer: number | undefined;
-  #trafficTimer: number;
+  readonly #effects: Effects;
   readonly #closed = new AbortController();
+  #tunnelIp: Cidr;
+  #timer: Disposable | undefined;
+  #trafficTimer: Disposable;
 
   constructor(options: PeersOptions) {
     this.#options = options;
-    this.#trafficTimer = setTimeout(() => this.#lookAtTraffic(), IDLE_INTERVAL_MS);
+    this.#tunnelIp = options.tunnelIp;
+    this.#effects = new Effects({
+      ...options,
+      pending: this.#pending,
+      tunnelIp: () => this.#tunnelIp,
+      closed: this.#closed.signal,
+      onEvent: (entry, event) => this.#event(entry, event),
+      onForget: (entry) => this.#forget(entry),
+      isCurrent: (entry) => this.#isCurrent(entry),
+    });
+    this.#trafficTimer = options.clock.timer(IDLE_INTERVAL_MS, () => this.#lookAtTraffic());
+  }
+
+  /** This node has another address in the overlay: every link gets it, in place. */
+  readdress(tunnelIp: Cidr): void {
+    this.#tunnelIp = tunnelIp;
+    const nowMs = this.#options.clock.nowMs();
+    for (const entry of this.#byNode.values()) this.#dispatch(entry, { kind: "link-gone", nowMs });
+    this.#arm();
   }
 
   /** The coordinator's whole list, without us. */
@@ -145,18 +95,20 @@ export class Peers {
 
   #listOne(record: PeerRecord, nowMs: number): void {
     let entry = this.#byNode.get(record.nodeKey);
-    if (
-      entry && (entry.record.discoKey !== record.discoKey ||
-        entry.record.tunnelIp !== record.tunnelIp)
-    ) {
-      // Another disco key or address is another peer as far as sealing and the link go.
-      this.#forget(entry);
+    if (entry && entry.record.discoKey !== record.discoKey) {
+      this.#forget(entry); // another peer as far as sealing goes
       entry = undefined;
     }
+    const knownIp = entry?.record.tunnelIp;
     entry ??= this.#add(record, nowMs);
     if (!entry) return;
     entry.record = record;
-    const endpoints = this.#usable(record.endpoints.map(({ endpoint }) => endpoint));
+    if (knownIp && knownIp !== record.tunnelIp) {
+      const peer = shortKey(record.nodeKey);
+      this.#options.log.info("peer has another address", { peer, tunnel_ip: record.tunnelIp });
+      this.#dispatch(entry, { kind: "link-gone", nowMs });
+    }
+    const endpoints = this.#routable(entry, record.endpoints.map(({ endpoint }) => endpoint));
     this.#dispatch(entry, { kind: "listed", nowMs, endpoints });
   }
 
@@ -221,10 +173,10 @@ export class Peers {
           .filter(({ source }) => source === "reflexive");
         return Math.max(...reflexive.map(({ heardMs = -Infinity }) => heardMs));
       },
-      ping: (to) => this.#sendPing(entry(), to, false),
-      open: (to) => this.#sendOpener(entry(), to),
+      ping: (to) => this.#effects.sendPing(entry(), to, false),
+      open: (to) => this.#effects.sendOpener(entry(), to),
       tell: (message) => {
-        void this.#options.signal(entry().record.discoKey, this.#seal(entry(), message));
+        void this.#options.signal(entry().record.discoKey, this.#effects.seal(entry(), message));
       },
     };
   }
@@ -238,8 +190,28 @@ export class Peers {
   /** Addresses inside the overlay would send the tunnel through itself. */
   #usable(endpoints: readonly Endpoint[]): Endpoint[] {
     return endpoints.filter((endpoint) =>
-      isUsableEndpoint(endpoint) && !cidrContains(this.#options.tunnelIp, endpoint.ip)
+      isUsableEndpoint(endpoint) && !cidrContains(this.#tunnelIp, endpoint.ip)
     );
+  }
+
+  /** Those that packets do not go to by our own links; the peer is told of detours among them. */
+  #routable(entry: Entry, endpoints: readonly Endpoint[]): Endpoint[] {
+    const usable = this.#usable(endpoints);
+    this.#lookAtRoutes(entry, usable.map(({ ip }) => ip));
+    return usable.filter(({ ip }) => entry.peer.detours.get(ip) !== "own");
+  }
+
+  #lookAtRoutes(entry: Entry, newIps: readonly Ip[] = []): void {
+    const known = [...entry.peer.candidates.values()].map(({ endpoint }) => endpoint.ip);
+    const detours = this.#options.detours(new Set([...known, ...newIps]));
+    if (equalDetours(detours, entry.peer.detours)) return;
+    this.#dispatch(entry, { kind: "routed", nowMs: this.#options.clock.nowMs(), detours });
+  }
+
+  /** Links, addresses or routes of this host are others now. */
+  routesChanged(): void {
+    for (const entry of this.#byNode.values()) this.#lookAtRoutes(entry);
+    this.#arm();
   }
 
   /**
@@ -261,7 +233,9 @@ export class Peers {
     const nowMs = this.#options.clock.nowMs();
     if (message.type === "ping") {
       if (!isOwnPing(entry, message) || !entry.seenPings.add(message.txId)) return;
-      if (!isRelayed(entry, from) && !this.#isDirect(entry, from)) return;
+      const isTaken = isRelayed(entry, from) ||
+        (this.#isDirect(entry, from) && this.#routable(entry, [from]).length > 0);
+      if (!isTaken) return;
       const nominating = message.padding === NOMINATING_PADDING;
       this.#event(entry, { kind: "ping", nowMs, from, txId: message.txId, nominating });
     } else if (message.type === "pong") {
@@ -283,7 +257,7 @@ export class Peers {
       const isUsable = this.#usable([{ ip, port: port || 1 }]).length > 0;
       if (isUsable) this.#options.guesser.received(entry.guessed, message);
     } else if (message.type === "call-me-maybe") {
-      const endpoints = this.#usable(message.endpoints).slice(0, 32);
+      const endpoints = this.#routable(entry, message.endpoints).slice(0, MAX_INVITED);
       const nowMs = this.#options.clock.nowMs();
       this.#event(entry, { kind: "call-me-maybe", nowMs, endpoints });
     }
@@ -314,7 +288,7 @@ export class Peers {
     const nowMs = this.#options.clock.nowMs();
     for (const id of this.#options.plane.missingLinks()) {
       const nodeKey = id as NodeKey;
-      const entry = this.#byNode.get(nodeKey as NodeKey);
+      const entry = this.#byNode.get(nodeKey);
       if (entry?.peer.link.kind !== "set") continue;
       const peer = shortKey(nodeKey);
       this.#options.log.warn("link is gone, making it again", { peer, ifname: entry.ifname });
@@ -327,35 +301,43 @@ export class Peers {
   report(): PeerReport[] {
     const counters = this.#options.plane.counters();
     return [...this.#byNode.values()].map((entry) =>
-      this.#reportOne(entry, counters.get(entry.record.nodeKey))
+      reportPeer(entry, counters.get(entry.record.nodeKey))
     );
   }
 
-  #reportOne(entry: Entry, counters?: LinkCounters): PeerReport {
-    const { record, peer, ifname, mtu } = entry;
-    return {
-      name: record.name,
-      node_key: record.nodeKey,
-      tunnel_ip: record.tunnelIp,
-      state: peer.state,
-      ...(peer.path && !peer.path.dead
-        ? {
-          path: pathKind(entry, peer.path.endpoint),
-          endpoint: formatEndpoint(peer.path.endpoint),
-          ...(peer.path.endpoint.localPort ? { local_port: peer.path.endpoint.localPort } : {}),
-          rtt_ms: Math.round(peer.path.rttMs * 10) / 10,
-        }
-        : {}),
-      ...(ifname ? { ifname } : {}),
-      ...(mtu ? { mtu } : {}),
-      ...(counters ? { rx_packets: counters.rxPackets, tx_packets: counters.txPackets } : {}),
-    };
+  /** UDP works again: paths that made do with TCP are tried anew. */
+  retryTcpRelays(): void {
+    const nowMs = this.#options.clock.nowMs();
+    for (const entry of this.#byNode.values()) {
+      if (entry.relay?.kind !== "relay-tcp") continue;
+      this.#effects.closeRelay(entry);
+      this.#event(entry, { kind: "relay-closed", nowMs });
+    }
+  }
+
+  /** The coordinator, without which there are no relays, answers again. */
+  coordinatorIsBack(): void {
+    const nowMs = this.#options.clock.nowMs();
+    for (const entry of this.#byNode.values()) {
+      this.#dispatch(entry, { kind: "relay-ready", nowMs });
+    }
+    this.#arm();
+  }
+
+  /** The relay has forgotten us, or is away. */
+  relayLost(relay: RelayPath, reason: string): void {
+    const entry = this.#byNode.get(relay.peer);
+    if (entry?.relay !== relay || this.#closed.signal.aborted) return;
+    delete entry.relay;
+    const { clock, log } = this.#options;
+    log.warn("relay lost", { peer: shortKey(relay.peer), reason });
+    this.#event(entry, { kind: "relay-closed", nowMs: clock.nowMs() });
   }
 
   close(): void {
     this.#closed.abort();
-    clearTimeout(this.#timer);
-    clearTimeout(this.#trafficTimer);
+    this.#timer?.[Symbol.dispose]();
+    this.#trafficTimer[Symbol.dispose]();
     this.#options.guesser[Symbol.dispose]();
   }
 
@@ -363,7 +345,7 @@ export class Peers {
   #lookAtTraffic(): void {
     const isBusy = this.#byNode.size > 0 && this.#takeCounters();
     const waitMs = isBusy ? BUSY_INTERVAL_MS : IDLE_INTERVAL_MS;
-    this.#trafficTimer = setTimeout(() => this.#lookAtTraffic(), waitMs);
+    this.#trafficTimer = this.#options.clock.timer(waitMs, () => this.#lookAtTraffic());
   }
 
   /** Whether data went through any link since the last look. */
@@ -396,18 +378,18 @@ export class Peers {
     const [peer, effects] = step(entry.peer, event);
     this.#options.metrics.peerChanged(entry.peer.state, peer.state);
     entry.peer = peer;
-    for (const effect of effects) this.#perform(entry, effect);
+    for (const effect of effects) this.#effects.perform(entry, effect);
   }
 
   /** Sleeps until the first peer wants its tick. */
   #arm(): void {
-    clearTimeout(this.#timer);
+    this.#timer?.[Symbol.dispose]();
     if (this.#closed.signal.aborted) return;
     let due = Infinity;
     for (const { peer } of this.#byNode.values()) due = Math.min(due, nextTickMs(peer));
     if (due === Infinity) return;
     const waitMs = Math.max(0, Math.ceil(due - this.#options.clock.nowMs()));
-    this.#timer = setTimeout(() => this.#tick(), waitMs);
+    this.#timer = this.#options.clock.timer(waitMs, () => this.#tick());
   }
 
   #tick(): void {
@@ -418,167 +400,9 @@ export class Peers {
     this.#arm();
   }
 
-  // --- effects
-
-  #perform(entry: Entry, effect: PeerEffect): void {
-    const { log, metrics } = this.#options;
-    const peer = shortKey(entry.record.nodeKey);
-    switch (effect.kind) {
-      case "send-ping":
-        return this.#sendPing(entry, effect.to, effect.nominating);
-      case "send-opener":
-        return this.#sendOpener(entry, effect.to);
-      case "send-pong":
-        return this.#send(entry, effect.to, {
-          type: "pong",
-          txId: effect.txId,
-          source: effect.to,
-        });
-      case "send-call-me-maybe":
-        return this.#invite(entry);
-      case "set-link":
-        return void this.#setLink(entry, effect.endpoint);
-      case "state-changed":
-        if (effect.punchMs !== undefined) metrics.punched(effect.punchMs / 1000);
-        return log.info("peer state change", { peer, from: effect.from, to: effect.to });
-      case "path-doubted":
-        if (isRelayed(entry, effect.endpoint)) entry.relay!.check();
-        return this.#options.onDoubt();
-      case "path-lost":
-        // Known sooner than by its next refresh, if it is the relay that is gone.
-        if (isRelayed(entry, effect.endpoint)) entry.relay!.check();
-        return log.warn("path lost, searching again", {
-          peer,
-          endpoint: formatEndpoint(effect.endpoint),
-        });
-      case "no-path-yet":
-        if (effect.rounds === 1) log.warn("no direct path yet, searching on", { peer });
-        return this.#options.onStuck();
-      case "open-relay":
-        this.#options.onStuck();
-        return void this.#openRelay(entry);
-      case "close-relay":
-        return this.#closeRelay(entry);
-      case "forget":
-        return this.#forget(entry);
-      default:
-        effect satisfies never;
-    }
-  }
-
-  #sendOpener(entry: Entry, to: PathAddress): void {
-    for (const ttl of OPENER_TTLS) this.#sendPing(entry, to, false, ttl);
-  }
-
-  #sendPing(entry: Entry, to: PathAddress, nominating: boolean, ttl?: number): void {
-    const { identity, clock, random, metrics } = this.#options;
-    const txId = random(TX_ID_LENGTH);
-    this.#pending.add(txId, { peer: entry.record.nodeKey, to, sentMs: clock.nowMs() });
-    metrics.pingSent();
-    const padding = nominating ? NOMINATING_PADDING : 0;
-    const nodeKey = keyBytes(identity.nodeKey);
-    this.#send(entry, to, { type: "ping", txId, nodeKey, padding }, ttl);
-  }
-
-  #send(entry: Entry, to: PathAddress, message: disco.DiscoMessage, ttl?: number): void {
-    const { plane, guesser } = this.#options;
-    const { localPort } = to;
-    const port = localPort === undefined ? plane : guesser.port(entry.record.nodeKey, localPort);
-    port?.send(this.#seal(entry, message), to, ttl);
-  }
-
-  #seal(entry: Entry, message: disco.DiscoMessage): Uint8Array {
-    const { identity, random } = this.#options;
-    return disco.seal(disco.encodeMessage(message), identity.discoKey, entry.boxKey, random);
-  }
-
-  #invite(entry: Entry): void {
-    const endpoints = [...this.#options.ownEndpoints()];
-    const sealed = this.#seal(entry, { type: "call-me-maybe", endpoints });
-    void this.#options.signal(entry.record.discoKey, sealed);
-  }
-
-  async #openRelay(entry: Entry): Promise<void> {
-    const { clock, log, allocateRelay } = this.#options;
-    const { nodeKey } = entry.record;
-    const peer = shortKey(nodeKey);
-    try {
-      const relay = await allocateRelay(nodeKey, this.#closed.signal);
-      if (!this.#isCurrent(entry)) return void relay[Symbol.asyncDispose]();
-      entry.relay = relay;
-      const endpoint = formatEndpoint(relay.endpoint);
-      log.info("relay opened", { peer, endpoint, path: relay.kind });
-      const nowMs = clock.nowMs();
-      this.#event(entry, { kind: "relay-open", nowMs, endpoint: relay.endpoint });
-    } catch (error) {
-      if (!this.#isCurrent(entry)) return;
-      log.debug("no relay", { peer, error: errorText(error) });
-      this.#event(entry, { kind: "relay-closed", nowMs: clock.nowMs() });
-    }
-  }
-
-  #closeRelay(entry: Entry): void {
-    void entry.relay?.[Symbol.asyncDispose]();
-    delete entry.relay;
-  }
-
-  /** UDP works again: paths that made do with TCP are tried anew. */
-  retryTcpRelays(): void {
-    const nowMs = this.#options.clock.nowMs();
-    for (const entry of this.#byNode.values()) {
-      if (entry.relay?.kind !== "relay-tcp") continue;
-      this.#closeRelay(entry);
-      this.#event(entry, { kind: "relay-closed", nowMs });
-    }
-  }
-
-  /** The relay has forgotten us, or is away. */
-  relayLost(relay: RelayPath, reason: string): void {
-    const entry = this.#byNode.get(relay.peer);
-    if (entry?.relay !== relay || this.#closed.signal.aborted) return;
-    delete entry.relay;
-    const { clock, log } = this.#options;
-    log.warn("relay lost", { peer: shortKey(relay.peer), reason });
-    this.#event(entry, { kind: "relay-closed", nowMs: clock.nowMs() });
-  }
-
   /** Whether the entry still stands for its peer, after something was waited for. */
   #isCurrent(entry: Entry): boolean {
     return !this.#closed.signal.aborted && this.#byNode.get(entry.record.nodeKey) === entry;
-  }
-
-  async #setLink(entry: Entry, endpoint: PathAddress): Promise<void> {
-    const { plane, tunnelIp, log, clock, guesser } = this.#options;
-    const { ip, port, localPort } = endpoint;
-    const { record } = entry;
-    const peer = shortKey(record.nodeKey);
-    const keys = await entry.keys;
-    if (!this.#isCurrent(entry)) return;
-    try {
-      const state = plane.setLink({
-        id: record.nodeKey,
-        remote: { ip, port },
-        addresses: [pairAddress(tunnelIp.ip, record.tunnelIp)],
-        routes: [],
-        ...(localPort === undefined ? {} : { localPort }),
-        ...(keys ? { keys: { kind: "gre", ...keys } } : {}),
-      });
-      Object.assign(entry, state);
-      guesser.linkUses(record.nodeKey, localPort);
-      log.info("tunnel up", {
-        ifname: state.ifname,
-        peer,
-        endpoint: formatEndpoint(endpoint),
-        port: localPort,
-        tunnel_ip: record.tunnelIp,
-        mtu: state.mtu,
-        plane: plane.kind,
-      });
-      this.#event(entry, { kind: "link-set", nowMs: clock.nowMs(), endpoint });
-    } catch (error) {
-      log.error("tunnel not set, trying again", { peer, error: errorText(error) });
-      this.#event(entry, { kind: "link-failed", nowMs: clock.nowMs(), endpoint });
-    }
   }
 
   #forget(entry: Entry): void {
@@ -586,7 +410,7 @@ export class Peers {
     if (this.#byNode.get(record.nodeKey) !== entry) return;
     this.#byNode.delete(record.nodeKey);
     this.#byDisco.delete(record.discoKey);
-    this.#closeRelay(entry);
+    this.#effects.closeRelay(entry);
     this.#options.metrics.peerRemoved(peer.state);
     try {
       this.#options.plane.removeLink(record.nodeKey);
@@ -609,13 +433,6 @@ function isOwnPing({ record }: Entry, { nodeKey }: disco.Ping): boolean {
   return nodeKey === undefined || equalBytes(nodeKey, keyBytes(record.nodeKey));
 }
 
-function isRelayed({ relay }: Entry, endpoint: Endpoint): boolean {
-  return relay !== undefined && equalEndpoints(relay.endpoint, endpoint);
-}
-
-function pathKind(entry: Entry, endpoint: Endpoint): PathKind {
-  if (isRelayed(entry, endpoint)) return entry.relay!.kind;
-  if (isPrivate(endpoint.ip)) return "lan";
-  const listed = entry.record.endpoints.find((e) => equalEndpoints(e.endpoint, endpoint));
-  return listed?.source === "portmap" || listed?.source === "given" ? "port-mapped" : "direct";
+function equalDetours(a: Detours, b: Detours): boolean {
+  return a.size === b.size && [...a].every(([ip, kind]) => b.get(ip) === kind);
 }

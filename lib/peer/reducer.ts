@@ -18,6 +18,7 @@ import { equalPaths, formatPath, type PathAddress } from "./path_address.ts";
 import {
   type Candidate,
   type CandidateSource,
+  type Detours,
   isSearching,
   type Path,
   type Peer,
@@ -26,6 +27,8 @@ import {
   type PeerState,
   PUBLIC_IPV4,
   rank,
+  RELAYED,
+  TUNNELLED,
   UNANSWERED,
   type Verification,
 } from "./state.ts";
@@ -36,6 +39,7 @@ import {
   DOUBT_GAP_MS,
   FIRST_INVITE_MS,
   INVITE_GAP_MS,
+  isAbsent,
   LINK_RETRY_MS,
   LOOK_GAP_MS,
   MAX_REFLEXIVE,
@@ -51,12 +55,15 @@ import {
   REFLEXIVE_KEPT_MS,
   RELAY_AFTER_MS,
   RELAY_RETRY_MS,
+  RELAY_UNUSED_PAUSES_MS,
   roundPauseMs,
   SILENCE_MS,
   TRIGGER_GAP_MS,
   VERIFY_MS,
 } from "./timing.ts";
 
+/** A tunnel is taken before a relay if its round trip is so much shorter than the relay's. */
+const TUNNEL_RTT_PART = 0.8;
 /** Of a path of an earlier run, until its first answer. */
 const ADOPTED_RTT_MS = 250;
 
@@ -74,10 +81,13 @@ export function newPeer({ controlling, nowMs, adopted }: NewPeerOptions): Peer {
     listed: true,
     candidates: new Map(),
     link: { kind: "none" },
-    relay: { kind: "none", askMs: nowMs + RELAY_AFTER_MS },
+    relay: { kind: "none", askMs: nowMs + RELAY_AFTER_MS, failures: 0 },
+    detours: new Map(),
     nextBurstMs: nowMs + FIRST_INVITE_MS,
     rounds: 0,
     invitedMs: -Infinity,
+    heardMs: -Infinity,
+    relaysUnused: 0,
     doubtedMs: -Infinity,
     punchingSinceMs: nowMs,
     receivedMs: -Infinity,
@@ -147,9 +157,14 @@ class Transition {
         return this.#pinged(event.from, event.txId, event.nominating);
       case "pong":
         return this.#ponged(event.from, event.rttMs);
+      case "relay-ready":
+        return this.#askForRelayWithin(0);
       case "moved":
         this.#verifyPath();
+        this.#askForRelayWithin(RELAY_AFTER_MS);
         return this.#startRound({ invite: true });
+      case "routed":
+        return this.#routed(event.detours);
       case "traffic":
         return this.#traffic(event);
       case "relay-open":
@@ -219,6 +234,7 @@ class Transition {
 
   #invited(endpoints: readonly Endpoint[]): void {
     this.#replaceCandidates("invited", endpoints);
+    this.#heard();
     // The peer asks because it has no path to us: ours may be dead without our knowing.
     this.#verifyPath();
     if (this.#nowMs - this.peer.invitedMs < INVITE_GAP_MS) return;
@@ -250,6 +266,16 @@ class Transition {
     const candidate = { endpoint, source, burstMs: this.#nowMs, sent: 0 };
     this.#candidates.set(formatPath(endpoint), candidate);
     return candidate;
+  }
+
+  /** What would lead through our own links is no way at all. */
+  #routed(detours: Detours): void {
+    this.#set({ detours });
+    for (const [key, { endpoint }] of this.#candidates) {
+      if (detours.get(endpoint.ip) === "own") this.#candidates.delete(key);
+    }
+    const { path } = this.peer;
+    if (path && !path.dead && detours.get(path.endpoint.ip) === "own") this.#pathDied(path);
   }
 
   #pruneReflexive(): void {
@@ -292,16 +318,37 @@ class Transition {
     const { relay } = this.peer;
     if (relay.kind === "none") {
       const askMs = Math.max(relay.askMs, this.#nowMs + RELAY_AFTER_MS);
-      this.#set({ relay: { kind: "none", askMs } });
+      this.#set({ relay: { ...relay, askMs } });
     }
     this.#startRound({ invite: true });
   }
 
   /** Pings every candidate anew, and asks the peer to do the same. */
   #startRound({ invite }: { invite: boolean }): void {
+    if (isAbsent(this.peer, this.#nowMs)) return this.#startQuietRound();
     for (const candidate of this.#candidates.values()) this.#openThenBurst(candidate);
     if (invite) this.effects.push({ kind: "send-call-me-maybe" });
     this.#set({ nextBurstMs: this.#nowMs + roundPauseMs(this.peer) });
+  }
+
+  /** One ping, the last of a burst. */
+  #startQuietRound(): void {
+    const all = [...this.#candidates.values()];
+    const candidate = all[this.peer.rounds % Math.max(1, all.length)];
+    if (candidate) {
+      this.#update({ ...candidate, burstMs: this.#nowMs, sent: BURST_MS.length - 1 });
+    }
+    this.#set({ nextBurstMs: this.#nowMs + roundPauseMs(this.peer) });
+  }
+
+  /** Something came from the peer itself: it is there. */
+  #heard(): void {
+    const wasAbsent = isAbsent(this.peer, this.#nowMs);
+    this.#set({ heardMs: this.#nowMs, relaysUnused: 0 });
+    if (!wasAbsent) return;
+    this.#askForRelayWithin(0);
+    this.#set({ rounds: 0 });
+    if (isSearching(this.peer)) this.#startRound({ invite: true });
   }
 
   #roundIfDue(): void {
@@ -309,7 +356,8 @@ class Transition {
     const rounds = this.peer.rounds + 1;
     this.#set({ rounds });
     this.#startRound({ invite: true });
-    if (this.peer.state !== "unknown") this.effects.push({ kind: "no-path-yet", rounds });
+    const isToldOf = this.peer.state !== "unknown" && !isAbsent(this.peer, this.#nowMs);
+    if (isToldOf) this.effects.push({ kind: "no-path-yet", rounds });
   }
 
   /** The best first: what is answered first makes the link, and another one soon after remakes it. */
@@ -334,6 +382,7 @@ class Transition {
   // --- pings and pongs
 
   #pinged(from: PathAddress, txId: Uint8Array, nominating: boolean): void {
+    this.#heard();
     this.effects.push({ kind: "send-pong", to: from, txId });
     const known = this.#candidates.get(formatPath(from)) ?? this.#add(from, "reflexive");
     this.#update({ ...known, heardMs: this.#nowMs });
@@ -356,6 +405,7 @@ class Transition {
   }
 
   #ponged(from: PathAddress, rttMs: number): void {
+    this.#heard();
     const known = this.#candidates.get(formatPath(from));
     if (known) this.#update({ ...known, pongMs: this.#nowMs, rttMs });
     if (this.#isPath(from)) {
@@ -387,7 +437,12 @@ class Transition {
     if (!path || path.dead || this.#canBeReplaced(path, candidate)) return true;
     const { endpoint } = candidate;
     if (!controlling) return nominated !== undefined && equalPaths(nominated, endpoint);
-    return rank(this.peer, endpoint) > rank(this.peer, path.endpoint);
+    const [rankThen, rankNow] = [rank(this.peer, endpoint), rank(this.peer, path.endpoint)];
+    // A tunnel that runs inside of ours answers later than ours does.
+    if (rankThen === TUNNELLED && rankNow === RELAYED) {
+      return candidate.rttMs! < TUNNEL_RTT_PART * path.leastRttMs;
+    }
+    return rankThen > rankNow;
   }
 
   #isSuspect({ verify, leastRttMs }: Path): boolean {
@@ -404,7 +459,7 @@ class Transition {
     const { verify } = path;
     if (!verify || !this.#isSuspect(path) || !hasAnswered(by, verify.sinceMs)) return false;
     const rankThen = rank(this.peer, by.endpoint);
-    const isAsGood = rankThen > 0 && rankThen >= rank(this.peer, path.endpoint);
+    const isAsGood = rankThen > TUNNELLED && rankThen >= rank(this.peer, path.endpoint);
     return isAsGood || this.#nowMs - verify.sinceMs >= PATH_SUSPECT_WORSE_MS;
   }
 
@@ -500,17 +555,40 @@ class Transition {
 
   // --- the relay
 
+  #askForRelayWithin(ms: number): void {
+    const { relay } = this.peer;
+    if (relay.kind !== "none") return;
+    const askMs = Math.min(relay.askMs, this.#nowMs + ms);
+    this.#set({ relay: { kind: "none", askMs, failures: 0 } });
+  }
+
   #relayIfDue(): void {
     if (this.#nowMs < nextRelayMs(this.peer)) return;
     const isOpen = this.peer.relay.kind === "open";
-    if (!isOpen) this.#set({ relay: { kind: "asked" } });
+    if (this.peer.relay.kind === "none") {
+      this.#set({ relay: { kind: "asked", failures: this.peer.relay.failures } });
+    }
     this.effects.push({ kind: isOpen ? "close-relay" : "open-relay" });
-    if (isOpen) this.#relayClosed();
+    if (!isOpen) return;
+    const wasUsed = this.peer.state === "direct";
+    this.#relayClosed();
+    if (!wasUsed) this.#waitWithRelay();
+  }
+
+  /** Nothing came through the one that there was. */
+  #waitWithRelay(): void {
+    const { relaysUnused } = this.peer;
+    const pauses = RELAY_UNUSED_PAUSES_MS;
+    const pauseMs = pauses[Math.min(relaysUnused, pauses.length - 1)]!;
+    this.#set({
+      relay: { kind: "none", askMs: this.#nowMs + pauseMs, failures: 0 },
+      relaysUnused: relaysUnused + 1,
+    });
   }
 
   #relayOpen(endpoint: Endpoint): void {
     this.#relayClosed();
-    this.#set({ relay: { kind: "open", endpoint } });
+    this.#set({ relay: { kind: "open", endpoint, sinceMs: this.#nowMs } });
     this.#candidates.delete(formatPath(endpoint));
     this.#add(endpoint, "relay");
     this.#startPunching(); // of a peer without endpoints the relay is the first candidate
@@ -519,8 +597,9 @@ class Transition {
 
   #relayClosed(): void {
     const { relay, path } = this.peer;
-    const pauseMs = relay.kind === "asked" ? RELAY_RETRY_MS : 0;
-    this.#set({ relay: { kind: "none", askMs: this.#nowMs + pauseMs } });
+    const failures = relay.kind === "asked" ? relay.failures + 1 : 0;
+    const pauseMs = RELAY_RETRY_MS[Math.min(failures, RELAY_RETRY_MS.length) - 1] ?? 0;
+    this.#set({ relay: { kind: "none", askMs: this.#nowMs + pauseMs, failures } });
     if (relay.kind !== "open") return;
     this.#candidates.delete(formatPath(relay.endpoint));
     if (path && !path.dead && this.#isPath(relay.endpoint)) this.#pathDied(path);
@@ -552,6 +631,6 @@ class Transition {
     const { path, link } = this.peer;
     if (!path || path.dead || path.pongMs === UNANSWERED || link.kind !== "set") return;
     if (!equalPaths(link.endpoint, path.endpoint)) return;
-    this.#changeState(rank(this.peer, path.endpoint) === 0 ? "relay" : "direct");
+    this.#changeState(rank(this.peer, path.endpoint) === RELAYED ? "relay" : "direct");
   }
 }

@@ -1,6 +1,13 @@
 /** What is known of a peer, what can happen to it, and what can be done about it. */
-import { type Endpoint, familyOf, isPrivate } from "../addr.ts";
+import { type Endpoint, familyOf, type Ip, isPrivate } from "../addr.ts";
 import { equalPaths, type PathAddress } from "./path_address.ts";
+
+/**
+ * Where packets to an address go, if not plainly out of this host: into a tunnel of others, or into a
+ * link of our own, where they would go round for ever.
+ */
+export type DetourKind = "tunnel" | "own";
+export type Detours = ReadonlyMap<Ip, DetourKind>;
 
 export const PEER_STATES = ["unknown", "have_endpoints", "punching", "direct", "relay"] as const;
 export type PeerState = typeof PEER_STATES[number];
@@ -58,9 +65,9 @@ export type Link =
 
 /** An allocation at a relay: its address stands for the peer. */
 export type Relay =
-  | { readonly kind: "none"; readonly askMs: number }
-  | { readonly kind: "asked" }
-  | { readonly kind: "open"; readonly endpoint: Endpoint };
+  | { readonly kind: "none"; readonly askMs: number; readonly failures: number }
+  | { readonly kind: "asked"; readonly failures: number }
+  | { readonly kind: "open"; readonly endpoint: Endpoint; readonly sinceMs: number };
 
 export interface Peer {
   /** Whether this node picks the path of the pair. */
@@ -74,10 +81,16 @@ export interface Peer {
   readonly nominated?: PathAddress;
   readonly link: Link;
   readonly relay: Relay;
+  /** Of the candidates' addresses. */
+  readonly detours: Detours;
   /** When all candidates are tried again, and how many such rounds stayed without answer. */
   readonly nextBurstMs: number;
   readonly rounds: number;
   readonly invitedMs: number;
+  /** When anything last came from the peer itself. */
+  readonly heardMs: number;
+  /** How many relays in a row were of no use. */
+  readonly relaysUnused: number;
   /** When the peer was last invited because the path was in doubt. */
   readonly doubtedMs: number;
   /** When the search under way began, for the hole-punch histogram. */
@@ -105,8 +118,12 @@ export type PeerEvent =
   | { kind: "ping"; nowMs: number; from: PathAddress; txId: Uint8Array; nominating: boolean }
   /** A pong that answers a ping of ours to that very address. */
   | { kind: "pong"; nowMs: number; from: PathAddress; rttMs: number }
+  /** What relays depend on works again. */
+  | { kind: "relay-ready"; nowMs: number }
   /** Our own addresses changed: mappings may be new, the peer must hear of it. */
   | { kind: "moved"; nowMs: number }
+  /** Routes of this host are others, or there are new addresses. */
+  | { kind: "routed"; nowMs: number; detours: Detours }
   /** What went through the link since the last such event. */
   | { kind: "traffic"; nowMs: number; sent: boolean; received: boolean }
   /** A relay was allocated, and forwards between this endpoint and the peer. */
@@ -139,16 +156,21 @@ export type PeerEffect =
   /** Unlisted and silent: drop the peer and its link. */
   | { kind: "forget" };
 
-export const PUBLIC_IPV4 = 1;
+export const PUBLIC_IPV4 = 2;
+export const TUNNELLED = 1;
+export const RELAYED = 0;
 
 /** How good a path is; a higher one replaces a lower one once confirmed. */
-export function rank({ relay }: Pick<Peer, "relay">, endpoint: PathAddress): number {
-  if (relay.kind === "open" && equalPaths(relay.endpoint, endpoint)) return 0;
-  if (isPrivate(endpoint.ip)) return 3;
-  return familyOf(endpoint.ip) === 6 ? 2 : PUBLIC_IPV4;
+export function rank({ relay, detours }: Pick<Peer, "relay" | "detours">, endpoint: PathAddress) {
+  if (relay.kind === "open" && equalPaths(relay.endpoint, endpoint)) return RELAYED;
+  if (detours.has(endpoint.ip)) return TUNNELLED;
+  if (isPrivate(endpoint.ip)) return 4;
+  return familyOf(endpoint.ip) === 6 ? 3 : PUBLIC_IPV4;
 }
 
 /** Whether a better path, or any, is looked for. */
-export function isSearching({ state }: Peer): boolean {
-  return state === "punching" || state === "unknown" || state === "relay";
+export function isSearching(peer: Peer): boolean {
+  const { state, path } = peer;
+  return state === "punching" || state === "unknown" || state === "relay" ||
+    (state === "direct" && path !== undefined && rank(peer, path.endpoint) === TUNNELLED);
 }

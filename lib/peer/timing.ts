@@ -20,6 +20,12 @@ export const FIRST_INVITE_MS = 1_000;
 /** Pauses between bursts while nothing answers. */
 const BURST_PAUSE_MS = [5_000, 10_000, 20_000, 40_000, 60_000] as const;
 /**
+ * A peer that was not heard for so long, in as many rounds, is hardly there: it is pinged once in each
+ * further one, at one of its endpoints after the other. When it comes, it pings us.
+ */
+export const ABSENT_MS = 120_000;
+export const ABSENT_ROUNDS = 5;
+/**
  * The same while a relay carries the data: the second one is longer than a burst and the 30 s after
  * which Linux forgets what was not answered. Where routers on both sides have taken pings for their
  * own, nothing else helps.
@@ -95,7 +101,10 @@ export const LINK_RETRY_MS = 5_000;
 /** A first search without answer for this long asks for a relay; one for a path that died, at once. */
 export const RELAY_AFTER_MS = 1_000;
 /** Pauses between tries to get one. */
-export const RELAY_RETRY_MS = 15_000;
+export const RELAY_RETRY_MS = [2_000, 5_000, 15_000] as const;
+/** A relay through which nothing comes is given back, and asked for again ever later. */
+export const RELAY_UNUSED_MS = 60_000;
+export const RELAY_UNUSED_PAUSES_MS = [60_000, 300_000, 1_200_000] as const;
 /** A relay that is not needed is kept for as long, in case the direct path does not last. */
 export const RELAY_KEPT_MS = 60_000;
 
@@ -116,9 +125,17 @@ export function roundPauseMs({ state, rounds }: Peer): number {
 }
 
 /** When a relay is to be asked for or given back. */
-export function nextRelayMs({ relay, state, directSinceMs }: Peer): number {
-  if (relay.kind === "none" && (state === "punching" || state === "unknown")) return relay.askMs;
-  return relay.kind === "open" && state === "direct" ? directSinceMs + RELAY_KEPT_MS : Infinity;
+export function nextRelayMs({ relay, state, directSinceMs, heardMs }: Peer): number {
+  const isWanted = state === "punching" || state === "unknown";
+  if (relay.kind === "none" && isWanted) return relay.askMs;
+  if (relay.kind !== "open") return Infinity;
+  if (state === "direct") return directSinceMs + RELAY_KEPT_MS;
+  return isWanted ? Math.max(relay.sinceMs, heardMs) + RELAY_UNUSED_MS : Infinity;
+}
+
+/** Whether the peer is hardly there. */
+export function isAbsent({ rounds, heardMs }: Peer, nowMs: number): boolean {
+  return rounds >= ABSENT_ROUNDS && nowMs - heardMs >= ABSENT_MS;
 }
 
 export function nextPingMs({ burstMs, sent }: Candidate): number {

@@ -275,12 +275,13 @@ export class RelayClient implements AsyncDisposable {
     signal: AbortSignal,
     onClosed: (reason: string) => void,
   ): Promise<Bound> {
-    const { nodePort, random, openStandIn = StandIn.open } = this.#options;
+    const { nodePort, clock, random, openStandIn = StandIn.open } = this.#options;
     let isBound = false;
     const standIn: StandInLine = await openStandIn({
       url,
       dialer: this.#options.dialer ?? systemDialer(),
       nodePort,
+      clock,
       random,
       onMessage: (bytes) => this.#exchange.handle(bytes, standIn.key),
       onClosed: (reason) => isBound && onClosed(reason),

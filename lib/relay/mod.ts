@@ -12,6 +12,7 @@ export {
   type RelayClientOptions,
   type RelayPath,
   type RelayPathKind,
+  type StandInLine,
 } from "./client.ts";
 export { RelayError } from "./exchange.ts";
 export {
@@ -26,3 +27,9 @@ export {
 export { KernelForwarding } from "./kernel.ts";
 export type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from "./places.ts";
 export { RelayServer, type RelayServerOptions } from "./server.ts";
+export {
+  StandIn,
+  type StandInConnection,
+  type StandInEdges,
+  type StandInOptions,
+} from "./stand_in.ts";

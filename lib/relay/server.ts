@@ -6,7 +6,7 @@
  * anything else goes, untouched and unread, to where the other side of the allocation is bound.
  */
 import { type Endpoint, formatEndpoint, parseIp } from "../addr.ts";
-import type { Clock, Log, Random } from "../edges.ts";
+import { type Clock, type ListenUdp, type Log, type Random, systemListenUdp } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import { answerBinding, AnswerLimit } from "../stun/mod.ts";
@@ -21,7 +21,11 @@ import { Desk } from "./desk.ts";
 import type { KernelForwarding } from "./kernel.ts";
 import { isRelayMessage } from "./messages.ts";
 import { type RelayDrop, RelayMetrics } from "./metrics.ts";
-import { type WebSocketConnection, WebSocketConnections } from "./web_socket.ts";
+import {
+  type UpgradeWebSocket,
+  type WebSocketConnection,
+  WebSocketConnections,
+} from "./web_socket.ts";
 
 const SWEEP_MS = 5_000;
 /** Longer than any datagram that a network carries; one that fills it is dropped. */
@@ -45,6 +49,9 @@ export interface RelayServerOptions {
   clock: Clock;
   random: Random;
   log: Log;
+  /** The system's unless told. */
+  listenUdp?: ListenUdp;
+  upgradeWebSocket?: UpgradeWebSocket;
   /** Forwards what it can, which then does not come here. */
   kernel?: Pick<KernelForwarding, "set" | "counters">;
 }
@@ -99,8 +106,8 @@ export class RelayServer implements Disposable {
       onMessage: (connection, bytes) => this.#fromWebSocket(connection, bytes),
       onClosed: (connection) => this.#unbind(connection),
       isBound: (connection) => this.#sideOf.get(connection)?.via === connection,
-    });
-    this.#mainSockets = listen(options.hostname, options.port);
+    }, options.upgradeWebSocket);
+    this.#mainSockets = this.#listen(options.port);
     for (const socket of this.#mainSockets) {
       void this.#receive(socket, (bytes, from) => this.#atMainPort(socket, bytes, from));
     }
@@ -136,7 +143,7 @@ export class RelayServer implements Disposable {
 
   #open(port: number): PortOpening {
     try {
-      const sockets = listen(this.#options.hostname, port);
+      const sockets = this.#listen(port);
       this.#sockets.set(port, sockets);
       for (const socket of sockets) {
         void this.#receive(socket, (bytes, from) => this.#atRelayedPort(socket, port, bytes, from));
@@ -147,6 +154,11 @@ export class RelayServer implements Disposable {
       this.#options.log.warn("relayed port cannot be opened", { port, error: errorText(error) });
       return "failed";
     }
+  }
+
+  #listen(port: number): Deno.DatagramConn[] {
+    const { hostname, listenUdp = systemListenUdp } = this.#options;
+    return listen(listenUdp, hostname, port);
   }
 
   #close(port: number): void {
@@ -319,9 +331,7 @@ function udpVia(endpoint: Endpoint, socket: Deno.DatagramConn, to: Deno.NetAddr)
 }
 
 /** All or none. Without a hostname: as `openListen` of the programs does it. */
-function listen(hostname: string, port: number): Deno.DatagramConn[] {
-  const open = (hostname: string, port: number) =>
-    Deno.listenDatagram({ transport: "udp", hostname, port });
+function listen(open: ListenUdp, hostname: string, port: number): Deno.DatagramConn[] {
   if (hostname !== "") return [open(hostname, port)];
   const sockets: Deno.DatagramConn[] = [];
   try {

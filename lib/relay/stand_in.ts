@@ -5,7 +5,7 @@
  */
 import { type Endpoint, formatEndpoint, parseIp } from "../addr.ts";
 import { type Dialer, openWebSocket, type WebSocketClient } from "../dial/mod.ts";
-import type { Random } from "../edges.ts";
+import { type Clock, type ListenUdp, type Random, systemListenUdp, timeLimit } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { isRelayMessage } from "./messages.ts";
 import { RelayError, type RelayLine } from "./exchange.ts";
@@ -24,6 +24,7 @@ export interface StandInOptions {
   dialer: Dialer;
   /** The node's UDP port, on 127.0.0.1. */
   nodePort: number;
+  clock: Clock;
   random: Random;
   /** A relay message came by the connection. */
   onMessage: (bytes: Uint8Array) => void;
@@ -31,35 +32,55 @@ export interface StandInOptions {
   onClosed: (reason: string) => void;
 }
 
+/** A connection that is open. */
+export type StandInConnection =
+  & Pick<WebSocketClient, "start" | "bufferedBytes" | "send">
+  & Disposable;
+
+export interface StandInEdges {
+  openWebSocket: (options: StandInOptions, signal: AbortSignal) => Promise<StandInConnection>;
+  listenUdp: ListenUdp;
+}
+
+const SYSTEM: StandInEdges = {
+  openWebSocket: ({ dialer, url, random }, signal) =>
+    openWebSocket(dialer, new URL(url), random, signal),
+  listenUdp: systemListenUdp,
+};
+
 export class StandIn implements RelayLine, Disposable {
   readonly key: string;
   /** Where the node sends what is for the peer, and what comes from the peer comes from. */
   readonly endpoint: Endpoint;
   readonly #socket: Deno.DatagramConn;
-  readonly #web: WebSocketClient;
+  readonly #web: StandInConnection;
   readonly #node: Deno.NetAddr;
   readonly #options: StandInOptions;
   #isClosed = false;
 
   /** Resolves when the connection is open. Throws {@link RelayError} or the signal's reason. */
-  static async open(options: StandInOptions, signal: AbortSignal): Promise<StandIn> {
+  static async open(
+    options: StandInOptions,
+    signal: AbortSignal,
+    edges: StandInEdges = SYSTEM,
+  ): Promise<StandIn> {
     signal.throwIfAborted();
-    const tooLate = AbortSignal.timeout(OPEN_TIMEOUT_MS);
-    const either = AbortSignal.any([signal, tooLate]);
-    const { url, dialer, random } = options;
-    const web = await openWebSocket(dialer, new URL(url), random, either).catch((cause) => {
+    const { url, clock } = options;
+    using tooLate = timeLimit(clock, OPEN_TIMEOUT_MS);
+    const either = AbortSignal.any([signal, tooLate.signal]);
+    const web = await edges.openWebSocket(options, either).catch((cause) => {
       signal.throwIfAborted();
-      const reason = tooLate.aborted ? "" : `: ${errorText(cause)}`;
+      const reason = tooLate.signal.aborted ? "" : `: ${errorText(cause)}`;
       throw new RelayError(`the relay does not answer at ${url}${reason}`);
     });
-    return new StandIn(web, options);
+    return new StandIn(web, options, edges.listenUdp);
   }
 
-  private constructor(web: WebSocketClient, options: StandInOptions) {
+  private constructor(web: StandInConnection, options: StandInOptions, listenUdp: ListenUdp) {
     this.#options = options;
     this.#web = web;
     this.#node = { transport: "udp", hostname: NODE_IP, port: options.nodePort };
-    this.#socket = listenSomewhere(options.random);
+    this.#socket = listenSomewhere(listenUdp, options.random);
     const { hostname, port } = this.#socket.addr as Deno.NetAddr;
     this.endpoint = { ip: parseIp(hostname), port };
     this.key = `${options.url} ${formatEndpoint(this.endpoint)}`;
@@ -115,12 +136,12 @@ export class StandIn implements RelayLine, Disposable {
  * 127.64.0.0/10, another address for each peer: a kernel tunnel without a key is told from others
  * by its remote address alone.
  */
-function listenSomewhere(random: Random): Deno.DatagramConn {
+function listenSomewhere(listenUdp: ListenUdp, random: Random): Deno.DatagramConn {
   for (let tries = 1;; tries++) {
     const [a, b, c] = random(3);
     const hostname = `127.${64 + (a! & 63)}.${b!}.${c!}`;
     try {
-      return Deno.listenDatagram({ transport: "udp", hostname, port: 0 });
+      return listenUdp(hostname, 0);
     } catch (error) {
       if (tries === ADDRESS_TRIES) throw error;
     }

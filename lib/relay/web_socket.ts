@@ -81,14 +81,21 @@ export class WebSocketConnection {
   }
 }
 
+export type UpgradeWebSocket = (request: Request) => { socket: WebSocket; response: Response };
+
+const systemUpgrade: UpgradeWebSocket = (request) =>
+  Deno.upgradeWebSocket(request, { idleTimeout: IDLE_TIMEOUT_SECONDS });
+
 /** All connections of a relay. */
 export class WebSocketConnections {
   readonly #relay: WebSocketRelay;
+  readonly #upgrade: UpgradeWebSocket;
   readonly #all = new Set<WebSocketConnection>();
   #made = 0;
 
-  constructor(relay: WebSocketRelay) {
+  constructor(relay: WebSocketRelay, upgrade: UpgradeWebSocket = systemUpgrade) {
     this.#relay = relay;
+    this.#upgrade = upgrade;
   }
 
   get size(): number {
@@ -106,9 +113,7 @@ export class WebSocketConnections {
         headers: { "retry-after": "10" },
       });
     }
-    const { socket, response } = Deno.upgradeWebSocket(request, {
-      idleTimeout: IDLE_TIMEOUT_SECONDS,
-    });
+    const { socket, response } = this.#upgrade(request);
     const key = `ws ${++this.#made}`;
     const connection = new WebSocketConnection(socket, { key, ip, relay: this.#relay, nowMs });
     this.#all.add(connection);

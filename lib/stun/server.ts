@@ -8,7 +8,14 @@ import {
   parseIp,
   UNSPECIFIED_4,
 } from "../addr.ts";
-import { type Log, silentLog, systemClock } from "../edges.ts";
+import {
+  type Clock,
+  type ListenUdp,
+  type Log,
+  silentLog,
+  systemClock,
+  systemListenUdp,
+} from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { AnswerLimit } from "./answer_limit.ts";
 import type { Change } from "./attributes.ts";
@@ -40,6 +47,9 @@ export interface StunServiceOptions {
    * of all addresses does not know. Default: that is left out.
    */
   localAddress?: (to: Ip) => Ip | undefined;
+  /** The system's unless told. */
+  listenUdp?: ListenUdp;
+  clock?: Clock;
 }
 
 /** An address may be unspecified, "0.0.0.0" or "::": all of the host. */
@@ -58,6 +68,8 @@ export class StunService {
   readonly #log: Log;
   readonly #limit: AnswerLimit;
   readonly #localAddress: (to: Ip) => Ip | undefined;
+  readonly #listenUdp: ListenUdp;
+  readonly #clock: Clock;
 
   constructor({ signal, log = silentLog, ...options }: StunServiceOptions) {
     signal.throwIfAborted();
@@ -65,13 +77,15 @@ export class StunService {
     this.#log = log;
     this.#limit = new AnswerLimit(options.answersPerSecond ?? ANSWERS_PER_SECOND);
     this.#localAddress = options.localAddress ?? (() => undefined);
+    this.#listenUdp = options.listenUdp ?? systemListenUdp;
+    this.#clock = options.clock ?? systemClock;
     signal.addEventListener("abort", () => this.#close(), { once: true });
   }
 
   /** Gives the bound address; throws Deno's error when the port cannot be had. */
   listen({ hostname, port }: StunListen): Endpoint {
     this.#signal.throwIfAborted();
-    const socket = Deno.listenDatagram({ transport: "udp", hostname, port });
+    const socket = this.#listenUdp(hostname, port);
     const bound = endpointOf(socket.addr as Deno.NetAddr);
     const place = { socket, ...bound };
     this.#places.push(place);
@@ -89,12 +103,12 @@ export class StunService {
       try {
         const [bytes, address] = await place.socket.receive();
         const from = endpointOf(address as Deno.NetAddr);
-        if (!this.#limit.allow(from.ip, systemClock.nowMs())) continue;
+        if (!this.#limit.allow(from.ip, this.#clock.nowMs())) continue;
         await this.#answer(place, bytes, from, address);
       } catch (error) {
         if (this.#signal.aborted) return;
         this.#log.debug("STUN server error", { error: errorText(error) });
-        await systemClock.sleep(PAUSE_AFTER_ERROR_MS, this.#signal).catch(() => {});
+        await this.#clock.sleep(PAUSE_AFTER_ERROR_MS, this.#signal).catch(() => {});
       }
     }
   }
@@ -106,7 +120,7 @@ export class StunService {
     const answer = origin
       ? encodeBindingAnswer(request, from, () => this.#told(place, origin, from))
       : encodeChangeRefusal(request);
-    if (!this.#limit.allowAnswer(from.ip, bytes, answer, systemClock.nowMs())) return;
+    if (!this.#limit.allowAnswer(from.ip, bytes, answer, this.#clock.nowMs())) return;
     await (origin ?? place).socket.send(answer, to);
   }
 

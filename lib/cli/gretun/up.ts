@@ -55,6 +55,16 @@ const FLAGS = {
     placeholder: "IP:PORT",
     help: "where this host is reached besides, as by a forwarded port; repeatable",
   },
+  "advertise-interface": {
+    type: "list",
+    placeholder: "PATTERN",
+    help: "tell addresses of these interfaces even if they are tunnels or bridges; repeatable",
+  },
+  "exclude-interface": {
+    type: "list",
+    placeholder: "PATTERN",
+    help: "tell no addresses of these interfaces; repeatable",
+  },
   "port-mapping": {
     type: "choice",
     choices: ["on", "off"],
@@ -112,17 +122,13 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     { parseCoordinatorUrl },
     { signer },
     { parseServerName },
-    { loadIdentity },
-    { DaemonMetrics },
-    { runDaemon },
+    { DaemonMetrics, loadIdentity, runDaemon, systemEdges },
     { systemDialer },
   ] = await Promise.all([
     import("../../coord/client.ts"),
     import("../../coord/auth.ts"),
     import("../../stun/mod.ts"),
-    import("../../daemon/identity.ts"),
-    import("../../daemon/metrics.ts"),
-    import("../../daemon/daemon.ts"),
+    import("../../daemon/mod.ts"),
     import("../../dial/mod.ts"),
   ]);
   const coordinator = parseCoordinatorUrl(flags.coordinator);
@@ -141,12 +147,13 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   await using _metrics = metricsListen
     ? await serveMetrics(metricsListen, metrics, log)
     : undefined;
+  const sign = await signer(identity.nodeSeed);
+  await using edges = systemEdges({ log, sign, dialer, stateDir });
   await runDaemon(
     {
       coordinator,
       nodeName,
       identity,
-      stateDir,
       port: flags["fou-port"],
       ifnamePattern: flags.iface,
       dataPlane: flags["data-plane"],
@@ -154,17 +161,15 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       greKeys: flags["gre-key"] === "on",
       stunServers: flags["stun-server"],
       endpoints,
+      interfaces: {
+        advertise: flags["advertise-interface"],
+        exclude: flags["exclude-interface"],
+      },
       portMapping: flags["port-mapping"] === "on",
       aggressivePunch: flags["aggressive-punch"],
       metrics,
     },
-    {
-      clock: systemClock,
-      random: systemRandom,
-      log,
-      sign: await signer(identity.nodeSeed),
-      dialer,
-    },
+    edges,
     io.signal,
   );
   log.info("stopped");

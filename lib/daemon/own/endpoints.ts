@@ -10,16 +10,26 @@ import {
   parseIp,
 } from "../../addr.ts";
 import type { AdvertisedEndpoint, EndpointSource } from "../../coord/api.ts";
-import { isTunnelDevice } from "../../links/mod.ts";
-import type { RtNetlink } from "../../netlink.ts";
+import { isTunnelDevice, markOf } from "../../links/mod.ts";
+import type { Link, RtNetlink } from "../../netlink.ts";
 
 /** Of documentation (RFC 3849): a place that nobody has a route of its own to. */
 const ELSEWHERE = parseIp("2001:db8:ffff:ffff::1");
+/** The same of IPv4: TEST-NET-1 (RFC 5737). */
+const ELSEWHERE_4 = parseIp("192.0.2.1");
 /** As many endpoints as a coordinator takes from one node. */
 const MAX_ENDPOINTS = 32;
 
 /** What this host's kernel is asked. */
 export type HostNetwork = Pick<RtNetlink, "links" | "addresses" | "tryRouteTo">;
+
+/** What the user says of interfaces: names, where `*` stands for any letters. */
+export interface InterfaceChoice {
+  /** Addresses of these are told, whatever they are. */
+  advertise: readonly string[];
+  /** Those of these are not. */
+  exclude: readonly string[];
+}
 
 export interface LocalEndpointsOptions {
   port: number;
@@ -27,27 +37,50 @@ export interface LocalEndpointsOptions {
   families: readonly Family[];
   /** Addresses in there are tunnels'. */
   overlay: Cidr;
+  interfaces: InterfaceChoice;
 }
 
+/** For containers and machines of this host: everybody's have the same addresses. */
+const INNER_BRIDGE =
+  /^(docker\d|br-[0-9a-f]{12}$|virbr|lxcbr|lxdbr|incusbr|cni|podman|flannel|cilium)/;
+
 /**
- * Every address of this host that others may send to, with the data port: none of tunnels, and of
- * IPv6 none that will not last, except the one that packets leave from. A peer's firewall lets in
- * only whom the peer has sent to.
+ * Every address of this host that others may send to, with the data port, those of the way to the
+ * internet first: none of tunnels, and of IPv6 none that will not last, except the one that packets
+ * leave from. A peer's firewall lets in only whom the peer has sent to.
  */
 export function localEndpoints(
   rtnl: HostNetwork,
-  { port, families, overlay }: LocalEndpointsOptions,
+  { port, families, overlay, interfaces }: LocalEndpointsOptions,
 ): Endpoint[] {
-  const links = rtnl.links().filter((link) => link.up && !isTunnelDevice(link));
-  const ifindexes = new Set(links.map(({ ifindex }) => ifindex));
-  const outgoing = rtnl.tryRouteTo(ELSEWHERE)?.source;
+  const links = rtnl.links();
+  const told = new Map(
+    links.filter((link) => link.up && isTold(link, interfaces)).map((l) => [l.ifindex, l]),
+  );
+  const ways = [rtnl.tryRouteTo(ELSEWHERE_4), rtnl.tryRouteTo(ELSEWHERE)];
+  const outgoing = ways[1]?.source;
+  const used = new Set(ways.map((way) => way?.device));
+  const use = (ifindex: number) => used.has(ifindex) ? 0 : told.get(ifindex)!.kind ? 2 : 1;
   return rtnl.addresses()
     .filter(({ ifindex, local, isNotLasting }) =>
-      ifindexes.has(ifindex) && families.includes(familyOf(local)) &&
+      told.has(ifindex) && families.includes(familyOf(local)) &&
       (!isNotLasting || local === outgoing)
     )
+    .sort((a, b) => use(a.ifindex) - use(b.ifindex))
     .map(({ local }) => ({ ip: local, port }))
     .filter((endpoint) => isUsableEndpoint(endpoint) && !cidrContains(overlay, endpoint.ip));
+}
+
+function isTold(link: Link, { advertise, exclude }: InterfaceChoice): boolean {
+  const isNamed = (patterns: readonly string[]) =>
+    patterns.some((pattern) => matchesName(pattern, link.name));
+  if (isNamed(exclude) || markOf(link)) return false;
+  return isNamed(advertise) || (!isTunnelDevice(link) && !INNER_BRIDGE.test(link.name));
+}
+
+function matchesName(pattern: string, name: string): boolean {
+  const parts = pattern.split("*").map((part) => part.replace(/[^\w]/g, "\\$&"));
+  return new RegExp(`^${parts.join(".*")}$`).test(name);
 }
 
 /**

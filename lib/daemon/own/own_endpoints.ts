@@ -10,8 +10,15 @@ import {
 import type { AdvertisedEndpoint } from "../../coord/api.ts";
 import type { Clock, Log } from "../../edges.ts";
 import { errorText } from "../../errors.ts";
+import type { Lookup } from "../../lookup.ts";
 import type { StunClient, StunServer } from "../../stun/mod.ts";
-import { advertise, type HostNetwork, localEndpoints, sameEndpoints } from "./endpoints.ts";
+import {
+  advertise,
+  type HostNetwork,
+  type InterfaceChoice,
+  localEndpoints,
+  sameEndpoints,
+} from "./endpoints.ts";
 import { resolveReachable } from "./reachable.ts";
 
 /** Well under the 30 s after which many NATs forget a mapping (RFC 4787 section 4.3). */
@@ -39,9 +46,12 @@ export interface OwnEndpointsOptions {
   /** Of addresses that the data plane can use. */
   families: readonly Family[];
   /** Addresses in there are tunnels'. */
-  overlay: Cidr;
+  overlay: () => Cidr;
+  interfaces: InterfaceChoice;
   stun: Pick<StunClient, "query">;
-  stunServers: readonly string[];
+  stunServers: () => readonly string[];
+  /** The system's unless told. */
+  lookup?: Lookup;
   /** What the user says, for a port that was forwarded by hand. */
   given: readonly Endpoint[];
   /** What a router has mapped for us, now. */
@@ -160,15 +170,20 @@ export class OwnEndpoints {
   }
 
   #local(): string[] {
-    return localEndpoints(this.#options.rtnl, this.#options).map(formatEndpoint).sort();
+    return this.#localEndpoints().map(formatEndpoint).sort();
+  }
+
+  #localEndpoints(): Endpoint[] {
+    const { rtnl, port, families, overlay, interfaces } = this.#options;
+    return localEndpoints(rtnl, { port, families, overlay: overlay(), interfaces });
   }
 
   #gather(): AdvertisedEndpoint[] {
-    const { rtnl, given, portMapped } = this.#options;
+    const { given, portMapped } = this.#options;
     const external = portMapped();
     return advertise({
       given,
-      local: localEndpoints(rtnl, this.#options),
+      local: this.#localEndpoints(),
       portmap: external ? [external] : [],
       stun: [...this.#mapped.values(), this.#seenElsewhere].flat(),
     });
@@ -209,8 +224,9 @@ export class OwnEndpoints {
   }
 
   async #servers(): Promise<StunServer[]> {
-    const { stunServers, families, rtnl } = this.#options;
-    return stunServers.length === 0 ? [] : await resolveReachable(stunServers, families, rtnl);
+    const { stunServers, families, rtnl, lookup } = this.#options;
+    const names = stunServers();
+    return names.length === 0 ? [] : await resolveReachable(names, families, rtnl, lookup);
   }
 
   /** Whether a server answered; when none did, what was known stands. */

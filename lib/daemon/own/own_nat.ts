@@ -3,6 +3,7 @@ import { formatEndpoint } from "../../addr.ts";
 import type { NodeNat } from "../../coord/api.ts";
 import type { Clock, Log } from "../../edges.ts";
 import { errorText } from "../../errors.ts";
+import type { Lookup } from "../../lookup.ts";
 import {
   mappingBehaviour,
   resolveServers,
@@ -23,7 +24,9 @@ const SAMPLES = 4;
 
 export interface OwnNatOptions {
   openPort: () => StunPort;
-  stunServers: readonly string[];
+  stunServers: () => readonly string[];
+  /** The system's unless told. */
+  lookup?: Lookup;
   clock: Clock;
   log: Log;
   /** {@link OwnNat.nat} is another. */
@@ -58,8 +61,7 @@ export class OwnNat {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, log, stunServers } = this.#options;
-    if (stunServers.length === 0) return;
+    const { clock, log } = this.#options;
     while (!signal.aborted) {
       this.#wake = new AbortController();
       const learnt = await this.#learn(signal).catch((error) => {
@@ -82,8 +84,10 @@ export class OwnNat {
   }
 
   async #learn(signal: AbortSignal): Promise<NodeNat | undefined> {
-    const { openPort, stunServers } = this.#options;
-    const servers = await resolveServers(stunServers, { family: 4 });
+    const { openPort, stunServers, lookup } = this.#options;
+    const names = stunServers();
+    if (names.length === 0) return undefined;
+    const servers = await resolveServers(names, { family: 4, ...(lookup ? { lookup } : {}) });
     using stack = new DisposableStack();
     const port = stack.use(openPort());
     const answers = await askAllPlaces(port, servers, signal);

@@ -3,7 +3,7 @@ import { type Endpoint, formatEndpoint, type Ip, isPrivate } from "../../addr.ts
 import type { Clock, Log, Random } from "../../edges.ts";
 import { errorText } from "../../errors.ts";
 import type { RtNetlink } from "../../netlink.ts";
-import { findGateway, mapPort, type PortMapping } from "../../portmap/mod.ts";
+import { findGateway, mapPort, type PortMapNet, type PortMapping } from "../../portmap/mod.ts";
 
 /** A router that refused, or did not answer, is asked again after this. */
 const RETRY_MS = 600_000;
@@ -14,6 +14,8 @@ export interface PortMapperOptions {
   port: number;
   /** By this the router knows a mapping as ours again after a crash. */
   secret: Uint8Array<ArrayBuffer>;
+  /** The system's unless told. */
+  net?: PortMapNet;
   clock: Clock;
   random: Random;
   log: Log;
@@ -64,12 +66,13 @@ export class PortMapper {
   }
 
   async #hold(way: Way, nonce: Uint8Array, stop: AbortSignal): Promise<void> {
-    const { port, clock, random, log } = this.#options;
+    const { port, net, clock, random, log } = this.#options;
     const onChange = () => this.#set(mapping.isPublic ? mapping.external : undefined);
     let mapping: PortMapping;
     try {
       const request = { ...way, internalPort: port, nonce, signal: stop };
-      mapping = await mapPort({ ...request, clock, random, log, onChange });
+      const edges = { clock, random, log, ...(net ? { net } : {}) };
+      mapping = await mapPort({ ...request, ...edges, onChange });
     } catch (error) {
       if (!stop.aborted) log.debug("no port mapping", { error: errorText(error) });
       return;

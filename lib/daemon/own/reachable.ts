@@ -2,6 +2,7 @@
 import type { Family } from "../../addr.ts";
 import { GretunError } from "../../errors.ts";
 import type { RtNetlink } from "../../netlink.ts";
+import type { Lookup } from "../../lookup.ts";
 import { resolveServers, serverAt, type StunServer } from "../../stun/mod.ts";
 
 /**
@@ -12,9 +13,10 @@ export async function resolveReachable(
   names: readonly string[],
   families: readonly Family[],
   rtnl: Pick<RtNetlink, "tryRouteTo">,
+  lookup?: Lookup,
 ): Promise<StunServer[]> {
   const resolved = await Promise.allSettled(
-    families.map((family) => resolveServers(names, { family })),
+    families.map((family) => resolveServers(names, { family, ...(lookup ? { lookup } : {}) })),
   );
   const servers = resolved.flatMap((r) => r.status === "fulfilled" ? r.value : []);
   const [failed] = resolved.flatMap((r) => r.status === "rejected" ? [r.reason] : []);

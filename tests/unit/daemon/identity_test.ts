@@ -9,7 +9,8 @@ import {
 import { systemRandom } from "../../../lib/edges.ts";
 import { GretunError } from "../../../lib/errors.ts";
 import { greKey } from "../../../lib/daemon/gre_keys.ts";
-import { formatKeys, loadIdentity, newIdentity, parseKeys } from "../../../lib/daemon/identity.ts";
+import { formatKeys, newIdentity, parseKeys } from "../../../lib/daemon/identity.ts";
+import { loadIdentity } from "../../../lib/daemon/key_file.ts";
 
 async function withDir(body: (dir: string) => Promise<void>): Promise<void> {
   const dir = await Deno.makeTempDir();

@@ -270,6 +270,7 @@ Deno.test("a relay ends its connections when it ends", async () => {
 const standInOptions = (url: string): StandInOptions => ({
   url,
   dialer: systemDialer(),
+  clock: systemClock,
   nodePort: 7777,
   random: systemRandom,
   onMessage: () => {},

@@ -1,0 +1,56 @@
+/** What a daemon is given of the world; {@link systemEdges} is the real one. */
+import type { CoordHttp } from "../coord/client.ts";
+import { type Dialer, HttpClient } from "../dial/mod.ts";
+import { type Clock, type Log, type Random, systemClock, systemRandom } from "../edges.ts";
+import { type Host, linuxHost } from "../host/mod.ts";
+import type { Sign } from "../keys.ts";
+import { type PortMapNet, systemNet } from "../portmap/mod.ts";
+import { StandIn, type StandInLine, type StandInOptions } from "../relay/mod.ts";
+import { type Lookup, systemLookup } from "../lookup.ts";
+import { type DaemonReport, serveControl } from "./control.ts";
+
+export interface DaemonEdges {
+  clock: Clock;
+  random: Random;
+  log: Log;
+  /** With the node's key. */
+  sign: Sign;
+  host: Host;
+  /** Calls to the coordinator. */
+  http: CoordHttp;
+  lookup: Lookup;
+  /** A connection to a relay, and the socket on loopback that stands for the peer. */
+  openStandIn: (options: StandInOptions, signal: AbortSignal) => Promise<StandInLine>;
+  /** How routers are asked for a port. */
+  portMapNet: PortMapNet;
+  /** Answers those who ask what the daemon does; throws `GretunError`. */
+  serveControl: (report: () => DaemonReport) => Promise<AsyncDisposable>;
+}
+
+export interface SystemEdgesOptions {
+  log: Log;
+  sign: Sign;
+  /** To the coordinator, and to relays by WebSocket. */
+  dialer: Dialer;
+  stateDir: string;
+}
+
+/** To be disposed when the daemon has ended. */
+export function systemEdges(
+  { log, sign, dialer, stateDir }: SystemEdgesOptions,
+): DaemonEdges & AsyncDisposable {
+  const host = linuxHost();
+  return {
+    clock: systemClock,
+    random: systemRandom,
+    log,
+    sign,
+    host,
+    http: new HttpClient(dialer),
+    lookup: systemLookup,
+    openStandIn: (options, signal) => StandIn.open({ ...options, dialer }, signal),
+    portMapNet: systemNet,
+    serveControl: (report) => serveControl(stateDir, report),
+    [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
+  };
+}

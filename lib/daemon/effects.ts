@@ -1,0 +1,199 @@
+/** Performs what the reducer of a peer asks for; what is asynchronous comes back as an event. */
+import { type Cidr, type Endpoint, formatEndpoint } from "../addr.ts";
+import type { DataPlane } from "../dataplane/mod.ts";
+import * as disco from "../disco/mod.ts";
+import type { Clock, Log, Random } from "../edges.ts";
+import { errorText } from "../errors.ts";
+import { type DiscoKey, keyBytes, type NodeKey, shortKey } from "../keys.ts";
+import { pairAddress } from "../links/mod.ts";
+import type { PathAddress, PeerEffect, PeerEvent, PendingPings } from "../peer/mod.ts";
+import type { RelayPath } from "../relay/mod.ts";
+import { type Entry, isRelayed } from "./entry.ts";
+import type { Identity } from "./identity.ts";
+import type { DaemonMetrics } from "./metrics.ts";
+import type { PortGuesser } from "./port_guesser.ts";
+
+/**
+ * Padding, in zero bytes, by which a ping of the controlling side says "this path". Any disco
+ * implementation takes such a ping as an ordinary one.
+ */
+export const NOMINATING_PADDING = 4;
+const TX_ID_LENGTH = 12;
+/** Past one or two NATs of our own, and hardly ever as far as a NAT of the peer's. */
+const OPENER_TTLS = [2, 3, 4] as const;
+
+export interface EffectsOptions {
+  identity: Identity;
+  plane: DataPlane;
+  clock: Clock;
+  random: Random;
+  log: Log;
+  metrics: DaemonMetrics;
+  /** Sends a sealed message through the coordinator; never rejects. */
+  signal: (to: DiscoKey, sealed: Uint8Array) => Promise<void>;
+  /** A way to that peer through a relay; rejects when there is none. */
+  allocateRelay: (peer: NodeKey, signal: AbortSignal) => Promise<RelayPath>;
+  /** Pings stay unanswered: a NAT may have mapped this node anew. */
+  onDoubt: () => void;
+  /** A search for a direct path has no success; more than once. */
+  onStuck: () => void;
+  /** Where this node believes it can be reached, now. */
+  ownEndpoints: () => readonly Endpoint[];
+  guesser: PortGuesser;
+}
+
+/** What effects ask of the table of peers. */
+export interface EffectsTable {
+  pending: PendingPings;
+  /** This node's address and the overlay's prefix length. */
+  tunnelIp: () => Cidr;
+  closed: AbortSignal;
+  onEvent: (entry: Entry, event: PeerEvent) => void;
+  onForget: (entry: Entry) => void;
+  /** Whether the entry still stands for its peer, after something was waited for. */
+  isCurrent: (entry: Entry) => boolean;
+}
+
+export class Effects {
+  readonly #options: EffectsOptions & EffectsTable;
+
+  constructor(options: EffectsOptions & EffectsTable) {
+    this.#options = options;
+  }
+
+  perform(entry: Entry, effect: PeerEffect): void {
+    const { log, metrics } = this.#options;
+    const peer = shortKey(entry.record.nodeKey);
+    switch (effect.kind) {
+      case "send-ping":
+        return this.sendPing(entry, effect.to, effect.nominating);
+      case "send-opener":
+        return this.sendOpener(entry, effect.to);
+      case "send-pong":
+        return this.#send(entry, effect.to, {
+          type: "pong",
+          txId: effect.txId,
+          source: effect.to,
+        });
+      case "send-call-me-maybe":
+        return this.#invite(entry);
+      case "set-link":
+        return void this.#setLink(entry, effect.endpoint);
+      case "state-changed":
+        if (effect.punchMs !== undefined) metrics.punched(effect.punchMs / 1000);
+        return log.info("peer state change", { peer, from: effect.from, to: effect.to });
+      case "path-doubted":
+        if (isRelayed(entry, effect.endpoint)) entry.relay!.check();
+        return this.#options.onDoubt();
+      case "path-lost":
+        // Known sooner than by its next refresh, if it is the relay that is gone.
+        if (isRelayed(entry, effect.endpoint)) entry.relay!.check();
+        return log.warn("path lost, searching again", {
+          peer,
+          endpoint: formatEndpoint(effect.endpoint),
+        });
+      case "no-path-yet":
+        if (effect.rounds === 1) log.warn("no direct path yet, searching on", { peer });
+        return this.#options.onStuck();
+      case "open-relay":
+        this.#options.onStuck();
+        return void this.#openRelay(entry);
+      case "close-relay":
+        return this.closeRelay(entry);
+      case "forget":
+        return this.#options.onForget(entry);
+      default:
+        effect satisfies never;
+    }
+  }
+
+  sendOpener(entry: Entry, to: PathAddress): void {
+    for (const ttl of OPENER_TTLS) this.sendPing(entry, to, false, ttl);
+  }
+
+  sendPing(entry: Entry, to: PathAddress, nominating: boolean, ttl?: number): void {
+    const { identity, clock, random, metrics } = this.#options;
+    const txId = random(TX_ID_LENGTH);
+    this.#options.pending.add(txId, { peer: entry.record.nodeKey, to, sentMs: clock.nowMs() });
+    metrics.pingSent();
+    const padding = nominating ? NOMINATING_PADDING : 0;
+    const nodeKey = keyBytes(identity.nodeKey);
+    this.#send(entry, to, { type: "ping", txId, nodeKey, padding }, ttl);
+  }
+
+  #send(entry: Entry, to: PathAddress, message: disco.DiscoMessage, ttl?: number): void {
+    const { plane, guesser } = this.#options;
+    const { localPort } = to;
+    const port = localPort === undefined ? plane : guesser.port(entry.record.nodeKey, localPort);
+    port?.send(this.seal(entry, message), to, ttl);
+  }
+
+  seal(entry: Entry, message: disco.DiscoMessage): Uint8Array {
+    const { identity, random } = this.#options;
+    return disco.seal(disco.encodeMessage(message), identity.discoKey, entry.boxKey, random);
+  }
+
+  #invite(entry: Entry): void {
+    const endpoints = [...this.#options.ownEndpoints()];
+    const sealed = this.seal(entry, { type: "call-me-maybe", endpoints });
+    void this.#options.signal(entry.record.discoKey, sealed);
+  }
+
+  async #openRelay(entry: Entry): Promise<void> {
+    const { clock, log, allocateRelay } = this.#options;
+    const { nodeKey } = entry.record;
+    const peer = shortKey(nodeKey);
+    try {
+      const relay = await allocateRelay(nodeKey, this.#options.closed);
+      if (!this.#options.isCurrent(entry)) return void relay[Symbol.asyncDispose]();
+      entry.relay = relay;
+      const endpoint = formatEndpoint(relay.endpoint);
+      log.info("relay opened", { peer, endpoint, path: relay.kind });
+      const nowMs = clock.nowMs();
+      this.#options.onEvent(entry, { kind: "relay-open", nowMs, endpoint: relay.endpoint });
+    } catch (error) {
+      if (!this.#options.isCurrent(entry)) return;
+      log.debug("no relay", { peer, error: errorText(error) });
+      this.#options.onEvent(entry, { kind: "relay-closed", nowMs: clock.nowMs() });
+    }
+  }
+
+  closeRelay(entry: Entry): void {
+    void entry.relay?.[Symbol.asyncDispose]();
+    delete entry.relay;
+  }
+
+  async #setLink(entry: Entry, endpoint: PathAddress): Promise<void> {
+    const { plane, tunnelIp, log, clock, guesser } = this.#options;
+    const { ip, port, localPort } = endpoint;
+    const keys = await entry.keys;
+    if (!this.#options.isCurrent(entry)) return;
+    const { record } = entry;
+    const peer = shortKey(record.nodeKey);
+    try {
+      const state = plane.setLink({
+        id: record.nodeKey,
+        remote: { ip, port },
+        addresses: [pairAddress(tunnelIp().ip, record.tunnelIp)],
+        routes: [],
+        ...(localPort === undefined ? {} : { localPort }),
+        ...(keys ? { keys: { kind: "gre", ...keys } } : {}),
+      });
+      Object.assign(entry, state);
+      guesser.linkUses(record.nodeKey, localPort);
+      log.info("tunnel up", {
+        ifname: state.ifname,
+        peer,
+        endpoint: formatEndpoint(endpoint),
+        port: localPort,
+        tunnel_ip: record.tunnelIp,
+        mtu: state.mtu,
+        plane: plane.kind,
+      });
+      this.#options.onEvent(entry, { kind: "link-set", nowMs: clock.nowMs(), endpoint });
+    } catch (error) {
+      log.error("tunnel not set, trying again", { peer, error: errorText(error) });
+      this.#options.onEvent(entry, { kind: "link-failed", nowMs: clock.nowMs(), endpoint });
+    }
+  }
+}

@@ -1,0 +1,25 @@
+/** One peer as the daemon keeps it: its record, its state, and what goes with its link. */
+import { type Endpoint, equalEndpoints } from "../addr.ts";
+import type { PeerRecord } from "../coord/api.ts";
+import type { Peer, SeenIds } from "../peer/mod.ts";
+import type { RelayPath } from "../relay/mod.ts";
+import type { GuessPeer } from "./port_guesser.ts";
+
+export interface Entry {
+  record: PeerRecord;
+  peer: Peer;
+  boxKey: Uint8Array<ArrayBuffer>;
+  keys: Promise<{ ikey: number; okey: number }> | undefined;
+  seenPings: SeenIds;
+  guessed: GuessPeer;
+  relay?: RelayPath;
+  /** Of the link, at the last look. */
+  rxPackets: number;
+  txPackets: number;
+  ifname?: string;
+  mtu?: number;
+}
+
+export function isRelayed({ relay }: Entry, endpoint: Endpoint): boolean {
+  return relay !== undefined && equalEndpoints(relay.endpoint, endpoint);
+}

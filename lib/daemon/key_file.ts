@@ -1,0 +1,69 @@
+/** The node's keys in their file. */
+import type { Random } from "../edges.ts";
+import { errorText, GretunError } from "../errors.ts";
+import { formatKeys, type Identity, newIdentity, parseKeys } from "./identity.ts";
+
+/**
+ * Reads `keys.json` in `stateDir`, or makes it (directory 0700, file 0600, atomically). Refuses a
+ * file that others can read, and one that it cannot parse, and leaves it untouched.
+ */
+export async function loadIdentity(stateDir: string, random: Random): Promise<Identity> {
+  const path = `${stateDir}/keys.json`;
+  let info;
+  try {
+    info = await Deno.stat(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return await createIdentity(stateDir, path, random);
+    throw unreadable(path, error);
+  }
+  if (((info.mode ?? 0) & 0o077) !== 0) {
+    throw new GretunError(
+      `cannot use ${path}: others can read it (mode ${(info.mode! & 0o777).toString(8)})`,
+      `Run: chmod 600 ${path}`,
+    );
+  }
+  let text;
+  try {
+    text = await Deno.readTextFile(path);
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+  try {
+    return parseKeys(text);
+  } catch (error) {
+    throw new GretunError(
+      `cannot use ${path}: ${errorText(error)}`,
+      "Restore it from a copy, or move it away to get a new identity",
+    );
+  }
+}
+
+function unreadable(path: string, cause: unknown): GretunError {
+  return new GretunError(
+    `cannot read ${path}: ${errorText(cause)}`,
+    "Run as the user that owns it, or give another --state-dir",
+    { cause },
+  );
+}
+
+async function createIdentity(stateDir: string, path: string, random: Random): Promise<Identity> {
+  const identity = newIdentity(random);
+  const temporary = `${path}.${Deno.pid}`;
+  try {
+    await Deno.mkdir(stateDir, { recursive: true, mode: 0o700 });
+    {
+      using file = await Deno.open(temporary, { write: true, createNew: true, mode: 0o600 });
+      await file.write(new TextEncoder().encode(formatKeys(identity)));
+      await file.sync();
+    }
+    await Deno.rename(temporary, path);
+  } catch (error) {
+    await Deno.remove(temporary).catch(() => {});
+    throw new GretunError(
+      `cannot write ${path}: ${errorText(error)}`,
+      "Give a directory that you may write to with --state-dir",
+      { cause: error },
+    );
+  }
+  return identity;
+}

@@ -1,0 +1,66 @@
+/** A coordinator that does not answer as one: how long to wait, and what to say of it, once. */
+import { CoordError } from "../coord/client.ts";
+import type { Clock, Log, LogFields, Random } from "../edges.ts";
+import { errorText, GretunError } from "../errors.ts";
+
+const PAUSE_MIN_MS = 500;
+const PAUSE_MAX_MS = 5_000;
+/** The pause grows with the outage: it is over before another such part of it has passed. */
+const PAUSE_PART = 1 / 3;
+
+export class Outage {
+  readonly #options: { clock: Clock; random: Random; log: Log };
+  #current: { sinceMs: number; error: string } | undefined;
+  /** What was said of the present outage. */
+  readonly #said = new Set<string>();
+
+  constructor(options: { clock: Clock; random: Random; log: Log }) {
+    this.#options = options;
+  }
+
+  get current(): { sinceMs: number; error: string } | undefined {
+    return this.#current;
+  }
+
+  /** A call failed. For how long to wait before the next try. */
+  failed(call: string, error: unknown): number {
+    const { clock, random } = this.#options;
+    const nowMs = clock.nowMs();
+    const text = errorText(error);
+    this.#current = { sinceMs: this.#current?.sinceMs ?? nowMs, error: text };
+    this.#say(error, { call, error: text, ...hintOf(error) });
+    const lastsMs = nowMs - this.#current.sinceMs;
+    const pauseMs = Math.min(Math.max(PAUSE_MIN_MS, lastsMs * PAUSE_PART), PAUSE_MAX_MS);
+    const askedMs = error instanceof CoordError ? error.retryAfterMs ?? 0 : 0;
+    // Nodes that fell out of the same coordinator do not come back to it in step.
+    const spread = 0.75 + random(1)[0]! / 512;
+    return Math.max(pauseMs, askedMs * 4 / 3) * spread;
+  }
+
+  /** A connection that breaks and one that is refused afterwards are one thing. */
+  #say(error: unknown, fields: LogFields): void {
+    const { log } = this.#options;
+    const kind = error instanceof CoordError ? String(error.status) : fields.error as string;
+    if (this.#said.has(kind)) return log.debug("coordinator still away", fields);
+    this.#said.add(kind);
+    const verb = isRefusal(error) ? "refuses" : "does not answer";
+    log.warn(`coordinator ${verb}, trying again`, fields);
+  }
+
+  /** A call succeeded; whether that ends an outage. */
+  end(): boolean {
+    if (!this.#current) return false;
+    this.#current = undefined;
+    this.#said.clear();
+    this.#options.log.info("coordinator is back");
+    return true;
+  }
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof CoordError && error.status !== undefined;
+}
+
+function hintOf(error: unknown): LogFields {
+  return isRefusal(error) ? { hint: (error as GretunError).hint } : {};
+}

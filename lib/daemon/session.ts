@@ -1,0 +1,257 @@
+/**
+ * What goes on between this node and its coordinator: registering, the list of peers, messages, and
+ * what this node tells of itself. Once a node runs, nothing that the coordinator says, or somebody
+ * in its place, ends that: every call is tried again until it succeeds.
+ */
+import type { Cidr, Ip } from "../addr.ts";
+import type { AdvertisedEndpoint, NodeNat, PeerRecord } from "../coord/api.ts";
+import {
+  type AllPeers,
+  type ClockNews,
+  CoordClient,
+  CoordError,
+  type CoordHttp,
+} from "../coord/client.ts";
+import type { Clock, Log, Random } from "../edges.ts";
+import { errorText } from "../errors.ts";
+import type { DiscoKey, Sign } from "../keys.ts";
+import type { Identity } from "./identity.ts";
+import { Outage } from "./outage.ts";
+
+/** An answer to a held call that comes sooner and tells nothing new is no coordinator's. */
+const HELD_AT_LEAST_MS = 1_000;
+/** A held call that ends badly after so long was cut off on the way: others hold for less. */
+const CUT_AFTER_MS = 2_000;
+
+export interface Registered {
+  tunnelIp: Cidr;
+  /** Servers that the coordinator names. */
+  stun: string[];
+}
+
+export interface SessionOptions {
+  url: string;
+  identity: Identity;
+  nodeName: string;
+  /** The address to ask for, for want of a known one the coordinator chooses. */
+  wantedIp: () => Ip | undefined;
+  /** What to tell the others of this node, now. */
+  advertised: () => { endpoints: readonly AdvertisedEndpoint[]; nat: NodeNat | undefined };
+  /** Also when a coordinator that has forgotten this node takes it again. */
+  onRegistered: (registered: Registered) => void;
+  /** The whole list, this node's own record among them. */
+  onPeers: (peers: readonly PeerRecord[]) => void;
+  onSignal: (sealed: Uint8Array) => void;
+  /** It answers again. */
+  onBack: () => void;
+  sign: Sign;
+  http: CoordHttp;
+  clock: Clock;
+  random: Random;
+  log: Log;
+}
+
+export class Session implements Disposable {
+  readonly coord: CoordClient;
+  readonly #options: SessionOptions;
+  readonly #outage: Outage;
+  #isRegistered = false;
+  #registering: Promise<void> | undefined;
+  /** Resolved when the coordinator does not know what is advertised. */
+  #postIsDue = Promise.withResolvers<void>();
+  /** Ends the pause before the next try. */
+  #wake = new AbortController();
+
+  constructor(options: SessionOptions) {
+    const { url, identity: { nodeKey }, sign, clock, random, http, log } = options;
+    this.#options = options;
+    this.#outage = new Outage({ clock, random, log });
+    this.coord = new CoordClient({
+      url,
+      identity: { nodeKey, sign },
+      clock,
+      random,
+      http,
+      onClock: (news) => tellOfClock(log, news),
+    });
+  }
+
+  /** Since when it has not answered, in monotonic ms, and what was heard instead. */
+  get outage(): { sinceMs: number; error: string } | undefined {
+    return this.#outage.current;
+  }
+
+  [Symbol.dispose](): void {
+    this.coord[Symbol.dispose]();
+  }
+
+  /** Until it succeeds, or `signal` is aborted. */
+  async register(signal: AbortSignal): Promise<void> {
+    await this.#persist("register", () => this.#register(signal), signal);
+  }
+
+  /** Until `signal` is aborted; to be called once the node is registered. */
+  async run(signal: AbortSignal): Promise<void> {
+    await Promise.all([this.#post(signal), this.#pollPeers(signal), this.#pullSignals(signal)]);
+  }
+
+  /** What is advertised has changed. */
+  post(): void {
+    this.#postIsDue.resolve();
+  }
+
+  /** Never rejects. */
+  async sendSignal(to: DiscoKey, sealed: Uint8Array, signal: AbortSignal): Promise<void> {
+    await this.coord.sendSignal(to, sealed, signal).catch((error) => {
+      if (signal.aborted) return;
+      this.#options.log.debug("call-me-maybe not sent", { error: errorText(error) });
+    });
+  }
+
+  /** The network is another: what waits for the next try does not wait any longer. */
+  networkChanged(): void {
+    this.#wake.abort();
+    this.#wake = new AbortController();
+  }
+
+  /** This node is not listed any more. */
+  async leave(signal: AbortSignal): Promise<void> {
+    if (!this.#isRegistered) return;
+    await this.coord.leave(signal).catch((error) => {
+      this.#options.log.debug("coordinator not told", { error: errorText(error) });
+    });
+  }
+
+  // --- loops
+
+  async #pollPeers(signal: AbortSignal): Promise<void> {
+    let known: AllPeers | undefined;
+    while (!signal.aborted) {
+      const held = this.#held();
+      const answer = await this.#persist("peers", () => this.coord.peers(known, signal), signal);
+      if (!answer) return;
+      const isNews = answer.etag !== known?.etag;
+      known = answer;
+      if (isNews) this.#options.onPeers(answer.peers);
+      else await held.pause(signal);
+    }
+  }
+
+  async #pullSignals(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const held = this.#held();
+      const envelopes = await this.#persist(
+        "signals",
+        () => this.coord.takeSignals(signal),
+        signal,
+      );
+      for (const { sealed } of envelopes ?? []) this.#options.onSignal(sealed);
+      if (envelopes?.length === 0) await held.pause(signal);
+    }
+  }
+
+  /** Apart from looking at endpoints: that goes on while the coordinator is away. */
+  async #post(signal: AbortSignal): Promise<void> {
+    const stopped = new Promise<void>((resolve) => {
+      signal.addEventListener("abort", () => resolve(), { once: true });
+    });
+    while (!signal.aborted) {
+      await Promise.race([this.#postIsDue.promise, stopped]);
+      if (signal.aborted) return;
+      this.#postIsDue = Promise.withResolvers();
+      // Each try posts what is known by then.
+      const post = () => {
+        const { endpoints, nat } = this.#options.advertised();
+        return this.coord.postEndpoints([...endpoints], signal, nat);
+      };
+      await this.#persist("endpoints", post, signal);
+    }
+  }
+
+  /** Who answers at once with nothing is not asked again at once. */
+  #held() {
+    const { clock } = this.#options;
+    const startMs = clock.nowMs();
+    return {
+      pause: async (signal: AbortSignal) => {
+        const leftMs = startMs + HELD_AT_LEAST_MS - clock.nowMs();
+        if (leftMs > 0) await clock.sleep(leftMs, signal).catch(() => {});
+      },
+    };
+  }
+
+  // --- calls
+
+  /** Repeats `call` until it succeeds; undefined when `signal` is aborted meanwhile. */
+  async #persist<T>(
+    what: string,
+    call: () => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<T | undefined> {
+    const { clock } = this.#options;
+    while (!signal.aborted) {
+      const startMs = clock.nowMs();
+      try {
+        const result = await call();
+        if (this.#outage.end()) this.#isBack();
+        return result;
+      } catch (error) {
+        if (signal.aborted) return undefined;
+        if (isCutOff(what, error, clock.nowMs() - startMs)) continue;
+        if (isForgotten(error) && what !== "register") {
+          await this.#register(signal).catch(() => {});
+        }
+        const pauseMs = this.#outage.failed(what, error);
+        await clock.sleep(pauseMs, AbortSignal.any([signal, this.#wake.signal])).catch(() => {});
+      }
+    }
+    return undefined;
+  }
+
+  /** Calls that find out at the same time register once. */
+  async #register(signal: AbortSignal): Promise<void> {
+    this.#registering ??= this.#registerNow(signal).finally(() => this.#registering = undefined);
+    return await this.#registering;
+  }
+
+  async #registerNow(signal: AbortSignal): Promise<void> {
+    const { identity: { discoKey }, nodeName, wantedIp, onRegistered } = this.#options;
+    const requestedTunnelIp = wantedIp();
+    const answer = await this.coord.register(
+      { discoKey, nodeName, ...(requestedTunnelIp ? { requestedTunnelIp } : {}) },
+      signal,
+    );
+    // It does not know this node's endpoints any more.
+    if (this.#isRegistered) this.post();
+    this.#isRegistered = true;
+    onRegistered(answer);
+  }
+
+  #isBack(): void {
+    this.#options.onBack();
+    this.post(); // it does not store all that it was told
+  }
+}
+
+/** The coordinator, or who speaks in its name, does not know this node. */
+function isForgotten(error: unknown): boolean {
+  return error instanceof CoordError && error.status === 404;
+}
+
+/** Proxies end calls that last longer than they like: the coordinator is not away for that. */
+function isCutOff(what: string, error: unknown, lastedMs: number): boolean {
+  const isHeldCall = what === "peers" || what === "signals";
+  if (!isHeldCall || lastedMs < CUT_AFTER_MS || !(error instanceof CoordError)) return false;
+  const { status, cause } = error;
+  const isOurTimeout = cause instanceof DOMException && cause.name === "TimeoutError";
+  return status === undefined ? !isOurTimeout : [408, 502, 503, 504].includes(status);
+}
+
+function tellOfClock(log: Log, { aheadMs, whose }: ClockNews): void {
+  const seconds = Math.round(aheadMs / 1000);
+  if (seconds === 0) return log.info("clocks of coordinator and host agree again");
+  log.warn("clocks differ: requests are signed with the coordinator's time", {
+    coordinator_ahead_seconds: seconds,
+    wrong_or_set: whose,
+  });
+}
