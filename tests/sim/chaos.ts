@@ -1,0 +1,348 @@
+/**
+ * Randomised schedules: everything around some daemons goes wrong, in an order that follows from a
+ * seed. After the last disturbance every tunnel carries data again within 10 s, no daemon has ended, no
+ * data has gone to an address that never answered, and idle tunnels are quiet.
+ *
+ *     deno task chaos [COUNT [FIRST_SEED]]
+ */
+import { isDisco } from "../../lib/disco/mod.ts";
+import { isStun } from "../../lib/stun/mod.ts";
+import {
+  Dice,
+  FAIR,
+  FULL_CONE,
+  type NatBehaviour,
+  NO_UDP,
+  PORT_RESTRICTED,
+  type SimCoordinator,
+  type SimHost,
+  type SimNode,
+  type Site,
+  SYMMETRIC,
+  World,
+} from "./world/mod.ts";
+
+const RECOVERS_WITHIN_MS = 10_000;
+const IDLE_MS = 60_000;
+/** Looking at idle tunnels takes longer than all the rest: not every schedule does. */
+const IDLE_EACH = 20;
+const IDLE_PACKETS_PER_SECOND = 2;
+const NATS: readonly NatBehaviour[] = [
+  PORT_RESTRICTED,
+  { ...PORT_RESTRICTED, ports: "random" },
+  FULL_CONE,
+  SYMMETRIC,
+  { ...SYMMETRIC, ports: "sequential" },
+  NO_UDP,
+];
+
+const HTML = "<!doctype html><html><body>log in</body></html>";
+const NONSENSE: readonly (() => Response)[] = [
+  ...[401, 403, 404, 407, 429, 500, 502, 503].map((status) => () => new Response(HTML, { status })),
+  () => new Response(HTML),
+  () => new Response(""),
+  () => Response.json({ status: "maintenance" }),
+  () => new Response(HTML, { status: 401, headers: { date: "Thu, 01 Jan 1970 00:00:00 GMT" } }),
+];
+
+interface Member {
+  node: SimNode;
+  host: SimHost;
+  /** Where it is; undefined for a public address. */
+  site?: Site;
+  device: string;
+  /** Sent by UDP, and to whom data may go. */
+  packets: number;
+  answered: Set<string>;
+  strayed?: string;
+}
+
+class Schedule {
+  readonly #world: World;
+  readonly #dice: Dice;
+  readonly #coordinator: SimCoordinator;
+  readonly #members: Member[] = [];
+  readonly #story: string[] = [];
+  #moves = 0;
+  #pools = 0;
+
+  private constructor(world: World, dice: Dice, coordinator: SimCoordinator) {
+    this.#world = world;
+    this.#dice = dice;
+    this.#coordinator = coordinator;
+  }
+
+  /** What went wrong, with the story so far; undefined if nothing did. */
+  static async run(seed: number): Promise<string | undefined> {
+    const dice = new Dice(seed);
+    await using world = new World(dice.u32());
+    const schedule = new Schedule(world, dice, await world.coordinator());
+    const fault = await schedule.#run(seed % IDLE_EACH === 0);
+    return fault && `${fault}\n    ${schedule.#story.join("\n    ")}`;
+  }
+
+  async #run(looksAtIdle: boolean): Promise<string | undefined> {
+    const dice = this.#dice;
+    const count = 2 + dice.below(5);
+    for (let i = 0; i < count; i++) await this.#join(`n${i}`);
+    await this.#world.run(dice.between(0, 6_000));
+    const disturbances = 1 + dice.below(6);
+    for (let i = 0; i < disturbances; i++) {
+      await this.#disturb();
+      await this.#world.run(dice.between(0, 5_000));
+    }
+    await this.#settle();
+    return await this.#recovers() ?? (looksAtIdle ? await this.#isQuiet() : undefined);
+  }
+
+  #tell(what: string): void {
+    this.#story.push(`${Math.round(this.#world.time.nowMs)} ms: ${what}`);
+  }
+
+  async #join(name: string): Promise<void> {
+    const dice = this.#dice;
+    const shared = this.#members.find(({ site }) => site)?.site;
+    const site = dice.chance(0.15)
+      ? undefined
+      : shared && dice.chance(0.2)
+      ? shared
+      : this.#world.site(dice.pick(NATS));
+    const host = site ? this.#world.hostBehind(name, site) : this.#world.publicHost(name);
+    const dataPlane = dice.chance(0.3) ? "tun" as const : "fou" as const;
+    const node = await this.#world.up(host, this.#coordinator, { dataPlane });
+    const member: Member = {
+      ...{ node, host, device: "eth0", packets: 0, answered: new Set() },
+      ...(site ? { site } : {}),
+    };
+    this.#watch(member);
+    this.#members.push(member);
+    const { mapping, ports, udp } = site?.nat.behaviour ?? {};
+    this.#tell(
+      `${name} ${site ? `${site.prefix} ${mapping} ${ports} udp ${udp}` : "public"} ${dataPlane}`,
+    );
+  }
+
+  /** Data to where nothing ever came from has strayed. */
+  #watch(member: Member): void {
+    member.host.kernel.firewall = (packet, direction) => {
+      if (packet.kind !== "udp" || packet.to.port === 9999) return false;
+      const { from, to, bytes } = packet;
+      if (direction === "in") {
+        if (isDisco(bytes)) member.answered.add(`${from.ip} ${from.port}`);
+        return false;
+      }
+      member.packets++;
+      const isSignalling = isDisco(bytes) || isStun(bytes);
+      if (!isSignalling && !member.answered.has(`${to.ip} ${to.port}`) && from.port === 7777) {
+        member.strayed ??= `${to.ip}:${to.port}`;
+      }
+      return false;
+    };
+  }
+
+  // --- disturbances
+
+  async #disturb(): Promise<void> {
+    const member = this.#dice.pick(this.#members);
+    const kinds: readonly (() => Promise<void>)[] = [
+      () => this.#stepClock(member),
+      () => this.#stepCoordinatorsClock(),
+      () => this.#restartCoordinator(),
+      () => this.#loseState(),
+      () => this.#talkNonsense(),
+      () => this.#cutPolls(),
+      () => this.#touchLink(member),
+      () => this.#rebind(member),
+      () => this.#move(member),
+      () => this.#loseNetwork(member),
+      () => this.#restart(member),
+      () => this.#losePackets(),
+    ];
+    await this.#dice.pick(kinds)();
+  }
+
+  async #stepClock({ host }: Member): Promise<void> {
+    host.clock.wallStepMs = this.#step();
+    this.#tell(`clock of ${host.name} is off by ${host.clock.wallStepMs / 1000} s`);
+  }
+
+  async #stepCoordinatorsClock(): Promise<void> {
+    const { clock } = this.#coordinator.host;
+    clock.wallStepMs = this.#step();
+    this.#tell(`clock of the coordinator is off by ${clock.wallStepMs / 1000} s`);
+  }
+
+  #step(): number {
+    return this.#dice.pick([0, 90, -90, 3_600, -7_200, 86_400, -86_400]) * 1000;
+  }
+
+  async #restartCoordinator(): Promise<void> {
+    const awayMs = this.#dice.between(100, 30_000);
+    this.#tell(`coordinator is away for ${Math.round(awayMs)} ms`);
+    this.#coordinator.stop();
+    await this.#world.run(awayMs);
+    await this.#coordinator.start();
+  }
+
+  async #loseState(): Promise<void> {
+    const pool = this.#dice.chance(0.5) ? `10.${200 + ++this.#pools}.0.0/24` : undefined;
+    this.#tell(`coordinator loses its state${pool ? `, and has pool ${pool}` : ""}`);
+    this.#coordinator.stop();
+    await this.#world.run(this.#dice.between(100, 5_000));
+    await this.#coordinator.startAfresh(pool);
+  }
+
+  async #talkNonsense(): Promise<void> {
+    const answer = this.#dice.pick(NONSENSE);
+    const forMs = this.#dice.between(1_000, 30_000);
+    this.#tell(`somebody answers ${answer().status} for ${Math.round(forMs)} ms`);
+    this.#coordinator.proxy = async () => answer();
+    if (this.#dice.chance(0.5)) this.#coordinator.host.resetConnections();
+    await this.#world.run(forMs);
+    this.#coordinator.proxy = undefined;
+  }
+
+  async #cutPolls(): Promise<void> {
+    const afterMs = this.#dice.between(1_500, 10_000);
+    this.#tell(`a proxy cuts calls after ${Math.round(afterMs)} ms from now on`);
+    const { clock } = this.#coordinator.host;
+    this.#coordinator.proxy = (_request, pass) => {
+      const cut = clock.sleep(afterMs).then(() => new Response(HTML, { status: 504 }));
+      return Promise.race([pass(), cut]);
+    };
+  }
+
+  async #touchLink({ node, host }: Member): Promise<void> {
+    const links = [...host.kernel.links.values()].filter(({ name }) => name.startsWith("gretun"));
+    if (links.length === 0) return;
+    const { name, ifindex } = this.#dice.pick(links);
+    const what = this.#dice.pick(["removed", "set down", "without its addresses"]);
+    this.#tell(`${node.name}: ${name} is ${what}`);
+    if (what === "removed") host.kernel.removeLink(name);
+    else if (what === "set down") host.kernel.setUp(name, false);
+    else {
+      const rtnl = host.openRtNetlink();
+      for (const address of rtnl.addresses()) {
+        if (address.ifindex === ifindex) rtnl.deleteAddress(address);
+      }
+    }
+  }
+
+  async #rebind({ node, site }: Member): Promise<void> {
+    if (!site) return;
+    const what = this.#dice.pick(["rebinds", "forgets all", "has another address"]);
+    this.#tell(`NAT of ${node.name} ${what}`);
+    if (what === "rebinds") site.nat.rebind();
+    else if (what === "forgets all") site.nat.flush();
+    else site.nat.setOuter(this.#world.publicIp());
+  }
+
+  async #move(member: Member): Promise<void> {
+    const { host } = member;
+    const site = this.#world.site(this.#dice.pick(NATS));
+    const { mapping, ports, udp } = site.nat.behaviour;
+    this.#tell(`${host.name} moves to ${site.prefix} ${mapping} ${ports} udp ${udp}`);
+    host.kernel.setUp(member.device, false);
+    if (this.#dice.chance(0.5)) await this.#world.run(this.#dice.between(0, 5_000));
+    member.device = `wlan${this.#moves++}`;
+    this.#world.plugIntoSite(host, site, member.device);
+    member.site = site;
+  }
+
+  async #loseNetwork({ host, device }: Member): Promise<void> {
+    const forMs = this.#dice.between(500, 30_000);
+    this.#tell(`${host.name} has no network for ${Math.round(forMs)} ms`);
+    const { routes } = host.kernel;
+    host.kernel.setUp(device, false);
+    await this.#world.run(forMs);
+    host.kernel.setUp(device, true);
+    const lost = routes.filter((route) => route.device === host.kernel.ifindex(device));
+    for (const route of lost) host.openRtNetlink().addRoute(route);
+  }
+
+  async #restart({ node }: Member): Promise<void> {
+    const isKilled = this.#dice.chance(0.5);
+    this.#tell(`${node.name} is ${isKilled ? "killed" : "stopped"} and started again`);
+    if (isKilled) node.kill();
+    else {
+      const stopped = node.stop();
+      await this.#world.until(() => node.ended !== undefined, 5_000);
+      await stopped;
+    }
+    await this.#world.run(this.#dice.between(0, 3_000));
+    await node.start();
+  }
+
+  async #losePackets(): Promise<void> {
+    const loss = this.#dice.pick([0.1, 0.3, 1]);
+    const forMs = this.#dice.between(500, 10_000);
+    this.#tell(`${loss * 100} % of packets are lost for ${Math.round(forMs)} ms`);
+    const weather = { delayMs: 20, jitterMs: 30, loss, duplicates: 0.1 };
+    this.#world.internet.weather = weather;
+    await this.#world.run(forMs);
+    this.#world.internet.weather = FAIR;
+  }
+
+  /** Time goes back to normal. */
+  async #settle(): Promise<void> {
+    this.#tell("the last disturbance is over");
+  }
+
+  // --- what has to be so
+
+  async #recovers(): Promise<string | undefined> {
+    const endMs = this.#world.time.nowMs + RECOVERS_WITHIN_MS;
+    const pairs = this.#members.flatMap((a) =>
+      this.#members.filter((b) => b !== a).map((b) => [a.node, b.node] as const)
+    );
+    const broken = new Set(pairs);
+    while (broken.size > 0 && this.#world.time.nowMs < endMs) {
+      const pinged = [...broken].map(([a, b]) =>
+        b.tunnelIp ? a.host.kernel.ping(b.tunnelIp, { timeoutMs: 450 }) : Promise.resolve(undefined)
+      );
+      await this.#world.run(500);
+      const answers = await Promise.all(pinged);
+      for (const [i, pair] of [...broken].entries()) {
+        if (answers[i] !== undefined) broken.delete(pair);
+      }
+    }
+    for (const { node, strayed } of this.#members) {
+      if (node.ended !== undefined) return `${node.name} has ended: ${node.ended}`;
+      if (strayed) return `${node.name} has sent data to ${strayed}, which never answered`;
+    }
+    if (broken.size === 0) return undefined;
+    return [...broken].map(([a, b]) =>
+      `${a.name} does not reach ${b.name}: ${a.state(b)} ${JSON.stringify(a.peer(b))}`
+    ).join("\n  ");
+  }
+
+  async #isQuiet(): Promise<string | undefined> {
+    for (const member of this.#members) member.packets = 0;
+    await this.#world.run(IDLE_MS);
+    const limit = IDLE_PACKETS_PER_SECOND * (IDLE_MS / 1000) * (this.#members.length - 1);
+    for (const { node, packets } of this.#members) {
+      if (packets > limit) return `${node.name} has sent ${packets} packets in an idle minute`;
+    }
+    return undefined;
+  }
+}
+
+/** What went wrong with that seed; undefined if nothing did. */
+export async function chaos(seed: number): Promise<string | undefined> {
+  return await Schedule.run(seed);
+}
+
+if (import.meta.main) {
+  const [count = "100000", first = "1"] = Deno.args;
+  let failed = 0;
+  const startMs = performance.now();
+  for (let seed = Number(first); seed < Number(first) + Number(count); seed++) {
+    const fault = await chaos(seed);
+    if (!fault) continue;
+    failed++;
+    console.log(`seed ${seed}: ${fault}`);
+  }
+  const seconds = Math.round((performance.now() - startMs) / 1000);
+  console.log(`${count} schedules from seed ${first} in ${seconds} s, ${failed} failed`);
+  Deno.exit(failed > 0 ? 1 : 0);
+}

@@ -1,0 +1,94 @@
+/** Networks change under daemons that run: tunnels are back soon. */
+import { ok, strictEqual } from "node:assert/strict";
+import { parseIp } from "../../lib/addr.ts";
+import { type SimNode, World } from "./world/mod.ts";
+
+async function pair(world: World) {
+  const coordinator = await world.coordinator();
+  const [siteA, siteB] = [world.site(), world.site()];
+  const a = await world.up(world.hostBehind("a", siteA), coordinator);
+  const b = await world.up(world.hostBehind("b", siteB), coordinator);
+  ok(await world.until(() => a.state(b) === "direct" && b.state(a) === "direct", 5_000));
+  return { coordinator, siteA, siteB, a, b };
+}
+
+/** Pings go on all the time, as data does. */
+async function outageMs(world: World, a: SimNode, b: SimNode): Promise<number> {
+  const startMs = world.time.nowMs;
+  ok(await world.connects(a, b, 20_000));
+  return world.time.nowMs - startMs;
+}
+
+Deno.test("a NAT that rebinds costs less than 3 s", async () => {
+  await using world = new World();
+  const { siteA, a, b } = await pair(world);
+  siteA.nat.rebind();
+  const tookMs = await outageMs(world, b, a);
+  ok(tookMs < 3_000, `${tookMs} ms`);
+});
+
+Deno.test("another public address costs less than 3 s", async () => {
+  await using world = new World();
+  const { siteA, a, b } = await pair(world);
+  siteA.nat.setOuter(world.publicIp());
+  const tookMs = await outageMs(world, b, a);
+  ok(tookMs < 3_000, `${tookMs} ms`);
+});
+
+Deno.test("a host that moves to another network is back in less than 3 s", async () => {
+  await using world = new World();
+  const { a, b } = await pair(world);
+  a.host.kernel.setUp("eth0", false);
+  world.plugIntoSite(a.host, world.site(), "wlan0");
+  const tookMs = await outageMs(world, a, b);
+  ok(tookMs < 3_000, `${tookMs} ms`);
+});
+
+Deno.test("a host without any network for a while is back soon after", async () => {
+  await using world = new World();
+  const { a, b, siteA } = await pair(world);
+  a.host.kernel.setUp("eth0", false);
+  await world.run(60_000);
+  strictEqual(a.ended, undefined);
+  a.host.kernel.setUp("eth0", true);
+  const gateway = parseIp(`${siteA.prefix}.1`);
+  const destination = { ip: parseIp("0.0.0.0"), prefixLength: 0 };
+  const device = a.host.kernel.ifindex("eth0");
+  a.host.openRtNetlink().addRoute({ destination, gateway, device });
+  const tookMs = await outageMs(world, a, b);
+  ok(tookMs < 5_000, `${tookMs} ms`);
+});
+
+Deno.test("a link that somebody removes is made again", async () => {
+  await using world = new World();
+  const { a, b } = await pair(world);
+  a.host.kernel.removeLink(a.peer(b)!.ifname!);
+  const tookMs = await outageMs(world, a, b);
+  ok(tookMs < 2_000, `${tookMs} ms`);
+});
+
+Deno.test("a daemon that is killed leaves its link, and the next one takes it over", async () => {
+  await using world = new World();
+  const { a, b } = await pair(world);
+  const { ifname } = a.peer(b)!;
+  a.kill();
+  ok(await world.ping(b, a) !== undefined, "the kernel goes on");
+  const ifindex = a.host.kernel.ifindex(ifname!);
+  await a.start();
+  ok(await world.until(() => a.state(b) === "direct", 5_000));
+  strictEqual(a.host.kernel.ifindex(a.peer(b)!.ifname!), ifindex, "it is the same link");
+  ok(await world.connects(a, b, 1_000));
+});
+
+Deno.test("a daemon that ends leaves nothing behind", async () => {
+  await using world = new World();
+  const { a, b } = await pair(world);
+  const stopped = a.stop();
+  ok(await world.until(() => a.ended !== undefined, 5_000));
+  await stopped;
+  strictEqual(a.ended, "ended");
+  const names = [...a.host.kernel.links.values()].map(({ name }) => name);
+  strictEqual(names.join(), "lo,eth0");
+  strictEqual(a.host.kernel.fouPorts.length, 0);
+  ok(await world.until(() => b.peer(a) === undefined, 10_000));
+});
