@@ -154,6 +154,36 @@ export function testOverlays(plane: "fou" | "tun"): void {
     strictEqual(await alice.ifindex("gretun0"), ifindex);
   });
 
+  Deno.test(`${plane}: what another program changes of a link is put right, the link stays`, async () => {
+    await using overlay = await Overlay.start();
+    const [alice, bob] = await twoNodes(overlay, planes);
+    const [before, bobsIp] = [await alice.ifindex("gretun0"), await bob.tunnelIp()];
+    const changes = [
+      "ip addr flush dev gretun0",
+      `ip route del ${bobsIp} dev gretun0`,
+      "ip link set gretun0 down",
+      "ip link set gretun0 down && ip link set gretun0 up",
+      "ip link set gretun0 down && ip link set gretun0 name lan7",
+      "ip link set gretun0 alias uplink",
+    ];
+    for (const change of changes) {
+      const { code, stderr } = await alice.host.run("sh", ["-c", change]);
+      strictEqual(code, 0, `${change}: ${stderr}`);
+      await alice.reaches(bob);
+    }
+    await until("its name and mark", async () => {
+      const { stdout } = await alice.host.run("ip", ["link", "show", "dev", "gretun0"]);
+      return / alias gretun up port 7777 peer /.test(stdout);
+    });
+    strictEqual(await alice.ifindex("gretun0"), before);
+    match(alice.log, /level=warn msg="link was not as it should be, put right" ifname=gretun0/);
+    await alice.host.run("ip", ["link", "set", "eth0", "mtu", "1400"]);
+    await until("the MTU to follow", async () => {
+      const { stdout } = await alice.host.run("ip", ["link", "show", "dev", "gretun0"]);
+      return / mtu 1364 /.test(stdout);
+    });
+  });
+
   Deno.test(`${plane}: a link that somebody removes comes back`, async () => {
     await using overlay = await Overlay.start();
     const [alice, bob] = await twoNodes(overlay, planes);

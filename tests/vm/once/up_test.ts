@@ -50,3 +50,24 @@ Deno.test("fou: another program's FOU port is not touched", async () => {
   ok(/^Error: cannot open UDP port 7777: another FOU port has it\..*\n$/.test(stderr), stderr);
   strictEqual((await host.run("ip", ["fou", "show"])).stdout.trim(), "port 7777 ipproto 4");
 });
+
+Deno.test("fou: up and hub on one port: the second is refused by name, the port stays the first's", async () => {
+  await using overlay = await Overlay.start();
+  const [alice, bob] = await twoNodes(overlay, ["fou", "fou"]);
+  const { host } = alice;
+  const dir = `${overlay.directory}/hub`;
+  await Deno.mkdir(`${dir}/clients`, { recursive: true });
+  strictEqual((await host.run(GRETUN, ["hub", "keygen", "--out", `${dir}/key`])).code, 0);
+  const clients = ["--clients", `${dir}/clients`, "--key-file", `${dir}/key`];
+  const hub = ["hub", ...clients, "--address", "10.90.0.1", "--data-plane", "gre-fou"];
+  const { code, stderr } = await host.run(GRETUN, [...hub, "--port", "7777", "--state-dir", dir]);
+  strictEqual(code, 1, stderr);
+  ok(stderr.includes(`a running gretun up (pid ${alice.process.pid}) uses port 7777.`), stderr);
+  for (const args of [["--name", "gretun0"], ["--all", "--yes"]]) {
+    const { stderr } = await host.run(GRETUN, ["delete", ...args]);
+    ok(stderr.includes(`belongs to gretun up (pid ${alice.process.pid})`), stderr);
+  }
+  await alice.ping(bob);
+  const { stdout } = await host.run("ip", ["fou", "show"]);
+  ok(/^port 7777 ipproto 47$/m.test(stdout), stdout);
+});
