@@ -147,6 +147,11 @@ export function software(text: string): StunAttribute {
   return { type: ATTRIBUTE.SOFTWARE, value: new TextEncoder().encode(text) };
 }
 
+export function readSoftware({ attributes }: StunMessage): string | undefined {
+  const value = attributes.find(({ type }) => type === ATTRIBUTE.SOFTWARE)?.value;
+  return value && new TextDecoder().decode(value);
+}
+
 /** Section 14.8: class and number; the text, which is for people, is left empty. */
 export function errorCode(code: number): StunAttribute {
   const value = Uint8Array.of(0, 0, Math.trunc(code / 100), code % 100);

@@ -11,6 +11,7 @@ import {
   readChangeRequest,
   readMappedAddress,
   readOtherAddress,
+  readSoftware,
   responseOrigin,
   software,
   unknownAttributes,
@@ -34,6 +35,11 @@ import {
  */
 const SOFTWARE = "gretun node".padEnd(32);
 const SOFTWARE_6 = SOFTWARE.padEnd(68);
+/**
+ * Of nodes of version 0.1, whose requests have room for the other place or for a FINGERPRINT, not
+ * for both: the other place is how they learn what NAT they are behind.
+ */
+const OLD_SOFTWARE: readonly string[] = ["gretun node", "gretun node".padEnd(36)];
 const UNKNOWN_ATTRIBUTE = 420;
 
 export interface BindingAnswer {
@@ -49,8 +55,8 @@ export interface BindingRequest {
   change?: Change;
   /** Comprehension-required attributes that are not known here. */
   unknown: number[];
-  /** It has a FINGERPRINT, and so will its answer. */
-  hasFingerprint: boolean;
+  /** It has one itself. */
+  wantsFingerprint: boolean;
   lengthBytes: number;
 }
 
@@ -103,7 +109,7 @@ export function decodeBindingRequest(bytes: Uint8Array): BindingRequest | undefi
       txId: message.txId,
       ...(change ? { change } : {}),
       unknown,
-      hasFingerprint: fits === true,
+      wantsFingerprint: fits === true && !OLD_SOFTWARE.includes(readSoftware(message) ?? ""),
       lengthBytes: bytes.length,
     };
   } catch {
@@ -160,12 +166,12 @@ function fitted(
 }
 
 function encodeAnswer(
-  { txId, hasFingerprint }: BindingRequest,
+  { txId, wantsFingerprint }: BindingRequest,
   type: number,
   attributes: readonly StunAttribute[],
 ): Uint8Array<ArrayBuffer> {
   const message = { type, txId, attributes };
-  return hasFingerprint ? encodeWithFingerprint(message) : encodeStun(message);
+  return wantsFingerprint ? encodeWithFingerprint(message) : encodeStun(message);
 }
 
 /** The whole work of a server with one port; undefined for what is no intact binding request. */

@@ -140,13 +140,19 @@ Deno.test("a request without room gets the shortest answer, without a look at th
   }
 });
 
-Deno.test("a request of older nodes, 44 bytes, gets its address in 40", () => {
-  const attributes = [software("gretun node")];
-  const request = encodeWithFingerprint({ type: BINDING_REQUEST, txId: TX_ID, attributes });
-  strictEqual(request.length, 44);
-  const answer = encodeBindingAnswer(decodeBindingRequest(request)!, CLIENT, () => TOLD);
-  strictEqual(answer.length, 40);
-  deepStrictEqual(decodeBindingAnswer(answer).mapped, CLIENT);
+Deno.test("a request of nodes of version 0.1 gets the other place, in as many bytes", () => {
+  const cases = [["gretun node", CLIENT, TOLD], [
+    "gretun node".padEnd(36),
+    CLIENT_6,
+    TOLD_6,
+  ]] as const;
+  for (const [text, from, told] of cases) {
+    const attributes = [software(text)];
+    const request = encodeWithFingerprint({ type: BINDING_REQUEST, txId: TX_ID, attributes });
+    const answer = encodeBindingAnswer(decodeBindingRequest(request)!, from, () => told);
+    strictEqual(answer.length, request.length);
+    deepStrictEqual(decodeBindingAnswer(answer), { txId: TX_ID, mapped: from, other: told.other });
+  }
 });
 
 Deno.test("a server with one place refuses a CHANGE-REQUEST with 420", () => {
