@@ -4,6 +4,7 @@
  */
 import { type Endpoint, familyOf, formatEndpoint, type Ip, parseIp } from "../addr.ts";
 import type { ByteStream } from "../byte_stream.ts";
+import { toBase64 } from "../bytes.ts";
 import type { Clock } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { Lookup } from "../lookup.ts";
@@ -12,6 +13,7 @@ import { BufferedReader } from "./buffered_reader.ts";
 import { DialAgainError, DialError } from "./errors.ts";
 import { encodeRequest, readHead } from "./http_message.ts";
 import { type Environment, type Proxy, proxyFor } from "./proxy.ts";
+import { connectBySocks } from "./socks.ts";
 
 /** RFC 8305 section 5: "Connection Attempt Delay". */
 const ADDRESS_DELAY_MS = 250;
@@ -78,7 +80,8 @@ export class Dialer {
         };
       }
       const stream = await this.#connectToProxy(proxy, disposer);
-      if (!isSecure && allowForwarder) return { stream, forwarder: proxy };
+      const mayForward = allowForwarder && proxy.kind !== "socks5";
+      if (!isSecure && mayForward) return { stream, forwarder: proxy };
       await tunnel(stream, proxy, target);
       return { stream: isSecure ? await this.#secure(stream, target.hostname, disposer) : stream };
     } catch (error) {
@@ -93,7 +96,7 @@ export class Dialer {
   async #connectToProxy(proxy: Proxy, disposer: Disposer): Promise<ByteStream> {
     try {
       const stream = disposer.add(await this.#connect(proxy, disposer.signal));
-      return proxy.isSecure ? await this.#secure(stream, proxy.hostname, disposer) : stream;
+      return proxy.kind === "https" ? await this.#secure(stream, proxy.hostname, disposer) : stream;
     } catch (cause) {
       disposer.signal.throwIfAborted();
       if (cause instanceof DialAgainError) throw cause;
@@ -166,8 +169,23 @@ export function interleaved(ips: readonly Ip[]): Ip[] {
     .filter((ip) => ip !== undefined);
 }
 
-/** RFC 9110 section 9.3.6. */
+/** From the proxy on to the target. Throws {@link DialError}. */
 async function tunnel(
+  stream: ByteStream,
+  proxy: Proxy,
+  target: { hostname: string; port: number },
+): Promise<void> {
+  if (proxy.kind !== "socks5") return await tunnelByHttp(stream, proxy, target);
+  const why = await connectBySocks(stream, target, proxy.login);
+  if (why === undefined) return;
+  throw new DialError(
+    `the proxy ${proxy.hostname}:${proxy.port} gives no way to ${target.hostname}: ${why}`,
+    "Ask who runs the proxy to allow that host and port, or name it in NO_PROXY",
+  );
+}
+
+/** RFC 9110 section 9.3.6. */
+async function tunnelByHttp(
   stream: ByteStream,
   proxy: Proxy,
   { hostname, port }: { hostname: string; port: number },
@@ -186,8 +204,10 @@ async function tunnel(
   );
 }
 
-export function proxyHeaders({ authorization }: Proxy): Record<string, string> {
-  return authorization ? { "Proxy-Authorization": authorization } : {};
+export function proxyHeaders({ login }: Proxy): Record<string, string> {
+  if (!login) return {};
+  const bytes = new TextEncoder().encode(`${login.name}:${login.password}`);
+  return { "Proxy-Authorization": `Basic ${toBase64(bytes)}` };
 }
 
 /** Closes what was opened, at the signal or when a later step fails. */

@@ -1,14 +1,14 @@
-/** Which HTTP proxy the environment names for a URL, in the words that curl and others know. */
+/** Which proxy the environment names for a URL, in the words that curl and others know. */
 import { UsageError } from "../errors.ts";
 
 export type Environment = (name: string) => string | undefined;
 
 export interface Proxy {
-  isSecure: boolean;
+  /** `https`: HTTP over TLS to the proxy itself. */
+  kind: "http" | "https" | "socks5";
   hostname: string;
   port: number;
-  /** Of Proxy-Authorization. */
-  authorization?: string;
+  login?: { name: string; password: string };
 }
 
 /**
@@ -34,21 +34,31 @@ function firstSet(environment: Environment, name: string): [string, string] | un
   return undefined;
 }
 
+/** Names are resolved by the proxy in any case. */
+const KINDS: Readonly<Record<string, Proxy["kind"]>> = {
+  "http:": "http",
+  "https:": "https",
+  "socks:": "socks5",
+  "socks5:": "socks5",
+  "socks5h:": "socks5",
+};
+const DEFAULT_PORTS: Record<Proxy["kind"], number> = { http: 80, https: 443, socks5: 1080 };
+
 function parseProxy(name: string, text: string): Proxy {
   const url = URL.parse(text.includes("://") ? text : `http://${text}`);
-  if (!url || !/^https?:$/.test(url.protocol) || url.hostname === "") {
+  const kind = url ? KINDS[url.protocol] : undefined;
+  if (!url || !kind || url.hostname === "") {
     throw new UsageError(
-      `the proxy in ${name} is no HTTP proxy: ${JSON.stringify(text)}`,
-      "Write it as http://HOST:PORT, or name this host in NO_PROXY",
+      `the proxy in ${name} is of no known kind: ${JSON.stringify(text)}`,
+      "Write it as http://HOST:PORT or socks5://HOST:PORT, or name the host in NO_PROXY",
     );
   }
-  const isSecure = url.protocol === "https:";
-  const login = [url.username, url.password].map(decodeURIComponent).join(":");
+  const [user, password] = [url.username, url.password].map(decodeURIComponent);
   return {
-    isSecure,
+    kind,
     hostname: url.hostname.replace(/^\[(.*)\]$/, "$1"),
-    port: Number(url.port || (isSecure ? 443 : 80)),
-    ...(url.username ? { authorization: `Basic ${btoa(login)}` } : {}),
+    port: Number(url.port || DEFAULT_PORTS[kind]),
+    ...(user ? { login: { name: user, password: password! } } : {}),
   };
 }
 

@@ -2,9 +2,11 @@
 import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
 import { type Endpoint, formatEndpoint, type Ip, parseIp } from "../../../lib/addr.ts";
 import type { ByteStream } from "../../../lib/byte_stream.ts";
-import { Dialer, interleaved } from "../../../lib/dial/dialer.ts";
+import { fromHex, toHex } from "../../../lib/bytes.ts";
+import { Dialer, interleaved, proxyHeaders } from "../../../lib/dial/dialer.ts";
 import { DialAgainError, DialError } from "../../../lib/dial/errors.ts";
 import { proxyFor } from "../../../lib/dial/proxy.ts";
+import { connectBySocks } from "../../../lib/dial/socks.ts";
 import { VirtualClock } from "../../fakes/virtual_clock.ts";
 
 const never = new AbortController().signal;
@@ -237,12 +239,78 @@ for (const [name, environment, url, expected] of PROXIES) {
   });
 }
 
-Deno.test("proxyFor(): name and password; what is no HTTP proxy", async () => {
+Deno.test("proxyFor(): name and password; what is of no known kind", async () => {
   const url = new URL("http://a.example");
   const proxy = proxyFor(url, (name) => name === "http_proxy" ? "http://me:p%40ss@p:1" : undefined);
-  strictEqual(proxy!.authorization, `Basic ${btoa("me:p@ss")}`);
+  deepStrictEqual(proxy!.login, { name: "me", password: "p@ss" });
+  deepStrictEqual(proxyHeaders(proxy!), { "Proxy-Authorization": `Basic ${btoa("me:p@ss")}` });
   await rejects(
-    async () => proxyFor(url, () => "socks5://p:1"),
-    /the proxy in http_proxy is no HTTP proxy/,
+    async () => proxyFor(url, () => "ftp://p:1"),
+    /the proxy in http_proxy is of no known kind/,
   );
+});
+
+// --- SOCKS
+
+/** A proxy that says these bytes, one piece after each that it gets. */
+function socksProxy(...says: string[]): { stream: ByteStream; got: string[] } {
+  const got: string[] = [];
+  const queue: Uint8Array[] = [];
+  return {
+    got,
+    stream: {
+      write: async (bytes) => {
+        got.push(toHex(bytes));
+        const next = says.shift();
+        if (next) queue.push(fromHex(next));
+      },
+      read: async () => queue.shift(),
+      [Symbol.dispose]: () => {},
+    },
+  };
+}
+
+const TARGET = { hostname: "a.example", port: 443 };
+const LOGIN = { name: "me", password: "pw" };
+const ASKED = "05010003" + "09" + "612e6578616d706c65" + "01bb";
+const SOCKS: [string, string[], typeof LOGIN | undefined, string | undefined, string[]][] = [
+  ["gives a way", ["0500", "05000001" + "00000000" + "0000"], undefined, undefined, [
+    "050100",
+    ASKED,
+  ]],
+  [
+    "wants a password",
+    ["0502", "0100", "05000003" + "0161" + "0000"],
+    LOGIN,
+    undefined,
+    ["05020002", "01026d65027077", ASKED],
+  ],
+  ["does not take it", ["0502", "0101"], LOGIN, "it does not take this name and password", [
+    "05020002",
+    "01026d65027077",
+  ]],
+  ["wants one, and there is none", ["05ff"], undefined, "it wants a name and password", ["050100"]],
+  ["refuses", ["0500", "05020001" + "00000000" + "0000"], undefined, "its rules do not allow it", [
+    "050100",
+    ASKED,
+  ]],
+  ["is something else", ["4854"], undefined, "it is no SOCKS 5 proxy", ["050100"]],
+];
+
+for (const [name, says, login, why, asked] of SOCKS) {
+  Deno.test(`connectBySocks(): a proxy that ${name}`, async () => {
+    const { stream, got } = socksProxy(...says);
+    strictEqual(await connectBySocks(stream, TARGET, login), why);
+    deepStrictEqual(got, asked);
+  });
+}
+
+Deno.test("a SOCKS proxy forwards nothing by itself, and is named when it refuses", async () => {
+  const net = behindProxy();
+  net.environment = { all_proxy: "socks5h://proxy.example:3128" };
+  await rejects(
+    net.dial("http://coord.example"),
+    /the proxy proxy.example:3128 gives no way to coord.example: it is no SOCKS 5 proxy/,
+  );
+  strictEqual(net.open, 0);
 });
