@@ -36,6 +36,12 @@ export const ATTRIBUTE = {
   OTHER_ADDRESS: 0x802c,
 } as const;
 
+/** In the order in which they are believed. */
+const MAPPED: readonly number[] = [
+  ATTRIBUTE.XOR_MAPPED_ADDRESS,
+  ATTRIBUTE.XOR_MAPPED_ADDRESS_OLD,
+  ATTRIBUTE.MAPPED_ADDRESS,
+];
 const KNOWN = new Set<number>(Object.values(ATTRIBUTE));
 /** Types below are comprehension-required: a request with an unknown one must be refused. */
 const COMPREHENSION_OPTIONAL = 0x8000;
@@ -45,18 +51,20 @@ const CHANGE_PORT = 0x02;
 const FAMILY_4 = 1;
 const FAMILY_6 = 2;
 const FINGERPRINT_XOR = 0x5354554e;
-const FINGERPRINT_LENGTH = 8;
+/** With its header. */
+export const FINGERPRINT_LENGTH = 8;
 
 /**
  * The address that a success response tells: the XOR form, else its old number, else
- * MAPPED-ADDRESS, which some NATs rewrite. Throws {@link StunFormatError}.
+ * MAPPED-ADDRESS, which some NATs rewrite; one of another length than it should be is passed over.
+ * Throws {@link StunFormatError}.
  */
 export function readMappedAddress(message: StunMessage): Endpoint {
-  const find = (wanted: number) => message.attributes.find(({ type }) => type === wanted)?.value;
-  const xor = find(ATTRIBUTE.XOR_MAPPED_ADDRESS) ?? find(ATTRIBUTE.XOR_MAPPED_ADDRESS_OLD);
-  const value = xor ?? find(ATTRIBUTE.MAPPED_ADDRESS);
+  const value = MAPPED.flatMap((wanted) => message.attributes.filter(({ type }) => type === wanted))
+    .find(({ value }) => isAddress(value));
   if (!value) throw new StunFormatError("STUN response without a mapped address");
-  const endpoint = decodeAddress(value, xor ? xorMask(message.txId) : new Uint8Array(16));
+  const isPlain = value.type === ATTRIBUTE.MAPPED_ADDRESS;
+  const endpoint = decodeAddress(value.value, isPlain ? new Uint8Array(16) : xorMask(message.txId));
   if (endpoint.port === 0 || isUnspecified(endpoint.ip)) {
     throw new StunFormatError("STUN response with an address that is no place");
   }
@@ -118,9 +126,17 @@ function encodeAddress({ ip, port }: Endpoint, mask: Uint8Array): Uint8Array {
     .u16(port ^ portMask(mask)).bytes(xor(ipBytes(ip), mask)).finish();
 }
 
+function addressLength(value: Uint8Array): number | undefined {
+  return value[1] === FAMILY_4 ? 4 : value[1] === FAMILY_6 ? 16 : undefined;
+}
+
+function isAddress(value: Uint8Array): boolean {
+  return value.length >= 4 + (addressLength(value) ?? Infinity);
+}
+
 /** Zero byte, family, port, address. */
 function decodeAddress(value: Uint8Array, mask: Uint8Array): Endpoint {
-  const length = value[1] === FAMILY_4 ? 4 : value[1] === FAMILY_6 ? 16 : undefined;
+  const length = addressLength(value);
   if (length === undefined || value.length < 4 + length) {
     throw new StunFormatError(`STUN address of ${value.length} bytes, family ${value[1]}`);
   }

@@ -6,6 +6,7 @@ import {
   changeRequest,
   encodeWithFingerprint,
   errorCode,
+  FINGERPRINT_LENGTH,
   fingerprintFits,
   otherAddress,
   readChangeRequest,
@@ -24,8 +25,10 @@ import {
   BINDING_SUCCESS,
   decodeStun,
   encodeStun,
+  type Strictness,
   type StunAttribute,
   StunFormatError,
+  type StunMessage,
 } from "./message.ts";
 
 /**
@@ -79,10 +82,31 @@ export function encodeBindingRequest(
 
 /**
  * Unknown attributes are ignored, whatever their number. Throws {@link StunFormatError} for all
- * that is not a success response with an address, and where a FINGERPRINT is there but wrong.
+ * that is not a success response with an address, and where a FINGERPRINT is there but wrong. Some
+ * servers know no padding or no cookie: that an answer is one is told by its transaction id.
  */
 export function decodeBindingAnswer(bytes: Uint8Array): BindingAnswer {
-  const message = decodeStun(bytes);
+  const read = (padding: Strictness["padding"]) =>
+    readAnswer(bytes, decodeStun(bytes, { hasCookie: false, padding }));
+  try {
+    return read("but-at-the-end");
+  } catch (error) {
+    if (!(error instanceof StunFormatError) || isMarked(bytes)) throw error;
+    try {
+      return read("nowhere");
+    } catch {
+      throw error;
+    }
+  }
+}
+
+/** Whether it ends as a FINGERPRINT does: then all of it is as that says, or nothing. */
+function isMarked(bytes: Uint8Array): boolean {
+  const [high, low] = bytes.subarray(-FINGERPRINT_LENGTH);
+  return high! * 256 + low! === ATTRIBUTE.FINGERPRINT;
+}
+
+function readAnswer(bytes: Uint8Array, message: StunMessage): BindingAnswer {
   if (message.type !== BINDING_SUCCESS) {
     throw new StunFormatError(`STUN message of type 0x${message.type.toString(16)}: no success`);
   }

@@ -14,7 +14,7 @@ import { toHex } from "../bytes.ts";
 import type { Clock, Random, SendDatagram } from "../edges.ts";
 import type { Change } from "./attributes.ts";
 import { decodeBindingAnswer, encodeBindingRequest } from "./binding.ts";
-import { isStun, TX_ID_LENGTH } from "./message.ts";
+import { TX_ID_LENGTH } from "./message.ts";
 
 /**
  * The pause after the first request; each further one is twice as long, up to the second
@@ -238,7 +238,6 @@ function elsewhere({ ip, port }: Endpoint, server: Endpoint): Endpoint | undefin
 }
 
 function tryDecode(bytes: Uint8Array) {
-  if (!isStun(bytes)) return undefined;
   try {
     return decodeBindingAnswer(bytes);
   } catch {

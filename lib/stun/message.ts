@@ -51,32 +51,49 @@ export function isStun(bytes: Uint8Array): boolean {
   return new Reader(bytes, "network").skip(4).u32() === MAGIC_COOKIE;
 }
 
+/** How closely a message has to follow the RFC. */
+export interface Strictness {
+  /** Servers of RFC 3489 answer without the cookie, or with another one. */
+  hasCookie: boolean;
+  /** Some servers leave out the padding of all attributes, or of the last one. */
+  padding: "everywhere" | "but-at-the-end" | "nowhere";
+}
+
+const STRICT: Strictness = { hasCookie: true, padding: "everywhere" };
+
 /** Bytes after the declared length are ignored. Throws {@link StunFormatError} and nothing else. */
-export function decodeStun(bytes: Uint8Array): StunMessage {
-  if (!isStun(bytes)) throw new StunFormatError("not a STUN message");
+export function decodeStun(bytes: Uint8Array, strictness: Strictness = STRICT): StunMessage {
+  const { hasCookie, padding } = strictness;
+  const isMessage = hasCookie ? isStun(bytes) : bytes.length >= HEADER_LENGTH && bytes[0]! < 0x40;
+  if (!isMessage) throw new StunFormatError("not a STUN message");
   const reader = new Reader(bytes, "network");
   const type = reader.u16();
   const bodyLength = reader.u16();
   const txId = reader.skip(4).bytes(TX_ID_LENGTH);
-  if (bodyLength % 4 !== 0 || bodyLength > reader.left) {
+  const isWhole = bodyLength % 4 === 0 || padding !== "everywhere";
+  if (!isWhole || bodyLength > reader.left) {
     throw new StunFormatError(`STUN body length ${bodyLength} with ${reader.left} bytes there`);
   }
-  return { type, txId, attributes: decodeAttributes(reader.bytes(bodyLength)) };
+  const attributes = decodeAttributes(reader.bytes(bodyLength), padding !== "nowhere");
+  return { type, txId, attributes };
 }
 
-/** A body of whole 4-byte words, so each attribute header and each padding is there entirely. */
-function decodeAttributes(body: Uint8Array): PlacedAttribute[] {
+/** `isPadded`: but perhaps for the last one. */
+function decodeAttributes(body: Uint8Array, isPadded: boolean): PlacedAttribute[] {
   const reader = new Reader(body, "network");
   const attributes: PlacedAttribute[] = [];
   while (reader.left > 0) {
     const offset = HEADER_LENGTH + reader.offset;
+    if (reader.left < ATTRIBUTE_HEADER_LENGTH) {
+      throw new StunFormatError(`STUN attribute with ${reader.left} bytes left`);
+    }
     const type = reader.u16();
     const length = reader.u16();
     if (length > reader.left) {
       throw new StunFormatError(`STUN attribute of ${length} bytes with ${reader.left} left`);
     }
     const value = reader.bytes(length);
-    reader.skip(padding(length));
+    if (isPadded) reader.skip(Math.min(padding(length), reader.left));
     attributes.push({ type, value, offset });
   }
   return attributes;
