@@ -40,7 +40,7 @@ build() {
 # With FFI a program can do what its user can; the rest says what it means to do.
 # The data path's threads start from a file that no other imports.
 build gretun main.ts "$@" --include lib/engine/worker.ts --allow-ffi --allow-net --allow-read --allow-write --allow-run \
-  --allow-env --allow-sys=hostname
+  --allow-env --allow-sys=hostname,uid
 # For calls of a relay to its coordinator.
 DIAL_ENV=SSL_CERT_FILE,SSL_CERT_DIR
 for name in http_proxy https_proxy all_proxy no_proxy; do DIAL_ENV+=,$name,${name^^}; done

@@ -80,6 +80,14 @@ export function timeLimit(clock: Clock, ms: number): Disposable & { readonly sig
   return { signal: controller.signal, [Symbol.dispose]: () => timer[Symbol.dispose]() };
 }
 
+/** Resolves when the signal is aborted, at once if it is. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
 export const systemRandom: Random = (length) => crypto.getRandomValues(new Uint8Array(length));
 
 export const silentLog: Log = { debug() {}, info() {}, warn() {}, error() {} };

@@ -36,27 +36,6 @@ export function nodeKeyFromBase64(text: string): NodeKey {
   return nodeKeyFromBytes(fromBase64(text));
 }
 
-/** Signs with a node's private Ed25519 key; gives 64 bytes. */
-export type Sign = (bytes: Uint8Array<ArrayBuffer>) => Promise<Uint8Array>;
-
-export const SIGNATURE_LENGTH = 64;
-
-/** False also for a key that is no point on the curve. */
-export async function verifySignature(
-  key: NodeKey,
-  signature: Uint8Array<ArrayBuffer>,
-  bytes: Uint8Array<ArrayBuffer>,
-): Promise<boolean> {
-  try {
-    const imported = await crypto.subtle.importKey("raw", keyBytes(key), "Ed25519", false, [
-      "verify",
-    ]);
-    return await crypto.subtle.verify("Ed25519", imported, signature, bytes);
-  } catch {
-    return false;
-  }
-}
-
 /** The first 8 digits, for logs and tables. */
 export function shortKey(key: NodeKey | DiscoKey): string {
   return key.slice(0, 8);

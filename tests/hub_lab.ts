@@ -1,13 +1,8 @@
 /** A hub in a lab, and as many spokes as a test wants: the programs themselves. */
 import { ok } from "node:assert/strict";
 import { toBase64 } from "../lib/bytes.ts";
-import {
-  askControl,
-  type ClientReport,
-  type HubReport,
-  publicKeyOf,
-  type SpokeReport,
-} from "../lib/hub/mod.ts";
+import { publicKeyOf } from "../lib/ed25519.ts";
+import { askControl, type ClientReport, type HubReport, type SpokeReport } from "../lib/hub/mod.ts";
 import { type Host, Lab } from "../lib/lab/mod.ts";
 import { GRETUN, until } from "./overlay.ts";
 

@@ -1,7 +1,7 @@
 /** What hub and spokes do on every data plane: many behind one NAT, roaming, crashes, crowds, floods. */
 import { ok, strictEqual } from "node:assert/strict";
 import { fromBase64, toBase64 } from "../lib/bytes.ts";
-import { publicKeyOf } from "../lib/hub/mod.ts";
+import { publicKeyOf } from "../lib/ed25519.ts";
 import type { Host } from "../lib/lab/mod.ts";
 import { Flood, SimulatedSpokes } from "./hub_crowd.ts";
 import { HUB_PORT, HubLab, type Scheme, type SpokeDaemon } from "./hub_lab.ts";

@@ -2,14 +2,10 @@
 import type { Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { endServer } from "../http.ts";
+import type { MetricsText } from "../metrics.ts";
 import { type ListenAddress, openListen } from "./listen.ts";
 
 const SHUTDOWN_MS = 300;
-
-export interface MetricsText {
-  text(): Promise<string>;
-  readonly contentType: string;
-}
 
 /** A port that cannot be had is only a warning: the tunnels matter more. */
 export async function serveMetrics(

@@ -4,35 +4,11 @@
  * timestamp LF method LF path LF SHA-256 of the body, then, with a nonce, LF and the nonce's text.
  */
 import { concatBytes, fromBase64, toBase64 } from "../bytes.ts";
-import { keyBase64, type NodeKey, nodeKeyFromBytes, type Sign, verifySignature } from "../keys.ts";
+import { type Sign, verify } from "../ed25519.ts";
+import { keyBase64, keyBytes, type NodeKey, nodeKeyFromBytes } from "../keys.ts";
 
 export const WINDOW_SECONDS = 60;
 const NONCE_PATTERN = /^[A-Za-z0-9+/=]{16,64}$/;
-/** An Ed25519 seed as PKCS#8, RFC 8410 section 7, without the seed. */
-const PKCS8_PREFIX = Uint8Array.from([
-  ...[0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06],
-  ...[0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20],
-]);
-
-export type { Sign };
-
-/** Signs with the Ed25519 key of that 32-byte seed. */
-export async function signer(seed: Uint8Array): Promise<Sign> {
-  const key = await importSeed(seed, false);
-  return async (bytes) => new Uint8Array(await crypto.subtle.sign("Ed25519", key, bytes));
-}
-
-/** The public key of that 32-byte seed. */
-export async function publicKeyOf(seed: Uint8Array): Promise<NodeKey> {
-  const { x } = await crypto.subtle.exportKey("jwk", await importSeed(seed, true));
-  const base64 = x!.replaceAll("-", "+").replaceAll("_", "/");
-  return nodeKeyFromBytes(fromBase64(base64 + "="));
-}
-
-function importSeed(seed: Uint8Array, extractable: boolean): Promise<CryptoKey> {
-  const pkcs8 = concatBytes(PKCS8_PREFIX, seed);
-  return crypto.subtle.importKey("pkcs8", pkcs8, "Ed25519", extractable, ["sign"]);
-}
 
 interface SignedParts {
   timestamp: string;
@@ -124,7 +100,7 @@ export async function verifyClaim(
     body: request.body,
     ...(nonce === null ? {} : { nonce }),
   });
-  return await verifySignature(claim.nodeKey, fromBase64(claim.signature), bytes);
+  return await verify(keyBytes(claim.nodeKey), fromBase64(claim.signature), bytes);
 }
 
 function decoded(text: string, what: string): Uint8Array {

@@ -3,6 +3,7 @@ import type { Cidr, Ip } from "../addr.ts";
 import { toBase64 } from "../bytes.ts";
 import { type Dialer, DialError, HttpClient, type HttpRequest, systemDialer } from "../dial/mod.ts";
 import { type Clock, type Random, timeLimit } from "../edges.ts";
+import type { Sign } from "../ed25519.ts";
 import { errorText, GretunError, UsageError } from "../errors.ts";
 import type { DiscoKey, NodeKey } from "../keys.ts";
 import type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from "../relay/mod.ts";
@@ -27,7 +28,7 @@ import {
   relaysRequestJson,
   signalJson,
 } from "./api.ts";
-import { type Sign, signRequest } from "./auth.ts";
+import { signRequest } from "./auth.ts";
 import { type ClockNews, ClockOffset } from "./clock_offset.ts";
 
 export type { ClockNews };

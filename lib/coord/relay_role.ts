@@ -2,12 +2,12 @@
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { keyBase64, type NodeKey } from "../keys.ts";
+import { backoffMs } from "../retry.ts";
 import type { RelayRegistration } from "./api.ts";
 import { type CoordClient, CoordError } from "./client.ts";
 
-/** Waits between tries of the coordinator, doubling. */
-const RETRY_MIN_MS = 500;
-const RETRY_MAX_MS = 30_000;
+/** Between tries of the coordinator. */
+const RETRY = { minMs: 500, maxMs: 30_000 };
 const FORBIDDEN = 403;
 
 export interface RelayRoleOptions {
@@ -37,20 +37,19 @@ export class RelayRole {
    */
   async run(signal: AbortSignal): Promise<void> {
     const { coordinator, registration, clock, log } = this.#options;
-    let retryMs = RETRY_MIN_MS;
+    let failures = 0;
     while (!signal.aborted) {
       let pauseMs;
       try {
         const registered = await coordinator.registerRelay(registration, signal);
-        if (!this.#grantKey || retryMs > RETRY_MIN_MS) log.info("registered with the coordinator");
+        if (!this.#grantKey || failures > 0) log.info("registered with the coordinator");
         this.#grantKey = registered.grantKey;
         pauseMs = registered.leaseSeconds * 1000 / 3;
-        retryMs = RETRY_MIN_MS;
+        failures = 0;
       } catch (error) {
         if (signal.aborted) return;
-        if (retryMs === RETRY_MIN_MS) this.#warn(error);
-        pauseMs = retryMs;
-        retryMs = Math.min(2 * retryMs, RETRY_MAX_MS);
+        if (failures === 0) this.#warn(error);
+        pauseMs = backoffMs(RETRY, failures++);
       }
       await clock.sleep(pauseMs, signal).catch(() => {});
     }

@@ -1,7 +1,7 @@
 /** What a program needs to be a coordinator, or a relay of one. */
 import type { Random } from "../edges.ts";
-import { KEY_LENGTH, type NodeKey, type Sign } from "../keys.ts";
-import { publicKeyOf, signer } from "./auth.ts";
+import { publicKeyOf, type Sign, signer } from "../ed25519.ts";
+import { KEY_LENGTH, type NodeKey, nodeKeyFromBytes } from "../keys.ts";
 import type { Store } from "./store.ts";
 
 export { type HttpHandler, HttpServer } from "./http_server.ts";
@@ -16,5 +16,5 @@ export async function ownKey(
   random: Random,
 ): Promise<{ publicKey: NodeKey; sign: Sign }> {
   const seed = store.seed("relay", random(KEY_LENGTH));
-  return { publicKey: await publicKeyOf(seed), sign: await signer(seed) };
+  return { publicKey: nodeKeyFromBytes(publicKeyOf(seed)), sign: await signer(seed) };
 }

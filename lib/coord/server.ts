@@ -2,7 +2,9 @@
 import type { Cidr } from "../addr.ts";
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
-import type { DiscoKey, NodeKey, Sign } from "../keys.ts";
+import type { Sign } from "../ed25519.ts";
+import type { DiscoKey, NodeKey } from "../keys.ts";
+import { SourceLimits, sourceNetwork } from "../limits.ts";
 import { encodeGrant } from "../relay/mod.ts";
 import {
   ApiError,
@@ -26,7 +28,6 @@ import { jsonOf, readBody } from "./body.ts";
 import type { Caller } from "./http_server.ts";
 import { HeldCalls } from "./hold.ts";
 import { Mailbox } from "./mailbox.ts";
-import { NewcomerLimit } from "./newcomers.ts";
 import { LEASE_MS, Nodes } from "./nodes.ts";
 import { Refusal } from "./refusal.ts";
 import { RELAY_LEASE_MS, type RelayDirectory } from "./relays.ts";
@@ -61,6 +62,7 @@ export interface RelayOptions {
 /** So many new nodes may come from one source at once, and as many again in the time of a lease. */
 const MIN_NEWCOMERS = 32;
 const MAX_NEWCOMERS = 1024;
+const MAX_NEWCOMER_SOURCES = 16_384;
 
 interface Call {
   request: Request;
@@ -99,7 +101,11 @@ export class CoordServer {
   readonly #options: CoordServerOptions;
   readonly #started: { wallMs: number; nowMs: number };
   readonly nodes: Nodes;
-  readonly #newcomers: NewcomerLimit;
+  /**
+   * Anybody may register, so a node that is not known yet costs its source a token. Known nodes
+   * never pay.
+   */
+  readonly #newcomers: SourceLimits;
   readonly #mailbox = new Mailbox();
   readonly #replays = new Replays();
   readonly #held: HeldCalls;
@@ -120,7 +126,11 @@ export class CoordServer {
     // Nodes that only register hold their address for one lease: one source gets half of a pool.
     const quarter = Math.floor(this.nodes.capacity / 4);
     const burst = Math.max(MIN_NEWCOMERS, Math.min(MAX_NEWCOMERS, quarter));
-    this.#newcomers = new NewcomerLimit({ burst, refillMs: Math.ceil(LEASE_MS / burst) });
+    this.#newcomers = new SourceLimits({
+      burst,
+      perSecond: burst * 1000 / LEASE_MS,
+      maxSources: MAX_NEWCOMER_SOURCES,
+    });
   }
 
   /** Ends leases and forgets what is old; runs until the signal. */
@@ -308,7 +318,7 @@ export class CoordServer {
   }
 
   #limitNewcomers(source: string): void {
-    const waitMs = this.#newcomers.take(source, this.#nowMs());
+    const waitMs = this.#newcomers.takeOrWait(sourceNetwork(source), this.#nowMs());
     if (waitMs > 0) {
       throw new Refusal(429, "too many new nodes from this address: try later", waitMs);
     }

@@ -3,7 +3,7 @@ import type { CoordHttp } from "../coord/client.ts";
 import { type Dialer, HttpClient } from "../dial/mod.ts";
 import { type Clock, type Log, type Random, systemClock, systemRandom } from "../edges.ts";
 import { type Host, linuxHost } from "../host/mod.ts";
-import type { Sign } from "../keys.ts";
+import type { Sign } from "../ed25519.ts";
 import { type PortMapNet, systemNet } from "../portmap/mod.ts";
 import { StandIn, type StandInLine, type StandInOptions } from "../relay/mod.ts";
 import { type Lookup, systemLookup } from "../lookup.ts";

@@ -1,5 +1,6 @@
 /** The GRE keys (RFC 2890) of a pair: one for each direction, known to nobody else. */
-import { concatBytes, Reader } from "../bytes.ts";
+import { concatBytes } from "../bytes.ts";
+import { greKeyFrom } from "../gre_key.ts";
 import { type DiscoKey, keyBytes } from "../keys.ts";
 
 const INFO = new TextEncoder().encode("gretun GRE key v1");
@@ -18,5 +19,5 @@ export async function greKey(
   const info = concatBytes(INFO, keyBytes(sender), keyBytes(receiver));
   const algorithm = { name: "HKDF", hash: "SHA-256", salt: new Uint8Array(0), info };
   const bits = await crypto.subtle.deriveBits(algorithm, secret, 32);
-  return new Reader(new Uint8Array(bits), "network").u32() || 1;
+  return greKeyFrom(new Uint8Array(bits));
 }

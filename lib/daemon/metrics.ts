@@ -1,35 +1,24 @@
-/** The daemon's metrics, by prom-client; every one is there from the first scrape. */
-import client from "prom-client";
+/** The daemon's metrics; every one is there from the first scrape. */
+import { Metrics } from "../metrics.ts";
 import { PEER_STATES, type PeerState } from "../peer/mod.ts";
 
 const PUNCH_BUCKETS_SECONDS = [0.25, 0.5, 1, 2, 5, 10, 30];
 
-export class DaemonMetrics {
-  readonly #registry = new client.Registry();
-  readonly #peers = new client.Gauge({
-    name: "gretun_peers",
-    help: "Peers by state",
-    labelNames: ["state"],
-    registers: [this.#registry],
-  });
-  readonly #pings = new client.Counter({
-    name: "gretun_disco_pings_sent_total",
-    help: "Disco pings sent",
-    registers: [this.#registry],
-  });
-  readonly #pongs = new client.Counter({
-    name: "gretun_disco_pongs_received_total",
-    help: "Disco pongs that answered a ping of ours",
-    registers: [this.#registry],
-  });
-  readonly #punch = new client.Histogram({
-    name: "gretun_hole_punch_duration_seconds",
-    help: "Time from the start of a search for a path to direct",
-    buckets: PUNCH_BUCKETS_SECONDS,
-    registers: [this.#registry],
-  });
+export class DaemonMetrics extends Metrics {
+  readonly #peers = this.gauge("gretun_peers", "Peers by state", ["state"]);
+  readonly #pings = this.counter("gretun_disco_pings_sent_total", "Disco pings sent");
+  readonly #pongs = this.counter(
+    "gretun_disco_pongs_received_total",
+    "Disco pongs that answered a ping of ours",
+  );
+  readonly #punch = this.histogram(
+    "gretun_hole_punch_duration_seconds",
+    "Time from the start of a search for a path to direct",
+    PUNCH_BUCKETS_SECONDS,
+  );
 
   constructor() {
+    super();
     for (const state of PEER_STATES) this.#peers.set({ state }, 0);
   }
 
@@ -57,14 +46,5 @@ export class DaemonMetrics {
 
   punched(seconds: number): void {
     this.#punch.observe(seconds);
-  }
-
-  /** Prometheus text format 0.0.4. */
-  async text(): Promise<string> {
-    return await this.#registry.metrics();
-  }
-
-  get contentType(): string {
-    return this.#registry.contentType;
   }
 }

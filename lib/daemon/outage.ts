@@ -1,6 +1,7 @@
 /** A coordinator that does not answer as one: how long to wait, and what to say of it, once. */
 import { CoordError } from "../coord/client.ts";
 import type { Clock, Log, LogFields, Random } from "../edges.ts";
+import { jitter } from "../retry.ts";
 import { errorText, GretunError } from "../errors.ts";
 
 const PAUSE_MIN_MS = 500;
@@ -33,8 +34,7 @@ export class Outage {
     const pauseMs = Math.min(Math.max(PAUSE_MIN_MS, lastsMs * PAUSE_PART), PAUSE_MAX_MS);
     const askedMs = error instanceof CoordError ? error.retryAfterMs ?? 0 : 0;
     // Nodes that fell out of the same coordinator do not come back to it in step.
-    const spread = 0.75 + random(1)[0]! / 512;
-    return Math.max(pauseMs, askedMs * 4 / 3) * spread;
+    return Math.max(pauseMs, askedMs * 4 / 3) * jitter(random);
   }
 
   /** A connection that breaks and one that is refused afterwards are one thing. */

@@ -12,9 +12,10 @@ import {
   CoordError,
   type CoordHttp,
 } from "../coord/client.ts";
-import type { Clock, Log, Random } from "../edges.ts";
+import { aborted, type Clock, type Log, type Random } from "../edges.ts";
+import type { Sign } from "../ed25519.ts";
 import { errorText } from "../errors.ts";
-import type { DiscoKey, Sign } from "../keys.ts";
+import type { DiscoKey } from "../keys.ts";
 import type { Identity } from "./identity.ts";
 import { Outage } from "./outage.ts";
 
@@ -152,9 +153,7 @@ export class Session implements Disposable {
 
   /** Apart from looking at endpoints: that goes on while the coordinator is away. */
   async #post(signal: AbortSignal): Promise<void> {
-    const stopped = new Promise<void>((resolve) => {
-      signal.addEventListener("abort", () => resolve(), { once: true });
-    });
+    const stopped = aborted(signal);
     while (!signal.aborted) {
       await Promise.race([this.#postIsDue.promise, stopped]);
       if (signal.aborted) return;

@@ -1,6 +1,5 @@
 /** A running hub or spoke answers on a unix socket in its state directory. */
-import { askUnix } from "../control_socket.ts";
-import { NoDaemonError } from "../errors.ts";
+import { askControlSocket, textAnswer } from "../control_socket.ts";
 import type { World } from "./world.ts";
 
 export type Role = "hub" | "spoke";
@@ -72,14 +71,15 @@ export async function serveControl(
   { stateDir, role, port }: Place,
   { report, reauth }: { report: () => HubReport | SpokeReport; reauth: () => void },
 ): Promise<AsyncDisposable> {
-  return await world.serveControl(socketPath(stateDir, role, port), (request) => {
+  const place = { path: socketPath(stateDir, role, port), program: role };
+  return await world.serveControl(place, (request) => {
     const { pathname } = new URL(request.url);
     if (pathname === "/v1/status" && request.method === "GET") return Response.json(report());
     if (pathname === "/v1/reauth" && request.method === "POST") {
       reauth();
       return new Response("ok\n");
     }
-    return new Response("not found\n", { status: 404 });
+    return textAnswer(404, "not found");
   });
 }
 
@@ -93,15 +93,16 @@ export async function askReauth(place: Omit<Place, "role">): Promise<void> {
   await call({ ...place, role: "spoke" }, "/v1/reauth", "POST");
 }
 
-async function call({ stateDir, role, port }: Place, pathname: string, method: string) {
-  const path = socketPath(stateDir, role, port);
-  try {
-    return await askUnix(path, pathname, method);
-  } catch (cause) {
-    throw new NoDaemonError(
-      `no ${role} answers at ${path}`,
-      `Start gretun ${role}, or name its --port and --state-dir`,
-      { cause },
-    );
-  }
+async function call(
+  { stateDir, role, port }: Place,
+  pathname: string,
+  method: "GET" | "POST",
+): Promise<string> {
+  return await askControlSocket({
+    path: socketPath(stateDir, role, port),
+    pathname,
+    method,
+    program: role,
+    hint: `Start gretun ${role}, or name its --port and --state-dir`,
+  });
 }

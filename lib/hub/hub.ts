@@ -4,6 +4,7 @@
  */
 import type { Endpoint } from "../addr.ts";
 import { Alarm } from "../alarm.ts";
+import { aborted } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { lockPort } from "../links/mod.ts";
 import { checkBind } from "./addresses.ts";
@@ -56,10 +57,7 @@ export async function runHub(
     }),
   );
   edges.log.info("hub ready", { clients: hub.entries.size });
-  await new Promise<void>((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
+  await aborted(signal);
 }
 
 class Hub implements HubCore, DirectoryEvents, AsyncDisposable {

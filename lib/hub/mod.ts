@@ -23,7 +23,6 @@ export {
   type Role,
   type SpokeReport,
 } from "./control.ts";
-export { publicKeyOf } from "./protocol/gretun/curves.ts";
 export { readDirectory } from "./directory.ts";
 export { systemFiles } from "./system/files.ts";
 export { systemWorld } from "./system/world.ts";

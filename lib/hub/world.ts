@@ -15,7 +15,7 @@ export interface World {
   onSignal(name: "SIGHUP" | "SIGUSR1", handler: () => void): Disposable;
   /** HTTP on a unix socket; throws `GretunError`. */
   serveControl(
-    path: string,
+    place: { path: string; program: string },
     handler: (request: Request) => Response | Promise<Response>,
   ): Promise<AsyncDisposable>;
 }

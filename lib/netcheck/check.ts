@@ -2,7 +2,7 @@
 import { type Endpoint, equalEndpoints, type Family, familyOf } from "../addr.ts";
 import { askStunServers } from "../coord/client.ts";
 import type { Dialer } from "../dial/mod.ts";
-import { systemClock, systemRandom } from "../edges.ts";
+import { aborted, systemClock, systemRandom } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { RtNetlink } from "../netlink.ts";
 import { findGateway, probePortMapping } from "../portmap/mod.ts";
@@ -119,9 +119,7 @@ async function checkCoordinator(
 async function resolve(names: readonly string[], limit: Limit): Promise<ServerReport[]> {
   const timeUp = AbortSignal.timeout(limit.left(RESOLVE_MS));
   const either = AbortSignal.any([limit.signal, timeUp]);
-  const over = new Promise<StunServer[]>((done) => {
-    either.addEventListener("abort", () => done([]), { once: true });
-  });
+  const over = aborted(either).then((): StunServer[] => []);
   const found = await Promise.all(names.map(async (name): Promise<ServerReport[]> => {
     const ofFamily = (family: Family) =>
       Promise.race([over, resolveServers([name], { family }).catch(() => [])]);

@@ -10,8 +10,9 @@
  * peers, and not two for each pair.
  */
 import type { NodeKey } from "../keys.ts";
+import { TokenBucket } from "../limits.ts";
 import type { NodePair } from "./grants.ts";
-import { TokenBucket } from "./token_bucket.ts";
+import { byteRate } from "./rate.ts";
 
 /** A binding that is not refreshed for so long ends; so does an allocation without any. */
 export const LIFETIME_MS = 120_000;
@@ -50,11 +51,12 @@ export class Side<V extends Via> {
   /** The grant that was last found genuine. */
   grant?: Uint8Array;
   /** For what comes from the node. */
-  readonly bucket: TokenBucket;
+  /** Absent: no limit. */
+  readonly bucket: TokenBucket | undefined;
 
   constructor(
     allocation: Allocation<V>,
-    options: { node: NodeKey; port: number; bucket: TokenBucket },
+    options: { node: NodeKey; port: number; bucket: TokenBucket | undefined },
   ) {
     this.allocation = allocation;
     this.node = options.node;
@@ -87,7 +89,7 @@ export class Allocation<V extends Via> {
     const { nodes, ports, owner, bytesPerSecond, nowMs } = options;
     this.nodes = nodes;
     const side = (index: 0 | 1) => {
-      const bucket = new TokenBucket(bytesPerSecond, nowMs);
+      const bucket = bytesPerSecond > 0 ? new TokenBucket(byteRate(bytesPerSecond)) : undefined;
       return new Side(this, { node: nodes[index], port: ports[index], bucket });
     };
     this.sides = [side(0), side(1)];
@@ -196,7 +198,7 @@ export class Allocations<V extends Via> {
   ): Side<V> & { via: V } | ForwardDrop {
     const { other } = side;
     if (!isBound(other)) return "unbound-peer";
-    return side.bucket.take(lengthBytes, nowMs) ? other : "rate";
+    return side.bucket?.take(nowMs, lengthBytes) ?? true ? other : "rate";
   }
 
   /** Ends bindings and allocations that are over; to be called each few seconds. */

@@ -5,11 +5,11 @@
  * A request costs two signature checks at most. What is cheap is looked at first, so that a stranger
  * gets no further than the nonce unless it receives at its address, and then no more than its share.
  */
-import { familyOf, type Ip, ipBytes } from "../addr.ts";
-import { equalBytes, toHex } from "../bytes.ts";
+import type { Ip } from "../addr.ts";
+import { equalBytes } from "../bytes.ts";
 import type { Random } from "../edges.ts";
 import type { NodeKey } from "../keys.ts";
-import { SourceLimit } from "../stun/mod.ts";
+import { oneSecondOf, SourceLimits, sourceNetwork, TokenBucket } from "../limits.ts";
 import { type Allocations, LIFETIME_MS, type Side, type Via } from "./allocations.ts";
 import { decodeGrant, type Grant, verifyGrant } from "./grants.ts";
 import {
@@ -29,7 +29,6 @@ export const ANSWERS_PER_SECOND = 300;
 /** Requests of one address, and of all, whose signatures are looked at in a second. */
 const CHECKS_PER_SECOND = 300;
 const ALL_CHECKS_PER_SECOND = 2_000;
-const ALL = "all";
 /** To one address in a second, in answer to data of unknown nodes. */
 const HINTS_PER_SECOND = 10;
 
@@ -82,10 +81,10 @@ type Outcome<V extends Via> =
 export class Desk<V extends Via> {
   readonly #options: DeskOptions<V>;
   readonly #nonces: Nonces;
-  readonly #answers = new SourceLimit(ANSWERS_PER_SECOND);
-  readonly #checks = new SourceLimit(CHECKS_PER_SECOND);
-  readonly #hints = new SourceLimit(HINTS_PER_SECOND);
-  readonly #allChecks = new SourceLimit(ALL_CHECKS_PER_SECOND);
+  readonly #answers = new SourceLimits(oneSecondOf(ANSWERS_PER_SECOND));
+  readonly #checks = new SourceLimits(oneSecondOf(CHECKS_PER_SECOND));
+  readonly #hints = new SourceLimits(oneSecondOf(HINTS_PER_SECOND));
+  readonly #allChecks = new TokenBucket(oneSecondOf(ALL_CHECKS_PER_SECOND));
 
   constructor(options: DeskOptions<V>) {
     this.#options = options;
@@ -104,7 +103,7 @@ export class Desk<V extends Via> {
   ): Promise<DeskAnswer<V>> {
     const message = decoded(bytes);
     if (message?.kind !== "hello" && message?.kind !== "request") return this.#drop("malformed");
-    if (!this.#answers.allow(network(arrival.ip), time.nowMs)) return this.#drop("limited");
+    if (!this.#answers.take(sourceNetwork(arrival.ip), time.nowMs)) return this.#drop("limited");
     const { txId } = message;
     const refuse = (code: number, nonce?: Uint8Array) => ({
       answer: encodeError({ txId, code, ...(nonce ? { nonce } : {}) }),
@@ -141,7 +140,7 @@ export class Desk<V extends Via> {
     lengthBytes: number,
     nowMs: number,
   ): Promise<Uint8Array<ArrayBuffer> | undefined> {
-    if (lengthBytes < HELLO_LENGTH || !this.#hints.allow(network(ip), nowMs)) return undefined;
+    if (lengthBytes < HELLO_LENGTH || !this.#hints.take(sourceNetwork(ip), nowMs)) return undefined;
     const nonce = await this.#nonces.make(source, nowMs);
     return encodeError({ txId: NO_TX_ID, code: RELAY_ERROR_CODE.NO_ALLOCATION, nonce });
   }
@@ -164,8 +163,8 @@ export class Desk<V extends Via> {
     const { allocations } = this.#options;
     const known = allocations.find(grant.nodes, request.node);
     if (known && isReplayed(known, request, nowMs)) return { result: "replayed" };
-    const mayCheck = this.#checks.allow(network(arrival.ip), nowMs) &&
-      this.#allChecks.allow(ALL, nowMs);
+    const mayCheck = this.#checks.take(sourceNetwork(arrival.ip), nowMs) &&
+      this.#allChecks.take(nowMs);
     if (!mayCheck) return { result: "limited" };
     if (!await this.#isGenuine(request.grant, known)) {
       return { result: "bad-grant", code: RELAY_ERROR_CODE.FORBIDDEN };
@@ -229,11 +228,6 @@ function isReplayed<V extends Via>(
   nowMs: number,
 ): boolean {
   return timestampMs <= lastTimestampMs && nowMs - lastAcceptedMs <= NONCE_LIFETIME_MS;
-}
-
-/** What one customer has: an IPv4 address, or a /64 to choose addresses from. */
-function network(ip: Ip): string {
-  return familyOf(ip) === 4 ? ip : toHex(ipBytes(ip).subarray(0, 8));
 }
 
 function decoded(bytes: Uint8Array) {

@@ -5,7 +5,8 @@
 import { equalBytes, toHex } from "../bytes.ts";
 import type { Clock, Random } from "../edges.ts";
 import { GretunError } from "../errors.ts";
-import type { NodeKey, Sign } from "../keys.ts";
+import type { Sign } from "../ed25519.ts";
+import type { NodeKey } from "../keys.ts";
 import { HEADER_LENGTH, StunFormatError, TX_ID_LENGTH } from "../stun/mod.ts";
 import {
   decodeRelayMessage,

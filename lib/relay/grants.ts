@@ -10,15 +10,8 @@
  *     104  64  Ed25519 signature of the coordinator over a context string and bytes 0..103
  */
 import { concatBytes, Reader, Writer } from "../bytes.ts";
-import {
-  KEY_LENGTH,
-  keyBytes,
-  type NodeKey,
-  nodeKeyFromBytes,
-  type Sign,
-  SIGNATURE_LENGTH,
-  verifySignature,
-} from "../keys.ts";
+import { type Sign, SIGNATURE_LENGTH, verify } from "../ed25519.ts";
+import { KEY_LENGTH, keyBytes, type NodeKey, nodeKeyFromBytes } from "../keys.ts";
 
 export const GRANT_LENGTH = 168;
 const SIGNED_LENGTH = GRANT_LENGTH - SIGNATURE_LENGTH;
@@ -71,5 +64,9 @@ export function decodeGrant(bytes: Uint8Array): Grant {
 /** Whether `signer`, the coordinator, made it. */
 export function verifyGrant(bytes: Uint8Array, signer: NodeKey): Promise<boolean> {
   const signature = bytes.slice(SIGNED_LENGTH);
-  return verifySignature(signer, signature, concatBytes(CONTEXT, bytes.subarray(0, SIGNED_LENGTH)));
+  return verify(
+    keyBytes(signer),
+    signature,
+    concatBytes(CONTEXT, bytes.subarray(0, SIGNED_LENGTH)),
+  );
 }

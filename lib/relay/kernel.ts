@@ -11,7 +11,7 @@ import { concatBytes, Writer } from "../bytes.ts";
 import { sourceAddress } from "../linux/mod.ts";
 import * as nft from "../nft/mod.ts";
 import { STUN_PATTERN } from "../stun/mod.ts";
-import { burstBytes } from "./token_bucket.ts";
+import { byteRate } from "./rate.ts";
 
 const UDP_HEADER = 8;
 /** Of the checksum in it. */
@@ -59,7 +59,7 @@ export class KernelForwarding implements Disposable {
     this.#tables = tables ?? nft.Nft.open();
     this.#sourceOf = sourceOf;
     this.#limit = bytesPerSecond > 0
-      ? nft.byteLimit(bytesPerSecond, burstBytes(bytesPerSecond))
+      ? nft.byteLimit(bytesPerSecond, byteRate(bytesPerSecond).burst)
       : undefined;
     this.#table = tableOf(name);
     try {

@@ -13,15 +13,8 @@
  * attribute; the header's length counts it, as with MESSAGE-INTEGRITY (section 14.5).
  */
 import { concatBytes, Reader, Writer } from "../bytes.ts";
-import {
-  KEY_LENGTH,
-  keyBytes,
-  type NodeKey,
-  nodeKeyFromBytes,
-  type Sign,
-  SIGNATURE_LENGTH,
-  verifySignature,
-} from "../keys.ts";
+import { type Sign, SIGNATURE_LENGTH, verify } from "../ed25519.ts";
+import { KEY_LENGTH, keyBytes, type NodeKey, nodeKeyFromBytes } from "../keys.ts";
 import {
   ATTRIBUTE,
   decodeStun,
@@ -143,7 +136,7 @@ export async function encodeRequest(
 
 /** Whether the node that it names has signed it. */
 export function verifyRequest({ node, signature, signed }: SignedRelayRequest): Promise<boolean> {
-  return verifySignature(node, signature, signed);
+  return verify(keyBytes(node), signature, signed);
 }
 
 export function encodeSuccess(

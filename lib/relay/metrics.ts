@@ -1,5 +1,5 @@
-/** A relay's metrics, by prom-client; every one is there from the first scrape. */
-import client from "prom-client";
+/** A relay's metrics; every one is there from the first scrape. */
+import { Metrics } from "../metrics.ts";
 import { DESK_RESULTS, type DeskResult } from "./desk.ts";
 import type { KernelCounters } from "./kernel.ts";
 
@@ -17,32 +17,27 @@ export const RELAY_DROPS = [
 ] as const;
 export type RelayDrop = typeof RELAY_DROPS[number];
 
-export class RelayMetrics {
-  readonly #registry = new client.Registry();
-  readonly #packets = new client.Counter({
-    name: "gretun_relay_packets_total",
-    help: "Datagrams forwarded, by what they went out by",
-    labelNames: ["transport"],
-    registers: [this.#registry],
-  });
-  readonly #bytes = new client.Counter({
-    name: "gretun_relay_bytes_total",
-    help: "Bytes of datagrams forwarded, by what they went out by; the kernel's with headers",
-    labelNames: ["transport"],
-    registers: [this.#registry],
-  });
-  readonly #drops = new client.Counter({
-    name: "gretun_relay_drops_total",
-    help: "Datagrams not forwarded, by reason",
-    labelNames: ["reason"],
-    registers: [this.#registry],
-  });
-  readonly #requests = new client.Counter({
-    name: "gretun_relay_requests_total",
-    help: "Messages to the relay itself, by result",
-    labelNames: ["result"],
-    registers: [this.#registry],
-  });
+export class RelayMetrics extends Metrics {
+  readonly #packets = this.counter(
+    "gretun_relay_packets_total",
+    "Datagrams forwarded, by what they went out by",
+    ["transport"],
+  );
+  readonly #bytes = this.counter(
+    "gretun_relay_bytes_total",
+    "Bytes of datagrams forwarded, by what they went out by; the kernel's with headers",
+    ["transport"],
+  );
+  readonly #drops = this.counter(
+    "gretun_relay_drops_total",
+    "Datagrams not forwarded, by reason",
+    ["reason"],
+  );
+  readonly #requests = this.counter(
+    "gretun_relay_requests_total",
+    "Messages to the relay itself, by result",
+    ["result"],
+  );
   // Counted here and not by the counters: those cost more than forwarding does.
   readonly #forwarded = { udp: { packets: 0, bytes: 0 }, ws: { packets: 0, bytes: 0 } };
   readonly #kernel: (() => KernelCounters) | undefined;
@@ -54,21 +49,13 @@ export class RelayMetrics {
     table: () => { allocations: number; ports: number; connections: number },
     kernel?: () => KernelCounters,
   ) {
+    super();
     this.#kernel = kernel;
     for (const result of DESK_RESULTS) this.#requests.inc({ result }, 0);
     for (const reason of RELAY_DROPS) this.#drops.inc({ reason }, 0);
-    const gauge = (name: string, help: string, look: () => number) =>
-      new client.Gauge({
-        name,
-        help,
-        registers: [this.#registry],
-        collect() {
-          this.set(look());
-        },
-      });
-    gauge("gretun_relay_allocations", "Allocations that live", () => table().allocations);
-    gauge("gretun_relay_ports", "Relayed UDP ports that are open", () => table().ports);
-    gauge("gretun_relay_connections", "WebSockets that are open", () => table().connections);
+    this.gaugeOf("gretun_relay_allocations", "Allocations that live", () => table().allocations);
+    this.gaugeOf("gretun_relay_ports", "Relayed UDP ports that are open", () => table().ports);
+    this.gaugeOf("gretun_relay_connections", "WebSockets that are open", () => table().connections);
   }
 
   forwarded(transport: "udp" | "ws", bytes: number): void {
@@ -85,8 +72,7 @@ export class RelayMetrics {
     this.#requests.inc({ result });
   }
 
-  /** Prometheus text format 0.0.4. */
-  async text(): Promise<string> {
+  override async text(): Promise<string> {
     this.#packets.reset();
     this.#bytes.reset();
     const kernel = this.#kernel?.();
@@ -103,10 +89,6 @@ export class RelayMetrics {
       this.#drops.inc({ reason: "rate" }, kernel.dropped.packets - this.#kernelDrops);
       this.#kernelDrops = kernel.dropped.packets;
     }
-    return await this.#registry.metrics();
-  }
-
-  get contentType(): string {
-    return this.#registry.contentType;
+    return await super.text();
   }
 }

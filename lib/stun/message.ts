@@ -16,7 +16,10 @@ export const BINDING_ERROR = 0x0111;
 
 export const MAGIC_COOKIE = 0x2112a442;
 /** What tells STUN from other datagrams: where it lies and what it is. */
-export const STUN_PATTERN = { offset: 4, bytes: Uint8Array.of(0x21, 0x12, 0xa4, 0x42) };
+export const STUN_PATTERN = {
+  offset: 4,
+  bytes: new Writer("network").u32(MAGIC_COOKIE).finish(),
+};
 export const HEADER_LENGTH = 20;
 export const TX_ID_LENGTH = 12;
 const ATTRIBUTE_HEADER_LENGTH = 4;

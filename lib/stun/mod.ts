@@ -6,7 +6,7 @@
  * const client = new StunClient({ send, clock: systemClock, random: systemRandom });
  * const answers = await client.query(await resolveServers(names), { timeoutMs: 3000 });
  */
-export { AnswerLimit, SourceLimit } from "./answer_limit.ts";
+export { AnswerLimit } from "./answer_limit.ts";
 export { ATTRIBUTE, errorCode } from "./attributes.ts";
 export { answerBinding } from "./binding.ts";
 export { type QueryOptions, type StunAnswer, StunClient, type StunServer } from "./exchange.ts";

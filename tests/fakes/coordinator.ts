@@ -1,12 +1,13 @@
 /** A coordinator in memory under virtual time, and nodes that sign as ours do. */
 import { type Cidr, parseCidr } from "../../lib/addr.ts";
 import { toBase64 } from "../../lib/bytes.ts";
-import { type Sign, signRequest } from "../../lib/coord/auth.ts";
+import { signRequest } from "../../lib/coord/auth.ts";
 import { HOLD_MS } from "../../lib/coord/hold.ts";
 import type { Nodes } from "../../lib/coord/nodes.ts";
 import { CoordServer, type RelayOptions } from "../../lib/coord/server.ts";
 import { SqliteStore } from "../../lib/coord/sqlite.ts";
 import type { Store } from "../../lib/coord/store.ts";
+import type { Sign } from "../../lib/ed25519.ts";
 import { silentLog, systemRandom } from "../../lib/edges.ts";
 import {
   type DiscoKey,

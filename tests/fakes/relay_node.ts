@@ -6,11 +6,11 @@
  * Takes commands on stdin and tells events on stdout, each a line of JSON. See RelayNode beside it.
  */
 import { formatEndpoint, parseEndpoint, parseIp } from "../../lib/addr.ts";
-import { publicKeyOf, signer } from "../../lib/coord/auth.ts";
 import { CoordClient } from "../../lib/coord/client.ts";
+import { publicKeyOf, signer } from "../../lib/ed25519.ts";
 import { systemClock, systemRandom } from "../../lib/edges.ts";
 import { errorText } from "../../lib/errors.ts";
-import { discoKeyFromBytes, type NodeKey } from "../../lib/keys.ts";
+import { discoKeyFromBytes, type NodeKey, nodeKeyFromBytes } from "../../lib/keys.ts";
 import { textLog } from "../../lib/log.ts";
 import { RelayClient, type RelayPath } from "../../lib/relay/mod.ts";
 import { isStun } from "../../lib/stun/mod.ts";
@@ -42,7 +42,8 @@ const tell = (event: NodeEvent) =>
 
 async function run(url: string, nodePort: number): Promise<void> {
   const seed = systemRandom(32);
-  const [nodeKey, sign] = await Promise.all([publicKeyOf(seed), signer(seed)]);
+  const nodeKey = nodeKeyFromBytes(publicKeyOf(seed));
+  const sign = await signer(seed);
   const edges = { clock: systemClock, random: systemRandom };
   const coordinator = new CoordClient({ url, identity: { nodeKey, sign }, ...edges });
   const discoKey = discoKeyFromBytes(systemRandom(32));

@@ -210,7 +210,7 @@ export class MemoryMachine {
         this.#handlers.set(name, handlers.add(handler));
         return { [Symbol.dispose]: () => void handlers.delete(handler) };
       },
-      serveControl: (path, handler) => {
+      serveControl: ({ path }, handler) => {
         this.#served.set(path, handler);
         return Promise.resolve({
           [Symbol.asyncDispose]: () => {

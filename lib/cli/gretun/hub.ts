@@ -285,7 +285,7 @@ function formatReport(report: Hub.HubReport): string {
 
 async function keygen(args: string[], io: CommandIo): Promise<number> {
   const { out } = parseFlags(args, KEYGEN_FLAGS);
-  const { publicKeyOf } = await import("../../hub/mod.ts");
+  const { publicKeyOf } = await import("../../ed25519.ts");
   const seed = systemRandom(32);
   const publicLine = `public-key ${toBase64(publicKeyOf(seed))}\n`;
   if (out === undefined) {

@@ -256,10 +256,11 @@ async function credentialOf(
   hub: typeof Hub,
 ): Promise<Hub.Credential> {
   if (seed && hubKey !== undefined) {
+    const { publicKeyOf } = await import("../../ed25519.ts");
     return {
       kind: "key",
       ownSeed: seed,
-      ownPublic: hub.publicKeyOf(seed),
+      ownPublic: publicKeyOf(seed),
       peerPublic: parseKey("--hub-key", hubKey),
       ...(secret ? { secret: await hub.sha256(secret) } : {}),
     };

@@ -126,7 +126,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     { systemDialer },
   ] = await Promise.all([
     import("../../coord/client.ts"),
-    import("../../coord/auth.ts"),
+    import("../../ed25519.ts"),
     import("../../stun/mod.ts"),
     import("../../daemon/mod.ts"),
     import("../../dial/mod.ts"),

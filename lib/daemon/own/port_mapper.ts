@@ -1,6 +1,6 @@
 /** A port mapping at the home router, for as long as this host is behind one that grants it. */
 import { type Endpoint, formatEndpoint, type Ip, isPrivate } from "../../addr.ts";
-import type { Clock, Log, Random } from "../../edges.ts";
+import { aborted, type Clock, type Log, type Random } from "../../edges.ts";
 import { errorText } from "../../errors.ts";
 import type { RtNetlink } from "../../netlink.ts";
 import { findGateway, mapPort, type PortMapNet, type PortMapping } from "../../portmap/mod.ts";
@@ -81,10 +81,7 @@ export class PortMapper {
     const endpoint = mapping.external ? formatEndpoint(mapping.external) : "none";
     log.info("port mapped", { endpoint, protocol: mapping.protocol, public: mapping.isPublic });
     onChange();
-    await new Promise<void>((resolve) => {
-      if (stop.aborted) resolve();
-      else stop.addEventListener("abort", () => resolve(), { once: true });
-    });
+    await aborted(stop);
   }
 
   #set(external: Endpoint | undefined): void {

@@ -5,6 +5,7 @@
 import { type Endpoint, formatEndpoint, type Ip } from "../../addr.ts";
 import { Alarm } from "../../alarm.ts";
 import { toHex } from "../../bytes.ts";
+import { aborted } from "../../edges.ts";
 import { errorText, GretunError } from "../../errors.ts";
 import { lockPort } from "../../links/mod.ts";
 import type { RtNetlink } from "../../netlink.ts";
@@ -54,11 +55,7 @@ export async function runSpoke(
       reauth: () => spoke.reauth(),
     }),
   );
-  const stopped = new Promise<void>((resolve) => {
-    if (stop.aborted) resolve();
-    else stop.addEventListener("abort", () => resolve(), { once: true });
-  });
-  await Promise.race([stopped, spoke.failed]);
+  await Promise.race([aborted(stop), spoke.failed]);
 }
 
 function programError(program: string, why: string): GretunError {

@@ -2,12 +2,12 @@
  * When a spoke says hello, sends keepalives, and gives a session up: pure, time is an argument.
  * A session, and with it the link, stays while a new one is asked for.
  */
+import { backoffMs } from "../../retry.ts";
 
-/** Between tries that are not answered, doubling. */
-const RETRY_MIN_MS = 400;
-const RETRY_MAX_MS = 15_000;
-/** For an answer that both ends compute for, doubling too: slow machines take their time. */
-const WELCOME_WAIT_MS = 2_000;
+/** Between tries that are not answered. */
+const RETRY = { minMs: 400, maxMs: 15_000 };
+/** For an answer that both ends compute for: slow machines take their time. */
+const WELCOME_WAIT = { minMs: 2_000, maxMs: RETRY.maxMs };
 /** An unanswered keepalive is repeated so fast, so often, before the hub counts as lost. */
 const KEEPALIVE_RETRY_MS = 700;
 const MAX_LOST_KEEPALIVES = 3;
@@ -85,7 +85,7 @@ function react(spoke: Spoke, event: SpokeEvent): [Spoke, SpokeEffect[]] {
     case "welcome":
       return welcome(spoke, event);
     case "refused":
-      return [{ ...spoke, waiting: "nothing", nextMs: nowMs + RETRY_MAX_MS * spoke.jitter }, []];
+      return [{ ...spoke, waiting: "nothing", nextMs: nowMs + RETRY.maxMs * spoke.jitter }, []];
     case "alive":
       return alive(spoke, event);
     case "reset":
@@ -149,7 +149,7 @@ function hello(spoke: Spoke, nowMs: number): [Spoke, SpokeEffect[]] {
     waiting: "challenge",
     tries: spoke.tries + 1,
     sentHelloMs: nowMs,
-    nextMs: nowMs + doubled(RETRY_MIN_MS, spoke.tries) * spoke.jitter,
+    nextMs: nowMs + backoffMs(RETRY, spoke.tries) * spoke.jitter,
   };
   return [next, [{ kind: "send-hello", tries: spoke.tries }]];
 }
@@ -159,11 +159,7 @@ function auth(spoke: Spoke, nowMs: number): [Spoke, SpokeEffect[]] {
     ...spoke,
     waiting: "welcome",
     authTries: spoke.authTries + 1,
-    nextMs: nowMs + doubled(WELCOME_WAIT_MS, spoke.authTries) * spoke.jitter,
+    nextMs: nowMs + backoffMs(WELCOME_WAIT, spoke.authTries) * spoke.jitter,
   };
   return [next, [{ kind: "send-auth" }]];
-}
-
-function doubled(firstMs: number, tries: number): number {
-  return Math.min(firstMs * 2 ** tries, RETRY_MAX_MS);
 }

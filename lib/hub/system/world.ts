@@ -1,5 +1,5 @@
 /** This machine, as hub and spoke are given it. */
-import { serveUnix } from "../../control_socket.ts";
+import { serveControlSocket } from "../../control_socket.ts";
 import { type Log, systemClock, systemRandom } from "../../edges.ts";
 import type { Host } from "../../host/mod.ts";
 import { openStateDir } from "../../state_dir.ts";
@@ -20,6 +20,6 @@ export function systemWorld({ log, host }: { log: Log; host: Host }): World {
       Deno.addSignalListener(name, handler);
       return { [Symbol.dispose]: () => Deno.removeSignalListener(name, handler) };
     },
-    serveControl: serveUnix,
+    serveControl: serveControlSocket,
   };
 }

@@ -2,12 +2,12 @@
 import { ok } from "node:assert/strict";
 import { concatBytes, toBase64, Writer } from "../../../lib/bytes.ts";
 import { type Ip, ipBytes } from "../../../lib/addr.ts";
+import { publicKeyOf } from "../../../lib/ed25519.ts";
 import {
   type Credential,
   HubMetrics,
   type HubOptions,
   type HubReport,
-  publicKeyOf,
   runHub,
   runSpoke,
   type SpokeOptions,

@@ -1,7 +1,7 @@
 /** A coordinator with its STUN server and relay on a machine of the simulation: the real ones. */
 import { type Cidr, type Ip, parseCidr } from "../../../lib/addr.ts";
 import type { NodeRecord } from "../../../lib/coord/api.ts";
-import { signer } from "../../../lib/coord/auth.ts";
+import { signer } from "../../../lib/ed25519.ts";
 import { RelayDirectory } from "../../../lib/coord/relays.ts";
 import { CoordServer } from "../../../lib/coord/server.ts";
 import type { Store } from "../../../lib/coord/store.ts";

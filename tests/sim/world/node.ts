@@ -1,7 +1,7 @@
 /** A daemon on a machine of the simulation: the real one. */
 import { x25519 } from "@noble/curves/ed25519.js";
 import type { Ip } from "../../../lib/addr.ts";
-import { signer } from "../../../lib/coord/auth.ts";
+import { signer } from "../../../lib/ed25519.ts";
 import type { DaemonReport } from "../../../lib/daemon/control.ts";
 import {
   type DaemonEdges,

@@ -4,7 +4,7 @@ import { toBase64 } from "../../../lib/bytes.ts";
 import { command as hub } from "../../../lib/cli/gretun/hub.ts";
 import { type Command, errorLine, exitCode } from "../../../lib/cli/command.ts";
 import { command as spoke } from "../../../lib/cli/gretun/spoke.ts";
-import { publicKeyOf } from "../../../lib/hub/mod.ts";
+import { publicKeyOf } from "../../../lib/ed25519.ts";
 
 const KEY = toBase64(new Uint8Array(32).fill(7));
 const HUB_KEY = toBase64(publicKeyOf(new Uint8Array(32).fill(9)));

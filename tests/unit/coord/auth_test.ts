@@ -1,7 +1,8 @@
 /** Signed requests: the key's form and the bytes that are signed. */
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { fromHex, toHex } from "../../../lib/bytes.ts";
-import { readClaim, signer, signRequest, verifyClaim } from "../../../lib/coord/auth.ts";
+import { readClaim, signRequest, verifyClaim } from "../../../lib/coord/auth.ts";
+import { signer } from "../../../lib/ed25519.ts";
 import { nodeKeyFromBytes } from "../../../lib/keys.ts";
 
 /** RFC 8032 section 7.1, TEST 2. */

@@ -2,6 +2,7 @@
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { parseCidr, parseEndpoint, parseIp } from "../../../lib/addr.ts";
 import { fromHex, toBase64, toHex } from "../../../lib/bytes.ts";
+import { publicKeyOf } from "../../../lib/ed25519.ts";
 import {
   checkIpipouAuth,
   encodeIpipouAuth,
@@ -18,7 +19,6 @@ import {
   parseJtunnelId,
 } from "../../../lib/hub/protocol/jtunnel/wire.ts";
 import { NonceStore } from "../../../lib/hub/protocol/gretun/replay.ts";
-import { publicKeyOf } from "../../../lib/hub/protocol/gretun/curves.ts";
 
 const { ipipou, jtunnel } = JSON.parse(
   Deno.readTextFileSync(new URL("../../vectors/hub.json", import.meta.url)),

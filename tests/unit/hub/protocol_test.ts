@@ -2,6 +2,7 @@
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { type Endpoint, parseEndpoint, parseIp } from "../../../lib/addr.ts";
 import { fromHex, toHex } from "../../../lib/bytes.ts";
+import { publicKeyOf } from "../../../lib/ed25519.ts";
 import {
   acceptWelcome,
   type AuthCheck,
@@ -13,7 +14,6 @@ import {
   makeWelcome,
   Pair,
 } from "../../../lib/hub/protocol/gretun/auth.ts";
-import { publicKeyOf } from "../../../lib/hub/protocol/gretun/curves.ts";
 import { Sealer, sessionKeys } from "../../../lib/hub/protocol/gretun/seal.ts";
 import * as wire from "../../../lib/hub/protocol/gretun/wire.ts";
 

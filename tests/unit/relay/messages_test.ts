@@ -1,7 +1,7 @@
 /** Grants, nonces and the messages between node and relay. */
 import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/strict";
 import { fromHex, toHex } from "../../../lib/bytes.ts";
-import { publicKeyOf, signer } from "../../../lib/coord/auth.ts";
+import { publicKeyOf, signer } from "../../../lib/ed25519.ts";
 import { systemRandom } from "../../../lib/edges.ts";
 import { type NodeKey, nodeKeyFromBytes } from "../../../lib/keys.ts";
 import {
@@ -33,7 +33,7 @@ import { ATTRIBUTE, decodeStun, encodeStun, StunFormatError } from "../../../lib
 
 const seed = (fill: number) => new Uint8Array(32).fill(fill);
 const [COORD, RELAY, A, B] = await Promise.all([1, 2, 3, 4].map(async (fill) => ({
-  key: await publicKeyOf(seed(fill)),
+  key: nodeKeyFromBytes(publicKeyOf(seed(fill))),
   sign: await signer(seed(fill)),
 }))) as [Party, Party, Party, Party];
 

@@ -42,7 +42,7 @@ import {
 } from "../../../lib/stun/message.ts";
 import { type MappingBehaviour, mappingBehaviour } from "../../../lib/stun/nat.ts";
 import { parseServerName, resolveServers } from "../../../lib/stun/resolve.ts";
-import { AnswerLimit, SourceLimit } from "../../../lib/stun/answer_limit.ts";
+import { AnswerLimit } from "../../../lib/stun/answer_limit.ts";
 import { VirtualClock } from "../../fakes/virtual_clock.ts";
 import vectors from "../../vectors/stun-rfc5769.json" with { type: "json" };
 
@@ -328,13 +328,6 @@ Deno.test("AnswerLimit: answers that are longer than their request are few for e
   strictEqual(count(long, long, "a", 0), 50);
   strictEqual(count(short, long, "b", 0), 10);
   strictEqual(count(short, long, "a", 1000), 10);
-});
-
-Deno.test("SourceLimit.allow() counts by source and second, in a bounded table", () => {
-  const limit = new SourceLimit(2, 3);
-  deepStrictEqual([0, 1, 2, 999].map((ms) => limit.allow("a", ms)), [true, true, false, false]);
-  deepStrictEqual(["b", "c", "d", "b"].map((s) => limit.allow(s, 999)), [true, true, false, true]);
-  deepStrictEqual(["d", "a"].map((source) => limit.allow(source, 1000)), [true, true]);
 });
 
 // --- client

@@ -3,30 +3,40 @@
  * answers a challenge, then strangers. Each class has a budget of its own, so that forged packets,
  * which can only be strangers', cost nobody else anything. Pure: time is an argument.
  */
-import { RateLimit, SourceLimits } from "../../limits.ts";
+import { SourceLimits, TokenBucket } from "../../../limits.ts";
 
 /** Of sessions that there are: forging one takes a guess of 64 bits. */
 const SESSIONS = { perSecond: 4000, burst: 4000 };
 /** Of challenges that were answered: forging one takes a guess of the microsecond it was made in. */
 const ANSWERS = { perSecond: 2000, burst: 4000 };
 /** Of one address that has shown that it is one: hundreds of clients may be behind a NAT. */
-const PROVEN_SOURCE = { perSecond: 100, burst: 1000, maxSources: 4096 };
+const PROVEN_SOURCE = {
+  perSecond: 100,
+  burst: 1000,
+  maxSources: 4096,
+  whenFull: "forget",
+} as const;
 /** Of hellos, from everywhere: what they cost is a fifth of a processor. */
 const STRANGERS = { perSecond: 6000, burst: 6000 };
 /**
  * Of one address; more only as long as others do not need it. Whoever forges somebody's address must
  * not silence him.
  */
-const STRANGE_SOURCE = { perSecond: 100, burst: 1000, maxSources: 4096 };
+const STRANGE_SOURCE = {
+  perSecond: 100,
+  burst: 1000,
+  maxSources: 4096,
+  whenFull: "forget",
+} as const;
 const SPARE = { perSecond: 5500, burst: 3000 };
 
 export class Admission {
-  readonly #sessions = new RateLimit(SESSIONS);
-  readonly #answers = new RateLimit(ANSWERS);
+  readonly #sessions = new TokenBucket(SESSIONS);
+  readonly #answers = new TokenBucket(ANSWERS);
   readonly #proven = new SourceLimits(PROVEN_SOURCE);
-  readonly #strangers = new RateLimit(STRANGERS);
+  readonly #strangers = new TokenBucket(STRANGERS);
   readonly #sources = new SourceLimits(STRANGE_SOURCE);
-  readonly #spare = new RateLimit(SPARE);
+  readonly #spare = new TokenBucket(SPARE);
 
   /** A keepalive of a session that there is. */
   session(nowMs: number): boolean {

@@ -11,8 +11,9 @@
  */
 import { type Endpoint, equalEndpoints } from "../../../addr.ts";
 import { concatBytes, Writer } from "../../../bytes.ts";
+import { signer, verify } from "../../../ed25519.ts";
 import { deriveKey, equalTags, mac } from "./crypto.ts";
-import { exchange, exchangePublic, identitySecret, sign, verify } from "./curves.ts";
+import { exchange, exchangePublic, identitySecret } from "./curves.ts";
 import { type SessionKeys, sessionKeys } from "./seal.ts";
 import {
   type Auth,
@@ -101,7 +102,10 @@ export class Pair {
   ): Promise<Uint8Array> {
     const proof = new Uint8Array(PROOF_LENGTH);
     const { credential } = this;
-    if (credential.kind === "key") proof.set(await sign(transcript, credential.ownSeed));
+    if (credential.kind === "key") {
+      const sign = await signer(credential.ownSeed);
+      proof.set(await sign(transcript.slice()));
+    }
     if (credential.kind === "token") proof.set(mac(this.sharedKey(side)!, nonce, transcript));
     return proof;
   }
@@ -116,7 +120,7 @@ export class Pair {
     const { credential } = this;
     switch (credential.kind) {
       case "key":
-        return await verify(proof, transcript, credential.peerPublic);
+        return await verify(credential.peerPublic, proof, transcript);
       case "token":
         return equalTags(
           mac(this.sharedKey(side)!, nonce, transcript),

@@ -2,17 +2,17 @@
 import { type Endpoint, formatEndpoint, UNSPECIFIED_4 } from "../../../addr.ts";
 import { Reader, startsWithBytes, toBase64, toHex } from "../../../bytes.ts";
 import type { Datagram } from "../../../edges.ts";
+import { checkPublicKey, publicKeyOf } from "../../../ed25519.ts";
 import { errorText } from "../../../errors.ts";
+import { TokenBucket } from "../../../limits.ts";
 import { endpointOf, equalSockAddrs, type SockAddr, sockAddrOf } from "../../../linux/mod.ts";
 import { Admission } from "./admission.ts";
 import { checkAuth, Cookies, type Credential, makeWelcome, Pair } from "./auth.ts";
 import { SealedCodec, type SealedSession } from "./codec.ts";
 import { counterTag, equalTags } from "./crypto.ts";
-import { checkPublicKey, publicKeyOf } from "./curves.ts";
 import { sha256 } from "./digest.ts";
 import { type GreKeys, greKeys } from "./gre_keys.ts";
 import type { HubCore, HubEntry, HubOptions, HubProtocol } from "../../hub_core.ts";
-import { RateLimit } from "../../limits.ts";
 import { openPlane } from "../../open_plane.ts";
 import type { HubPlane, PlaneOptions } from "../../plane.ts";
 import { ReplayWindow } from "./replay.ts";
@@ -92,7 +92,7 @@ export class GretunHub implements HubProtocol {
   readonly #sessions = new Map<string, Session>();
   readonly #codec: SealedCodec;
   readonly #admission = new Admission();
-  readonly #resets = new RateLimit(RESET_LIMIT);
+  readonly #resets = new TokenBucket(RESET_LIMIT);
   /** By client and endpoint, first come first served; the newest first in each. */
   readonly #waiting = new Map<string, Waiting[]>();
   #waitingCount = 0;

@@ -5,6 +5,7 @@ import { equalBytes } from "../../../bytes.ts";
 import { NoKernelPlaneError } from "../../../dataplane/mod.ts";
 import type { Datagram } from "../../../edges.ts";
 import { errorText } from "../../../errors.ts";
+import { jitter } from "../../../retry.ts";
 import { acceptWelcome, type AuthInFlight, makeAuth, Pair } from "./auth.ts";
 import { GreCodec, SealedCodec, type SealedSession } from "./codec.ts";
 import { BareCodec } from "../ipipou/codec.ts";
@@ -91,7 +92,7 @@ export class GretunSpoke implements SpokeProtocol {
       core.edges.clock,
       () => this.#dispatch({ kind: "tick", nowMs: this.#now() }),
     );
-    this.#policy = newSpoke(0.75 + core.edges.random(1)[0]! / 512);
+    this.#policy = newSpoke(jitter(core.edges.random));
     this.#sealed = new SealedCodec({
       onHeard: () => {},
       onUnknownSession: () => core.refused("unknown-session"),

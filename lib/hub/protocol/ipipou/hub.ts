@@ -6,6 +6,7 @@ import { type Endpoint, equalEndpoints } from "../../../addr.ts";
 import { toHex } from "../../../bytes.ts";
 import type { Datagram } from "../../../edges.ts";
 import { errorText } from "../../../errors.ts";
+import { SourceLimits, TokenBucket } from "../../../limits.ts";
 import { BareCodec } from "./codec.ts";
 import type { HubCore, HubEntry, HubOptions, HubProtocol } from "../../hub_core.ts";
 import {
@@ -17,13 +18,12 @@ import {
   type IpipouRefusal,
   MAX_TOKEN_LENGTH,
 } from "./wire.ts";
-import { RateLimit, SourceLimits } from "../../limits.ts";
 import { openPlane } from "../../open_plane.ts";
 import type { HubPlane, PlaneOptions } from "../../plane.ts";
 import { NonceStore } from "../gretun/replay.ts";
 import { TunPlane } from "../../tun_plane.ts";
 
-const SOURCE_LIMIT = { perSecond: 20, burst: 100, maxSources: 4096 };
+const SOURCE_LIMIT = { perSecond: 20, burst: 100, maxSources: 4096, whenFull: "forget" } as const;
 /** Of clients that are connected, from where they are: strangers' packets do not silence them. */
 const REPEAT_LIMIT = { perSecond: 1_000, burst: 3_000 };
 /** Nothing cheaper than its signature tells a forged packet. */
@@ -63,8 +63,8 @@ export class IpipouHub implements HubProtocol {
   readonly #codec: BareCodec;
   readonly #nonces: NonceStore;
   readonly #sources = new SourceLimits(SOURCE_LIMIT);
-  readonly #repeats = new RateLimit(REPEAT_LIMIT);
-  readonly #verifications = new RateLimit(VERIFY_LIMIT);
+  readonly #repeats = new TokenBucket(REPEAT_LIMIT);
+  readonly #verifications = new TokenBucket(VERIFY_LIMIT);
 
   constructor(core: HubCore, options: PlaneOptions) {
     this.#core = core;

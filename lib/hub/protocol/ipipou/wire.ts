@@ -13,7 +13,7 @@ import { type Endpoint, type Ip, ipBytes, ipFromBytes, parseIp } from "../../../
 import { concatBytes, Reader, toHex, Writer } from "../../../bytes.ts";
 import type { Signalling } from "../../../linux/mod.ts";
 import { equalSecrets } from "../gretun/crypto.ts";
-import { sign, verify } from "../gretun/curves.ts";
+import { signer, verify } from "../../../ed25519.ts";
 import type { NonceStore } from "../gretun/replay.ts";
 
 export const IPIPOU_DEFAULT_SECRET = "netprickle.com";
@@ -64,7 +64,8 @@ async function encodeSigned(
 ): Promise<Uint8Array> {
   const signed = new Writer("network", SIGNED_LENGTH)
     .u8(Math.floor(unixSeconds / 2 ** 32)).u32(unixSeconds % 2 ** 32).bytes(salt).finish();
-  const signature = await sign(concatBytes(signed, new TextEncoder().encode(secret)), seed);
+  const sign = await signer(seed);
+  const signature = await sign(concatBytes(signed, new TextEncoder().encode(secret)));
   return concatBytes(signature, signed);
 }
 
@@ -112,7 +113,7 @@ export async function checkIpipouAuth(
     new TextEncoder().encode(client.secret),
   );
   const signature = payload.subarray(0, SIGNATURE_LENGTH);
-  if (!await verify(signature, message, client.publicKey)) return "bad-proof";
+  if (!await verify(client.publicKey, signature, message)) return "bad-proof";
   return nonces.take(toHex(signature), wallMs) ? undefined : "replayed";
 }
 
