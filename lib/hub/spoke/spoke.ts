@@ -111,6 +111,7 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
     this.failed.catch(() => {}); // it may come before anybody waits for it
     this.#way = new WayToHub(options.hub.host, hub, this.#rtnl, edges);
     this.#settle = new Alarm(edges.clock, () => this.#lookAtNetwork());
+    this.setUp(false);
     this.#protocol = this.#openProtocol();
   }
 
@@ -157,6 +158,10 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
     this.#protocol.reauth("asked");
   }
 
+  setUp(isUp: boolean): void {
+    this.options.metrics.setClients(isUp ? 1 : 0, 1);
+  }
+
   refused(reason: Refusal): void {
     this.options.metrics.refused(reason);
   }
@@ -177,7 +182,6 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
         ...{ ifname: state.ifname, hub: formatEndpoint(this.hub), mtu: state.mtu },
         ...{ plane: this.#protocol.plane.kind, tunnel_ip: local },
       });
-      this.options.metrics.setClients(1, 1);
       this.#programs.up(HUB_LINK, this.#environment());
       return true;
     } catch (error) {

@@ -83,5 +83,7 @@ export interface SpokeCore {
     peer?: Ip;
     keys?: { ikey: number; okey: number };
   }): boolean;
+  /** Whether the hub is there, as metrics have it. */
+  setUp(isUp: boolean): void;
   refused(reason: Refusal): void;
 }

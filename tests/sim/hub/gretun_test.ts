@@ -188,10 +188,12 @@ Deno.test("a silent client's link goes after the idle time, and comes back with 
   await sim.clock.runFor(210_000);
   deepStrictEqual(sim.hub.linkNames, []);
   deepStrictEqual(alice.linkNames, ["spoke0"], "the spoke's stays");
+  deepStrictEqual([await alice.countUp(), await sim.hub.countUp()], [0, 0]);
   strictEqual((await alice.report<SpokeReport>()).state, "lost");
   sim.network.isLost = () => false;
   await sim.clock.runFor(20_000);
   ok(await sim.passes(alice, sim.hub, ipv4("10.90.0.2", HUB_INNER)));
+  deepStrictEqual([await alice.countUp(), await sim.hub.countUp()], [1, 1]);
 });
 
 Deno.test("on a line that loses a third of all packets everybody is let in and stays", async () => {

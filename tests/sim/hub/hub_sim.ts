@@ -29,6 +29,7 @@ type Role = "hub" | "spoke";
 export class SimDaemon {
   readonly machine: MemoryMachine;
   readonly host: SimHost;
+  readonly metrics = new HubMetrics();
   readonly #clock: SimClock;
   readonly #role: Role;
   #process: ProcessClock;
@@ -81,6 +82,11 @@ export class SimDaemon {
     return JSON.parse(text);
   }
 
+  /** What its metrics tell of clients, or of itself, that are up. */
+  async countUp(): Promise<number> {
+    return Number(/^gretun_hub_clients\{state="up"\} (\d+)$/m.exec(await this.metrics.text())![1]);
+  }
+
   /** Interfaces of ours. */
   get linkNames(): string[] {
     using rtnl = this.host.openRtNetlink();
@@ -118,7 +124,7 @@ export class HubSim implements AsyncDisposable {
       ...{ ownSeed: this.hubSeed, publicEndpoints: [], keepaliveMs: 25_000, idleMs: 180_000 },
       ...{ lifetimeMs: 0, encrypt: true, replyOnAuthOk: false, maxTimeDiscrepancyS: 120 },
       ...{ program: [], programMustSucceed: false, programGraceMs: 5000 },
-      metrics: new HubMetrics(),
+      metrics: this.hub.metrics,
       ...change,
     };
     this.restartHub();
@@ -191,7 +197,7 @@ export class HubSim implements AsyncDisposable {
       ...{ credential: { kind: "address" }, ipipou: { kind: "none" }, serverIds: [] },
       ...{ keepaliveMs: 25_000, encrypt: true },
       ...{ program: [], programMustSucceed: false, programGraceMs: 5000 },
-      metrics: new HubMetrics(),
+      metrics: spoke.metrics,
       ...change,
     };
     const resolve = (host: string) => Promise.resolve(host as Ip);

@@ -66,6 +66,7 @@ Deno.test("ipipou: a spoke whose authentications nobody answers is unanswered, n
   const { state, ifname, authentications } = await alice.report<SpokeReport>();
   deepStrictEqual([state, ifname], ["unanswered", "spoke0"]);
   ok(authentications >= 10);
+  strictEqual(await alice.countUp(), 0);
   ok((await sim.refused())["bad-token"]! >= 10);
   const [line] = alice.log.of("hub does not answer");
   deepStrictEqual([line!.level, alice.log.of("hub does not answer").length], ["warn", 1]);

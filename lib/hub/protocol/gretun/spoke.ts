@@ -195,6 +195,7 @@ export class GretunSpoke implements SpokeProtocol {
   }
 
   #stateChanged(from: Spoke["state"], to: Spoke["state"]): void {
+    this.#core.setUp(to === "up");
     const fields = { from, to, hub: formatEndpoint(this.#core.hub) };
     if (to === "lost") this.#core.edges.log.warn("hub lost, asking for a new session", fields);
     else this.#core.edges.log.info("connected", fields);

@@ -128,6 +128,7 @@ export class IpipouSpoke implements SpokeProtocol {
     const { state } = this.#answers;
     this.#answers = stepAnswers(this.#answers, event);
     if (this.#answers.state === state) return;
+    this.#core.setUp(this.#answers.state === "up");
     const { edges: { log }, hub } = this.#core;
     if (this.#answers.state === "up") return log.info("hub is there", { hub: formatEndpoint(hub) });
     log.warn("hub does not answer", {

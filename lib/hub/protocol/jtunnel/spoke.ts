@@ -38,7 +38,10 @@ export class JtunnelSpoke implements SpokeProtocol {
       this.#codec,
       core.edges.host,
     );
-    this.#announcer = new Announcer(core, () => this.plane.send(clientId!, core.hub));
+    this.#announcer = new Announcer(core, () => {
+      this.plane.send(clientId!, core.hub);
+      core.setUp(true);
+    });
   }
 
   start(): void {
