@@ -303,10 +303,11 @@ function writeKey(path: string, text: string): void {
     new UsageError(`cannot write ${path}: ${why}`, "Give another file with --out", { cause });
   let file;
   try {
+    // The runtime has words of its own for devices.
+    if (isThere(path)) throw new Error("it is there already");
     file = Deno.openSync(path, { write: true, createNew: true, mode: 0o600 });
   } catch (cause) {
-    const isThere = cause instanceof Deno.errors.AlreadyExists;
-    throw refuse(cause, isThere ? "it is there already" : errorText(cause));
+    throw refuse(cause, errorText(cause));
   }
   try {
     using _file = file;
@@ -314,5 +315,15 @@ function writeKey(path: string, text: string): void {
   } catch (cause) {
     Deno.removeSync(path);
     throw refuse(cause, errorText(cause));
+  }
+}
+
+function isThere(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
   }
 }
