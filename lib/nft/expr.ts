@@ -54,6 +54,8 @@ const NFTA_CMP_DATA = 3;
 const NFTA_LOOKUP_SET = 1;
 const NFTA_LOOKUP_SREG = 2;
 const NFTA_LOOKUP_DREG = 3;
+const NFTA_LOOKUP_FLAGS = 5;
+const NFT_LOOKUP_F_INV = 1;
 const NFTA_DYNSET_SET_NAME = 1;
 const NFTA_DYNSET_OP = 3;
 const NFTA_DYNSET_SREG_KEY = 4;
@@ -84,6 +86,7 @@ const NFTA_MASQ_REG_PROTO_MIN = 2;
 
 const NFT_META_MARK = 3;
 const NFT_META_IIF = 4;
+const NFT_META_OIF = 5;
 const NFT_META_IIFNAME = 6;
 const NFT_META_OIFNAME = 7;
 const NFT_META_L4PROTO = 16;
@@ -105,13 +108,16 @@ const NFT_NAT_DNAT = 1;
 const NF_NAT_RANGE_PROTO_SPECIFIED = 1 << 1;
 const IFNAMSIZ = 16;
 
-const IP_PROTOCOL = { icmp: 1, tcp: 6, udp: 17 } as const;
+const IP_PROTOCOL = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58 } as const;
 /** `enum nft_ng_types`. */
 const NUMBER_ORDER = { sequential: 0, random: 1 } as const;
-/** Where a field lies: header, offset and length in bytes; addresses are those of IPv4. */
+const REGISTER_BYTES = 4;
+/** Where a field lies: header, offset and length in bytes; the first addresses are those of IPv4. */
 const FIELD = {
   saddr: [NFT_PAYLOAD_NETWORK_HEADER, 12, 4],
   daddr: [NFT_PAYLOAD_NETWORK_HEADER, 16, 4],
+  saddr6: [NFT_PAYLOAD_NETWORK_HEADER, 8, 16],
+  daddr6: [NFT_PAYLOAD_NETWORK_HEADER, 24, 16],
   sport: [NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2],
   dport: [NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2],
 } as const;
@@ -141,6 +147,11 @@ export type Match = readonly Expression[];
 export interface Value {
   /** Puts it there, and may use what comes behind. The rule ends if there is no such value. */
   load: (register: number) => readonly Expression[];
+}
+
+/** One whose length is known, so that another can follow. */
+export interface Part extends Value {
+  registers: number;
 }
 
 /** Translates the packet's addresses; only in chains of type nat. */
@@ -266,6 +277,13 @@ export function isIn(set: string, element: Value): Match {
   return [...element.load(FIRST_SLOT), lookup(set, FIRST_SLOT)];
 }
 
+/** The set, which is no map, has no such element. */
+export function isNotIn(set: string, element: Value): Match {
+  const { name, attrs } = lookup(set, FIRST_SLOT);
+  const inverted = [...attrs, attr.be32(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV)];
+  return [...element.load(FIRST_SLOT), { name, attrs: inverted }];
+}
+
 /** The map has a value for this key. */
 export function isKeyIn(map: string, key: Value): Match {
   return mapped(map, key).load(FIRST_SLOT);
@@ -286,20 +304,61 @@ export function add(set: string, element: Value, value?: Value): Match {
   ];
 }
 
-/** Fields of a packet of IPv4 and UDP or TCP, one after the other. The rule says the protocol. */
-export function fields(...names: (keyof typeof FIELD)[]): Value {
+/** Fields of a packet of UDP or TCP, one after the other. The rule says the protocol. */
+export function fields(...names: (keyof typeof FIELD)[]): Part {
+  return row(...names.map((name) => {
+    const [base, offset, length] = FIELD[name];
+    return payload(base, offset, length);
+  }));
+}
+
+/** Bytes of the transport header and what follows it. */
+export function transportBytes(offset: number, length: number): Part {
+  return payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset, length);
+}
+
+function payload(base: number, offset: number, length: number): Part {
   return {
+    registers: Math.ceil(length / REGISTER_BYTES),
+    load: (register) => [loadPayload(base, offset, length, register)],
+  };
+}
+
+/** The network that the packet's source or destination lies in, by the length of its prefix. */
+export function networkOf(
+  name: "saddr" | "daddr" | "saddr6" | "daddr6",
+  prefixLength: number,
+): Part {
+  const [base, offset, length] = FIELD[name];
+  const address = payload(base, offset, length);
+  if (prefixLength === 8 * length) return address;
+  const mask = Uint8Array.from({ length }, (_, i) => {
+    const bits = Math.max(0, Math.min(8, prefixLength - 8 * i));
+    return (0xff00 >> bits) & 0xff;
+  });
+  return { ...address, load: (register) => [...address.load(register), bitwiseAnd(mask, register)] };
+}
+
+/** One after the other, as elements of sets are. */
+export function row(...parts: Part[]): Part {
+  return {
+    registers: parts.reduce((sum, { registers }) => sum + registers, 0),
     load: (register) =>
-      names.map((name, i) => {
-        const [base, offset, length] = FIELD[name];
-        return loadPayload(base, offset, length, register + i);
+      parts.flatMap((part, i) => {
+        const before = parts.slice(0, i).reduce((sum, { registers }) => sum + registers, 0);
+        return part.load(register + before);
       }),
   };
 }
 
 /** The index of the interface that the packet came in by. */
-export function incoming(): Value {
-  return { load: (register) => [loadMeta(NFT_META_IIF, register)] };
+export function incoming(): Part {
+  return { registers: 1, load: (register) => [loadMeta(NFT_META_IIF, register)] };
+}
+
+/** The index of the interface that the packet goes out by. */
+export function outgoing(): Part {
+  return { registers: 1, load: (register) => [loadMeta(NFT_META_OIF, register)] };
 }
 
 /** No route to the packet's source leaves by the interface that the packet came in by. */
@@ -517,12 +576,12 @@ function compare(operator: number, bytes: Uint8Array): Expression {
 }
 
 /** (register & mask) ^ 0 */
-function bitwiseAnd(mask: Uint8Array): Expression {
+function bitwiseAnd(mask: Uint8Array, register = NFT_REG_1): Expression {
   return {
     name: "bitwise",
     attrs: [
-      attr.be32(NFTA_BITWISE_SREG, NFT_REG_1),
-      attr.be32(NFTA_BITWISE_DREG, NFT_REG_1),
+      attr.be32(NFTA_BITWISE_SREG, register),
+      attr.be32(NFTA_BITWISE_DREG, register),
       attr.be32(NFTA_BITWISE_LEN, mask.length),
       attr.nested(NFTA_BITWISE_MASK, [dataValue(mask)]),
       attr.nested(NFTA_BITWISE_XOR, [dataValue(new Uint8Array(mask.length))]),

@@ -81,8 +81,13 @@ const NFTA_RULE_CHAIN = 2;
 const NFTA_RULE_EXPRESSIONS = 4;
 
 const NFPROTO = { inet: 1, ip: AF_INET, ip6: AF_INET6 } as const;
-/** nft's own numbers of types: they tell it how to show elements. Each takes 4 bytes. */
-const ELEMENT_TYPE = { address: 7, port: 13, interface: 20 } as const;
+/** nft's own numbers of types, by which it shows elements, and their bytes in a row. */
+const ELEMENT_TYPE = {
+  address: { number: 7, length: 4 },
+  address6: { number: 8, length: 16 },
+  port: { number: 13, length: 4 },
+  interface: { number: 20, length: 4 },
+} as const;
 const ELEMENT_TYPE_BITS = 6;
 /** `enum nf_inet_hooks`, linux/netfilter.h. */
 const HOOKNUM = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
@@ -356,12 +361,13 @@ function encodeElement({ key, value, expression }: NftElement): Attr {
 }
 
 function concatenatedType(types: readonly ElementType[]): number {
-  return types.reduce((bits, type) => bits << ELEMENT_TYPE_BITS | ELEMENT_TYPE[type], 0);
+  return types.reduce((bits, type) => bits << ELEMENT_TYPE_BITS | ELEMENT_TYPE[type].number, 0);
 }
 
 /** A port alone takes its two bytes, in a row with others a whole register. */
 function elementLength(types: readonly ElementType[]): number {
-  return types.length === 1 && types[0] === "port" ? 2 : 4 * types.length;
+  if (types.length === 1 && types[0] === "port") return 2;
+  return types.reduce((sum, type) => sum + ELEMENT_TYPE[type].length, 0);
 }
 
 /** `index` counts all of the table's rules from 0. */
