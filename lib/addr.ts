@@ -148,6 +148,11 @@ export function parseCidr(text: string): Cidr {
   return { ip, prefixLength };
 }
 
+/** The prefix that has this address alone. */
+export function hostCidr(ip: Ip): Cidr {
+  return { ip, prefixLength: familyOf(ip) === 4 ? 32 : 128 };
+}
+
 export function formatCidr({ ip, prefixLength }: Cidr): string {
   return `${ip}/${prefixLength}`;
 }

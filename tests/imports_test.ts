@@ -30,8 +30,8 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   health: ["links", "linux", "netlink"],
   lab: ["linux", "netlink", "nft"],
   portmap: ["linux", "netlink"],
-  dataplane: ["engine", "host", "links", "linux", "netlink"],
-  hub: ["host", "links", "linux", "netlink", "nft", "dataplane"],
+  dataplane: ["engine", "host", "links", "linux", "netlink", "nft"],
+  hub: ["host", "links", "linux", "netlink", "dataplane"],
   netcheck: ["stun", "portmap", "coord", "dial", "linux", "netlink"],
   daemon: [
     ...["disco", "dial", "stun", "peer", "portmap", "relay", "dataplane", "coord", "host"],

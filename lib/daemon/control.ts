@@ -17,6 +17,8 @@ export interface DaemonReport {
   /** How the NAT maps, as far as it is known. */
   nat?: { mapping: "easy" | "hard"; port_delta?: number };
   peers: PeerReport[];
+  /** Packets of data, by reason; absent: none. */
+  refused?: Record<string, number>;
 }
 
 function socketPath(stateDir: string): string {

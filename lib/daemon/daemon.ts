@@ -80,7 +80,6 @@ export async function runDaemon(
       encapCsum: options.encapCsum,
       signalling: { kind: "patterns", any: [DISCO_PATTERN, STUN_PATTERN] },
       onDatagram: (datagram, localPort) => daemon.datagram(datagram, localPort),
-      onRefused: (reason) => log.debug("packet refused", { reason }),
       onFault: (what, error) => log.error(what, { error: errorText(error) }),
     },
     { host, clock: edges.clock, log },
@@ -123,6 +122,7 @@ class Daemon implements AsyncDisposable {
     this.#edges = edges;
     this.#signal = signal;
     this.#rtnl = rtnl;
+    options.metrics.watchRefusals(() => plane.refused());
     this.#plane = plane;
     this.#detours = new HostDetours(rtnl);
     const { coordinator, identity, nodeName } = options;
@@ -196,6 +196,7 @@ class Daemon implements AsyncDisposable {
   }
 
   report(): DaemonReport {
+    const refused = [...this.#plane.refused()].filter(([, count]) => count > 0);
     const { identity, nodeName, coordinator, port } = this.#options;
     return {
       node_key: identity.nodeKey,
@@ -208,6 +209,7 @@ class Daemon implements AsyncDisposable {
       endpoints: this.#own?.list.map(({ endpoint }) => formatEndpoint(endpoint)) ?? [],
       ...natJson(this.#ownNat?.nat),
       peers: this.#peers?.report() ?? [],
+      ...(refused.length > 0 ? { refused: Object.fromEntries(refused) } : {}),
     };
   }
 

@@ -8,7 +8,7 @@ import { type DiscoKey, keyBytes, type NodeKey, shortKey } from "../keys.ts";
 import { pairAddress } from "../links/mod.ts";
 import type { PathAddress, PeerEffect, PeerEvent, PendingPings } from "../peer/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
-import { type Entry, isRelayed } from "./entry.ts";
+import { type Entry, innerLimits, isRelayed } from "./entry.ts";
 import type { Identity } from "./identity.ts";
 import type { DaemonMetrics } from "./metrics.ts";
 import type { PortGuesser } from "./port_guesser.ts";
@@ -176,6 +176,7 @@ export class Effects {
         remote: { ip, port },
         addresses: [pairAddress(tunnelIp().ip, record.tunnelIp)],
         routes: [],
+        ...innerLimits(record, tunnelIp().ip),
         ...(localPort === undefined ? {} : { localPort }),
         ...(keys ? { keys: { kind: "gre", ...keys } } : {}),
       });

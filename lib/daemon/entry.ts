@@ -1,6 +1,7 @@
 /** One peer as the daemon keeps it: its record, its state, and what goes with its link. */
-import { type Endpoint, equalEndpoints } from "../addr.ts";
+import { type Endpoint, equalEndpoints, hostCidr, type Ip } from "../addr.ts";
 import type { PeerRecord } from "../coord/api.ts";
+import type { InnerLimits } from "../dataplane/mod.ts";
 import type { Peer, SeenIds } from "../peer/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
 import type { GuessPeer } from "./port_guesser.ts";
@@ -22,4 +23,9 @@ export interface Entry {
 
 export function isRelayed({ relay }: Entry, endpoint: Endpoint): boolean {
   return relay !== undefined && equalEndpoints(relay.endpoint, endpoint);
+}
+
+/** A peer has its own address inside, and reaches ours. */
+export function innerLimits({ tunnelIp }: PeerRecord, own: Ip): InnerLimits {
+  return { sources: [hostCidr(tunnelIp)], destinations: [hostCidr(own)] };
 }

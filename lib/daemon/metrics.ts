@@ -1,4 +1,5 @@
 /** The daemon's metrics; every one is there from the first scrape. */
+import { PLANE_REFUSALS, type PlaneRefusal } from "../dataplane/mod.ts";
 import { Metrics } from "../metrics.ts";
 import { PEER_STATES, type PeerState } from "../peer/mod.ts";
 
@@ -16,10 +17,21 @@ export class DaemonMetrics extends Metrics {
     "Time from the start of a search for a path to direct",
     PUNCH_BUCKETS_SECONDS,
   );
+  readonly #refused = this.counter(
+    "gretun_refused_packets_total",
+    "Packets of data refused, by reason",
+    ["reason"],
+  );
+  #refusals: () => ReadonlyMap<PlaneRefusal, number> = () => new Map();
 
   constructor() {
     super();
     for (const state of PEER_STATES) this.#peers.set({ state }, 0);
+  }
+
+  /** Counted by the data plane. */
+  watchRefusals(refusals: () => ReadonlyMap<PlaneRefusal, number>): void {
+    this.#refusals = refusals;
   }
 
   peerAdded(state: PeerState): void {
@@ -46,5 +58,12 @@ export class DaemonMetrics extends Metrics {
 
   punched(seconds: number): void {
     this.#punch.observe(seconds);
+  }
+
+  override async text(): Promise<string> {
+    this.#refused.reset();
+    const counts = this.#refusals();
+    for (const reason of PLANE_REFUSALS) this.#refused.inc({ reason }, counts.get(reason) ?? 0);
+    return await super.text();
   }
 }

@@ -22,7 +22,7 @@ import {
 } from "../peer/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
 import { Effects, type EffectsOptions, NOMINATING_PADDING } from "./effects.ts";
-import { type Entry, isRelayed } from "./entry.ts";
+import { type Entry, innerLimits, isRelayed } from "./entry.ts";
 import { greKey } from "./gre_keys.ts";
 import { type PeerReport, reportPeer } from "./peer_report.ts";
 import type { GuessPeer } from "./port_guesser.ts";
@@ -140,9 +140,12 @@ export class Peers {
   }
 
   /** Where the peer's link of an earlier run goes, unless that is a relay: it is asked for anew. */
-  #adoptedPath({ nodeKey, endpoints }: PeerRecord): PathAddress | undefined {
-    const adopted = this.#options.plane.adopted().find(({ id }) => id === nodeKey);
+  #adoptedPath(record: PeerRecord): PathAddress | undefined {
+    const { plane } = this.#options;
+    const { nodeKey, endpoints } = record;
+    const adopted = plane.adopted().find(({ id }) => id === nodeKey);
     if (!adopted) return undefined;
+    plane.confine(record.nodeKey, innerLimits(record, this.#tunnelIp.ip));
     const { remote, extraPort } = adopted;
     if (extraPort) {
       const measure = () => Promise.resolve(undefined);

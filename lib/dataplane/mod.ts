@@ -6,9 +6,9 @@
  * const { ifname } = plane.setLink({ id, remote, addresses: [pairAddress(own, peer)], routes: [] });
  */
 export { decodeGre, encodeGre } from "./gre.ts";
-export { wantsChecksum } from "./kernel/checksums.ts";
-export { isIpPacket, SourceFilter } from "./guard/inner.ts";
-export { ENCAPSULATIONS, NoKernelPlaneError, openFou, tryTunnel } from "./kernel/encapsulation.ts";
+export { isIpPacket } from "./guard/inner.ts";
+export { NoKernelPlaneError } from "./kernel/encapsulation.ts";
+export { leftKernelPlane } from "./kernel/left.ts";
 export { openPlane, type PlaneChoice } from "./open.ts";
 export type {
   AdoptedLink,
@@ -16,6 +16,7 @@ export type {
   DataPlane,
   EncapCsum,
   ExtraPort,
+  InnerLimits,
   KernelPlaneKind,
   LinkKeys,
   LinkState,
@@ -26,5 +27,5 @@ export type {
   PlaneWorld,
   WantedLink,
 } from "./plane.ts";
-export { ensureTun } from "./user/plane.ts";
+export { PLANE_REFUSALS } from "./plane.ts";
 export { GreCodec } from "./user/gre_codec.ts";

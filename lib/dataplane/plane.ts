@@ -24,8 +24,16 @@ export interface LinkKeys {
   okey: number;
 }
 
+/** What may go through a link. */
+export interface InnerLimits {
+  /** Inner addresses that the far end may have; absent: all. */
+  sources?: readonly Cidr[];
+  /** Inner addresses that the far end may reach here; absent: all. */
+  destinations?: readonly Cidr[];
+}
+
 /** A link as it is wanted. */
-export interface WantedLink {
+export interface WantedLink extends InnerLimits {
   /** Whom it leads to: a node key, the name of a hub's client, or that of a spoke's hub. */
   id: string;
   /** Where the far end's packets go to and must come from. */
@@ -36,8 +44,6 @@ export interface WantedLink {
   addresses: readonly LinkAddress[];
   /** Networks behind the far end. */
   routes: readonly Cidr[];
-  /** Inner addresses that the far end may have; absent: all. */
-  sources?: readonly Cidr[];
   /** Absent: no key on the wire. */
   keys?: LinkKeys;
 }
@@ -80,6 +86,8 @@ export interface DataPlane extends AsyncDisposable {
   openPort(): ExtraPort;
   /** Links of an earlier run that were neither set nor removed in this one. */
   adopted(): AdoptedLink[];
+  /** Says what an adopted link is for, before it is set: until then it is for all. */
+  confine(id: string, limits: InnerLimits): void;
   /**
    * Makes the link, or changes it in place; throws `GretunError`, then nothing changed. Where a
    * remote of the other family needs another kind of link, the old one is removed first, and the
@@ -99,6 +107,8 @@ export interface DataPlane extends AsyncDisposable {
   networkChanged(): void;
   /** {@link PlaneOptions.lookalikes} may be others now. */
   refresh(): void;
+  /** Packets, by reason. */
+  refused(): Map<PlaneRefusal, number>;
 }
 
 /** What a plane is given of the world. */
@@ -108,8 +118,17 @@ export interface PlaneWorld {
   log: Log;
 }
 
-/** Why a packet of a link was not taken. */
-export type PlaneRefusal = "not-ip" | "wrong-inner-address";
+/**
+ * Why a packet was not taken: "wrong-address", of the far end's outside; "wrong-inner-address", of
+ * its inside; "out-of-reach", for an address that it may not reach; "router-message", that tells of
+ * other routers; "not-for-peer", of ours to what is not the far end's; "own-tunnel", an outer packet
+ * that would go into a link of ours.
+ */
+export const PLANE_REFUSALS = [
+  ...["not-ip", "malformed", "wrong-address", "wrong-inner-address"] as const,
+  ...["out-of-reach", "router-message", "not-for-peer", "own-tunnel"] as const,
+] as const;
+export type PlaneRefusal = typeof PLANE_REFUSALS[number];
 
 /** Signalling that is known by its form only as long as nobody looks closely. */
 export interface Lookalikes {
@@ -136,11 +155,8 @@ export interface PlaneOptions {
   /** What is no data; none: everything is. */
   signalling?: Signalling;
   lookalikes?: Lookalikes;
-  /** Whether only the far ends of links are let in, from where they are: for who has many. */
-  isFenced?: boolean;
   /** Gets signalling that arrives; `localPort` is set for an extra port. */
   onDatagram: (datagram: Datagram, localPort?: number) => void;
-  onRefused: (reason: PlaneRefusal) => void;
   /** Something that nobody waits for failed. */
   onFault: (what: string, error: unknown) => void;
 }
@@ -156,6 +172,9 @@ export interface DataCodec {
   removeLink?(id: string): void;
   /** What goes to the link's remote; undefined: nothing. */
   encode(id: string, inner: Uint8Array): Uint8Array | undefined;
-  /** Whose packet it is, and the packet; undefined when it was refused or was no packet. */
-  decode(bytes: Uint8Array, source: SockAddr): { id: string; inner: Uint8Array } | undefined;
+  /** Whose packet it is, and the packet, or why it is not taken; undefined: that was told already. */
+  decode(
+    bytes: Uint8Array,
+    source: SockAddr,
+  ): { id: string; inner: Uint8Array } | PlaneRefusal | undefined;
 }

@@ -63,6 +63,8 @@ export class HeaderReader {
   #keyless = new WordTable(0);
   readonly #key = new Int32Array(5);
   #port = 0;
+  /** By link: the port that its packets come from. */
+  readonly #ports: number[] = [];
   /** The last answer: packets come in runs. */
   #lastKey = -2;
   #lastFound = -1;
@@ -83,6 +85,7 @@ export class HeaderReader {
   #add({ id, keys, farId }: LinkSpec, to: Uint8Array): void {
     const view = new DataView(to.buffer, to.byteOffset, to.length);
     this.#setSource(view, 0, to.length);
+    this.#ports[id] = this.#port;
     switch (this.#encapsulation) {
       case "gre":
         this.#key[4] = keys?.ikey ?? 0;
@@ -136,7 +139,8 @@ export class HeaderReader {
     if (key !== this.#lastKey) {
       this.#lastKey = key;
       this.#key[4] = key < 0 ? 0 : key;
-      this.#lastFound = (key < 0 ? this.#keyless : this.#known).get(this.#key);
+      const found = (key < 0 ? this.#keyless : this.#known).get(this.#key);
+      this.#lastFound = this.#ports[found] === this.#port ? found : -1;
     }
     return this.#lastFound < 0 ? -2 : this.#lastFound;
   }

@@ -57,8 +57,10 @@ export interface EngineLink {
   keys?: { ikey: number; okey: number };
   /** jtunnel's identifier of the far end. */
   farId?: Uint8Array;
-  /** Inner sources that the far end may use; absent: all. */
+  /** Inner addresses that the far end may have; absent: all. */
   sources?: readonly Cidr[];
+  /** Inner addresses that the far end may reach here; absent: all. */
+  destinations?: readonly Cidr[];
 }
 
 /** What of the kernel's help is used. */
@@ -162,7 +164,7 @@ export class Engine implements AsyncDisposable {
   setLink(id: number, link: EngineLink): void {
     const device = this.#devices[id];
     if (!device) return;
-    const { mtu, remote, localPort, keys, farId, sources } = link;
+    const { mtu, remote, localPort, keys, farId, sources, destinations } = link;
     const socket = remote && this.#socketFor(remote, localPort);
     const spec: LinkSpec = {
       ...{ id, device: device.fd.fd, cutsUdp: device.cutsUdp, mtu },
@@ -170,6 +172,7 @@ export class Engine implements AsyncDisposable {
       ...(keys && { keys }),
       ...(farId && { farId }),
       ...(sources && { sources: sources.map(networkOf) }),
+      ...(destinations && { destinations: destinations.map(networkOf) }),
     };
     this.#post({ kind: "link", link: spec });
   }
@@ -282,8 +285,8 @@ export class Engine implements AsyncDisposable {
     const free = this.#sockets.indexOf(undefined);
     const id = free < 0 ? this.#sockets.length : free;
     this.#sockets[id] = socket;
-    const { fd, family, segments } = socket;
-    this.#post({ kind: "socket", socket: { id, fd, family, segments } });
+    const { fd, family, port, segments } = socket;
+    this.#post({ kind: "socket", socket: { id, fd, family, port, segments } });
     this.#in.epoll.add(fd, IN_TAG + id);
   }
 

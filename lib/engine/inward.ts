@@ -113,9 +113,8 @@ export class Inward {
     const inner = length - (innerAt - at);
     const version = versionOf(arena.bytes, innerAt, inner);
     if (version === 0) return events.onDrop("malformed");
-    if (link.sources && !link.sources.allows(arena, innerAt, version)) {
-      return events.onDrop("wrong-inner-address");
-    }
+    const refusal = link.inner.refusesIn(arena, innerAt, inner, version);
+    if (refusal) return events.onDrop(refusal);
     events.onHeard(id);
     this.#joiner.take(link.spec.device, innerAt, inner, link.spec.cutsUdp);
   }
@@ -128,7 +127,7 @@ export class Inward {
     const { arena, control, events } = this.#tools;
     const bytes = arena.bytes.subarray(at, at + length);
     if (control !== "all" && !isSignalling(control, bytes)) {
-      return events.onDrop(isData ? "unknown-sender" : "malformed");
+      return events.onDrop(isData ? "wrong-address" : "malformed");
     }
     const from = arena.bytes.subarray(this.#nameAt, this.#nameAt + this.#receiving.nameLength);
     events.onControl(bytes, from, socket.id);

@@ -2,7 +2,7 @@
 import type { Arena } from "./arena.ts";
 import { headerLength } from "./encapsulation.ts";
 import type { Change, Encapsulation, LinkSpec, SocketSpec } from "./messages.ts";
-import { SourceCheck } from "./tables.ts";
+import { goesTo, InnerCheck, udpSourcePort } from "./inner_check.ts";
 
 const SOCKADDR_ROOM = 64;
 /** Rooms for addresses, added to as links come. */
@@ -15,7 +15,7 @@ export interface WorkerLink {
   readonly headerLength: number;
   /** -1: no key on the wire. */
   readonly okey: number;
-  readonly sources: SourceCheck | undefined;
+  readonly inner: InnerCheck;
   /** The far end's `sockaddr` in the arena. */
   readonly toAt: number;
   readonly toLength: number;
@@ -53,6 +53,15 @@ export class WorkerTables {
     }
   }
 
+  /** A packet of ours that carries others: routes would send it through itself. */
+  isOuter(at: number, length: number, version: 4 | 6): boolean {
+    const port = udpSourcePort(this.#arena, at, length, version);
+    if (port < 0 || !this.sockets.some((socket) => socket?.port === port)) return false;
+    return this.links.some((link) =>
+      link?.spec.path && goesTo(this.#arena, at, version, link.spec.path.to)
+    );
+  }
+
   specs(): LinkSpec[] {
     return this.links.flatMap((link) => link ? [link.spec] : []);
   }
@@ -72,7 +81,7 @@ export class WorkerTables {
       socket: spec.path && this.sockets[spec.path.socket],
       headerLength: headerLength(this.#encapsulation, spec),
       okey: spec.keys?.okey ?? -1,
-      sources: spec.sources && new SourceCheck(spec.sources),
+      inner: new InnerCheck(spec),
       toAt,
       toLength: spec.path?.to.length ?? 0,
     };

@@ -20,8 +20,10 @@ export interface LinkSpec {
   keys?: { ikey: number; okey: number };
   /** jtunnel's identifier of the far end, 8 bytes. */
   farId?: Uint8Array;
-  /** Inner sources that the far end may use; absent: all. */
+  /** Inner addresses that the far end may have; absent: all. */
   sources?: readonly Network[];
+  /** Inner addresses that the far end may reach here; absent: all. */
+  destinations?: readonly Network[];
 }
 
 export interface SocketSpec {
@@ -29,6 +31,7 @@ export interface SocketSpec {
   id: number;
   fd: number;
   family: Family;
+  port: number;
   /** Whether the kernel cuts what is sent and joins what is received. */
   segments: boolean;
 }
@@ -64,8 +67,12 @@ export type Report =
 /** Why packets were dropped; counted by each worker. */
 export const DROPS = [
   "malformed",
-  "unknown-sender",
+  "wrong-address",
   "wrong-inner-address",
+  "out-of-reach",
+  "router-message",
+  "not-for-peer",
+  "own-tunnel",
   "not-carried",
   "no-path",
   "no-route",

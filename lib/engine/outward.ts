@@ -3,7 +3,7 @@ import { bulk, bulkErrno } from "../linux/bulk.ts";
 import type { Arena } from "./arena.ts";
 import { type HeaderWriter, MAX_HEADER } from "./encapsulation.ts";
 import { type IcmpReason, MAX_ICMP_ERROR, writeIcmpError } from "./icmp_error.ts";
-import type { WorkerLink } from "./links.ts";
+import type { WorkerLink, WorkerTables } from "./links.ts";
 import type { Drop } from "./messages.ts";
 import { GSO, NEEDS_CSUM, versionOf, VNET, VNET_HEADER } from "./packet.ts";
 import { Cutter, finishChecksum, MAX_HEADERS } from "./segment.ts";
@@ -35,6 +35,7 @@ export interface OutwardTools {
   arena: Arena;
   sum: Sum;
   headers: HeaderWriter;
+  tables: WorkerTables;
   nowMs: () => number;
   events: OutwardEvents;
 }
@@ -85,12 +86,15 @@ export class Outward {
   }
 
   #forward(link: WorkerLink, vnet: number, length: number): void {
-    const { arena, headers, events } = this.#tools;
+    const { arena, headers, tables, events } = this.#tools;
     const at = vnet + VNET_HEADER;
     const inner = length - VNET_HEADER;
     const version = inner > 0 ? versionOf(arena.bytes, at, inner) : 0;
     if (version === 0) return events.onDrop("malformed");
     if (!headers.carries(version)) return events.onDrop("not-carried");
+    if (tables.isOuter(at, inner, version)) return events.onDrop("own-tunnel");
+    const refusal = link.inner.refusesOut(arena, at, version);
+    if (refusal) return events.onDrop(refusal);
     if (!link.socket) {
       events.onDrop("no-path");
       return this.#errors.send(link, { at, length: inner, version }, "unreachable");

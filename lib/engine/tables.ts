@@ -63,8 +63,8 @@ export interface Network {
   prefixLength: number;
 }
 
-/** Which inner sources a far end may use. Remembers the last good one, as packets come in runs. */
-export class SourceCheck {
+/** Addresses within some networks. Remembers the last good one, as packets come in runs. */
+export class NetworkCheck {
   readonly #networks: readonly Network[];
   readonly #last = new Int32Array(4);
   #lastVersion = 0;
@@ -73,42 +73,23 @@ export class SourceCheck {
     this.#networks = networks;
   }
 
-  /** Of an IP packet of that version. */
-  allows({ bytes, view }: Arena, at: number, version: 4 | 6): boolean {
-    const source = at + (version === 4 ? 12 : 8);
+  /** Of an address of that version. */
+  contains({ bytes, view }: Arena, at: number, version: 4 | 6): boolean {
     const last = this.#last;
-    if (version === this.#lastVersion && last[0] === view.getInt32(source)) {
+    if (version === this.#lastVersion && last[0] === view.getInt32(at)) {
       if (version === 4) return true;
       if (
-        last[1] === view.getInt32(source + 4) && last[2] === view.getInt32(source + 8) &&
-        last[3] === view.getInt32(source + 12)
+        last[1] === view.getInt32(at + 4) && last[2] === view.getInt32(at + 8) &&
+        last[3] === view.getInt32(at + 12)
       ) return true;
     }
-    if (!this.#search(bytes, source, version)) return false;
+    const length = version === 4 ? 4 : 16;
+    const isIn = (net: Network) => net.bytes.length === length && contains(net, bytes, at);
+    if (!this.#networks.some(isIn)) return false;
     this.#lastVersion = version;
-    for (let i = 0; i < (version === 4 ? 1 : 4); i++) last[i] = view.getInt32(source + i * 4);
+    for (let i = 0; i < length / 4; i++) last[i] = view.getInt32(at + i * 4);
     return true;
   }
-
-  #search(bytes: Uint8Array, source: number, version: 4 | 6): boolean {
-    if (isMulticast(bytes, source, version)) return false;
-    if (version === 6 && isLinkScope(bytes, source)) return true;
-    const length = version === 4 ? 4 : 16;
-    return this.#networks.some((network) =>
-      network.bytes.length === length && contains(network, bytes, source)
-    );
-  }
-}
-
-function isMulticast(bytes: Uint8Array, at: number, version: 4 | 6): boolean {
-  return version === 4 ? (bytes[at]! & 0xf0) === 0xe0 : bytes[at] === 0xff;
-}
-
-/** fe80::/10 and :: speak on the link only; routing daemons and neighbours use them. */
-function isLinkScope(bytes: Uint8Array, at: number): boolean {
-  if (bytes[at] === 0xfe && (bytes[at + 1]! & 0xc0) === 0x80) return true;
-  for (let i = 0; i < 16; i++) if (bytes[at + i] !== 0) return false;
-  return true;
 }
 
 function contains({ bytes: net, prefixLength }: Network, bytes: Uint8Array, at: number): boolean {

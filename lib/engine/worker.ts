@@ -55,7 +55,7 @@ class Path {
     this.#reader = new HeaderReader(arena, encapsulation);
     const onDrop = (reason: Drop) => this.#count(reason);
     this.#outward = new Outward({
-      ...{ arena, sum },
+      ...{ arena, sum, tables: this.#tables },
       headers: new HeaderWriter(arena, encapsulation, ownId),
       nowMs: () => performance.now(),
       events: {

@@ -58,6 +58,8 @@ export interface Host extends AsyncDisposable {
   loadModule(name: string): boolean;
   /** Links, addresses or routes changed: once for each batch of news. */
   watchNetwork(onChange: () => void): Disposable;
+  /** Tables of nf_tables, or parts of them, were removed. Throws `SystemError`. */
+  watchTables(onChange: () => void): Disposable;
   /** A file of /proc or /sys. Throws `SystemError`. */
   readFile(path: string): string;
   writeFile(path: string, text: string): void;
@@ -98,6 +100,7 @@ export function linuxHost(options: LinuxHostOptions = {}): Host {
     openNft: () => Nft.open(),
     loadModule,
     watchNetwork: (onChange) => LinkMonitor.open(poller, onChange),
+    watchTables: (onChange) => LinkMonitor.openTables(poller, onChange),
     readFile: readKernelFile,
     writeFile: writeKernelFile,
     readLink: readKernelLink,

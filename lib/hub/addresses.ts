@@ -2,8 +2,7 @@
 import { type Ip, isUnspecified } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import type { Host } from "../host/mod.ts";
-import { type Inner, pairAddress } from "../links/mod.ts";
-import type { HubLink } from "./plane.ts";
+import { type LinkAddress, pairAddress } from "../links/mod.ts";
 
 /** Throws `GretunError` for an address that is none of this host's. */
 export function checkBind(host: Host, bind: Ip | undefined): void {
@@ -16,6 +15,7 @@ export function checkBind(host: Host, bind: Ip | undefined): void {
   );
 }
 
-export function innerOf({ local, peer, routes }: HubLink): Inner {
-  return { addresses: local && peer ? [pairAddress(local, peer)] : [], routes };
+/** None where whoever runs on the link gives it some. */
+export function pairOf({ local, peer }: { local?: Ip; peer?: Ip }): LinkAddress[] {
+  return local && peer ? [pairAddress(local, peer)] : [];
 }

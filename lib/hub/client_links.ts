@@ -1,7 +1,16 @@
 /** The links of a hub's clients, each with its program: set, moved, made again, removed. */
-import { type Endpoint, equalEndpoints, familyOf, formatEndpoint, type Ip } from "../addr.ts";
+import {
+  type Endpoint,
+  equalEndpoints,
+  familyOf,
+  formatEndpoint,
+  type Ip,
+  parseCidr,
+} from "../addr.ts";
 import { Alarm } from "../alarm.ts";
+import type { InnerLimits } from "../dataplane/mod.ts";
 import { errorText } from "../errors.ts";
+import { pairOf } from "./addresses.ts";
 import { allowedSources, type ClientFile } from "./clients.ts";
 import type { HubEntry, HubOptions, HubProtocol } from "./hub_core.ts";
 import { linkEnvironment } from "./programs/environment.ts";
@@ -12,6 +21,8 @@ const CHANGE_SETTLE_MS = 200;
 /** Looking at hundreds of links takes its time. */
 const LOOK_GAP_MS = 2_000;
 const ROAM_LOG_GAP_MS = 1_000;
+/** What routing daemons and the kernel itself speak with on a link, besides the client's addresses. */
+const LINK_SCOPE = ["fe80::/10", "::/128", "ff00::/8", "224.0.0.0/4"].map(parseCidr);
 
 export interface ClientLinksParts {
   world: World;
@@ -40,10 +51,10 @@ export class ClientLinks implements Disposable {
     if (change === "moved") this.#moved(entry, fields);
     try {
       const state = protocol.plane.setLink({
-        ...{ name, endpoint, routes: entry.file.routes },
-        ...this.addresses(entry.file),
+        ...{ id: name, remote: endpoint, routes: entry.file.routes },
+        addresses: pairOf(this.addresses(entry.file)),
         ...protocol.linkExtras(entry),
-        ...(protocol.takesAnySource ? {} : { sources: allowedSources(entry.file) }),
+        ...this.#limits(entry),
       });
       const isNew = !entry.link;
       entry.link = { ...state, ...this.addresses(entry.file) };
@@ -56,6 +67,11 @@ export class ClientLinks implements Disposable {
       world.log.error("link not set", { ...fields, error: errorText(error) });
       return false;
     }
+  }
+
+  #limits({ file }: HubEntry): InnerLimits {
+    if (this.#parts.protocol.takesAnySource) return {};
+    return { sources: [...allowedSources(file), ...LINK_SCOPE] };
   }
 
   #moved(entry: HubEntry, fields: { client: string; endpoint: string }): void {
@@ -93,13 +109,14 @@ export class ClientLinks implements Disposable {
   /** Links of a killed run: those of clients that are still authorised go on. */
   adopt(adopted: (entry: HubEntry, endpoint: Endpoint) => void): void {
     const { world: { log }, protocol: { plane }, entries, programs } = this.#parts;
-    for (const { name, endpoint, ifname, mtu } of plane.adopted()) {
+    for (const { id: name, remote: endpoint, ifname, mtu } of plane.adopted()) {
       const entry = entries.get(name);
       if (!entry) {
         log.info("link of a client that is gone removed", { client: name, ifname });
         plane.removeLink(name);
         continue;
       }
+      plane.confine(name, this.#limits(entry));
       log.info("link adopted", { client: name, ifname, endpoint: formatEndpoint(endpoint) });
       entry.link = { ifname, mtu, ...this.addresses(entry.file) };
       adopted(entry, endpoint);
@@ -121,6 +138,7 @@ export class ClientLinks implements Disposable {
   #restore(): void {
     const { world: { clock, log }, protocol, entries } = this.#parts;
     this.#lookedMs = clock.nowMs();
+    protocol.plane.networkChanged();
     for (const name of protocol.plane.missingLinks()) {
       const entry = entries.get(name);
       if (!entry?.link || !entry.policy.endpoint) continue;

@@ -5,6 +5,7 @@
 import type { Endpoint } from "../addr.ts";
 import { Alarm } from "../alarm.ts";
 import { aborted } from "../edges.ts";
+import type { PlaneOptions } from "../dataplane/mod.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { lockPort } from "../links/mod.ts";
 import { checkBind } from "./addresses.ts";
@@ -21,7 +22,6 @@ import {
   nextHubClientTickMs,
   stepHubClient,
 } from "./hub_policy.ts";
-import type { PlaneOptions } from "./plane.ts";
 import { type ProgramOptions, Programs } from "./programs/program.ts";
 import type { Refusal } from "./protocol/gretun/auth.ts";
 import { GretunHub } from "./protocol/gretun/hub.ts";
@@ -81,6 +81,7 @@ class Hub implements HubCore, DirectoryEvents, AsyncDisposable {
     this.#directory = new ClientDirectory(options.clientsDir, edges, this);
     this.#programs = new Programs(this.#programOptions(), { ...edges, stateDir });
     this.#protocol = this.#openProtocol();
+    options.metrics.watch(() => this.#protocol.plane.refused());
     this.#links = new ClientLinks({
       ...{ world: edges, programs: this.#programs, protocol: this.#protocol },
       ...{ entries: this.entries, options: () => this.options },
@@ -90,11 +91,10 @@ class Hub implements HubCore, DirectoryEvents, AsyncDisposable {
   #openProtocol(): HubProtocol {
     const { port, bind, ifnamePattern, mtu, encapCsum } = this.options;
     const plane: PlaneOptions = {
-      ...{ owner: "hub" as const, port, ifnamePattern, encapCsum },
+      ...{ role: "hub" as const, port, portFlag: "--port", ifnamePattern, encapCsum },
       ...(bind ? { bind } : {}),
       ...(mtu ? { mtu } : {}),
-      onSignal: (datagram) => this.#protocol.signal(datagram),
-      onRefused: (reason) => this.refused(reason),
+      onDatagram: (datagram) => this.#protocol.signal(datagram),
       onFault: (what, error) => this.edges.log.error(what, { error: errorText(error) }),
     };
     switch (this.options.protocol) {

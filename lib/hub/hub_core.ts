@@ -1,19 +1,21 @@
 /** What the parts of a hub know of each other. */
 import type { Endpoint, Ip } from "../addr.ts";
-import type { EncapCsum } from "../dataplane/mod.ts";
+import type { DataPlane, EncapCsum, PlaneKind, WantedLink } from "../dataplane/mod.ts";
 import type { Datagram } from "../edges.ts";
 import type { Refusal } from "./protocol/gretun/auth.ts";
 import type { ClientFile } from "./clients.ts";
 import type { HubClient } from "./hub_policy.ts";
 import type { HubMetrics } from "./metrics.ts";
-import type { HubLink, HubPlane, PlaneKind } from "./plane.ts";
 import type { World } from "./world.ts";
 
 export type ProtocolName = "gretun" | "ipipou" | "jtunnel";
 
+/** As on the command lines of hub and spoke. */
+export type HubPlaneKind = Exclude<PlaneKind, "fou">;
+
 export interface HubOptions {
   protocol: ProtocolName;
-  dataPlane: PlaneKind | "auto";
+  dataPlane: HubPlaneKind | "auto";
   port: number;
   bind?: Ip;
   ifnamePattern: string;
@@ -68,7 +70,7 @@ export interface HubEntry {
 
 /** What a protocol does with packets. Errors of its own are bugs. */
 export interface HubProtocol {
-  readonly plane: HubPlane;
+  readonly plane: DataPlane;
   readonly publicKey?: string;
   /** Inner sources are the business of what runs on the links. */
   readonly takesAnySource: boolean;
@@ -81,7 +83,7 @@ export interface HubProtocol {
   /** The client's link goes: its sessions are no more. */
   disconnected(entry: HubEntry): void;
   /** What a client's link needs besides addresses. */
-  linkExtras(entry: HubEntry): Pick<HubLink, "keys">;
+  linkExtras(entry: HubEntry): Pick<WantedLink, "keys">;
   /** As programs are told of the client, in hex. */
   clientId(name: string): string;
   /** The directory was read. */

@@ -4,6 +4,7 @@ import { type Refusal, REFUSALS } from "./protocol/gretun/auth.ts";
 
 export class HubMetrics extends Metrics {
   readonly #refusedCounts: Record<string, number> = {};
+  #more: () => ReadonlyMap<Refusal, number> = () => new Map();
   readonly #clients = this.gauge("gretun_hub_clients", "Clients by state", ["state"]);
   readonly #refused = this.counter(
     "gretun_hub_refused_packets_total",
@@ -27,6 +28,11 @@ export class HubMetrics extends Metrics {
     this.#clients.set({ state: "down" }, all - up);
   }
 
+  /** Besides those that are told one by one. */
+  watch(refused: () => ReadonlyMap<Refusal, number>): void {
+    this.#more = refused;
+  }
+
   refused(reason: Refusal): void {
     this.#refusedCounts[reason] = (this.#refusedCounts[reason] ?? 0) + 1;
   }
@@ -41,15 +47,18 @@ export class HubMetrics extends Metrics {
 
   /** Those that happened. */
   get refusals(): Record<string, number> {
-    return { ...this.#refusedCounts };
+    const sum = { ...this.#refusedCounts };
+    for (const [reason, count] of this.#more()) {
+      if (count > 0) sum[reason] = (sum[reason] ?? 0) + count;
+    }
+    return sum;
   }
 
   override async text(): Promise<string> {
     // Counted apart, as a flood must not pay for labels with each packet.
     this.#refused.reset();
-    for (const reason of REFUSALS) {
-      this.#refused.inc({ reason }, this.#refusedCounts[reason] ?? 0);
-    }
+    const { refusals } = this;
+    for (const reason of REFUSALS) this.#refused.inc({ reason }, refusals[reason] ?? 0);
     return await super.text();
   }
 }

@@ -336,7 +336,10 @@ export function networkOf(
     const bits = Math.max(0, Math.min(8, prefixLength - 8 * i));
     return (0xff00 >> bits) & 0xff;
   });
-  return { ...address, load: (register) => [...address.load(register), bitwiseAnd(mask, register)] };
+  return {
+    ...address,
+    load: (register) => [...address.load(register), bitwiseAnd(mask, register)],
+  };
 }
 
 /** One after the other, as elements of sets are. */

@@ -1,6 +1,6 @@
 /**
  * A machine in memory: the kernel of `tunnel_kernel.ts`, sockets that record what is sent and are
- * handed what arrives, TUN devices, kernel files, and a netfilter that takes every table.
+ * handed what arrives, TUN devices, kernel files, and the nf_tables of `nft_kernel.ts`.
  */
 import { type Endpoint, type Family, familyOf, type Ip, ipBytes } from "../../lib/addr.ts";
 import { Reader } from "../../lib/bytes.ts";
@@ -17,15 +17,11 @@ import {
   type UdpSocketOptions,
 } from "../../lib/linux/mod.ts";
 import type { Fou, RtNetlink } from "../../lib/netlink.ts";
-import { decodeAttrs, value } from "../../lib/netlink/attr.ts";
-import { type NetlinkReply, NLM_F_ACK } from "../../lib/netlink/message.ts";
-import { Nft } from "../../lib/nft/mod.ts";
-import { ack, FakeTransport } from "./kernel.ts";
+import type { Nft } from "../../lib/nft/mod.ts";
+import { NftKernel } from "./nft_kernel.ts";
 import { ERRNO, TunnelKernel } from "./tunnel_kernel.ts";
 
 const FIRST_FREE_PORT = 40_000;
-const NFT_MSG = { NEWTABLE: 0, DELTABLE: 2 };
-const NFTA_TABLE_NAME = 1;
 
 export interface Sent {
   bytes: Uint8Array;
@@ -90,10 +86,7 @@ export class FakeHost implements Host {
   readonly tuns: FakeTun[] = [];
   readonly files = new Map<string, string>();
   readonly fileLinks = new Map<string, string>();
-  /** Tables of nf_tables, by family's number and name. */
-  readonly tables = new Set<string>();
-  /** Absent in the kernel: makes `Nft` refuse everything. */
-  hasNft = true;
+  readonly nft = new NftKernel();
   hasTun = true;
   readonly #watchers = new Set<() => void>();
   #nextPort = FIRST_FREE_PORT;
@@ -138,19 +131,7 @@ export class FakeHost implements Host {
   }
 
   openNft(): Nft {
-    return Nft.open(new FakeTransport((request) => this.#answerNft(request)));
-  }
-
-  #answerNft(request: NetlinkReply): Uint8Array[] {
-    const { type, payload, flags } = request;
-    if ((flags & NLM_F_ACK) === 0) return [];
-    if (!this.hasNft) return [ack(request, { errno: ERRNO.EOPNOTSUPP })];
-    const name = `${payload[0]} ${
-      value.string(decodeAttrs(payload.subarray(4)).get(NFTA_TABLE_NAME))
-    }`;
-    if ((type & 0xff) === NFT_MSG.NEWTABLE) this.tables.add(name);
-    const isGone = (type & 0xff) === NFT_MSG.DELTABLE && !this.tables.delete(name);
-    return [ack(request, isGone ? { errno: ERRNO.ENOENT } : {})];
+    return this.nft.open();
   }
 
   loadModule(name: string): boolean {
@@ -161,6 +142,10 @@ export class FakeHost implements Host {
   watchNetwork(onChange: () => void): Disposable {
     this.#watchers.add(onChange);
     return { [Symbol.dispose]: () => this.#watchers.delete(onChange) };
+  }
+
+  watchTables(onChange: () => void): Disposable {
+    return this.nft.watch(onChange);
   }
 
   readFile(path: string): string {

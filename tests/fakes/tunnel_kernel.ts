@@ -52,8 +52,6 @@ export const ERRNO = {
 };
 /** Of whoever holds a lock. */
 export const DAEMON_PID = 4711;
-/** The device of every route to other hosts. */
-const UPLINK = 2;
 const MODULES: Record<string, string> = {
   ...{ gre: "ip_gre", gretap: "ip_gre", ipip: "ipip", sit: "sit" },
   ...{ ip6gre: "ip6_gre", ip6gretap: "ip6_gre", ip6tnl: "ip6_tunnel" },
@@ -81,6 +79,8 @@ export class TunnelKernel {
   /** Packets that went through a link, by its name. */
   readonly traffic = new Map<string, { rxPackets: number; txPackets: number }>();
   hasRoute = true;
+  /** The ifindex of the device of every route to other hosts. */
+  uplink = 2;
   /** What packets to other hosts leave with, by address family of `struct rtmsg`. */
   readonly sources = new Map<number, Uint8Array>();
   requests = 0;
@@ -336,7 +336,7 @@ export class TunnelKernel {
     if (!this.hasRoute) return ERRNO.ENETUNREACH;
     const source = this.sources.get(request.payload[0]!);
     const attrs = encodeAttrs([
-      attr.u32(RTA_OIF, UPLINK),
+      attr.u32(RTA_OIF, this.uplink),
       ...(source ? [attr.bytes(RTA_PREFSRC, source)] : []),
     ]);
     const payload = new Writer("host").bytes(request.payload.subarray(0, 12)).bytes(attrs).finish();

@@ -340,6 +340,7 @@ Deno.test("jtunnel: the program gets device and identifier, IPv6 and multicast p
     args: ["--", "sh", "-c", setUp("2", "10.5.0.2", "10.5.0.1")],
   });
   await until("packets of another server", async () => {
+    await lab.host.run("ping", ["-n", "-c", "1", "-W", "1", "10.5.0.2"]);
     return ((await wary.report().catch(() => undefined))?.refused["unknown-client"] ?? 0) >= 1;
   });
 });

@@ -39,7 +39,7 @@ Deno.test("tun: a coordinator that has lost its state is told all again", async 
   }, () => overlay.nodes.map(({ log }) => log).join("\n"));
 });
 
-Deno.test("tun: the four metrics are there from the first scrape", async () => {
+Deno.test("tun: the metrics are there from the first scrape", async () => {
   await using overlay = await Overlay.start();
   const [alice] = await twoNodes(overlay, PLANES, ["--metrics-addr", "127.0.0.1:9100"]);
   const text = await httpGet(alice.host, "127.0.0.1:9100", "/metrics");
@@ -48,4 +48,5 @@ Deno.test("tun: the four metrics are there from the first scrape", async () => {
   match(text, /^gretun_disco_pings_sent_total [1-9]\d*$/m);
   match(text, /^gretun_disco_pongs_received_total [1-9]\d*$/m);
   match(text, /^gretun_hole_punch_duration_seconds_count 1$/m);
+  match(text, /^gretun_refused_packets_total\{reason="wrong-inner-address"\} 0$/m);
 });

@@ -8,6 +8,7 @@ import type * as Hub from "../../hub/mod.ts";
 import { textLog } from "../../log.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
+import { refusedText } from "../refused.ts";
 import {
   BUSY_MS,
   checkIfacePattern,
@@ -19,7 +20,6 @@ import {
   programOf,
   readSecret,
   readSettings,
-  refusedText,
   requireCapabilities,
   type Settings,
   showStatus,

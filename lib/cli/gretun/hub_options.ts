@@ -180,12 +180,6 @@ export async function showStatus<R extends Role>(
   return EXIT_OK;
 }
 
-/** A line for what was refused, by reason; empty when nothing was. */
-export function refusedText(refused: Record<string, number>): string {
-  const reasons = Object.entries(refused).map(([reason, n]) => `${reason} ${n}`);
-  return reasons.length === 0 ? "" : `Refused packets: ${reasons.join(", ")}.\n`;
-}
-
 /** Throws `UsageError`; problems of the file name its line. */
 export function readSettings<const S extends FlagSpecs>(
   role: Role,

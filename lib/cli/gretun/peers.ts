@@ -2,6 +2,7 @@
 import { askDaemon, type PeerReport } from "../../daemon/control.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
+import { refusedText } from "../refused.ts";
 import { formatTable } from "../table.ts";
 import { defaultStateDir } from "./up.ts";
 
@@ -38,7 +39,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const report = await askDaemon(flags["state-dir"] ?? defaultStateDir());
   if (flags.json) io.stdout(JSON.stringify(report, null, 2) + "\n");
   else if (report.peers.length === 0) io.stdout(`No peers yet: ${report.state}.\n`);
-  else io.stdout(formatTable(HEADINGS, report.peers.map(row)));
+  else io.stdout(formatTable(HEADINGS, report.peers.map(row)) + refusedText(report.refused ?? {}));
   return EXIT_OK;
 }
 

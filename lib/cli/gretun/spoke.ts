@@ -8,6 +8,7 @@ import type * as Hub from "../../hub/mod.ts";
 import { textLog } from "../../log.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, type FlagSpecs } from "../flags.ts";
+import { refusedText } from "../refused.ts";
 import {
   BUSY_MS,
   checkIfacePattern,
@@ -20,7 +21,6 @@ import {
   programOf,
   readSecret,
   readSettings,
-  refusedText,
   requireCapabilities,
   type Settings,
   showStatus,

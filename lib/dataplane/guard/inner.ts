@@ -1,8 +1,16 @@
-/** Addresses of inner IP packets. */
-import { type Cidr, cidrContains, type Ip, ipFromBytes, isMulticast } from "../../addr.ts";
+/** What inner packets may say, where this process moves them: as `rules.ts` has it in the kernel. */
+import { type Cidr, cidrContains, type Endpoint, ipFromBytes, isMulticast } from "../../addr.ts";
+import type { InnerLimits, PlaneRefusal } from "../plane.ts";
 
 const IPV4_HEADER_LENGTH = 20;
 const IPV6_HEADER_LENGTH = 40;
+const ICMP = 1;
+const UDP = 17;
+const ICMPV6 = 58;
+/** Types that tell a host of other routers. */
+const REDIRECT = 5;
+const ROUTER_ADVERTISEMENT = 134;
+const REDIRECT_6 = 137;
 
 export function isIpPacket(packet: Uint8Array): boolean {
   const version = (packet[0] ?? 0) >> 4;
@@ -10,37 +18,92 @@ export function isIpPacket(packet: Uint8Array): boolean {
     version === 6 && packet.length >= IPV6_HEADER_LENGTH;
 }
 
-/** fe80::/10 and :: speak on the link only. */
-function isLinkScope(ip: Ip): boolean {
-  return /^fe[89ab]/.test(ip) || ip === "::";
-}
-
-/**
- * Which sources a client's packets may have: its addresses and routes, and link-local ones, which
- * routing daemons use. Remembers the last good source, as packets come in runs.
- */
-export class SourceFilter {
-  readonly #allowed: readonly Cidr[];
+/** Addresses within some networks; remembers the last good one, as packets come in runs. */
+class Networks {
+  readonly #cidrs: readonly Cidr[];
   #last = new Uint8Array();
 
-  constructor(allowed: readonly Cidr[]) {
-    this.#allowed = allowed;
+  constructor(cidrs: readonly Cidr[]) {
+    this.#cidrs = cidrs;
   }
 
-  allows(packet: Uint8Array): boolean {
-    const source = packet[0]! >> 4 === 4 ? packet.subarray(12, 16) : packet.subarray(8, 24);
-    if (this.#isLast(source)) return true;
-    const ip = ipFromBytes(source);
-    if (isMulticast(ip)) return false;
-    if (!isLinkScope(ip) && !this.#allowed.some((cidr) => cidrContains(cidr, ip))) return false;
-    this.#last = source.slice();
+  contain(address: Uint8Array): boolean {
+    if (this.#isLast(address)) return true;
+    const ip = ipFromBytes(address);
+    if (!this.#cidrs.some((cidr) => cidrContains(cidr, ip))) return false;
+    this.#last = address.slice();
     return true;
   }
 
-  #isLast(source: Uint8Array): boolean {
+  #isLast(address: Uint8Array): boolean {
     const last = this.#last;
-    if (last.length !== source.length) return false;
-    for (let i = 0; i < last.length; i++) if (last[i] !== source[i]) return false;
+    if (last.length !== address.length) return false;
+    for (let i = 0; i < last.length; i++) if (last[i] !== address[i]) return false;
     return true;
   }
+}
+
+/** Of one link. Packets are of IP, with a whole header. */
+export class InnerGuard {
+  readonly #sources: Networks | undefined;
+  /** Apart, as the far end sends and receives in turn. */
+  readonly #theirs: Networks | undefined;
+  readonly #destinations: Networks | undefined;
+
+  constructor({ sources, destinations }: InnerLimits) {
+    this.#sources = sources && new Networks(sources);
+    this.#theirs = sources && new Networks(sources);
+    this.#destinations = destinations && new Networks(destinations);
+  }
+
+  /** Why a packet of the far end is not taken. */
+  refusesIn(packet: Uint8Array): PlaneRefusal | undefined {
+    if (isRouterMessage(packet)) return "router-message";
+    const source = sourceOf(packet);
+    const isTheirs = this.#sources?.contain(source) ?? true;
+    if (!isTheirs || (this.#sources && isMulticast(ipFromBytes(source)))) {
+      return "wrong-inner-address";
+    }
+    const isInReach = this.#destinations?.contain(destinationOf(packet)) ?? true;
+    return isInReach ? undefined : "out-of-reach";
+  }
+
+  /** Why a packet does not go to the far end. */
+  refusesOut(packet: Uint8Array): PlaneRefusal | undefined {
+    return this.#theirs?.contain(destinationOf(packet)) ?? true ? undefined : "not-for-peer";
+  }
+}
+
+function sourceOf(packet: Uint8Array): Uint8Array {
+  return packet[0]! >> 4 === 4 ? packet.subarray(12, 16) : packet.subarray(8, 24);
+}
+
+function destinationOf(packet: Uint8Array): Uint8Array {
+  return packet[0]! >> 4 === 4 ? packet.subarray(16, 20) : packet.subarray(24, 40);
+}
+
+/** The offset of the transport header, of that protocol and no later fragment; else undefined. */
+function transportAt(packet: Uint8Array, protocol4: number, protocol6: number) {
+  if (packet[0]! >> 4 === 6) return packet[6] === protocol6 ? IPV6_HEADER_LENGTH : undefined;
+  const isLater = (packet[6]! & 0x1f) !== 0 || packet[7] !== 0;
+  return packet[9] === protocol4 && !isLater ? (packet[0]! & 0xf) * 4 : undefined;
+}
+
+function isRouterMessage(packet: Uint8Array): boolean {
+  const offset = transportAt(packet, ICMP, ICMPV6);
+  const type = offset === undefined ? undefined : packet[offset];
+  if (packet[0]! >> 4 === 4) return type === REDIRECT;
+  return type === ROUTER_ADVERTISEMENT || type === REDIRECT_6;
+}
+
+/** Where a UDP packet goes that comes from one of these ports: it could be one that carries others. */
+export function udpDestination(
+  packet: Uint8Array,
+  isFrom: (port: number) => boolean,
+): Endpoint | undefined {
+  const offset = transportAt(packet, UDP, UDP);
+  if (offset === undefined || packet.length < offset + 4) return undefined;
+  const portAt = (at: number) => packet[at]! << 8 | packet[at + 1]!;
+  if (!isFrom(portAt(offset))) return undefined;
+  return { ip: ipFromBytes(destinationOf(packet)), port: portAt(offset + 2) };
 }

@@ -5,7 +5,7 @@
  * kind of link of its own. What a link needs is kept by the kernel: after a crash data flows on, and
  * the next start adopts the links.
  */
-import { type Endpoint, type Family, familyOf, type Ip } from "../../addr.ts";
+import { type Family, familyOf, type Ip, UNSPECIFIED_4 } from "../../addr.ts";
 import { errorText, GretunError } from "../../errors.ts";
 import {
   countersOf,
@@ -26,13 +26,20 @@ import {
 } from "../../links/mod.ts";
 import { SystemError } from "../../linux/mod.ts";
 import { hasCode, type Link, NetlinkError, type Tunnel } from "../../netlink.ts";
+import { AlternativeAddresses } from "../guard/alternative.ts";
+import { KernelGuard } from "../guard/kernel_guard.ts";
+import { OwnWays } from "../guard/own_ways.ts";
+import { quieten } from "../guard/quieten.ts";
+import type { Alternative, GuardedLink } from "../guard/rules.ts";
 import type {
   AdoptedLink,
   DataPlane,
   ExtraPort,
+  InnerLimits,
   KernelPlaneKind,
   LinkState,
   PlaneOptions,
+  PlaneRefusal,
   PlaneWorld,
   WantedLink,
 } from "../plane.ts";
@@ -54,10 +61,8 @@ export interface KernelPlaneOptions extends PlaneOptions {
   signalling: NonNullable<PlaneOptions["signalling"]>;
 }
 
-interface KernelLink {
-  ifindex: number;
+interface KernelLink extends GuardedLink {
   ifname: string;
-  remote: Endpoint;
   /** As it was set in this run. */
   wanted?: WantedLink;
 }
@@ -72,6 +77,9 @@ export class KernelPlane implements DataPlane {
   readonly #links = new Map<string, KernelLink>();
   readonly #adopted = new Map<string, AdoptedLink>();
   readonly #keeper: LinkKeeper;
+  readonly #alternatives: AlternativeAddresses;
+  readonly #guard: KernelGuard | undefined;
+  readonly #ways: OwnWays;
   readonly #stack: DisposableStack;
 
   /** Throws `GretunError` when the kernel cannot do it, or when the port is somebody else's. */
@@ -111,10 +119,18 @@ export class KernelPlane implements DataPlane {
     this.#kernel = kernel;
     this.#ports = ports;
     this.#dataPorts = dataPorts;
-    this.#stack = stack;
-    const { rtnl } = kernel;
-    this.#keeper = stack.use(new LinkKeeper({ ...world, rtnl, wanted: () => this.#kept() }));
+    this.#keeper = stack.use(
+      new LinkKeeper({ ...world, rtnl: kernel.rtnl, wanted: () => this.#kept() }),
+    );
+    this.#ways = new OwnWays(options.onFault);
+    this.#alternatives = new AlternativeAddresses(kernel.rtnl);
     this.#takeOver();
+    this.#guard = this.#try(
+      "guard not set",
+      () => new KernelGuard(kernel.host, options, { links: this.#links, onFault: options.onFault }),
+    );
+    if (this.#guard) stack.use(this.#guard);
+    this.#stack = stack;
   }
 
   get families(): Family[] {
@@ -144,21 +160,36 @@ export class KernelPlane implements DataPlane {
     }
   }
 
-  #adopt(id: string, { ifindex, name, mtu }: Link, { remote: ip, encap }: WithEncap): void {
-    const remote = { ip, port: encap.dport };
-    this.#links.set(id, { ifindex, ifname: name, remote });
+  #adopt(id: string, { ifindex, name, mtu }: Link, tunnel: WithEncap): void {
+    const { remote: ip, local, encap: { sport, dport } } = tunnel;
+    const remote = { ip, port: dport };
+    const alternative = local && this.#alternatives.adopt(local);
+    this.#links.set(id, {
+      ...{ ifindex, ifname: name, remote },
+      ...(sport === this.port ? {} : { extraPort: sport }),
+      ...(alternative ? { alternative: { local: alternative, own: this.#ownTo(ip) } } : {}),
+    });
     const extraPort = this.#dataPorts.of(id);
     const found = { id, remote, ifname: name, mtu };
-    if (extraPort?.port === encap.sport) this.#adopted.set(id, { ...found, extraPort });
+    if (extraPort?.port === sport) this.#adopted.set(id, { ...found, extraPort });
     else {
       // The link has gone elsewhere: the port was kept for a while.
       extraPort?.[Symbol.dispose]();
-      if (encap.sport === this.port) this.#adopted.set(id, found);
+      if (sport === this.port) this.#adopted.set(id, found);
     }
   }
 
   adopted(): AdoptedLink[] {
     return [...this.#adopted.values()];
+  }
+
+  confine(id: string, limits: InnerLimits): void {
+    const known = this.#links.get(id);
+    if (!known) return;
+    const link = { ...known, ...limits };
+    this.#links.set(id, link);
+    this.#quieten(link.ifname, link);
+    this.#try("guard not set", () => this.#guard?.set(id, link));
   }
 
   // --- links
@@ -172,18 +203,72 @@ export class KernelPlane implements DataPlane {
         if (present) rtnl.changeLink(present.ifindex, { alias: this.#alias(link.id) });
       });
     }
-    const ifindex = this.#createOrChange(present, link, mtu);
-    const isNew = ifindex !== present?.ifindex;
+    const before = this.#links.get(link.id);
+    const alternative = this.#alternativeFor(link);
+    let ifindex: number | undefined;
     try {
-      setInner(rtnl, ifindex, link, isNew ? NO_INNER : this.#links.get(link.id)?.wanted);
+      ifindex = this.#createOrChange(present, link, { mtu, alternative });
+      const isNew = ifindex !== present?.ifindex;
+      setInner(rtnl, ifindex, link, isNew ? NO_INNER : before?.wanted);
     } catch (error) {
-      if (isNew) this.removeLink(link.id);
+      if (ifindex !== undefined && ifindex !== present?.ifindex) this.removeLink(link.id);
+      if (alternative !== before?.alternative) this.#release(alternative);
       throw error;
     }
+    if (alternative?.local !== before?.alternative?.local) this.#release(before?.alternative);
     const ifname = rtnl.link(ifindex)!.name;
-    this.#links.set(link.id, { ifindex, ifname, remote: link.remote, wanted: link });
-    this.#adopted.delete(link.id);
+    this.#note(link, { ifindex, ifname, alternative });
     return { ifname, mtu };
+  }
+
+  #note(wanted: WantedLink, { ifindex, ifname, alternative }: {
+    ifindex: number;
+    ifname: string;
+    alternative: Alternative | undefined;
+  }): void {
+    const { id, remote, localPort: extraPort, sources, destinations } = wanted;
+    const link = {
+      ...{ ifindex, ifname, remote, wanted },
+      ...(extraPort === undefined ? {} : { extraPort }),
+      ...(alternative ? { alternative } : {}),
+      ...(sources ? { sources } : {}),
+      ...(destinations ? { destinations } : {}),
+    };
+    this.#links.set(id, link);
+    this.#adopted.delete(id);
+    this.#try("guard not set", () => this.#guard?.set(id, link));
+  }
+
+  /** IPIP knows links by their addresses only: the second to one address needs a local of its own. */
+  #alternativeFor({ id, remote: { ip } }: WantedLink): Alternative | undefined {
+    if (this.#encapsulation(ip)?.kind !== "ipip") return undefined;
+    const own = this.#links.get(id)?.alternative;
+    const others = [...this.#links].filter(([other, { remote }]) =>
+      other !== id && remote.ip === ip
+    );
+    if (others.length === 0) return own;
+    // It keeps what it has as long as no other link there has the same.
+    const isTaken = others.some(([, { alternative }]) => alternative?.local === own?.local);
+    const local = own && !isTaken ? own.local : this.#alternatives.take();
+    return { local, own: this.#ownTo(ip) };
+  }
+
+  #release(alternative: Alternative | undefined): void {
+    if (alternative) this.#alternatives.release(alternative.local);
+  }
+
+  /** The address that the far end sends to, as far as one can tell. */
+  #ownTo(remote: Ip): Ip {
+    return this.#options.bind ?? this.#kernel.rtnl.routeTo(remote).source ?? UNSPECIFIED_4;
+  }
+
+  #try<T>(what: string, change: () => T): T | undefined {
+    try {
+      return change();
+    } catch (error) {
+      this.#options.onFault(what, error);
+      return undefined;
+    }
   }
 
   #mtu({ remote: { ip }, keys }: WantedLink): number {
@@ -192,39 +277,46 @@ export class KernelPlane implements DataPlane {
     return this.#options.mtu ?? innerMtu(this.#kernel.rtnl, ip, overhead);
   }
 
-  #createOrChange(present: Link | undefined, link: WantedLink, mtu: number): number {
+  #createOrChange(present: Link | undefined, link: WantedLink, how: Manner): number {
     try {
-      return present ? this.#change(present, link, mtu) : this.#create(link, mtu);
+      return present ? this.#change(present, link, how) : this.#create(link, how);
     } catch (error) {
       if (!link.keys && hasCode(error, "EEXIST")) throw remoteTaken(link.remote.ip, error);
       throw error;
     }
   }
 
-  #create(link: WantedLink, mtu: number, name = this.#freeName(link.id)): number {
+  #create(link: WantedLink, how: Manner, name = this.#freeName(link.id)): number {
     const ifindex = this.#kernel.rtnl.createLink({
       name,
       alias: this.#alias(link.id),
       kind: this.#encapsulationTo(link.remote.ip).kind,
-      tunnel: this.#tunnel(link),
-      mtu,
-      up: true,
+      tunnel: this.#tunnel(link, how),
+      mtu: how.mtu,
     });
     this.#links.set(link.id, { ifindex, ifname: name, remote: link.remote });
+    this.#quieten(name, link);
+    this.#kernel.rtnl.changeLink(ifindex, { up: true });
     return ifindex;
   }
 
-  #change(present: Link, link: WantedLink, mtu: number): number {
+  #change(present: Link, link: WantedLink, how: Manner): number {
     const { rtnl } = this.#kernel;
     const { kind } = this.#encapsulationTo(link.remote.ip);
     if (present.kind !== kind) {
       // What was there is of no use, for the far end has left that path, too.
       rtnl.deleteLink(present.ifindex);
-      return this.#create(link, mtu, present.name);
+      return this.#create(link, how, present.name);
     }
-    const tunnel = { kind, ...this.#tunnel(link) };
-    rtnl.changeLink(present.ifindex, { alias: this.#alias(link.id), tunnel, mtu, up: true });
+    if (!this.#links.get(link.id)?.wanted) this.#quieten(present.name, link);
+    const tunnel = { kind, ...this.#tunnel(link, how) };
+    const alias = this.#alias(link.id);
+    rtnl.changeLink(present.ifindex, { alias, tunnel, mtu: how.mtu, up: true });
     return present.ifindex;
+  }
+
+  #quieten(ifname: string, limits: InnerLimits): void {
+    this.#try("link trusts its far end", () => quieten(this.#kernel.host, ifname, limits));
   }
 
   #freeName(id: string): string {
@@ -239,10 +331,13 @@ export class KernelPlane implements DataPlane {
     return formatMark({ by, port, id, ...(extra ? { extraPort: extra.port } : {}) });
   }
 
-  #tunnel({ remote: { ip, port: dport }, localPort: sport = this.port, keys }: WantedLink): Tunnel {
+  #tunnel(
+    { remote: { ip, port: dport }, localPort: sport = this.port, keys }: WantedLink,
+    { alternative }: Manner,
+  ): Tunnel {
     const { host, rtnl } = this.#kernel;
     const csum = wantsChecksum(host, rtnl, this.#options.encapCsum, ip);
-    const local = this.#localTo(ip);
+    const local = alternative?.local ?? this.#localTo(ip);
     return {
       ...(local ? { local } : {}),
       ...{ remote: ip, ttl: TTL, pmtudisc: true },
@@ -263,6 +358,7 @@ export class KernelPlane implements DataPlane {
 
   networkChanged(): void {
     const { rtnl } = this.#kernel;
+    this.#ways.look(rtnl, this.#links);
     for (const { ifindex } of this.#links.values()) {
       const { kind, tunnel } = rtnl.link(ifindex) ?? {};
       if (kind !== "ip6gre" || !tunnel) continue;
@@ -285,14 +381,23 @@ export class KernelPlane implements DataPlane {
     return { name, alias: this.#alias(id), addresses, routes, ...(mtu ? { mtu } : {}) };
   }
 
-  refresh(): void {}
+  refresh(): void {
+    this.#try("guard not set", () => this.#guard?.refresh());
+  }
+
+  refused(): Map<PlaneRefusal, number> {
+    return this.#guard?.refused() ?? new Map();
+  }
 
   removeLink(id: string): void {
     const present = this.#present(id);
+    const alternative = this.#links.get(id)?.alternative;
     this.#links.delete(id);
     this.#adopted.delete(id);
     if (present) this.#kernel.rtnl.deleteLink(present.ifindex);
     this.#dataPorts.close(id);
+    this.#release(alternative);
+    this.#try("guard not set", () => this.#guard?.set(id, undefined));
   }
 
   missingLinks(): string[] {
@@ -327,6 +432,12 @@ export class KernelPlane implements DataPlane {
       "Use an address of the other family, or another data plane",
     );
   }
+}
+
+/** How a link is made. */
+interface Manner {
+  mtu: number;
+  alternative: Alternative | undefined;
 }
 
 type WithEncap = Tunnel & { encap: NonNullable<Tunnel["encap"]> };

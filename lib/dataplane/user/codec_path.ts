@@ -2,7 +2,7 @@
  * Packets one by one through this thread, and a codec that keeps state of its own. Signalling goes
  * to raw sockets beside the data's: a flood of it fills their queues, not the one that data waits in.
  */
-import { type Family, familyOf } from "../../addr.ts";
+import { type Family, familyOf, formatEndpoint } from "../../addr.ts";
 import type { Datagram } from "../../edges.ts";
 import type { Host, SignalPort, Tun, UdpPort } from "../../host/mod.ts";
 import {
@@ -12,9 +12,9 @@ import {
   type SockAddr,
   sockAddrOf,
 } from "../../linux/mod.ts";
-import { isIpPacket, SourceFilter } from "../guard/inner.ts";
+import { InnerGuard, isIpPacket, udpDestination } from "../guard/inner.ts";
 import { hasChecksum } from "../kernel/port.ts";
-import type { DataCodec, ExtraPort, WantedLink } from "../plane.ts";
+import type { DataCodec, ExtraPort, PlaneRefusal, WantedLink } from "../plane.ts";
 import { ExtraPorts } from "../ports.ts";
 import type { PacketPath, PathDevice, PathOptions } from "./path.ts";
 
@@ -22,7 +22,7 @@ interface Carried {
   wanted: WantedLink;
   device: Tun;
   to: SockAddr;
-  filter: SourceFilter | undefined;
+  guard: InnerGuard;
 }
 
 /** Of one family. */
@@ -42,6 +42,9 @@ export class CodecPath implements PacketPath {
   readonly #sockets: readonly Sockets[];
   readonly #extra: ExtraPorts;
   readonly #links = new Map<string, Carried>();
+  /** Of links: where outer packets go. */
+  #remotes = new Set<string>();
+  readonly #refused = new Map<PlaneRefusal, number>();
   readonly #stack: DisposableStack;
 
   /** Throws `SystemError`. */
@@ -99,12 +102,14 @@ export class CodecPath implements PacketPath {
     return {
       name: device.name,
       set: (wanted) => {
-        const filter = wanted.sources && new SourceFilter(wanted.sources);
-        carried = { wanted, device, to: sockAddrOf(wanted.remote), filter };
+        const guard = new InnerGuard(wanted);
+        carried = { wanted, device, to: sockAddrOf(wanted.remote), guard };
         this.#links.set(wanted.id, carried);
+        this.#noteRemotes();
       },
       [Symbol.dispose]: () => {
         if (carried) this.#links.delete(carried.wanted.id);
+        this.#noteRemotes();
         device[Symbol.dispose]();
       },
     };
@@ -114,7 +119,30 @@ export class CodecPath implements PacketPath {
     this.#stack.dispose();
   }
 
-  #forward({ wanted: { id, remote, localPort }, to }: Carried, inner: Uint8Array): void {
+  #noteRemotes(): void {
+    const remotes = [...this.#links.values()].map(({ wanted: { remote } }) => remote);
+    this.#remotes = new Set(remotes.map(formatEndpoint));
+  }
+
+  refused(): Map<PlaneRefusal, number> {
+    return new Map(this.#refused);
+  }
+
+  #refuse(reason: PlaneRefusal): void {
+    this.#refused.set(reason, (this.#refused.get(reason) ?? 0) + 1);
+  }
+
+  /** A packet of ours that carries others: routes would send it through itself. */
+  #isOuter(packet: Uint8Array): boolean {
+    const isOurs = (port: number) => port === this.port || this.#extra.get(port) !== undefined;
+    const to = udpDestination(packet, isOurs);
+    return to !== undefined && this.#remotes.has(formatEndpoint(to));
+  }
+
+  #forward({ wanted: { id, remote, localPort }, to, guard }: Carried, inner: Uint8Array): void {
+    if (!isIpPacket(inner)) return;
+    const reason = this.#isOuter(inner) ? "own-tunnel" : guard.refusesOut(inner);
+    if (reason) return this.#refuse(reason);
     const bytes = this.#codec.encode(id, inner);
     if (!bytes) return;
     if (localPort !== undefined) this.#extra.get(localPort)?.send(bytes, remote);
@@ -129,13 +157,12 @@ export class CodecPath implements PacketPath {
 
   #take(bytes: Uint8Array, source: SockAddr): void {
     const packet = this.#codec.decode(bytes, source);
+    if (typeof packet === "string") return this.#refuse(packet);
     const carried = packet && this.#links.get(packet.id);
     if (!carried) return;
     const { inner } = packet;
-    if (!isIpPacket(inner)) return this.#options.onRefused("not-ip");
-    if (carried.filter?.allows(inner) === false) {
-      return this.#options.onRefused("wrong-inner-address");
-    }
-    carried.device.write(inner);
+    const reason = isIpPacket(inner) ? carried.guard.refusesIn(inner) : "not-ip";
+    if (reason) this.#refuse(reason);
+    else carried.device.write(inner);
   }
 }

@@ -1,7 +1,7 @@
 /** Packets in threads of their own: this one makes links, and gets what is no data of any. */
 import type { Encapsulation, Engine } from "../../engine/mod.ts";
 import type { Host } from "../../host/mod.ts";
-import type { ExtraPort, WantedLink } from "../plane.ts";
+import { type ExtraPort, PLANE_REFUSALS, type PlaneRefusal, type WantedLink } from "../plane.ts";
 import type { PacketPath, PathDevice, PathOptions } from "./path.ts";
 
 export type OpenEngine = NonNullable<Host["openEngine"]>;
@@ -67,6 +67,15 @@ export class EnginePath implements PacketPath {
         this.#engine.removeLink(id);
       },
     };
+  }
+
+  refused(): Map<PlaneRefusal, number> {
+    const drops = this.#engine.drops();
+    const found = PLANE_REFUSALS.flatMap((reason) => {
+      const count = reason in drops ? drops[reason as keyof typeof drops] : 0;
+      return count > 0 ? [[reason, count] as const] : [];
+    });
+    return new Map(found);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

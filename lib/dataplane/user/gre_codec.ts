@@ -1,5 +1,5 @@
-/** GRE in user space, as the kernel plane speaks it: links are known by their remote and key. */
-import type { Ip } from "../../addr.ts";
+/** GRE in user space, as the kernel plane speaks it: links are known by their remotes and keys. */
+import { type Endpoint, type Ip, UNSPECIFIED_4 } from "../../addr.ts";
 import { endpointOf, equalSockAddrs, type SockAddr } from "../../linux/mod.ts";
 import { overheadBytes } from "../../links/mod.ts";
 import { decodeGre, encodeGre } from "../gre.ts";
@@ -13,7 +13,7 @@ export class GreCodec implements DataCodec {
   readonly #ids = new Map<string, string>();
   /** Packets come in runs. */
   #lastSource: SockAddr = new Uint8Array();
-  #lastIp = "" as Ip;
+  #lastRemote: Endpoint = { ip: UNSPECIFIED_4, port: 0 };
 
   overheadBytes({ keys }: { keys?: LinkKeys }): number {
     return overheadBytes({ kind: "gre", encap: "fou", key: keys !== undefined });
@@ -39,19 +39,22 @@ export class GreCodec implements DataCodec {
     return encodeGre(inner, this.#links.get(id)?.keys?.okey);
   }
 
-  /** As the kernel does: the remote's address and the key must fit, its port need not. */
   decode(bytes: Uint8Array, source: SockAddr) {
     const packet = decodeGre(bytes);
-    const id = packet && this.#ids.get(keyOf(this.#ipOf(source), packet.key));
-    return id === undefined ? undefined : { id, inner: packet!.inner };
+    if (!packet) return "malformed";
+    const { ip, port } = this.#remoteOf(source);
+    const id = this.#ids.get(keyOf(ip, packet.key));
+    // The kernel looks at the address alone; there, rules look at the port.
+    if (id === undefined || this.#links.get(id)!.remote.port !== port) return "wrong-address";
+    return { id, inner: packet.inner };
   }
 
-  #ipOf(source: SockAddr): Ip {
+  #remoteOf(source: SockAddr): Endpoint {
     if (!equalSockAddrs(source, this.#lastSource)) {
       this.#lastSource = source.slice();
-      this.#lastIp = endpointOf(source).ip;
+      this.#lastRemote = endpointOf(source);
     }
-    return this.#lastIp;
+    return this.#lastRemote;
   }
 }
 

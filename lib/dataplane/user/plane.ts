@@ -17,12 +17,15 @@ import {
 } from "../../links/mod.ts";
 import { SystemError } from "../../linux/mod.ts";
 import type { RtNetlink } from "../../netlink.ts";
+import { OwnWays } from "../guard/own_ways.ts";
+import { quieten } from "../guard/quieten.ts";
 import type {
   AdoptedLink,
   DataCodec,
   DataPlane,
   ExtraPort,
   LinkState,
+  PlaneRefusal,
   PlaneWorld,
   WantedLink,
 } from "../plane.ts";
@@ -47,6 +50,8 @@ export class UserPlane implements DataPlane {
   readonly #path: PacketPath;
   readonly #links = new Map<string, UserLink>();
   readonly #keeper: LinkKeeper;
+  readonly #ways: OwnWays;
+  readonly #host: Host;
 
   /** Throws `GretunError` for a kernel without TUN and for a port that is taken. */
   static open(options: PathOptions, codec: DataCodec, world: PlaneWorld): UserPlane {
@@ -57,6 +62,8 @@ export class UserPlane implements DataPlane {
   private constructor(options: PathOptions, codec: DataCodec, world: PlaneWorld) {
     const { host } = world;
     this.#options = options;
+    this.#host = host;
+    this.#ways = new OwnWays(options.onFault);
     this.#codec = codec;
     using stack = new DisposableStack();
     this.#rtnl = stack.use(host.openRtNetlink());
@@ -105,6 +112,12 @@ export class UserPlane implements DataPlane {
     return [];
   }
 
+  confine(): void {}
+
+  refused(): Map<PlaneRefusal, number> {
+    return this.#path.refused();
+  }
+
   // --- links
 
   setLink(link: WantedLink): LinkState {
@@ -140,6 +153,11 @@ export class UserPlane implements DataPlane {
     const { ifindex } = this.#rtnl.link(device.name)!;
     const user: UserLink = { device, ifindex, wanted: link };
     this.#links.set(link.id, user);
+    try {
+      quieten(this.#host, device.name, link);
+    } catch (error) {
+      this.#options.onFault("link trusts its far end", error);
+    }
     this.#rtnl.changeLink(ifindex, { alias: this.#alias(link.id) });
     return user;
   }
@@ -170,6 +188,10 @@ export class UserPlane implements DataPlane {
 
   networkChanged(): void {
     this.#keeper.look();
+    const placed = [...this.#links].map(([id, { device, ifindex, wanted: { remote } }]) =>
+      [id, { ifindex, ifname: device.name, remote }] as const
+    );
+    this.#ways.look(this.#rtnl, placed);
   }
 
   #kept(): KeptLink[] {

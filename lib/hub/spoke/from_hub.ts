@@ -1,16 +1,14 @@
 /** A spoke's codec takes nothing that does not come from its hub. */
 import { equalSockAddrs, type SockAddr, sockAddrOf } from "../../linux/mod.ts";
-import type { DataCodec } from "../plane.ts";
+import type { DataCodec, WantedLink } from "../../dataplane/mod.ts";
 import type { SpokeCore } from "./spoke_core.ts";
 
 export class FromHub implements DataCodec {
-  readonly overheadBytes: number;
   readonly #codec: DataCodec;
   readonly #core: SpokeCore;
   #hub: SockAddr;
 
   constructor(codec: DataCodec, core: SpokeCore) {
-    this.overheadBytes = codec.overheadBytes;
     this.#codec = codec;
     this.#core = core;
     this.#hub = sockAddrOf(core.hub);
@@ -21,8 +19,20 @@ export class FromHub implements DataCodec {
     this.#hub = sockAddrOf(this.#core.hub);
   }
 
-  encode(name: string, inner: Uint8Array): Uint8Array | undefined {
-    return this.#codec.encode(name, inner);
+  overheadBytes(link: Pick<WantedLink, "keys">): number {
+    return this.#codec.overheadBytes(link);
+  }
+
+  setLink(link: WantedLink): void {
+    this.#codec.setLink?.(link);
+  }
+
+  removeLink(id: string): void {
+    this.#codec.removeLink?.(id);
+  }
+
+  encode(id: string, inner: Uint8Array): Uint8Array | undefined {
+    return this.#codec.encode(id, inner);
   }
 
   decode(bytes: Uint8Array, source: SockAddr) {

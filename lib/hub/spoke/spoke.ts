@@ -6,13 +6,13 @@ import { type Endpoint, formatEndpoint, type Ip } from "../../addr.ts";
 import { Alarm } from "../../alarm.ts";
 import { toHex } from "../../bytes.ts";
 import { aborted } from "../../edges.ts";
+import type { PlaneOptions } from "../../dataplane/mod.ts";
 import { errorText, GretunError } from "../../errors.ts";
 import { lockPort } from "../../links/mod.ts";
 import type { RtNetlink } from "../../netlink.ts";
 import type { StateDir } from "../../state_dir.ts";
-import { checkBind } from "../addresses.ts";
+import { checkBind, pairOf } from "../addresses.ts";
 import { serveControl, type SpokeReport } from "../control.ts";
-import type { PlaneOptions } from "../plane.ts";
 import { linkEnvironment } from "../programs/environment.ts";
 import { Programs } from "../programs/program.ts";
 import type { Refusal } from "../protocol/gretun/auth.ts";
@@ -90,11 +90,10 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
     this.#rtnl = edges.host.openRtNetlink();
     const { port, bind, ifnamePattern, mtu, encapCsum } = options;
     this.planeOptions = {
-      ...{ owner: "spoke", port, ifnamePattern, encapCsum },
+      ...{ role: "spoke", port, portFlag: "--port", ifnamePattern, encapCsum },
       ...(bind ? { bind } : {}),
       ...(mtu ? { mtu } : {}),
-      onSignal: () => {},
-      onRefused: (reason) => this.refused(reason),
+      onDatagram: () => {},
       onFault: (what, error) => edges.log.error(what, { error: errorText(error) }),
     };
     const { program, programGraceMs, programMustSucceed, onUp, onDown } = options;
@@ -113,6 +112,7 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
     this.#settle = new Alarm(edges.clock, () => this.#lookAtNetwork());
     this.setUp(false);
     this.#protocol = this.#openProtocol();
+    options.metrics.watch(() => this.#protocol.plane.refused());
   }
 
   #openProtocol(): SpokeProtocol {
@@ -173,8 +173,12 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
     const { local, peer } = wanted;
     this.#wanted = wanted;
     try {
-      const link = { name: HUB_LINK, endpoint: this.hub, routes: this.options.routes, ...wanted };
-      const state = this.#protocol.plane.setLink(link);
+      const { keys } = wanted;
+      const state = this.#protocol.plane.setLink({
+        ...{ id: HUB_LINK, remote: this.hub, routes: this.options.routes },
+        addresses: pairOf(wanted),
+        ...(keys ? { keys } : {}),
+      });
       const isNew = this.#link?.ifname !== state.ifname;
       this.#link = { ...state, ...(local ? { local } : {}), ...(peer ? { peer } : {}) };
       if (!isNew) return true;
@@ -214,6 +218,7 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
   #lookAtNetwork(): void {
     try {
       this.#restoreLink();
+      this.#protocol.plane.networkChanged();
       if (this.#way.hasChanged()) this.#protocol.reauth("moved");
     } catch (error) {
       this.edges.log.warn("network not looked at", { error: errorText(error) });

@@ -1,11 +1,10 @@
 /** What the parts of a spoke know of each other. */
 import type { Cidr, Endpoint, Ip } from "../../addr.ts";
-import type { EncapCsum } from "../../dataplane/mod.ts";
+import type { DataPlane, EncapCsum, LinkKeys, PlaneOptions } from "../../dataplane/mod.ts";
 import type { Credential, Refusal } from "../protocol/gretun/auth.ts";
-import type { ProtocolName } from "../hub_core.ts";
+import type { HubPlaneKind, ProtocolName } from "../hub_core.ts";
 import type { IpipouScheme } from "../protocol/ipipou/wire.ts";
 import type { HubMetrics } from "../metrics.ts";
-import type { HubPlane, PlaneKind, PlaneOptions } from "../plane.ts";
 import type { World } from "../world.ts";
 
 /** The name of a spoke's one link. */
@@ -13,7 +12,7 @@ export const HUB_LINK = "hub";
 
 export interface SpokeOptions {
   protocol: ProtocolName;
-  dataPlane: PlaneKind | "auto";
+  dataPlane: HubPlaneKind | "auto";
   hub: { host: string; port: number };
   /** The client's identifier. */
   name: string;
@@ -61,7 +60,7 @@ export interface SpokeStatus {
 }
 
 export interface SpokeProtocol extends AsyncDisposable {
-  readonly plane: HubPlane;
+  readonly plane: DataPlane;
   start(): void;
   /** Asks for a new authentication now. */
   reauth(reason: "moved" | "asked"): void;
@@ -81,7 +80,7 @@ export interface SpokeCore {
   setLink(link: {
     local?: Ip;
     peer?: Ip;
-    keys?: { ikey: number; okey: number };
+    keys?: LinkKeys;
   }): boolean;
   /** Whether the hub is there, as metrics have it. */
   setUp(isUp: boolean): void;

@@ -84,6 +84,10 @@ export class SimHost implements Host, Station {
     return this.kernel.watch(onChange);
   }
 
+  watchTables(): Disposable {
+    throw new SystemError("open netfilter", ENOENT);
+  }
+
   readFile(path: string): string {
     throw new SystemError(`open ${path}`, ENOENT);
   }

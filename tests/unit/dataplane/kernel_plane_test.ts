@@ -1,8 +1,10 @@
 /** The kernel plane over a machine in memory. */
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
-import { parseEndpoint, parseIp } from "../../../lib/addr.ts";
+import { ipBytes, parseCidr, parseEndpoint, parseIp } from "../../../lib/addr.ts";
+import { toHex, Writer } from "../../../lib/bytes.ts";
 import {
   type DataPlane,
+  type KernelPlaneKind,
   openPlane,
   type PlaneOptions,
   type WantedLink,
@@ -18,7 +20,7 @@ const PEER = "ab".repeat(32);
 const OTHER = "cd".repeat(32);
 const NOTHING = { kind: "patterns", any: [] } as const;
 
-function open(host: FakeHost, change: Partial<PlaneOptions> = {}, kind = "fou" as const) {
+function open(host: FakeHost, change: Partial<PlaneOptions> = {}, kind: KernelPlaneKind = "fou") {
   return openPlane(
     {
       wanted: kind,
@@ -30,7 +32,6 @@ function open(host: FakeHost, change: Partial<PlaneOptions> = {}, kind = "fou" a
       ...{ role: "up", port: PORT, portFlag: "--fou-port", ifnamePattern: "gretun%d" },
       ...{ encapCsum: "off", signalling: NOTHING },
       onDatagram: () => {},
-      onRefused: () => {},
       onFault: (_what, error) => {
         throw error;
       },
@@ -243,4 +244,111 @@ Deno.test("what others change of a link is put right, and its MTU follows the wa
   host.kernel.hasRoute = false;
   plane.networkChanged();
   strictEqual(seen().mtu, mtu - 100);
+});
+
+const TABLE = `gretun-up-${PORT}`;
+/** As sets have them. */
+const hex = (ip: string) => toHex(ipBytes(parseIp(ip)));
+const port = (number: number) => `${number.toString(16).padStart(4, "0")}0000`;
+
+Deno.test("kernel plane: its guard follows the links, is put right, and leaves with the plane", async () => {
+  const host = new FakeHost();
+  {
+    await using plane = open(host);
+    const limits = { sources: [parseCidr("10.0.0.2/32"), parseCidr("192.168.7.9/24")] };
+    plane.setLink(link({ ...keys(1), ...limits, destinations: [parseCidr("10.0.0.1/32")] }));
+    const { ifindex } = linkOf(host, "gretun0")!;
+    const own = toHex(new Writer("host").u32(ifindex).finish());
+    const elements = () =>
+      ["remotes", "bound", "limited", "sources_32", "sources_24", "reach_32"].map((set) =>
+        host.nft.elements(`ip ${TABLE}`, set)
+      );
+    const expected = [
+      [hex("198.51.100.1") + port(7777) + port(PORT)],
+      [own],
+      [own],
+      [own + hex("10.0.0.2")],
+      [own + hex("192.168.7.0")],
+      [own + hex("10.0.0.1")],
+    ];
+    deepStrictEqual(elements(), expected);
+    deepStrictEqual(host.nft.elements(`ip6 ${TABLE}`, "bound"), [own]);
+    deepStrictEqual(host.nft.elements(`ip6 ${TABLE}`, "remotes"), []);
+
+    host.nft.flush();
+    deepStrictEqual(elements(), expected);
+
+    // A second link behind the same NAT mapping: what both have stays with either.
+    plane.setLink(link({ id: OTHER, ...keys(3) }));
+    plane.setLink(link({ ...keys(1), ...limits, ...remote("198.51.100.9:1") }));
+    deepStrictEqual(host.nft.elements(`ip ${TABLE}`, "remotes"), [
+      hex("198.51.100.1") + port(7777) + port(PORT),
+      hex("198.51.100.9") + port(1) + port(PORT),
+    ]);
+    using extra = plane.openPort();
+    plane.setLink(link({ id: OTHER, ...keys(3), localPort: extra.port }));
+    ok(host.nft.elements(`ip ${TABLE}`, "ports").includes(extra.port.toString(16)));
+    plane.removeLink(PEER);
+    deepStrictEqual(host.nft.elements(`ip ${TABLE}`, "sources_24"), []);
+  }
+  deepStrictEqual([...host.nft.tables], []);
+});
+
+Deno.test("kernel plane: an adopted link is confined before it is set", async () => {
+  const host = new FakeHost();
+  open(host).setLink(link(keys(1)));
+  kill(host);
+  await using plane = open(host);
+  deepStrictEqual(host.nft.elements(`ip ${TABLE}`, "bound"), []);
+  plane.confine(PEER, { sources: [parseCidr("10.0.0.2/32")] });
+  strictEqual(host.nft.elements(`ip ${TABLE}`, "bound").length, 1);
+  strictEqual(host.files.get("/proc/sys/net/ipv6/conf/gretun0/accept_ra"), "0");
+});
+
+Deno.test("kernel plane: a link takes nothing from routers, and has no link-local address without IPv6", async () => {
+  const host = new FakeHost();
+  const faults: string[] = [];
+  await using plane = open(host, { onFault: (what, error) => faults.push(`${what}: ${error}`) });
+  plane.setLink(link({ ...keys(1), sources: [parseCidr("10.0.0.2/32")] }));
+  const of = (path: string) => host.files.get(`/proc/sys/net/${path}`);
+  const names = ["ipv6/conf/gretun0/accept_ra", "ipv6/conf/gretun0/accept_redirects"];
+  deepStrictEqual(names.map(of), ["0", "0"]);
+  strictEqual(of("ipv6/conf/gretun0/addr_gen_mode"), "1");
+  plane.setLink(link({ id: OTHER, ...keys(3), sources: [parseCidr("fd00::2/128")] }));
+  strictEqual(of("ipv6/conf/gretun1/addr_gen_mode"), undefined);
+  deepStrictEqual(faults, []);
+  host.writeFile = () => {};
+  plane.setLink(link({ id: "third", ...keys(5), ...remote("198.51.100.3:1") }));
+  strictEqual(faults.length, 0, "nothing there: no such family");
+  host.files.set("/proc/sys/net/ipv6/conf/gretun3/accept_ra", "1\n");
+  plane.setLink(link({ id: "fourth", ...keys(7), ...remote("198.51.100.4:1") }));
+  ok(/cannot set .*accept_ra/.test(faults[0]!), faults[0]);
+});
+
+Deno.test("kernel plane: without nf_tables links work, and it is told", async () => {
+  const host = new FakeHost();
+  host.nft.isThere = false;
+  const faults: string[] = [];
+  await using plane = open(host, { onFault: (what) => faults.push(what) });
+  plane.setLink(link());
+  deepStrictEqual(faults, ["guard not set"]);
+  deepStrictEqual([...plane.refused()], []);
+});
+
+Deno.test("kernel plane: IPIP links to one address have local addresses of their own", async () => {
+  const host = new FakeHost();
+  const options = { role: "hub", signalling: { kind: "not-ipv4" } } as const;
+  await using plane = open(host, options, "ipip-fou");
+  deepStrictEqual(plane.families, [4]);
+  plane.setLink(link({ id: "a" }));
+  plane.setLink(link({ id: "b", ...remote("198.51.100.1:40001") }));
+  const locals = () => ["gretun0", "gretun1"].map((name) => linkOf(host, name)?.tunnel?.local);
+  deepStrictEqual(locals(), [undefined, parseIp("172.29.0.1")]);
+  const key = hex("198.51.100.1") + port(40001) + port(PORT);
+  deepStrictEqual(host.nft.elements(`ip gretun-hub-${PORT}`, "alternatives"), [key]);
+  plane.setLink(link({ id: "b", ...remote("198.51.100.2:40001") }));
+  plane.removeLink("a");
+  deepStrictEqual(addressesOf(host, "lo").length, 1, "kept as long as the link has it");
+  plane.removeLink("b");
+  deepStrictEqual(addressesOf(host, "lo"), []);
 });

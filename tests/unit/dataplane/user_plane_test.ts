@@ -12,6 +12,7 @@ import {
 import { silentLog } from "../../../lib/edges.ts";
 import { pairAddress } from "../../../lib/links/mod.ts";
 import { FakeHost } from "../../fakes/host.ts";
+import { packet } from "../../fakes/packets.ts";
 import { VirtualClock } from "../../fakes/virtual_clock.ts";
 
 const PORT = 7777;
@@ -25,7 +26,6 @@ function open(host: FakeHost, change: Partial<PlaneOptions> = {}) {
       encapCsum: "off",
       signalling: { kind: "patterns", any: [{ offset: 0, bytes: Uint8Array.of(0x99) }] },
       onDatagram: () => {},
-      onRefused: () => {},
       onFault: (_what, error) => {
         throw error;
       },
@@ -45,13 +45,7 @@ const link = (change: Partial<WantedLink> = {}): WantedLink => ({
 });
 const keys = (ikey: number) => ({ keys: { kind: "gre", ikey, okey: ikey + 1 } as const });
 
-/** An IPv4 header from that address. */
-function inner(source: string): Uint8Array {
-  const bytes = new Uint8Array(20);
-  bytes[0] = 0x45;
-  bytes.set(source.split(".").map(Number), 12);
-  return bytes;
-}
+const inner = (source: string) => packet(source, "10.0.0.2");
 
 Deno.test("user plane: packets go out with the link's key, and come in by theirs", async () => {
   const host = new FakeHost();
@@ -109,15 +103,39 @@ Deno.test("user plane: signalling of the main port is the raw socket's, of an ex
 
 Deno.test("user plane: inner sources that a link may not have are refused", async () => {
   const host = new FakeHost();
-  const refused: string[] = [];
-  await using plane = open(host, { onRefused: (reason) => refused.push(reason) });
+  await using plane = open(host);
   plane.setLink(link({ sources: [parseCidr("10.0.0.2/32"), parseCidr("172.16.0.0/24")] }));
   const { udp } = host.socketsOf(PORT);
   for (const source of ["10.0.0.2", "172.16.0.9", "10.0.0.3"]) {
     udp!.receive(encodeGre(inner(source))!, REMOTE);
   }
   strictEqual(host.tun("gretun0")!.written.length, 2);
-  deepStrictEqual(refused, ["wrong-inner-address"]);
+  udp!.receive(encodeGre(packet("10.0.0.2", "10.0.0.1"))!, parseEndpoint("198.51.100.1:7778"));
+  udp!.receive(Uint8Array.of(0x80, 1), REMOTE);
+  host.tun("gretun0")!.receive(packet("10.0.0.1", "10.0.0.9"));
+  deepStrictEqual(
+    plane.refused(),
+    new Map([
+      ...[["wrong-inner-address", 1], ["wrong-address", 1], ["malformed", 1]] as const,
+      ["not-for-peer", 1],
+    ]),
+  );
+});
+
+Deno.test("user plane: an outer packet that is routed into a link stops there, and it is told", async () => {
+  const host = new FakeHost();
+  const faults: string[] = [];
+  await using plane = open(host, { onFault: (_what, error) => faults.push(String(error)) });
+  plane.setLink(link());
+  const tun = host.tun("gretun0")!;
+  const udp = [PORT >> 8, PORT & 255, REMOTE.port >> 8, REMOTE.port & 255, 0, 8, 0, 0];
+  tun.receive(packet("192.0.2.10", REMOTE.ip, { protocol: 17, body: udp }));
+  strictEqual(host.socketsOf(PORT).udp!.sent.length, 0);
+  deepStrictEqual([...plane.refused()], [["own-tunnel", 1]]);
+  host.kernel.uplink = host.kernel.links.size; // the last one made
+  for (let i = 0; i < 2; i++) plane.networkChanged();
+  strictEqual(faults.length, 1);
+  ok(/leads through gretun0/.test(faults[0]!), faults[0]);
 });
 
 Deno.test("user plane: two links to one address need keys; a refused one leaves nothing", async () => {
@@ -165,7 +183,6 @@ Deno.test("auto takes user space where the kernel has no plane, and says so", as
       ...{ role: "up", port: PORT, portFlag: "--fou-port", ifnamePattern: "gretun%d" },
       ...{ encapCsum: "auto", signalling: { kind: "not-ipv4" } },
       onDatagram: () => {},
-      onRefused: () => {},
       onFault: () => {},
     },
     {

@@ -2,7 +2,7 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { parseEndpoint } from "../../../lib/addr.ts";
 import { fromHex, toHex } from "../../../lib/bytes.ts";
-import { GreCodec, SealedCodec } from "../../../lib/hub/protocol/gretun/codec.ts";
+import { SealedCodec } from "../../../lib/hub/protocol/gretun/codec.ts";
 import { BareCodec } from "../../../lib/hub/protocol/ipipou/codec.ts";
 import { JtunnelCodec } from "../../../lib/hub/protocol/jtunnel/codec.ts";
 import { Sealer, sessionKeys, sessionText } from "../../../lib/hub/protocol/gretun/seal.ts";
@@ -18,23 +18,11 @@ Deno.test("addresses in the kernel's form", () => {
   strictEqual(equalSockAddrs(A, B), false);
 });
 
-Deno.test("GRE: a user-space end understands a kernel's packets, of its own key only", () => {
-  const [here, there] = [new GreCodec("hub"), new GreCodec("hub")];
-  strictEqual(here.encode("hub", INNER), undefined, "no keys yet");
-  here.keys = { ikey: 1, okey: 2 };
-  there.keys = { ikey: 2, okey: 1 };
-  const packet = here.encode("hub", INNER)!;
-  strictEqual(toHex(packet.subarray(0, 8)), "2000080000000002");
-  strictEqual(packet.length, INNER.length + here.overheadBytes - 28);
-  deepStrictEqual(there.decode(packet), { name: "hub", inner: INNER });
-  strictEqual(here.decode(packet), undefined);
-});
-
 Deno.test("bare IPv4: by where it comes from", () => {
   const log: string[] = [];
   const codec = new BareCodec((name) => log.push(name), (reason) => log.push(reason));
   codec.sources.set("198.51.100.7 40001", "alice");
-  deepStrictEqual(codec.decode(INNER, A), { name: "alice", inner: INNER });
+  deepStrictEqual(codec.decode(INNER, A), { id: "alice", inner: INNER });
   strictEqual(codec.decode(INNER, B), undefined);
   strictEqual(codec.decode(INNER.subarray(0, 30), A), undefined);
   strictEqual(codec.encode("alice", fromHex("60".padEnd(80, "0"))), undefined, "no IPv6");
@@ -51,7 +39,7 @@ Deno.test("jtunnel: by identifier; what is short or no IP is refused", () => {
     onRefused: (reason) => log.push(reason),
   });
   const packet = (id: string, inner: string) => codec.decode(fromHex(id + inner), A);
-  deepStrictEqual(packet("0123456789abcdef", toHex(INNER)), { name: "alice", inner: INNER });
+  deepStrictEqual(packet("0123456789abcdef", toHex(INNER)), { id: "alice", inner: INNER });
   strictEqual(packet("0123456789abcdef", ""), undefined);
   strictEqual(packet("ffffffffffffffff", toHex(INNER)), undefined);
   strictEqual(packet("0123456789abcdef", "1234"), undefined);
@@ -85,7 +73,7 @@ Deno.test("sealed: by session; unknown, replayed and changed packets are told ap
   const session = { name: "alice", sealer: near };
   codec.sessions.set(sessionText(id), session);
   codec.sending.set("alice", session);
-  deepStrictEqual(codec.decode(packet, B), { name: "alice", inner: INNER });
+  deepStrictEqual(codec.decode(packet, B), { id: "alice", inner: INNER });
   strictEqual(codec.decode(packet, A), undefined);
   const changed = far.seal(INNER);
   changed[20]! ^= 1;

@@ -1,6 +1,12 @@
 /** Our own protocol on the hub: see `wire.ts` for the messages and `auth.ts` for what they prove. */
 import { type Endpoint, formatEndpoint, UNSPECIFIED_4 } from "../../../addr.ts";
 import { Reader, startsWithBytes, toBase64, toHex } from "../../../bytes.ts";
+import {
+  type DataPlane,
+  openPlane,
+  type PlaneKind,
+  type PlaneOptions,
+} from "../../../dataplane/mod.ts";
 import type { Datagram } from "../../../edges.ts";
 import { checkPublicKey, publicKeyOf } from "../../../ed25519.ts";
 import { errorText } from "../../../errors.ts";
@@ -13,11 +19,8 @@ import { counterTag, equalTags } from "./crypto.ts";
 import { sha256 } from "./digest.ts";
 import { type GreKeys, greKeys } from "./gre_keys.ts";
 import type { HubCore, HubEntry, HubOptions, HubProtocol } from "../../hub_core.ts";
-import { openPlane } from "../../open_plane.ts";
-import type { HubPlane, PlaneOptions } from "../../plane.ts";
 import { ReplayWindow } from "./replay.ts";
 import { Sealer, type SessionKeys, sessionText } from "./seal.ts";
-import { TunPlane } from "../../tun_plane.ts";
 import {
   type Auth,
   decodeAuth,
@@ -45,7 +48,9 @@ const MAX_WORKING = 8;
 /** Without a lifetime clients authenticate again so often, for fresh keys. */
 const REAUTH_MS = 3_600_000;
 
-const FRAMING = { "gre-fou": "gre", "ipip-fou": "ipip", tun: "sealed" } as const;
+const FRAMING: Record<PlaneKind, Framing> = {
+  ...{ "fou": "gre", "gre-fou": "gre", "ipip-fou": "ipip", "tun": "sealed" },
+};
 
 /** A session that a client has proven itself in. */
 interface Session extends SealedSession {
@@ -82,7 +87,7 @@ interface ClientState {
 }
 
 export class GretunHub implements HubProtocol {
-  readonly plane: HubPlane;
+  readonly plane: DataPlane;
   readonly publicKey?: string;
   readonly takesAnySource = false;
   readonly #core: HubCore;
@@ -111,11 +116,11 @@ export class GretunHub implements HubProtocol {
       onUnknownSession: (bytes, source) => this.#unknownSession(bytes, endpointOf(source)),
       onRefused: (reason) => core.refused(reason),
     });
-    const { log, host } = core.edges;
-    this.plane = openPlane(dataPlane, "gre-fou", {
-      ...{ options, host, log, signalling: HUB_SIGNALLING },
-      openTun: () => TunPlane.open({ ...options, signalling: HUB_SIGNALLING }, this.#codec, host),
-    });
+    this.plane = openPlane(
+      { wanted: dataPlane, kernel: "gre-fou", codec: () => this.#codec },
+      { ...options, signalling: HUB_SIGNALLING },
+      core.edges,
+    );
     this.#sayWhatIsNotProtected();
   }
 
@@ -193,7 +198,7 @@ export class GretunHub implements HubProtocol {
     if (this.plane.kind !== "gre-fou") return {};
     // A link is set when its client has authenticated.
     const { keys } = this.#clients.get(entry)!.known!;
-    return { keys: { ikey: keys.fromClient, okey: keys.fromHub } };
+    return { keys: { kind: "gre", ikey: keys.fromClient, okey: keys.fromHub } } as const;
   }
 
   clientId(name: string): string {

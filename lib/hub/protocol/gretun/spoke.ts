@@ -2,19 +2,26 @@
 import { type Endpoint, equalEndpoints, formatEndpoint } from "../../../addr.ts";
 import { Alarm } from "../../../alarm.ts";
 import { equalBytes } from "../../../bytes.ts";
-import { NoKernelPlaneError } from "../../../dataplane/mod.ts";
+import {
+  type DataCodec,
+  type DataPlane,
+  GreCodec,
+  leftKernelPlane,
+  NoKernelPlaneError,
+  openPlane,
+  type PlaneOptions,
+} from "../../../dataplane/mod.ts";
 import type { Datagram } from "../../../edges.ts";
 import { errorText } from "../../../errors.ts";
 import { jitter } from "../../../retry.ts";
 import { acceptWelcome, type AuthInFlight, makeAuth, Pair } from "./auth.ts";
-import { GreCodec, SealedCodec, type SealedSession } from "./codec.ts";
+import { SealedCodec, type SealedSession } from "./codec.ts";
 import { BareCodec } from "../ipipou/codec.ts";
 import { counterTag, equalTags } from "./crypto.ts";
 import { greKeys } from "./gre_keys.ts";
-import { KernelPlane, leftKernelPlane } from "../../kernel_plane.ts";
-import type { DataCodec, HubPlane, PlaneOptions } from "../../plane.ts";
 import { Sealer, type SessionKeys, sessionText } from "./seal.ts";
 import { FromHub } from "../../spoke/from_hub.ts";
+import type { HubPlaneKind } from "../../hub_core.ts";
 import {
   HUB_LINK,
   type SpokeCore,
@@ -28,7 +35,6 @@ import {
   type SpokeEvent,
   stepSpoke,
 } from "../../spoke/spoke_policy.ts";
-import { TunPlane } from "../../tun_plane.ts";
 import {
   type Challenge,
   decodeAlive,
@@ -67,13 +73,12 @@ interface Session extends SealedSession {
 }
 
 export class GretunSpoke implements SpokeProtocol {
-  plane: HubPlane;
+  plane: DataPlane;
   readonly #core: SpokeCore;
   /** Made when it is first needed. */
   #pair: Pair | undefined;
   readonly #sealed: SealedCodec;
   #framing: Framing | undefined;
-  #gre: GreCodec | undefined;
   #policy: Spoke;
   #nonce = new Uint8Array();
   #challenge: Challenge | undefined;
@@ -103,31 +108,33 @@ export class GretunSpoke implements SpokeProtocol {
   }
 
   /** With "auto" the hub says which; until then a socket is enough, or what a killed run left. */
-  #openFirst(): HubPlane {
-    const { dataPlane, port } = this.#core.options;
-    const kind = dataPlane === "auto"
-      ? leftKernelPlane(this.#core.edges.host, port) ?? "tun"
-      : dataPlane;
+  #openFirst(): DataPlane {
+    const { options: { dataPlane, port }, edges: { host } } = this.#core;
+    const kind = dataPlane === "auto" ? leftKernelPlane(host, port) ?? "tun" : dataPlane;
     if (kind !== "tun") {
       this.#framing = kind === "gre-fou" ? "gre" : "ipip";
-      return KernelPlane.open(
-        { ...this.#planeOptions(), kind, signalling: HUB_SIGNALLING },
-        this.#core.edges.host,
-      );
+      return this.#open(kind, this.#sealed);
     }
     this.#framing = dataPlane === "auto" ? undefined : "sealed";
-    return this.#openTun(this.#sealed);
+    return this.#open("tun", this.#sealed);
   }
 
   #planeOptions(): PlaneOptions {
-    return { ...this.#core.planeOptions, onSignal: (datagram) => this.#signal(datagram) };
+    return {
+      ...this.#core.planeOptions,
+      signalling: HUB_SIGNALLING,
+      onDatagram: (datagram) => this.#signal(datagram),
+    };
   }
 
-  #openTun(codec: DataCodec): TunPlane {
-    const { allowFragments } = this.#core.options;
-    const options = { ...this.#planeOptions(), allowFragments, signalling: HUB_SIGNALLING };
-    this.#checked = new FromHub(codec, this.#core);
-    return TunPlane.open(options, this.#checked, this.#core.edges.host);
+  #open(wanted: HubPlaneKind, codec: DataCodec, change: { port?: number } = {}): DataPlane {
+    const { edges, options: { allowFragments } } = this.#core;
+    const checked = this.#checked = new FromHub(codec, this.#core);
+    return openPlane(
+      { wanted, codec: () => checked },
+      { ...this.#planeOptions(), allowFragments, ...change },
+      edges,
+    );
   }
 
   #sayWhatIsNotProtected(): void {
@@ -330,8 +337,7 @@ export class GretunSpoke implements SpokeProtocol {
     const { keepaliveMs, reauthMs } = welcome;
     const local = options.address ?? welcome.clientAddress?.ip;
     const peer = options.hubAddress ?? welcome.hubAddress?.ip;
-    const greLink = { ikey: gre.fromHub, okey: gre.fromClient };
-    if (this.#gre) this.#gre.keys = greLink;
+    const greLink = { kind: "gre", ikey: gre.fromHub, okey: gre.fromClient } as const;
     const isSet = this.#core.setLink({
       ...(local && peer ? { local, peer } : {}),
       ...(welcome.framing === "gre" ? { keys: greLink } : {}),
@@ -375,27 +381,25 @@ export class GretunSpoke implements SpokeProtocol {
     if (isOpen) return void (this.#framing = framing);
     await this.plane[Symbol.asyncDispose]();
     this.#framing = framing;
-    this.#gre = undefined;
-    if (framing === "sealed") this.plane = this.#openTun(this.#sealed);
+    if (framing === "sealed") this.plane = this.#open("tun", this.#sealed);
     else this.plane = this.#openKernel(framing, port);
   }
 
-  #openKernel(framing: "gre" | "ipip", port: number): HubPlane {
+  #openKernel(framing: "gre" | "ipip", port: number): DataPlane {
     const kind = framing === "gre" ? "gre-fou" : "ipip-fou";
     const { log } = this.#core.edges;
     try {
-      const options = { ...this.#planeOptions(), port, kind, signalling: HUB_SIGNALLING } as const;
-      const plane = KernelPlane.open(options, this.#core.edges.host);
+      const plane = this.#open(kind, this.#sealed, { port });
       log.warn("data is neither encrypted nor authenticated by the tunnel", { plane: kind });
       return plane;
     } catch (error) {
       if (!(error instanceof NoKernelPlaneError)) throw error;
       log.info("no kernel plane here, using user space", { framing });
-      if (framing === "gre") return this.#openTun(this.#gre = new GreCodec(HUB_LINK));
+      if (framing === "gre") return this.#open("tun", new GreCodec());
       const { hub } = this.#core;
       const bare = new BareCodec(() => {}, (reason) => this.#core.refused(reason));
       bare.sources.set(`${hub.ip} ${hub.port}`, HUB_LINK);
-      return this.#openTun(bare);
+      return this.#open("tun", bare);
     }
   }
 

@@ -1,12 +1,11 @@
 /** How the user-space plane tells whose a bare IPv4 packet is. */
 import { endpointOf, type SockAddr } from "../../../linux/mod.ts";
-import type { DataCodec } from "../../plane.ts";
+import type { DataCodec } from "../../../dataplane/mod.ts";
 import type { Refusal } from "../gretun/auth.ts";
 import { BARE_OVERHEAD_BYTES, isBareIpv4 } from "./wire.ts";
 
 /** By the endpoint that the link's packets come from. */
 export class BareCodec implements DataCodec {
-  readonly overheadBytes = BARE_OVERHEAD_BYTES;
   /** Names by `IP PORT`; the owner keeps it. */
   readonly sources = new Map<string, string>();
   readonly #onHeard: (name: string) => void;
@@ -15,6 +14,10 @@ export class BareCodec implements DataCodec {
   constructor(onHeard: (name: string) => void, onRefused: (reason: Refusal) => void) {
     this.#onHeard = onHeard;
     this.#onRefused = onRefused;
+  }
+
+  overheadBytes(): number {
+    return BARE_OVERHEAD_BYTES;
   }
 
   encode(_name: string, inner: Uint8Array): Uint8Array | undefined {
@@ -30,6 +33,6 @@ export class BareCodec implements DataCodec {
     }
     if (!isBareIpv4(bytes)) return undefined;
     this.#onHeard(name);
-    return { name, inner: bytes };
+    return { id: name, inner: bytes };
   }
 }

@@ -4,6 +4,7 @@
  */
 import { type Endpoint, equalEndpoints } from "../../../addr.ts";
 import { toHex } from "../../../bytes.ts";
+import { type DataPlane, openPlane, type PlaneOptions } from "../../../dataplane/mod.ts";
 import type { Datagram } from "../../../edges.ts";
 import { errorText } from "../../../errors.ts";
 import { SourceLimits, TokenBucket } from "../../../limits.ts";
@@ -14,14 +15,12 @@ import {
   encodeIpipouReply,
   IPIPOU_DEFAULT_SECRET,
   IPIPOU_SIGNALLING,
+  IPIPOU_SIGNED_LENGTH,
   type IpipouClient,
   type IpipouRefusal,
   MAX_TOKEN_LENGTH,
 } from "./wire.ts";
-import { openPlane } from "../../open_plane.ts";
-import type { HubPlane, PlaneOptions } from "../../plane.ts";
 import { NonceStore } from "../gretun/replay.ts";
-import { TunPlane } from "../../tun_plane.ts";
 
 const SOURCE_LIMIT = { perSecond: 20, burst: 100, maxSources: 4096, whenFull: "forget" } as const;
 /** Of clients that are connected, from where they are: strangers' packets do not silence them. */
@@ -56,7 +55,7 @@ function classOf(
 }
 
 export class IpipouHub implements HubProtocol {
-  readonly plane: HubPlane;
+  readonly plane: DataPlane;
   readonly takesAnySource = false;
   readonly #core: HubCore;
   readonly #clients = new Map<HubEntry, IpipouClient>();
@@ -71,13 +70,16 @@ export class IpipouHub implements HubProtocol {
     const { dataPlane } = core.options;
     this.#nonces = new NonceStore({ keepMs: nonceKeepMs(core.options), capacity: MAX_NONCES });
     this.#codec = new BareCodec((name) => this.#heard(name), (reason) => core.refused(reason));
-    const { log, host } = core.edges;
-    this.plane = openPlane(dataPlane, "ipip-fou", {
-      ...{ options, host, log, signalling: IPIPOU_SIGNALLING },
-      tokens: () => [...this.#clients.values()].flatMap(({ token }) => token ?? []),
-      openTun: () =>
-        TunPlane.open({ ...options, signalling: IPIPOU_SIGNALLING }, this.#codec, host),
-    });
+    const { log } = core.edges;
+    const tokens = () => [...this.#clients.values()].flatMap(({ token }) => token ?? []);
+    this.plane = openPlane(
+      { wanted: dataPlane, kernel: "ipip-fou", codec: () => this.#codec },
+      {
+        ...{ ...options, signalling: IPIPOU_SIGNALLING },
+        lookalikes: { lengths: [IPIPOU_SIGNED_LENGTH], tokens },
+      },
+      core.edges,
+    );
     log.warn(
       "ipipou's protocol: whoever captures an authentication packet and delivers it first gets the tunnel; the server is not proven; data is not protected",
     );

@@ -1,10 +1,9 @@
 /** ipipou's protocol on a spoke: on kernel IPIP over FOU, or the same bytes from user space. */
 import { Alarm } from "../../../alarm.ts";
+import { type DataPlane, openPlane } from "../../../dataplane/mod.ts";
 import type { Datagram } from "../../../edges.ts";
 import { equalEndpoints, formatEndpoint } from "../../../addr.ts";
 import { errorText, GretunError } from "../../../errors.ts";
-import { openPlane } from "../../open_plane.ts";
-import type { HubPlane } from "../../plane.ts";
 import { Announcer } from "../../spoke/announcer.ts";
 import { FromHub } from "../../spoke/from_hub.ts";
 import {
@@ -13,7 +12,6 @@ import {
   type SpokeProtocol,
   type SpokeStatus,
 } from "../../spoke/spoke_core.ts";
-import { TunPlane } from "../../tun_plane.ts";
 import { type Answers, type AnswersEvent, newAnswers, stepAnswers } from "./answers.ts";
 import { BareCodec } from "./codec.ts";
 import { encodeIpipouAuth, IPIPOU_SIGNALLING } from "./wire.ts";
@@ -22,7 +20,7 @@ const COUNT_GAP_MS = 1_000;
 const SALT_LENGTH = 4;
 
 export class IpipouSpoke implements SpokeProtocol {
-  readonly plane: HubPlane;
+  readonly plane: DataPlane;
   readonly #core: SpokeCore;
   readonly #bare: BareCodec;
   readonly #codec: FromHub;
@@ -42,16 +40,14 @@ export class IpipouSpoke implements SpokeProtocol {
     if (dataPlane === "gre-fou") {
       throw new GretunError("ipipou's protocol has no GRE", "Use --data-plane ipip-fou or tun");
     }
-    const signalling = IPIPOU_SIGNALLING;
-    const options = {
-      ...core.planeOptions,
-      onSignal: (datagram: Datagram) => this.#signal(datagram),
-    };
-    const { host, log } = core.edges;
-    this.plane = openPlane(dataPlane, "ipip-fou", {
-      ...{ options, signalling, host, log },
-      openTun: () => TunPlane.open({ ...options, signalling }, this.#codec, host),
-    });
+    this.plane = openPlane(
+      { wanted: dataPlane, kernel: "ipip-fou", codec: () => this.#codec },
+      {
+        ...{ ...core.planeOptions, signalling: IPIPOU_SIGNALLING },
+        onDatagram: (datagram: Datagram) => this.#signal(datagram),
+      },
+      core.edges,
+    );
   }
 
   start(): void {

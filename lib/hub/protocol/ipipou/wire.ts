@@ -23,7 +23,7 @@ export const IPIPOU_SIGNALLING = { kind: "not-ipv4" } as const satisfies Signall
 export const MAX_TOKEN_LENGTH = 1472;
 const SIGNATURE_LENGTH = 64;
 const SIGNED_LENGTH = 9;
-const PAYLOAD_LENGTH = SIGNATURE_LENGTH + SIGNED_LENGTH;
+export const IPIPOU_SIGNED_LENGTH = SIGNATURE_LENGTH + SIGNED_LENGTH;
 const IPV4_HEADER_LENGTH = 20;
 
 /** Data is IPv4 and says its own length; everything else is an authentication packet. */
@@ -103,7 +103,7 @@ export async function checkIpipouAuth(
   if (client.remotePort !== undefined && client.remotePort !== from.port) return "wrong-address";
   if (client.token) return equalSecrets(client.token, payload) ? undefined : "bad-token";
   if (!client.publicKey) return undefined;
-  if (payload.length < PAYLOAD_LENGTH) return "malformed";
+  if (payload.length < IPIPOU_SIGNED_LENGTH) return "malformed";
   const reader = new Reader(payload, "network").skip(SIGNATURE_LENGTH);
   const seconds = reader.u8() * 2 ** 32 + reader.u32();
   const isStale = Math.abs(Math.floor(wallMs / 1000) - seconds) > maxTimeDiscrepancyS;

@@ -1,7 +1,6 @@
 /** How the user-space plane tells whose a packet with jtunnel's header is. */
 import type { SockAddr } from "../../../linux/mod.ts";
-import { isIpPacket } from "../../../dataplane/mod.ts";
-import type { DataCodec } from "../../plane.ts";
+import { type DataCodec, isIpPacket } from "../../../dataplane/mod.ts";
 import type { Refusal } from "../gretun/auth.ts";
 import {
   decodeJtunnel,
@@ -19,13 +18,16 @@ export interface JtunnelEvents {
 
 /** By the sender's identifier. */
 export class JtunnelCodec implements DataCodec {
-  readonly overheadBytes = JTUNNEL_OVERHEAD_BYTES;
   readonly #own: Uint8Array;
   readonly #events: JtunnelEvents;
 
   constructor(own: Uint8Array, events: JtunnelEvents) {
     this.#own = own;
     this.#events = events;
+  }
+
+  overheadBytes(): number {
+    return JTUNNEL_OVERHEAD_BYTES;
   }
 
   encode(_name: string, inner: Uint8Array): Uint8Array | undefined {
@@ -44,6 +46,6 @@ export class JtunnelCodec implements DataCodec {
       return undefined;
     }
     const name = this.#events.onPacket(packet.id, source, isSignOfLife);
-    return name === undefined || isSignOfLife ? undefined : { name, inner: packet.inner };
+    return name === undefined || isSignOfLife ? undefined : { id: name, inner: packet.inner };
   }
 }

@@ -1,12 +1,11 @@
 /** jtunnel's protocol on the hub: whoever knows a client's identifier is that client. */
 import type { Endpoint } from "../../../addr.ts";
+import { type DataPlane, openPlane, type PlaneOptions } from "../../../dataplane/mod.ts";
 import { GretunError } from "../../../errors.ts";
 import { endpointOf, equalSockAddrs, type SockAddr } from "../../../linux/mod.ts";
 import type { HubCore, HubEntry, HubProtocol } from "../../hub_core.ts";
 import { JtunnelCodec } from "./codec.ts";
 import { type JtunnelId, parseJtunnelId } from "./wire.ts";
-import type { HubPlane, PlaneOptions } from "../../plane.ts";
-import { TunPlane } from "../../tun_plane.ts";
 
 /** Between tries to make a link that the kernel refused. */
 const RETRY_MS = 1_000;
@@ -20,7 +19,7 @@ interface ClientState {
 }
 
 export class JtunnelHub implements HubProtocol {
-  readonly plane: HubPlane;
+  readonly plane: DataPlane;
   readonly #core: HubCore;
   readonly #byId = new Map<JtunnelId, ClientState>();
   /** Where they were last, until the directory was looked at. */
@@ -37,7 +36,11 @@ export class JtunnelHub implements HubProtocol {
       onPacket: (id, source) => this.#packet(id, source),
       onRefused: (reason) => core.refused(reason),
     });
-    this.plane = TunPlane.open({ ...options, allowFragments }, codec, core.edges.host);
+    this.plane = openPlane(
+      { wanted: "tun", codec: () => codec },
+      { ...options, allowFragments },
+      core.edges,
+    );
     core.edges.log.warn(
       "jtunnel's protocol: whoever hears an identifier once can be that client; data is not protected",
     );

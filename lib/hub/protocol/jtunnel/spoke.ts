@@ -1,6 +1,6 @@
 /** jtunnel's protocol on a spoke: its identifier in front of each packet, and alone as a sign of life. */
+import { type DataPlane, openPlane } from "../../../dataplane/mod.ts";
 import { GretunError } from "../../../errors.ts";
-import type { HubPlane } from "../../plane.ts";
 import { Announcer } from "../../spoke/announcer.ts";
 import { FromHub } from "../../spoke/from_hub.ts";
 import {
@@ -9,11 +9,10 @@ import {
   type SpokeProtocol,
   type SpokeStatus,
 } from "../../spoke/spoke_core.ts";
-import { TunPlane } from "../../tun_plane.ts";
 import { JtunnelCodec } from "./codec.ts";
 
 export class JtunnelSpoke implements SpokeProtocol {
-  readonly plane: HubPlane;
+  readonly plane: DataPlane;
   readonly #core: SpokeCore;
   readonly #codec: FromHub;
   readonly #announcer: Announcer;
@@ -33,10 +32,10 @@ export class JtunnelSpoke implements SpokeProtocol {
       onRefused: (reason) => core.refused(reason),
     });
     this.#codec = new FromHub(codec, core);
-    this.plane = TunPlane.open(
+    this.plane = openPlane(
+      { wanted: "tun", codec: () => this.#codec },
       { ...core.planeOptions, allowFragments },
-      this.#codec,
-      core.edges.host,
+      core.edges,
     );
     this.#announcer = new Announcer(core, () => {
       this.plane.send(clientId!, core.hub);

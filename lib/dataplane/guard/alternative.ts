@@ -3,10 +3,10 @@
  * only, so the second link to one remote address needs another local one. The fence rewrites them
  * on the way in and out; nobody else sees them.
  */
-import { cidrContains, type Ip, ipBytes, ipFromBytes, parseCidr } from "../addr.ts";
-import { Reader, Writer } from "../bytes.ts";
-import { GretunError } from "../errors.ts";
-import { hasCode, NetlinkError, type RtNetlink } from "../netlink.ts";
+import { cidrContains, type Ip, ipBytes, ipFromBytes, parseCidr } from "../../addr.ts";
+import { Reader, Writer } from "../../bytes.ts";
+import { GretunError } from "../../errors.ts";
+import { hasCode, NetlinkError, type RtNetlink } from "../../netlink.ts";
 
 const ALTERNATIVE_PREFIX = parseCidr("172.29.0.0/16");
 const COUNT = 2 ** 16;

@@ -1,0 +1,286 @@
+/**
+ * What the kernel plane lets through, as nf_tables has it. Outside: data only from the remotes of
+ * links, where the kernel itself looks at the address and not at the port; and no ICMP to strangers,
+ * which the kernel sends for what fits no link. The same rules rewrite alternative local addresses,
+ * statelessly: no conntrack entry is made. Inside: what comes out of a link is from its far end and
+ * for what that may reach, what goes into it is for the far end, and no outer packet goes into a
+ * link of ours.
+ */
+import { type Cidr, type Endpoint, type Family, familyOf, type Ip, ipBytes } from "../../addr.ts";
+import { concatBytes, Writer } from "../../bytes.ts";
+import { network } from "../../links/mod.ts";
+import type { Signalling } from "../../linux/mod.ts";
+import * as nft from "../../nft/mod.ts";
+import type { InnerLimits, Lookalikes } from "../plane.ts";
+import type { GuardRule, GuardTable, SetElements } from "./link_table.ts";
+
+/** Before conntrack (-200) and every translation. */
+const BEFORE_ALL = -310;
+const AFTER_ALL = 310;
+const UDP_LENGTH_OFFSET = 4;
+const PAYLOAD_OFFSET = 8;
+const INNER_TOTAL_LENGTH_OFFSET = PAYLOAD_OFFSET + 2;
+/** UDP and IPv4 header: what is shorter is no data. */
+const SHORTEST_DATA = u16(8 + 20);
+const TOKEN_PREFIX_LENGTH = 16;
+
+const OF_FAMILY = {
+  4: {
+    ...{ family: "ip", address: "address", saddr: "saddr", daddr: "daddr" } as const,
+    icmp: "icmp",
+    portUnreachable: Uint8Array.of(3, 3),
+    /** ICMP header, the IP header that is quoted, and its UDP source port. */
+    quotedPortOffset: 8 + 20 + 2,
+    /** Types that tell a host of other routers. */
+    routing: [5],
+  },
+  6: {
+    ...{ family: "ip6", address: "address6", saddr: "saddr6", daddr: "daddr6" } as const,
+    icmp: "icmpv6",
+    portUnreachable: Uint8Array.of(1, 4),
+    quotedPortOffset: 8 + 40 + 2,
+    routing: [134, 137],
+  },
+} as const;
+
+/** Set where another link has the same remote address, with the address that the far end sends to. */
+export interface Alternative {
+  local: Ip;
+  own: Ip;
+}
+
+export interface GuardedLink extends InnerLimits {
+  ifindex: number;
+  remote: Endpoint;
+  /** Of ours, where it is not the main one. */
+  extraPort?: number;
+  alternative?: Alternative;
+}
+
+export interface RuleOptions {
+  role: string;
+  port: number;
+  signalling: Signalling;
+  lookalikes?: Lookalikes;
+}
+
+/** What the sets of a family have of a link. */
+export function elementsOf(
+  link: GuardedLink,
+  family: Family,
+  { port }: Pick<RuleOptions, "port">,
+): SetElements {
+  const { ifindex, remote, extraPort, alternative, sources, destinations } = link;
+  const link32 = hostU32(ifindex);
+  const isHere = familyOf(remote.ip) === family;
+  const ports = concatBytes(portPart(remote.port), portPart(extraPort ?? port));
+  const key = concatBytes(ipBytes(remote.ip), ports);
+  return {
+    links: [{ key: link32 }],
+    ...(isHere ? { remotes: [{ key }] } : {}),
+    ...(isHere && extraPort !== undefined ? { ports: [{ key: u16(extraPort) }] } : {}),
+    ...(isHere && alternative
+      ? {
+        alternatives: [{ key, value: ipBytes(alternative.local) }],
+        own: [{ key: ipBytes(alternative.local), value: ipBytes(alternative.own) }],
+      }
+      : {}),
+    ...(sources
+      ? { bound: [{ key: link32 }], ...byLength("sources", link32, sources, family) }
+      : {}),
+    ...(destinations
+      ? { limited: [{ key: link32 }], ...byLength("reach", link32, destinations, family) }
+      : {}),
+  };
+}
+
+/** A set for each length of prefix: sets of intervals in a row with others are not for all kernels. */
+function byLength(
+  prefix: "sources" | "reach",
+  link: Uint8Array,
+  cidrs: readonly Cidr[],
+  family: Family,
+): SetElements {
+  const sets: Record<string, nft.NftElement[]> = {};
+  for (const cidr of cidrs.filter(({ ip }) => familyOf(ip) === family)) {
+    const key = concatBytes(link, ipBytes(network(cidr).ip));
+    (sets[`${prefix}_${cidr.prefixLength}`] ??= []).push({ key });
+  }
+  return sets;
+}
+
+/** `names` are the sets that links have elements of. */
+export function buildTable(
+  family: Family,
+  options: RuleOptions,
+  names: ReadonlySet<string>,
+): GuardTable {
+  const { role, port } = options;
+  const { family: tableFamily, address } = OF_FAMILY[family];
+  const chain = (name: string, hook: "prerouting" | "postrouting" | "output", priority: number) =>
+    ({ name, type: "filter", hook, priority, policy: "accept" }) as const;
+  const remote = { element: [address, "port", "port"] } as const;
+  const prefixed = [...names].filter((name) => lengthOf(name) !== undefined).sort();
+  return {
+    family: tableFamily,
+    name: `gretun-${role}-${port}`,
+    sets: [
+      { name: "links", element: ["interface"] },
+      { name: "bound", element: ["interface"] },
+      { name: "limited", element: ["interface"] },
+      ...prefixed.map((name) => ({ name, element: ["interface", address] } as const)),
+      { name: "ports", element: ["port"], elements: [{ key: u16(port) }] },
+      { name: "remotes", ...remote },
+      ...(family === 4
+        ? [
+          { name: "alternatives", ...remote, value: ["address"] } as const,
+          { name: "own", element: ["address"], value: ["address"] } as const,
+        ]
+        : []),
+    ],
+    chains: [
+      chain("in", "prerouting", BEFORE_ALL),
+      chain("out", "postrouting", AFTER_ALL),
+      chain("answers", "output", nft.PRIORITY.filter),
+    ],
+    rules: [
+      ...innerIn(family, prefixed),
+      ...outerIn(family, options),
+      ...out(family, prefixed),
+      answers(family),
+    ],
+  };
+}
+
+/** Of what comes out of links. */
+function innerIn(family: Family, prefixed: readonly string[]): GuardRule[] {
+  const { saddr, daddr, icmp, routing } = OF_FAMILY[family];
+  const from = nft.incoming();
+  return [
+    ...routing.map((type) => ({
+      ...{ chain: "in", counter: true, verdict: "drop", refuses: "router-message" } as const,
+      match: [nft.isIn("links", from), nft.l4proto(icmp), nft.transport(0, Uint8Array.of(type))],
+    })),
+    {
+      ...{ chain: "in", counter: true, verdict: "drop", refuses: "wrong-inner-address" },
+      match: [nft.isIn("bound", from), ...outside("sources", prefixed, from, saddr)],
+    },
+    {
+      ...{ chain: "in", counter: true, verdict: "drop", refuses: "out-of-reach" },
+      match: [nft.isIn("limited", from), ...outside("reach", prefixed, from, daddr)],
+    },
+  ];
+}
+
+/** In none of the link's prefixes. */
+function outside(
+  prefix: "sources" | "reach",
+  prefixed: readonly string[],
+  link: nft.Part,
+  field: "saddr" | "daddr" | "saddr6" | "daddr6",
+): nft.Match[] {
+  return prefixed.filter((name) => name.startsWith(`${prefix}_`)).map((name) =>
+    nft.isNotIn(name, nft.row(link, nft.networkOf(field, lengthOf(name)!)))
+  );
+}
+
+function lengthOf(name: string): number | undefined {
+  const [, length] = /^(?:sources|reach)_(\d+)$/.exec(name) ?? [];
+  return length === undefined ? undefined : Number(length);
+}
+
+/** Of what comes to our ports. */
+function outerIn(family: Family, options: RuleOptions): GuardRule[] {
+  const { saddr } = OF_FAMILY[family];
+  const toUs = [nft.l4proto("udp"), nft.isIn("ports", nft.fields("dport"))];
+  const source = nft.fields(saddr, "sport", "dport");
+  const accept = (...match: nft.Match[]): GuardRule => ({
+    chain: "in",
+    match: [...toUs, ...match],
+    verdict: "accept",
+  });
+  return [
+    ...signalling(options).map((match) => accept(match)),
+    ...(family === 4 ? [accept(nft.setAddress("daddr", nft.mapped("alternatives", source)))] : []),
+    accept(nft.isIn("remotes", source)),
+    { chain: "in", match: toUs, counter: true, verdict: "drop", refuses: "wrong-address" },
+  ];
+}
+
+/** Of what leaves this host. */
+function out(family: Family, prefixed: readonly string[]): GuardRule[] {
+  const { daddr } = OF_FAMILY[family];
+  const into = nft.outgoing();
+  const drop = { chain: "out", counter: true, verdict: "drop" } as const;
+  const rewrite: GuardRule = {
+    chain: "out",
+    match: [
+      ...[nft.l4proto("udp"), nft.isIn("ports", nft.fields("sport"))],
+      nft.setAddress("saddr", nft.mapped("own", nft.fields("saddr"))),
+    ],
+  };
+  return [
+    {
+      ...{ ...drop, refuses: "own-tunnel" },
+      match: [
+        ...[nft.isIn("links", into), nft.l4proto("udp")],
+        nft.isIn("remotes", nft.fields(daddr, "dport", "sport")),
+      ],
+    },
+    {
+      ...{ ...drop, refuses: "not-for-peer" },
+      match: [nft.isIn("bound", into), ...outside("sources", prefixed, into, daddr)],
+    },
+    ...(family === 4 ? [rewrite] : []),
+  ];
+}
+
+function answers(family: Family): GuardRule {
+  const { icmp, portUnreachable, quotedPortOffset } = OF_FAMILY[family];
+  return {
+    chain: "answers",
+    match: [
+      nft.l4proto(icmp),
+      nft.transport(0, portUnreachable),
+      nft.isIn("ports", nft.transportBytes(quotedPortOffset, 2)),
+    ],
+    counter: true,
+    verdict: "drop",
+  };
+}
+
+/** What is no data, as far as a rule can tell. */
+function signalling({ signalling, lookalikes }: RuleOptions): nft.Match[] {
+  if (signalling.kind === "patterns") {
+    return signalling.any.map(({ offset, bytes, mask }) =>
+      nft.transport(PAYLOAD_OFFSET + offset, bytes, mask ? { mask } : {})
+    );
+  }
+  const tokens = (lookalikes?.tokens() ?? []).filter((token) => token[0]! >> 4 === 4);
+  return [
+    nft.transport(UDP_LENGTH_OFFSET, SHORTEST_DATA, { op: "lt" }),
+    nft.transport(PAYLOAD_OFFSET, Uint8Array.of(0x40), {
+      op: "neq",
+      mask: Uint8Array.of(0xf0),
+    }),
+    // It may begin as an IPv4 packet does, of another length than its own.
+    ...(lookalikes?.lengths ?? []).map((length) => [
+      ...nft.transport(UDP_LENGTH_OFFSET, u16(PAYLOAD_OFFSET + length)),
+      ...nft.transport(INNER_TOTAL_LENGTH_OFFSET, u16(length), { op: "neq" }),
+    ]),
+    ...tokens.map((token) => nft.transport(PAYLOAD_OFFSET, token.slice(0, TOKEN_PREFIX_LENGTH))),
+  ];
+}
+
+/** In a row: two of four bytes. */
+function portPart(port: number): Uint8Array {
+  return concatBytes(u16(port), new Uint8Array(2));
+}
+
+function u16(value: number): Uint8Array {
+  return Uint8Array.of(value >> 8, value & 0xff);
+}
+
+function hostU32(value: number): Uint8Array {
+  return new Writer("host", 4).u32(value).finish();
+}

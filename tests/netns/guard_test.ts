@@ -1,0 +1,277 @@
+/** The guard's tables against the real kernel: what nft reads back, and what comes through. */
+import { deepStrictEqual, fail, ok, strictEqual } from "node:assert/strict";
+import { parseCidr, parseEndpoint, parseIp } from "../../lib/addr.ts";
+import { concatBytes, equalBytes } from "../../lib/bytes.ts";
+import { KernelGuard } from "../../lib/dataplane/guard/kernel_guard.ts";
+import type { GuardedLink, RuleOptions } from "../../lib/dataplane/guard/rules.ts";
+import { type Host, linuxHost } from "../../lib/host/mod.ts";
+import { HUB_SIGNALLING } from "../../lib/hub/protocol/gretun/wire.ts";
+import { IPIPOU_SIGNALLING } from "../../lib/hub/protocol/ipipou/wire.ts";
+import { type Host as LabHost, Lab } from "../../lib/lab/mod.ts";
+import { Poller, UdpSocket } from "../../lib/linux/mod.ts";
+import { RtNetlink } from "../../lib/netlink.ts";
+import { sleep, until } from "../overlay.ts";
+
+RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
+
+const text = (value: string) => new TextEncoder().encode(value);
+/** IPv4 that says its own length. */
+const data = (length: number) => {
+  const bytes = new Uint8Array(length);
+  bytes.set([0x45, 0, length >> 8, length & 0xff]);
+  return bytes;
+};
+const MAGIC = Uint8Array.of(0xe7, 0x67, 0x72, 0x74);
+const TOKEN = text("Elephant-of-a-token-that-is-long");
+
+const CASES: [string, RuleOptions["signalling"], Uint8Array, boolean][] = [
+  ["our signalling", HUB_SIGNALLING, concatBytes(MAGIC, new Uint8Array(60)), true],
+  ["GRE", HUB_SIGNALLING, concatBytes(Uint8Array.of(0x20, 0, 8, 0), data(60)), false],
+  ["bare IPv4", HUB_SIGNALLING, data(60), false],
+  ["nothing", HUB_SIGNALLING, new Uint8Array(), false],
+  ["ipipou: data", IPIPOU_SIGNALLING, data(60), false],
+  ["ipipou: data as long as a signature", IPIPOU_SIGNALLING, data(73), false],
+  ["ipipou: a signature", IPIPOU_SIGNALLING, new Uint8Array(73).fill(0x91), true],
+  [
+    "ipipou: a signature that begins as data does",
+    IPIPOU_SIGNALLING,
+    new Uint8Array(73).fill(0x45),
+    true,
+  ],
+  ["ipipou: an empty packet", IPIPOU_SIGNALLING, new Uint8Array(), true],
+  ["ipipou: a short token", IPIPOU_SIGNALLING, text("Eleph"), true],
+  ["ipipou: the token", IPIPOU_SIGNALLING, TOKEN, true],
+  ["ipipou: another token", IPIPOU_SIGNALLING, text("Elephants-of-a-token-that-is-long"), false],
+];
+
+const NO_LINK = { ifindex: 999 };
+function open(
+  host: Host,
+  signalling: RuleOptions["signalling"] = HUB_SIGNALLING,
+  links: [string, GuardedLink][] = [],
+): KernelGuard {
+  const lookalikes = { lengths: [73], tokens: () => [TOKEN] };
+  const options = { role: "hub", port: 7788, signalling, lookalikes };
+  return new KernelGuard(host, options, { links, onFault: fail });
+}
+
+Deno.test("fence: what strangers get in, and clients; nothing is left", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  await using host = linuxHost();
+  const hub = lab.publicHost("hub");
+  const peer = lab.publicHost("peer");
+  await using poller = new Poller();
+  const received: Uint8Array[] = [];
+  using receiver = hub.within(() =>
+    UdpSocket.open({ port: 7788 }, poller, (bytes) => received.push(bytes.slice()))
+  );
+  const { socket } = peer.within(() => ({
+    socket: Deno.listenDatagram({ transport: "udp", hostname: peer.ip, port: 4000 }),
+  }));
+  const LAST = text("last");
+  const to = { transport: "udp", hostname: hub.ip, port: receiver.port } as const;
+  /** Whether it comes before a packet that comes for sure, as the table lets it in. */
+  const comes = async (bytes: Uint8Array, last: Uint8Array) => {
+    received.length = 0;
+    await socket.send(bytes, to);
+    await socket.send(last, to);
+    for (let i = 0; i < 200 && !received.some((r) => equalBytes(r, last)); i++) await sleep(5);
+    ok(received.some((r) => equalBytes(r, last)));
+    return received.length === 2;
+  };
+  for (const [name, signalling, bytes, passes] of CASES) {
+    const last = signalling === HUB_SIGNALLING ? concatBytes(MAGIC, LAST) : LAST;
+    using guard = hub.within(() => open(host, signalling));
+    strictEqual(await comes(bytes, last), passes, name);
+    guard.set("peer", { ...NO_LINK, remote: parseEndpoint(`${peer.ip}:4000`) });
+    strictEqual(await comes(bytes, last), true, `${name}, of a client`);
+    guard.set("peer", { ...NO_LINK, remote: parseEndpoint(`${peer.ip}:4001`) });
+    strictEqual(await comes(bytes, last), passes, `${name}, from another port of a client`);
+  }
+  socket.close();
+  strictEqual((await hub.run("nft", ["list", "ruleset"])).stdout, "");
+});
+
+Deno.test("fence: alternative addresses are rewritten both ways, as nft reads it", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  await using host = linuxHost();
+  const hub = lab.publicHost("hub");
+  const peer = lab.publicHost("peer");
+  await hub.run("ip", ["address", "add", "172.29.0.1/32", "dev", "lo"]);
+  using guard = hub.within(() => open(host));
+  const alternative = parseIp("172.29.0.1");
+  guard.set("first", {
+    ...{ ...NO_LINK, remote: parseEndpoint(`${peer.ip}:4000`) },
+    alternative: { local: alternative, own: hub.ip },
+  });
+  guard.set("second", { ...NO_LINK, remote: parseEndpoint(`${peer.ip}:4001`) });
+  const { stdout } = await hub.run("nft", ["list", "table", "ip", "gretun-hub-7788"]);
+  const lines = stdout.split("\n").map((line) => line.trim());
+  deepStrictEqual(lines.filter((line) => /daddr set|saddr set/.test(line)), [
+    "udp dport @ports ip daddr set ip saddr . udp sport . udp dport map @alternatives accept",
+    "udp sport @ports ip saddr set ip saddr map @own",
+  ]);
+  // A socket on the alternative address alone: packets of the one client come to it, answers go back.
+  await using poller = new Poller();
+  const received: string[] = [];
+  using socket = hub.within(() =>
+    UdpSocket.open({ port: 7788, bind: alternative }, poller, (bytes, source) => {
+      received.push(new TextDecoder().decode(bytes));
+      socket.send(bytes, source.slice());
+    })
+  );
+  const to = { transport: "udp", hostname: hub.ip, port: 7788 } as const;
+  for (const port of [4000, 4001]) {
+    const { conn } = peer.within(() => ({
+      conn: Deno.listenDatagram({ transport: "udp", hostname: peer.ip, port }),
+    }));
+    await conn.send(text(`from ${port}`), to);
+    if (port === 4000) {
+      const [answer, from] = await conn.receive();
+      strictEqual(new TextDecoder().decode(answer), "from 4000");
+      deepStrictEqual({ ...from }, { transport: "udp", hostname: hub.ip, port: 7788 });
+    } else await sleep(100);
+    conn.close();
+  }
+  deepStrictEqual(received, ["from 4000"]);
+  const conntrack = await hub.run("sh", ["-c", "cat /proc/net/nf_conntrack 2>/dev/null"]);
+  ok(!conntrack.stdout.includes("172.29"), conntrack.stdout);
+});
+
+Deno.test("fence: links come, move and go one by one; a table that somebody removed is made again", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  await using host = linuxHost();
+  const hub = lab.publicHost("hub");
+  const place = (at: string, alternative?: string) => ({
+    ...{ ...NO_LINK, remote: parseEndpoint(at) },
+    ...(alternative ? { alternative: { local: parseIp(alternative), own: hub.ip } } : {}),
+  });
+  using guard = hub.within(() => open(host, HUB_SIGNALLING, [["old", place("192.0.2.1:1")]]));
+  const sets = async () => {
+    const { stdout } = await hub.run("nft", ["list", "table", "ip", "gretun-hub-7788"]);
+    const elements = [
+      ...stdout.matchAll(
+        /set (\w+) \{[^}]*?elements = \{([^}]*)\}|map (\w+) \{[^}]*?elements = \{([^}]*)\}/g,
+      ),
+    ];
+    return Object.fromEntries(elements.flatMap(([, set, text, map, pairs]) => {
+      const name = set ?? map!;
+      if (["links", "ports"].includes(name)) return [];
+      return [[name, (text ?? pairs)!.split(",").map((each) => each.trim()).sort()]];
+    }));
+  };
+  deepStrictEqual(await sets(), { remotes: ["192.0.2.1 . 1 . 7788"] });
+  guard.set("old", place("192.0.2.1:2"));
+  guard.set("second", place("192.0.2.1:3", "172.29.0.1"));
+  guard.set("third", place("192.0.2.1:4", "172.29.0.2"));
+  const three = ["192.0.2.1 . 2 . 7788", "192.0.2.1 . 3 . 7788", "192.0.2.1 . 4 . 7788"];
+  deepStrictEqual(await sets(), {
+    remotes: three,
+    alternatives: [
+      "192.0.2.1 . 3 . 7788 : 172.29.0.1",
+      "192.0.2.1 . 4 . 7788 : 172.29.0.2",
+    ],
+    own: [`172.29.0.1 : ${hub.ip}`, `172.29.0.2 : ${hub.ip}`],
+  });
+  guard.set("second", place("192.0.2.9:3"));
+  guard.set("third", place("192.0.2.1:4", "172.29.0.1"));
+  guard.set("old", undefined);
+  const expected = {
+    remotes: ["192.0.2.1 . 4 . 7788", "192.0.2.9 . 3 . 7788"],
+    alternatives: ["192.0.2.1 . 4 . 7788 : 172.29.0.1"],
+    own: [`172.29.0.1 : ${hub.ip}`],
+  };
+  deepStrictEqual(await sets(), expected);
+  strictEqual((await hub.run("nft", ["flush", "ruleset"])).code, 0);
+  guard.set("new", place("192.0.2.5:5"));
+  guard.set("new", undefined);
+  deepStrictEqual(await sets(), expected);
+});
+
+Deno.test("guard: what comes out of a link is from its far end, for what that may reach", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  await using host = linuxHost();
+  const hub = lab.publicHost("hub");
+  const peer = lab.publicHost("peer");
+  const shell = (node: LabHost, command: string) => node.run("sh", ["-c", command]);
+  // eth0 stands for the link; the addresses of the lab itself go on.
+  await shell(hub, "ip address add 10.9.0.1/24 dev eth0; ip address add 10.8.0.1/32 dev lo");
+  await shell(
+    hub,
+    "ip -6 address add fd00::1/64 dev eth0 nodad; sysctl -qw net.ipv4.conf.all.rp_filter=2",
+  );
+  await shell(peer, "ip address add 10.9.0.2/24 dev eth0; ip address add 10.9.0.3/24 dev eth0");
+  await shell(peer, "ip route add 10.8.0.1 via 10.9.0.1 src 10.9.0.2");
+  await shell(
+    peer,
+    "ip -6 address add fd00::2/64 dev eth0 nodad; ip -6 address add fd00::3/64 dev eth0 nodad",
+  );
+  const pings = async (node: LabHost, source: string, to: string) =>
+    (await node.run("ping", ["-n", "-c", "1", "-W", "1", "-I", source, to])).code === 0;
+  const [, ifindex] = /"ifindex":(\d+)/.exec(
+    (await hub.run("ip", ["-j", "link", "show", "eth0"])).stdout,
+  )!;
+  // Tunnels ask for no neighbours, as eth0 does.
+  const macOf = async (node: LabHost) =>
+    /"address":"([^"]+)"/.exec((await node.run("ip", ["-j", "link", "show", "eth0"])).stdout)![1];
+  const [hubMac, peerMac] = [await macOf(hub), await macOf(peer)];
+  await shell(peer, `ip -6 neigh replace fd00::1 lladdr ${hubMac} dev eth0`);
+  for (const ip of ["fd00::2", "fd00::3"]) {
+    await shell(hub, `ip -6 neigh replace ${ip} lladdr ${peerMac} dev eth0`);
+  }
+  using guard = hub.within(() => open(host));
+  const link = {
+    ifindex: Number(ifindex),
+    remote: parseEndpoint(`${peer.ip}:4000`),
+    sources: ["10.9.0.2/32", "fd00::2/128"].map(parseCidr),
+    destinations: ["10.9.0.1/32", "fd00::1/128"].map(parseCidr),
+  };
+  strictEqual(await pings(peer, "10.9.0.3", "10.9.0.1"), true);
+  guard.set("peer", link);
+  strictEqual(await pings(peer, "10.9.0.2", "10.9.0.1"), true, "its own");
+  strictEqual(await pings(peer, "10.9.0.3", "10.9.0.1"), false, "another source");
+  strictEqual(await pings(peer, "10.9.0.2", "10.8.0.1"), false, "another address of the host");
+  strictEqual(await pings(peer, "fd00::2", "fd00::1"), true, "its own, IPv6");
+  strictEqual(await pings(peer, "fd00::3", "fd00::1"), false, "another source, IPv6");
+  strictEqual(await pings(hub, "10.9.0.1", "10.9.0.3"), false, "out to another");
+  const counts = guard.refused();
+  for (const reason of ["wrong-inner-address", "out-of-reach", "not-for-peer"] as const) {
+    ok(counts.get(reason)! > 0, reason);
+  }
+  // Others remove it: it is made again at once.
+  strictEqual((await hub.run("nft", ["flush", "ruleset"])).code, 0);
+  await until("the guard", () => Promise.resolve(guard.refused().get("out-of-reach") === 0));
+  strictEqual(await pings(peer, "10.9.0.3", "10.9.0.1"), false);
+  guard.set("peer", { ...link, sources: [...link.sources, parseCidr("10.9.0.0/29")] });
+  strictEqual(await pings(peer, "10.9.0.3", "10.9.0.1"), true);
+  guard.set("peer", undefined);
+  strictEqual(await pings(peer, "10.9.0.2", "10.8.0.1"), true);
+});
+
+Deno.test("guard: an outer packet does not go into a link of ours; no router is believed", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  await using host = linuxHost();
+  const hub = lab.publicHost("hub");
+  const peer = lab.publicHost("peer");
+  const [, ifindex] = /"ifindex":(\d+)/.exec(
+    (await hub.run("ip", ["-j", "link", "show", "eth0"])).stdout,
+  )!;
+  using guard = hub.within(() => open(host));
+  guard.set("peer", { ifindex: Number(ifindex), remote: parseEndpoint(`${peer.ip}:4000`) });
+  const { socket } = hub.within(() => ({
+    socket: Deno.listenDatagram({ transport: "udp", hostname: hub.ip, port: 7788 }),
+  }));
+  const { far } = peer.within(() => ({
+    far: Deno.listenDatagram({ transport: "udp", hostname: peer.ip, port: 4000 }),
+  }));
+  // The kernel says EPERM for what netfilter drops on the way out.
+  const send = (port: number) =>
+    socket.send(data(30), { transport: "udp", hostname: peer.ip, port }).catch(() => {});
+  await send(4001);
+  await send(4000);
+  strictEqual(guard.refused().get("own-tunnel"), 1);
+  socket.close();
+  far.close();
+  const table = (await hub.run("nft", ["list", "table", "ip6", "gretun-hub-7788"])).stdout;
+  ok(/iif @links icmpv6 type nd-router-advert counter/.test(table), table);
+});

@@ -1,0 +1,75 @@
+/** What inner packets may say. */
+import { deepStrictEqual, strictEqual } from "node:assert/strict";
+import { parseCidr, parseIp } from "../../../lib/addr.ts";
+import { InnerGuard, udpDestination } from "../../../lib/dataplane/guard/inner.ts";
+import { packet } from "../../fakes/packets.ts";
+
+const cidrs = (...texts: string[]) => texts.map(parseCidr);
+const HERE = "10.0.0.1";
+const THERE = "10.0.0.2";
+
+Deno.test("inner packets: from the far end's addresses only, for what it may reach", () => {
+  const guard = new InnerGuard({
+    sources: cidrs("10.0.0.2/32", "192.168.7.0/24", "fd00::2/128"),
+    destinations: cidrs("10.0.0.1/32", "fd00::1/128"),
+  });
+  const cases: [from: string, to: string, reason: string | undefined][] = [
+    [THERE, HERE, undefined],
+    ["192.168.7.9", HERE, undefined],
+    [THERE, HERE, undefined],
+    ["fd00::2", "fd00::1", undefined],
+    ["10.0.0.3", HERE, "wrong-inner-address"],
+    ["192.168.8.1", HERE, "wrong-inner-address"],
+    ["0.0.0.0", HERE, "wrong-inner-address"],
+    ["fe80::1", "ff02::1", "wrong-inner-address"],
+    ["fd00::3", "fd00::1", "wrong-inner-address"],
+    [THERE, "192.168.1.5", "out-of-reach"],
+    [THERE, "127.0.0.1", "out-of-reach"],
+    [THERE, "10.0.0.255", "out-of-reach"],
+    ["fd00::2", "fd00::9", "out-of-reach"],
+  ];
+  for (const [from, to, reason] of cases) {
+    strictEqual(guard.refusesIn(packet(from, to)), reason, `${from} to ${to}`);
+  }
+});
+
+Deno.test("inner packets: for the far end's addresses only go out", () => {
+  const guard = new InnerGuard({ sources: cidrs("10.0.0.2/32", "192.168.7.0/24") });
+  strictEqual(guard.refusesOut(packet(HERE, THERE)), undefined);
+  strictEqual(guard.refusesOut(packet("10.0.0.9", "192.168.7.1")), undefined);
+  strictEqual(guard.refusesOut(packet(HERE, "10.0.0.3")), "not-for-peer");
+  strictEqual(guard.refusesOut(packet("fe80::1", "ff02::2")), "not-for-peer");
+});
+
+Deno.test("inner packets: without limits all but messages of routers, and no multicast source is good", () => {
+  const all = new InnerGuard({});
+  strictEqual(all.refusesIn(packet("203.0.113.9", "224.0.0.5")), undefined);
+  strictEqual(all.refusesOut(packet("203.0.113.9", "224.0.0.5")), undefined);
+  const scoped = new InnerGuard({ sources: cidrs("224.0.0.0/4", "ff00::/8", "fe80::/10") });
+  strictEqual(scoped.refusesIn(packet("224.0.0.5", HERE)), "wrong-inner-address");
+  strictEqual(scoped.refusesIn(packet("fe80::1", "ff02::5")), undefined);
+  const messages: [string, string, number, number, string | undefined][] = [
+    [THERE, HERE, 1, 5, "router-message"],
+    [THERE, HERE, 1, 8, undefined],
+    ["fe80::1", "ff02::1", 58, 134, "router-message"],
+    ["fe80::1", "ff02::1", 58, 137, "router-message"],
+    ["fe80::1", "ff02::1", 58, 135, undefined],
+  ];
+  for (const [from, to, protocol, type, reason] of messages) {
+    strictEqual(all.refusesIn(packet(from, to, { protocol, body: [type, 0] })), reason);
+  }
+});
+
+Deno.test("udpDestination() of what comes from our port", () => {
+  const isOurs = (port: number) => port === 7777;
+  const udp = (from: number) => [from >> 8, from & 255, 0x1f, 0x90, 0, 8, 0, 0];
+  const to = (body: number[], options = {}) =>
+    udpDestination(packet(HERE, "198.51.100.1", { protocol: 17, body, ...options }), isOurs);
+  deepStrictEqual(to(udp(7777)), { ip: parseIp("198.51.100.1"), port: 8080 });
+  strictEqual(to(udp(7778)), undefined);
+  strictEqual(to(udp(7777), { protocol: 6 }), undefined);
+  strictEqual(to(udp(7777), { fragmentOffset: 8 }), undefined);
+  strictEqual(to([0x1e, 0x61]), undefined);
+  const ipv6 = packet("fd00::1", "2001:db8::9", { protocol: 17, body: udp(7777) });
+  deepStrictEqual(udpDestination(ipv6, isOurs), { ip: parseIp("2001:db8::9"), port: 8080 });
+});
