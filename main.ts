@@ -12,7 +12,11 @@ import denoJson from "./deno.json" with { type: "json" };
 /** A command's body is loaded when it is chosen, so that the others start fast. */
 const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   up: () => import("./lib/cli/gretun/up.ts"),
+  down: () => import("./lib/cli/gretun/down.ts"),
+  wait: () => import("./lib/cli/gretun/wait.ts"),
   peers: () => import("./lib/cli/gretun/peers.ts"),
+  install: () => import("./lib/cli/gretun/install.ts"),
+  uninstall: () => import("./lib/cli/gretun/uninstall.ts"),
   demo: () => import("./lib/cli/gretun/demo.ts"),
   stun: () => import("./lib/cli/gretun/stun.ts"),
   netcheck: () => import("./lib/cli/gretun/netcheck.ts"),

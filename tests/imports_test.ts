@@ -21,6 +21,7 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   host: ["engine", "linux", "netlink", "nft"],
   peer: ["coord", "stun"],
   disco: [],
+  service: [],
   stun: [],
   dial: [],
   relay: ["stun", "dial", "linux", "netlink", "nft"],
@@ -40,6 +41,7 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   cli: [
     ...["linux", "netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane"],
     ...["daemon", "dial", "host", "hub", "links", "relay", "netcheck"],
+    "service",
   ],
   program: ["stun", "coord", "dial", "relay", "cli", "linux"],
 };
@@ -89,6 +91,7 @@ const isException = ({ from, to }: Import) =>
 /** Rooms and files that meet clock, timers, randomness, files, sockets and the like. */
 const EDGES = [
   ...["lib/cli/", "lib/lab/", "lib/dataplane/", "lib/engine/", "lib/hub/system/", "lib/linux/"],
+  "lib/service/apply.ts", // changes files and runs systemctl
   "lib/state_dir.ts",
   "lib/edges.ts",
   "lib/netlink/rtnl.ts", // groups links to change them at once

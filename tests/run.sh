@@ -32,6 +32,7 @@ NEEDED="
   tcpdump tcpdump
   setpriv util-linux
   modprobe kmod
+  systemd-analyze systemd
   curl curl"
 NEEDED_FOR_VM="
   qemu-system-x86_64 qemu-system-x86

@@ -60,6 +60,23 @@ export function parseFlags<const S extends FlagSpecs>(args: string[], specs: S):
   return flagValues(parsed, specs);
 }
 
+/** "status site" means "status --name site". */
+export function withPositional(args: readonly string[], name: string): string[] {
+  const [first, ...rest] = args;
+  return first === undefined || first.startsWith("-") ? [...args] : [`--${name}=${first}`, ...rest];
+}
+
+/** Names of the flags that are given. */
+export function flagNames(args: readonly string[], specs: FlagSpecs): string[] {
+  return args.flatMap((word) => {
+    const long = /^--([^=]+)/.exec(word)?.[1];
+    const short = /^-([a-zA-Z])/.exec(word)?.[1];
+    return Object.keys(specs).filter((name) =>
+      name === long || (short !== undefined && specs[name]!.short === short)
+    );
+  });
+}
+
 /** From what was given by name: a boolean, or all texts of a flag. Throws `UsageError`. */
 export function flagValues<const S extends FlagSpecs>(
   given: Readonly<Record<string, unknown>>,

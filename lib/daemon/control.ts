@@ -16,6 +16,12 @@ export interface DaemonReport {
   endpoints?: string[];
   /** How the NAT maps, as far as it is known. */
   nat?: { mapping: "easy" | "hard"; port_delta?: number };
+  /** Why the coordinator is of no use now. */
+  coordinator_error?: string;
+  /** For how long that has been so, or else for how long it has answered. */
+  coordinator_since_s?: number;
+  /** What is wrong, and what to do about it: sentences without a final period. */
+  findings?: { text: string; remedy: string }[];
   peers: PeerReport[];
   /** Packets of data, by reason; absent: none. */
   refused?: Record<string, number>;
@@ -27,19 +33,42 @@ function socketPath(stateDir: string): string {
 
 const PROGRAM = "daemon";
 
-/** Serves reports until disposed; refuses when another daemon answers in the same directory. */
+/** What a running daemon can be asked for. */
+export interface Asked {
+  report: () => DaemonReport;
+  /** End, and remove all that it made. */
+  down: () => void;
+}
+
+/** Serves until disposed; refuses when another daemon answers in the same directory. */
 export async function serveControl(
   stateDir: string,
-  report: () => DaemonReport,
+  { report, down }: Asked,
 ): Promise<AsyncDisposable> {
   const place = { path: socketPath(stateDir), program: PROGRAM };
-  return await serveControlSocket(
-    place,
-    (request) =>
-      new URL(request.url).pathname === "/v1/status"
-        ? Response.json(report())
-        : textAnswer(404, "not found"),
-  );
+  return await serveControlSocket(place, (request) => {
+    const { pathname } = new URL(request.url);
+    if (pathname === "/v1/status" && request.method === "GET") return Response.json(report());
+    if (pathname === "/v1/down" && request.method === "POST") {
+      down();
+      return textAnswer(200, "ok");
+    }
+    return textAnswer(404, "not found");
+  });
+}
+
+const HINT = "Start one with gretun up, or name its directory with --state-dir";
+
+/** Ends the daemon that runs with `stateDir`; throws {@link NoDaemonError} when none does. */
+export async function askDown(stateDir: string): Promise<void> {
+  const path = socketPath(stateDir);
+  await askControlSocket({
+    path,
+    pathname: "/v1/down",
+    method: "POST",
+    program: PROGRAM,
+    hint: HINT,
+  });
 }
 
 /** Asks the daemon that runs with `stateDir`; throws {@link NoDaemonError} when none does. */
@@ -48,7 +77,7 @@ export async function askDaemon(stateDir: string): Promise<DaemonReport> {
     path: socketPath(stateDir),
     pathname: "/v1/status",
     program: PROGRAM,
-    hint: "Start one with gretun up, or name its directory with --state-dir",
+    hint: HINT,
   });
   return JSON.parse(text) as DaemonReport;
 }

@@ -208,8 +208,20 @@ class Daemon implements AsyncDisposable {
       port,
       endpoints: this.#own?.list.map(({ endpoint }) => formatEndpoint(endpoint)) ?? [],
       ...natJson(this.#ownNat?.nat),
+      ...this.#coordinatorReport(),
       peers: this.#peers?.report() ?? [],
       ...(refused.length > 0 ? { refused: Object.fromEntries(refused) } : {}),
+    };
+  }
+
+  #coordinatorReport(): Pick<DaemonReport, "coordinator_error" | "coordinator_since_s"> {
+    const { outage, connectedSinceMs } = this.#session;
+    const sinceMs = outage?.sinceMs ?? connectedSinceMs;
+    return {
+      ...(outage ? { coordinator_error: outage.error } : {}),
+      ...(sinceMs === undefined
+        ? {}
+        : { coordinator_since_s: Math.round((this.#edges.clock.nowMs() - sinceMs) / 1000) }),
     };
   }
 
@@ -261,6 +273,7 @@ class Daemon implements AsyncDisposable {
       isRelay: (ip) => this.#relays.isRelay(ip),
       detours: (ips) => this.#detours.of(ips),
       ownEndpoints: () => this.#own!.list.map(({ endpoint }) => endpoint),
+      ownNat: () => this.#ownNat!.nat,
       guesser: this.#openGuesser(),
     });
   }

@@ -33,11 +33,13 @@ export interface SystemEdgesOptions {
   /** To the coordinator, and to relays by WebSocket. */
   dialer: Dialer;
   stateDir: string;
+  /** Somebody asks the daemon to end. */
+  onDown: () => void;
 }
 
 /** To be disposed when the daemon has ended. */
 export function systemEdges(
-  { log, sign, dialer, stateDir }: SystemEdgesOptions,
+  { log, sign, dialer, stateDir, onDown }: SystemEdgesOptions,
 ): DaemonEdges & AsyncDisposable {
   const host = linuxHost();
   return {
@@ -50,7 +52,7 @@ export function systemEdges(
     lookup: systemLookup,
     openStandIn: (options, signal) => StandIn.open({ ...options, dialer }, signal),
     portMapNet: systemNet,
-    serveControl: (report) => serveControl(stateDir, report),
+    serveControl: (report) => serveControl(stateDir, { report, down: onDown }),
     [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
   };
 }

@@ -180,7 +180,7 @@ export class Effects {
         ...(localPort === undefined ? {} : { localPort }),
         ...(keys ? { keys: { kind: "gre", ...keys } } : {}),
       });
-      Object.assign(entry, state);
+      Object.assign(entry, state, { pathSinceMs: clock.nowMs() });
       guesser.linkUses(record.nodeKey, localPort);
       log.info("tunnel up", {
         ifname: state.ifname,

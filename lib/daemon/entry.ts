@@ -14,6 +14,10 @@ export interface Entry {
   seenPings: SeenIds;
   guessed: GuessPeer;
   relay?: RelayPath;
+  /** When a sealed message of the peer's last came, by whatever way. */
+  heardMs?: number;
+  /** When its present path was chosen. */
+  pathSinceMs?: number;
   /** Of the link, at the last look. */
   rxPackets: number;
   txPackets: number;

@@ -1,5 +1,6 @@
 /** What a running daemon tells about its peers. */
 import { type Endpoint, equalEndpoints, formatEndpoint, type Ip, isPrivate } from "../addr.ts";
+import type { NodeNat } from "../coord/api.ts";
 import type { NodeKey } from "../keys.ts";
 import type { LinkCounters } from "../links/mod.ts";
 import { type Entry, isRelayed } from "./entry.ts";
@@ -20,31 +21,80 @@ export interface PeerReport {
   /** Of ours, where it is not the main one. */
   local_port?: number;
   rtt_ms?: number;
+  /** Seconds since that path was chosen. */
+  path_since_s?: number;
+  /** Whether it has been silent for so long that it is taken to be away. */
+  offline?: boolean;
+  /** Seconds since it was last heard, if it ever was. */
+  last_seen_s?: number;
+  /** Of a relayed peer: in one clause. */
+  why_not_direct?: string;
   ifname?: string;
   mtu?: number;
   rx_packets?: number;
   tx_packets?: number;
+  rx_bytes?: number;
+  tx_bytes?: number;
 }
 
-export function reportPeer(entry: Entry, counters?: LinkCounters): PeerReport {
-  const { record, peer, ifname, mtu } = entry;
+/** A peer that has no path and is silent for longer is away. */
+const OFFLINE_MS = 60_000;
+
+export interface Look {
+  nowMs: number;
+  ownNat: NodeNat | undefined;
+  counters: LinkCounters | undefined;
+}
+
+export function reportPeer(entry: Entry, look: Look): PeerReport {
+  const { record, peer, ifname, mtu, heardMs, pathSinceMs } = entry;
+  const { nowMs, counters } = look;
+  const seconds = (sinceMs: number) => Math.round((nowMs - sinceMs) / 1000);
+  const hasPath = peer.path !== undefined && !peer.path.dead;
+  const silentMs = nowMs - (heardMs ?? peer.punchingSinceMs ?? nowMs);
   return {
     name: record.name,
     node_key: record.nodeKey,
     tunnel_ip: record.tunnelIp,
     state: peer.state,
-    ...(peer.path && !peer.path.dead
+    ...(heardMs === undefined ? {} : { last_seen_s: seconds(heardMs) }),
+    ...(!hasPath && silentMs >= OFFLINE_MS ? { offline: true } : {}),
+    ...(peer.path && hasPath
       ? {
         path: pathKind(entry, peer.path.endpoint),
         endpoint: formatEndpoint(peer.path.endpoint),
         ...(peer.path.endpoint.localPort ? { local_port: peer.path.endpoint.localPort } : {}),
         rtt_ms: Math.round(peer.path.rttMs * 10) / 10,
+        ...(pathSinceMs === undefined ? {} : { path_since_s: seconds(pathSinceMs) }),
+        ...whyNotDirect(entry, look.ownNat),
       }
       : {}),
     ...(ifname ? { ifname } : {}),
     ...(mtu ? { mtu } : {}),
-    ...(counters ? { rx_packets: counters.rxPackets, tx_packets: counters.txPackets } : {}),
+    ...(counters
+      ? {
+        ...{ rx_packets: counters.rxPackets, tx_packets: counters.txPackets },
+        ...{ rx_bytes: counters.rxBytes, tx_bytes: counters.txBytes },
+      }
+      : {}),
   };
+}
+
+function whyNotDirect(
+  { record, relay, peer }: Entry,
+  ownNat: NodeNat | undefined,
+): Pick<PeerReport, "why_not_direct"> {
+  if (!relay || !peer.path || !equalEndpoints(relay.endpoint, peer.path.endpoint)) return {};
+  const hard = { own: ownNat?.mapping === "hard", its: record.nat?.mapping === "hard" };
+  if (relay.kind === "relay-tcp") {
+    return { why_not_direct: "UDP does not get out of this network or the peer's" };
+  }
+  if (hard.own && hard.its) {
+    return { why_not_direct: "both NATs give each remote another port" };
+  }
+  if (hard.own) return { why_not_direct: "this host's NAT gives each remote another port" };
+  if (hard.its) return { why_not_direct: "the peer's NAT gives each remote another port" };
+  return { why_not_direct: "no direct path has answered yet; the search goes on" };
 }
 
 function pathKind(entry: Entry, endpoint: Endpoint): PathKind {

@@ -5,7 +5,7 @@
  */
 import { type Cidr, cidrContains, type Endpoint, type Ip, isUsableEndpoint } from "../addr.ts";
 import { equalBytes } from "../bytes.ts";
-import type { PeerRecord } from "../coord/api.ts";
+import type { NodeNat, PeerRecord } from "../coord/api.ts";
 import * as disco from "../disco/mod.ts";
 import type { Datagram } from "../edges.ts";
 import { errorText } from "../errors.ts";
@@ -37,6 +37,7 @@ export interface PeersOptions extends EffectsOptions {
   /** This node's address and the overlay's prefix length. */
   tunnelIp: Cidr;
   greKeys: boolean;
+  ownNat: () => NodeNat | undefined;
   /** Whether a relay has that address. */
   isRelay: (ip: Ip) => boolean;
   /** Which of these addresses are reached through tunnels. */
@@ -232,6 +233,7 @@ export class Peers {
     const opened = this.#open(bytes);
     if (!opened) return;
     const { entry, message } = opened;
+    entry.heardMs = this.#options.clock.nowMs();
     const from = { ...endpoint, ...(localPort === undefined ? {} : { localPort }) };
     const nowMs = this.#options.clock.nowMs();
     if (message.type === "ping") {
@@ -303,8 +305,9 @@ export class Peers {
 
   report(): PeerReport[] {
     const counters = this.#options.plane.counters();
+    const look = { nowMs: this.#options.clock.nowMs(), ownNat: this.#options.ownNat() };
     return [...this.#byNode.values()].map((entry) =>
-      reportPeer(entry, counters.get(entry.record.nodeKey))
+      reportPeer(entry, { ...look, counters: counters.get(entry.record.nodeKey) })
     );
   }
 

@@ -57,6 +57,7 @@ export class Session implements Disposable {
   readonly #options: SessionOptions;
   readonly #outage: Outage;
   #isRegistered = false;
+  #connectedSinceMs: number | undefined;
   #registering: Promise<void> | undefined;
   /** Resolved when the coordinator does not know what is advertised. */
   #postIsDue = Promise.withResolvers<void>();
@@ -78,6 +79,11 @@ export class Session implements Disposable {
   }
 
   /** Since when it has not answered, in monotonic ms, and what was heard instead. */
+  /** Since when the coordinator has answered without a break. */
+  get connectedSinceMs(): number | undefined {
+    return this.#connectedSinceMs;
+  }
+
   get outage(): { sinceMs: number; error: string } | undefined {
     return this.#outage.current;
   }
@@ -192,6 +198,7 @@ export class Session implements Disposable {
       const startMs = clock.nowMs();
       try {
         const result = await call();
+        this.#connectedSinceMs ??= clock.nowMs();
         if (this.#outage.end()) this.#isBack();
         return result;
       } catch (error) {
@@ -200,6 +207,7 @@ export class Session implements Disposable {
         if (isForgotten(error) && what !== "register") {
           await this.#register(signal).catch(() => {});
         }
+        this.#connectedSinceMs = undefined;
         const pauseMs = this.#outage.failed(what, error);
         await clock.sleep(pauseMs, AbortSignal.any([signal, this.#wake.signal])).catch(() => {});
       }

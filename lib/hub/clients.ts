@@ -23,8 +23,8 @@ import {
   parseIp,
 } from "../addr.ts";
 import { fromBase64 } from "../bytes.ts";
+import { type ConfigProblem, parseConfig } from "../config.ts";
 import { errorText } from "../errors.ts";
-import { type ConfigProblem, parseConfig } from "./config.ts";
 import { NAME_LENGTH } from "./protocol/gretun/wire.ts";
 
 export interface ClientFile {

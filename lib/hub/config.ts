@@ -1,20 +1,5 @@
-/**
- * Configuration files: one `key value` or `key = value` a line, keys as the flags without dashes,
- * `#` begins a comment line, a key alone switches something on. ipipou's names are understood.
- */
-
-export interface ConfigLine {
-  /** From 1. */
-  line: number;
-  key: string;
-  /** Absent for a key alone. */
-  value?: string;
-}
-
-export interface ConfigProblem {
-  line: number;
-  text: string;
-}
+/** Configuration files of hub and spoke: besides our keys, ipipou's names are understood. */
+import type { ConfigLine, ConfigProblem } from "../config.ts";
 
 /** ipipou's key, and what it says here; undefined: understood, and of no effect here. */
 export type Alias = string | undefined;
@@ -74,21 +59,6 @@ export const SPOKE_ALIASES: Record<string, Alias> = {
 const SECONDS_KEYS = ["auth-max-time-discrepancy", "auth-lifetime", "keepalive"];
 /** Of `verb N` and `vvv`: its "debug". Less is what we log anyway. */
 const VERBOSE_LEVEL = 3;
-
-/** Keys and values; what is not of that form is a problem with its line. */
-export function parseConfig(text: string): { lines: ConfigLine[]; problems: ConfigProblem[] } {
-  const lines: ConfigLine[] = [];
-  const problems: ConfigProblem[] = [];
-  for (const [i, raw] of text.split("\n").entries()) {
-    const words = raw.replace(/\r$/, "").trim().replace(/^-+/, "");
-    if (words === "" || words.startsWith("#")) continue;
-    const match = /^([A-Za-z][A-Za-z0-9-]*)(?:\s*=\s*|\s+|$)(.*)$/s.exec(words);
-    const line = i + 1;
-    if (!match) problems.push({ line, text: "is not KEY VALUE" });
-    else lines.push({ line, key: match[1]!, ...(match[2] === "" ? {} : { value: match[2]! }) });
-  }
-  return { lines, problems };
-}
 
 /** The lines in our words: ipipou's names replaced, its shorthands taken apart. */
 export function translate(

@@ -6,15 +6,7 @@
  */
 export { type Credential, type Refusal, REFUSALS } from "./protocol/gretun/auth.ts";
 export { isClientName, parseAddress } from "./clients.ts";
-export {
-  type Alias,
-  configPath,
-  type ConfigProblem,
-  HUB_ALIASES,
-  parseConfig,
-  SPOKE_ALIASES,
-  translate,
-} from "./config.ts";
+export { type Alias, configPath, HUB_ALIASES, SPOKE_ALIASES, translate } from "./config.ts";
 export {
   askControl,
   askReauth,

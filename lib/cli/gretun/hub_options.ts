@@ -1,15 +1,14 @@
 /** What `gretun hub` and `gretun spoke` read alike: configuration files, secrets, programs. */
 import { type Ip, parseIp } from "../../addr.ts";
 import { fromBase64 } from "../../bytes.ts";
+import { type ConfigProblem, parseConfig } from "../../config.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
 import {
   type Alias,
   askControl,
   configPath,
-  type ConfigProblem,
   type HubReport,
   isClientName,
-  parseConfig,
   type Role,
   type SpokeReport,
   translate,

@@ -4,14 +4,10 @@ import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
 import { refusedText } from "../refused.ts";
 import { formatTable } from "../table.ts";
-import { defaultStateDir } from "./up.ts";
+import { STATE_FLAGS, stateDirOf } from "./state_dir.ts";
 
 const FLAGS = {
-  "state-dir": {
-    type: "string",
-    placeholder: "DIR",
-    help: "the daemon's directory (default ~/.config/gretun)",
-  },
+  ...STATE_FLAGS,
   json: { type: "boolean", help: "JSON on standard output" },
 } as const;
 
@@ -36,7 +32,7 @@ const HEADINGS = [
 
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(args, FLAGS);
-  const report = await askDaemon(flags["state-dir"] ?? defaultStateDir());
+  const report = await askDaemon(stateDirOf(flags));
   if (flags.json) io.stdout(JSON.stringify(report, null, 2) + "\n");
   else if (report.peers.length === 0) io.stdout(`No peers yet: ${report.state}.\n`);
   else io.stdout(formatTable(HEADINGS, report.peers.map(row)) + refusedText(report.refused ?? {}));

@@ -1,29 +1,91 @@
-/** `gretun status`: all about one tunnel. */
+/** `gretun status`: this host's overlay and its peers, or all about one tunnel. */
+import { askDaemon, type DaemonReport } from "../../daemon/control.ts";
+import { systemClock } from "../../edges.ts";
+import { GretunError } from "../../errors.ts";
 import { checkLinkName, openHost, type TunnelStatus, tunnelStatus } from "../../tunnel/mod.ts";
-import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
+import { type Command, type CommandIo, EXIT_FAILURE, EXIT_OK } from "../command.ts";
+import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
+import { LiveText } from "../live_text.ts";
 import { printable } from "../table.ts";
-import { flagsHelp, parseFlags } from "../flags.ts";
 import { keyText } from "./list.ts";
+import { isHealthy, isNamed, overlayStatus } from "./overlay_status.ts";
+import { STATE_FLAGS, stateDirOf } from "./state_dir.ts";
+
+/** Between two looks of --watch. */
+const WATCH_MS = 1_000;
 
 const FLAGS = {
-  name: { type: "string", required: true, placeholder: "NAME", help: "the tunnel" },
-  json: { type: "boolean", help: "JSON on standard output" },
+  name: { type: "string", placeholder: "NAME", help: "this tunnel instead of the overlay" },
+  peer: { type: "string", placeholder: "PEER", help: "only this peer, by name, address or key" },
+  watch: { type: "boolean", help: "show it anew each second until Ctrl-C" },
+  ...STATE_FLAGS,
+  json: { type: "boolean", help: "JSON on standard output; with --watch one line a second" },
   verbose: { type: "boolean", short: "v", help: "no effect" },
 } as const;
 
 export const command: Command = {
-  summary: "show one tunnel with its counters",
-  help: () => `Usage: gretun status --name NAME [flags]\n\n${flagsHelp(FLAGS)}\n`,
+  summary: "show this host's overlay and its peers, or one tunnel",
+  help: () =>
+    `Usage: gretun status [NAME] [flags]
+
+Without NAME: this node, its coordinator, each peer and the way to it, and what is wrong. The exit
+code is 0 when all is well, 1 when something is not, and 3 when no daemon runs.
+With NAME: one tunnel with its counters.
+
+${flagsHelp(FLAGS)}
+`,
   run,
 };
 
 async function run(args: string[], io: CommandIo): Promise<number> {
-  const flags = parseFlags(args, FLAGS);
+  const flags = parseFlags(withPositional(args, "name"), FLAGS);
+  if (flags.name === undefined) return await showOverlay(flags, io);
   checkLinkName("name", flags.name);
   using host = openHost();
   const status = tunnelStatus(host, flags.name);
   io.stdout(flags.json ? JSON.stringify(status, null, 2) + "\n" : formatText(status));
   return EXIT_OK;
+}
+
+type Flags = ReturnType<typeof parseFlags<typeof FLAGS>>;
+
+async function showOverlay(flags: Flags, io: CommandIo): Promise<number> {
+  const stateDir = stateDirOf(flags);
+  const live = new LiveText();
+  let isWell = true;
+  do {
+    const report = await askDaemon(stateDir);
+    if (flags.peer !== undefined) checkPeer(report, flags.peer);
+    isWell = isHealthy(report);
+    if (flags.json) io.stdout(jsonText(report, flags));
+    else {
+      const text = overlayStatus(report, flags.peer);
+      io.stdout(flags.watch ? live.replace(text, terminalSize()) : text);
+    }
+    if (flags.watch) await systemClock.sleep(WATCH_MS, io.signal).catch(() => {});
+  } while (flags.watch && !io.signal.aborted);
+  return isWell ? EXIT_OK : EXIT_FAILURE;
+}
+
+function checkPeer(report: DaemonReport, peer: string): void {
+  if (report.peers.some((each) => isNamed(each, peer))) return;
+  throw new GretunError(
+    `no peer ${JSON.stringify(peer)}`,
+    "Run gretun status to see the peers that the daemon knows",
+  );
+}
+
+function jsonText(report: DaemonReport, { peer, watch }: Flags): string {
+  const peers = report.peers.filter((each) => peer === undefined || isNamed(each, peer));
+  return JSON.stringify({ version: 1, ...report, peers }, null, watch ? 0 : 2) + "\n";
+}
+
+function terminalSize() {
+  try {
+    return Deno.consoleSize();
+  } catch {
+    return { columns: 80, rows: 24 }; // no terminal
+  }
 }
 
 function formatText(status: TunnelStatus): string {

@@ -4,19 +4,17 @@ import { MAX_NAME_LENGTH } from "../../coord/api.ts";
 import { systemClock, systemRandom } from "../../edges.ts";
 import { GretunError, UsageError } from "../../errors.ts";
 import { textLog } from "../../log.ts";
-import { hasCapability } from "../../linux/mod.ts";
+import { hasCapability, notifyManager } from "../../linux/mod.ts";
+import { ServiceManager } from "../../service/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags } from "../flags.ts";
+import { flagsHelp } from "../flags.ts";
 import { parseListen } from "../listen.ts";
 import { serveMetrics } from "../metrics_server.ts";
-
-/** Where the daemon keeps keys and control socket unless told otherwise. */
-export function defaultStateDir(): string {
-  const config = Deno.env.get("XDG_CONFIG_HOME") ?? `${Deno.env.get("HOME") ?? "/root"}/.config`;
-  return `${config}/gretun`;
-}
+import { readSettings, readSettingsFile, wordAfter } from "../settings.ts";
+import { moveOldState, STATE_FLAGS, stateDirOf } from "./state_dir.ts";
 
 const IFNAMSIZ = 16;
+const DEFAULT_CONFIG = "/etc/gretun/up.conf";
 
 const FLAGS = {
   coordinator: {
@@ -40,11 +38,7 @@ const FLAGS = {
     help: "UDP port of signalling and data",
   },
   "node-name": { type: "string", placeholder: "NAME", help: "display name (default host name)" },
-  "state-dir": {
-    type: "string",
-    placeholder: "DIR",
-    help: "keys and control socket (default ~/.config/gretun)",
-  },
+  ...STATE_FLAGS,
   "stun-server": {
     type: "list",
     placeholder: "HOST:PORT",
@@ -107,17 +101,36 @@ const FLAGS = {
     placeholder: "FILE",
     help: "trust these certificates (PEM) too: the coordinator's own, or its issuer's",
   },
+  config: {
+    type: "string",
+    placeholder: "FILE",
+    help: "settings, one KEY VALUE a line (default /etc/gretun/up.conf, if there is one)",
+  },
+  "check-config": { type: "boolean", help: "check the settings and exit" },
   verbose: { type: "boolean", short: "v", help: "log more" },
 } as const;
 
 export const command: Command = {
   summary: "connect this host to all others of a coordinator",
-  help: () => `Usage: gretun up --coordinator URL [flags]\n\n${flagsHelp(FLAGS)}\n`,
+  help: () =>
+    `Usage: gretun up --coordinator URL [flags]
+
+A setting can also stand in the environment (--node-name as GRETUN_NODE_NAME) or in a configuration
+file (node-name NAME). A flag wins over the environment, and that over the file.
+
+${flagsHelp(FLAGS)}
+`,
   run,
 };
 
 async function run(args: string[], io: CommandIo): Promise<number> {
-  const flags = parseFlags(args, FLAGS);
+  const instance = wordAfter(args, "instance");
+  const file = readSettingsFile(
+    args,
+    instance === undefined ? DEFAULT_CONFIG : `/etc/gretun/up-${instance}.conf`,
+  );
+  const environment = Deno.env.toObject();
+  const flags = readSettings(args, FLAGS, { environment, ...(file ? { file } : {}) });
   const [
     { parseCoordinatorUrl },
     { signer },
@@ -139,16 +152,24 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const metricsAddr = flags["metrics-addr"];
   const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
   const dialer = systemDialer(flags.ca === undefined ? {} : { caFile: flags.ca });
+  if (flags["check-config"]) {
+    io.stdout(`${file?.path ?? "The settings"}: no problem found\n`);
+    return EXIT_OK;
+  }
   requireCapability();
-  const stateDir = flags["state-dir"] ?? defaultStateDir();
+  const stateDir = stateDirOf(flags);
   const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
+  moveOldState(stateDir, log);
   const identity = await loadIdentity(stateDir, systemRandom);
   const metrics = new DaemonMetrics();
   await using _metrics = metricsListen
     ? await serveMetrics(metricsListen, metrics, log)
     : undefined;
   const sign = await signer(identity.nodeSeed);
-  await using edges = systemEdges({ log, sign, dialer, stateDir });
+  const asked = new AbortController();
+  const onDown = () => asked.abort(new Error("gretun down"));
+  await using edges = systemEdges({ log, sign, dialer, stateDir, onDown });
+  using manager = openManager();
   await runDaemon(
     {
       coordinator,
@@ -169,11 +190,27 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       aggressivePunch: flags["aggressive-punch"],
       metrics,
     },
-    edges,
-    io.signal,
+    {
+      ...edges,
+      serveControl: async (report) => {
+        const served = await edges.serveControl(report);
+        manager.ready();
+        return served;
+      },
+    },
+    AbortSignal.any([io.signal, asked.signal]),
   );
   log.info("stopped");
   return EXIT_OK;
+}
+
+function openManager(): ServiceManager {
+  return new ServiceManager({
+    socketPath: Deno.env.get("NOTIFY_SOCKET"),
+    watchdogUs: Deno.env.get("WATCHDOG_USEC"),
+    send: notifyManager,
+    clock: systemClock,
+  });
 }
 
 function checkPattern(pattern: string): void {

@@ -8,13 +8,8 @@ import {
   parseClientFile,
   withoutConflicts,
 } from "../../../lib/hub/clients.ts";
-import {
-  configPath,
-  HUB_ALIASES,
-  parseConfig,
-  SPOKE_ALIASES,
-  translate,
-} from "../../../lib/hub/config.ts";
+import { parseConfig } from "../../../lib/config.ts";
+import { configPath, HUB_ALIASES, SPOKE_ALIASES, translate } from "../../../lib/hub/config.ts";
 
 Deno.test("parseConfig() reads keys and values as people write them", () => {
   const text = [

@@ -1,0 +1,88 @@
+/**
+ * Where the daemon keeps keys and control socket: /var/lib/gretun as root, as the service has it, else
+ * in the user's state directory (XDG Base Directory Specification).
+ */
+import { errorText, GretunError, UsageError } from "../../errors.ts";
+import type { Log } from "../../edges.ts";
+
+export const STATE_FLAGS = {
+  "state-dir": {
+    type: "string",
+    placeholder: "DIR",
+    help: "keys and control socket (default /var/lib/gretun as root, else ~/.local/state/gretun)",
+  },
+  instance: {
+    type: "string",
+    placeholder: "NAME",
+    help: "one of several daemons on this host, each with state and configuration of its own",
+  },
+} as const;
+
+interface StateFlags {
+  "state-dir": string | undefined;
+  instance: string | undefined;
+}
+
+export function stateDirOf(flags: StateFlags): string {
+  if (flags["state-dir"] !== undefined) return flags["state-dir"];
+  const { instance } = flags;
+  if (instance !== undefined) checkInstance(instance);
+  return instance === undefined ? defaultStateDir() : `${defaultStateDir()}/instances/${instance}`;
+}
+
+export function checkInstance(name: string): void {
+  if (/^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,31}$/.test(name)) return;
+  throw new UsageError(
+    `--instance ${JSON.stringify(name)} cannot be an instance's name`,
+    "Use up to 32 letters, digits, ., - and _",
+  );
+}
+
+function defaultStateDir(): string {
+  if (Deno.uid() === 0) return "/var/lib/gretun";
+  const base = Deno.env.get("XDG_STATE_HOME") || `${home()}/.local/state`;
+  return `${base}/gretun`;
+}
+
+/** Version 0.1 had it in the configuration directory. */
+function oldStateDir(): string {
+  return `${Deno.env.get("XDG_CONFIG_HOME") || `${home()}/.config`}/gretun`;
+}
+
+function home(): string {
+  const path = Deno.env.get("HOME");
+  if (path) return path;
+  if (Deno.uid() === 0) return "/root";
+  throw new GretunError("HOME is not set", "Set it, or give a directory with --state-dir");
+}
+
+/** Keys of version 0.1 are moved to where they are looked for now, and that is said. */
+export function moveOldState(stateDir: string, log: Log): void {
+  if (stateDir !== defaultStateDir()) return;
+  const [from, to] = [`${oldStateDir()}/keys.json`, `${stateDir}/keys.json`];
+  if (from === to || exists(to) || !exists(from)) return;
+  try {
+    Deno.mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+    const temporary = `${to}.moved`;
+    Deno.copyFileSync(from, temporary);
+    Deno.chmodSync(temporary, 0o600);
+    Deno.renameSync(temporary, to);
+    Deno.removeSync(from);
+  } catch (cause) {
+    throw new GretunError(
+      `cannot move ${from} to ${to}: ${errorText(cause)}`,
+      `Move it by hand, or give --state-dir ${oldStateDir()}`,
+      { cause },
+    );
+  }
+  log.info("keys moved", { from, to });
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}

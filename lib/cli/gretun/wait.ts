@@ -1,0 +1,70 @@
+/** `gretun wait`: for scripts and units that need the overlay. */
+import { askDaemon, type DaemonReport } from "../../daemon/control.ts";
+import { systemClock } from "../../edges.ts";
+import { GretunError, NoDaemonError } from "../../errors.ts";
+import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
+import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
+import { isNamed } from "./overlay_status.ts";
+import { STATE_FLAGS, stateDirOf } from "./state_dir.ts";
+
+const POLL_MS = 100;
+
+const FLAGS = {
+  peer: { type: "string", placeholder: "PEER", help: "this peer, by name, address or key" },
+  timeout: {
+    type: "duration",
+    min: 100,
+    default: 30_000,
+    placeholder: "TIME",
+    help: "how long to wait",
+  },
+  ...STATE_FLAGS,
+} as const;
+
+export const command: Command = {
+  summary: "wait until this host, or a peer, is connected",
+  help: () =>
+    `Usage: gretun wait [PEER] [flags]
+
+Without PEER: until the daemon runs and the coordinator has given this host its address. With PEER:
+until there is a path to it. The exit code is 1 when that takes longer than --timeout.
+
+${flagsHelp(FLAGS)}
+`,
+  run,
+};
+
+async function run(args: string[], io: CommandIo): Promise<number> {
+  const flags = parseFlags(withPositional(args, "peer"), FLAGS);
+  const stateDir = stateDirOf(flags);
+  const deadlineMs = systemClock.nowMs() + flags.timeout;
+  while (true) {
+    const missing = await whatIsMissing(stateDir, flags.peer);
+    if (missing === undefined) return EXIT_OK;
+    if (systemClock.nowMs() >= deadlineMs || io.signal.aborted) {
+      throw new GretunError(
+        `not connected within ${flags.timeout / 1000} s: ${missing}`,
+        "Run gretun status to see what is wrong",
+      );
+    }
+    await systemClock.sleep(POLL_MS, io.signal).catch(() => {});
+  }
+}
+
+async function whatIsMissing(stateDir: string, peer: string | undefined) {
+  try {
+    return missingIn(await askDaemon(stateDir), peer);
+  } catch (error) {
+    if (error instanceof NoDaemonError) return error.message;
+    throw error;
+  }
+}
+
+/** Undefined: nothing. */
+export function missingIn(report: DaemonReport, peer: string | undefined): string | undefined {
+  if (report.state !== "running") return report.state;
+  if (peer === undefined) return undefined;
+  const found = report.peers.find((each) => isNamed(each, peer));
+  if (!found) return `no peer ${JSON.stringify(peer)} is known`;
+  return found.path === undefined ? `${peer} is ${found.state}` : undefined;
+}

@@ -1,0 +1,45 @@
+/**
+ * The service manager that started this program (sd_notify(3)): told when it is ready and when it
+ * stops, and again and again that its event loop turns. Without a manager nothing happens.
+ */
+import type { Clock } from "../edges.ts";
+
+export interface ManagerOptions {
+  /** NOTIFY_SOCKET. */
+  socketPath: string | undefined;
+  /** WATCHDOG_USEC: after so much silence the manager ends the program. */
+  watchdogUs: string | undefined;
+  send: (socketPath: string, state: string) => void;
+  clock: Clock;
+}
+
+export class ServiceManager implements Disposable {
+  readonly #options: ManagerOptions;
+  #timer: Disposable | undefined;
+
+  constructor(options: ManagerOptions) {
+    this.#options = options;
+  }
+
+  ready(): void {
+    this.#tell("READY=1");
+    const periodMs = Number(this.#options.watchdogUs) / 1000 / 2;
+    if (periodMs > 0) this.#watch(periodMs);
+  }
+
+  #watch(periodMs: number): void {
+    this.#tell("WATCHDOG=1");
+    this.#timer = this.#options.clock.timer(periodMs, () => this.#watch(periodMs));
+  }
+
+  /** It stops now. */
+  [Symbol.dispose](): void {
+    this.#timer?.[Symbol.dispose]();
+    this.#tell("STOPPING=1");
+  }
+
+  #tell(state: string): void {
+    const { socketPath, send } = this.#options;
+    if (socketPath) send(socketPath, state);
+  }
+}

@@ -1,0 +1,173 @@
+/** The systemd units of gretun's services. Pure: texts out of what the administrator chose. */
+
+export type ServiceKind = "up" | "hub" | "spoke" | "coord";
+
+/** Its own, without a shell, made by the installation. */
+export const SERVICE_USER = "gretun";
+
+interface Service {
+  description: string;
+  program: "gretun" | "gretun-coord";
+  /** After the program's name. */
+  command: string;
+  /** The one that checks the configuration and ends. */
+  check: string;
+  capabilities: readonly string[];
+  /** What the service gets besides the rest of the sandbox. */
+  lines: readonly string[];
+}
+
+const TUNNEL_CAPABILITIES = ["CAP_NET_ADMIN", "CAP_NET_RAW"];
+/** Modules are loaded outside of the sandbox; a kernel without them is no reason not to start. */
+const LOAD_MODULES = "ExecStartPre=+-/sbin/modprobe -aq fou fou6 ip_gre ip6_gre ipip tun nf_tables";
+/** Not ProtectKernelTunables: settings of our own links are written in /proc/sys/net. */
+const TUNNEL_SANDBOX = [
+  "DeviceAllow=/dev/net/tun rw",
+  "DevicePolicy=closed",
+  "RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX",
+];
+
+const SERVICES: Record<ServiceKind, Service> = {
+  up: {
+    description: "gretun overlay network",
+    program: "gretun",
+    command: "up",
+    check: "up --check-config",
+    capabilities: TUNNEL_CAPABILITIES,
+    lines: [
+      LOAD_MODULES,
+      ...TUNNEL_SANDBOX,
+    ],
+  },
+  hub: {
+    description: "gretun hub",
+    program: "gretun",
+    command: "hub",
+    check: "hub --check-config",
+    capabilities: TUNNEL_CAPABILITIES,
+    lines: [
+      LOAD_MODULES,
+      // Reads configuration and clients again; what cannot change while it runs is logged.
+      "ExecReload=/usr/local/bin/gretun hub --config %i --check-config",
+      "ExecReload=/bin/kill -HUP $MAINPID",
+      ...TUNNEL_SANDBOX,
+    ],
+  },
+  spoke: {
+    description: "gretun spoke",
+    program: "gretun",
+    command: "spoke",
+    check: "spoke --check-config",
+    capabilities: TUNNEL_CAPABILITIES,
+    lines: [
+      LOAD_MODULES,
+      // Authenticates again.
+      "ExecReload=/bin/kill -USR1 $MAINPID",
+      ...TUNNEL_SANDBOX,
+    ],
+  },
+  coord: {
+    description: "gretun coordinator",
+    program: "gretun-coord",
+    command: "",
+    check: "--check-config",
+    capabilities: [],
+    lines: [
+      "LimitNOFILE=65536",
+      "PrivateDevices=yes",
+      "PrivateUsers=yes",
+      "ProtectKernelTunables=yes",
+      "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+    ],
+  },
+};
+
+/** Not MemoryDenyWriteExecute: the JavaScript engine writes the code that it runs. */
+const SANDBOX = [
+  "NoNewPrivileges=yes",
+  "ProtectSystem=strict",
+  "ProtectHome=yes",
+  "PrivateTmp=yes",
+  "PrivateMounts=yes",
+  "ProtectKernelModules=yes",
+  "ProtectControlGroups=yes",
+  "ProtectKernelLogs=yes",
+  "ProtectClock=yes",
+  "ProtectHostname=yes",
+  "ProtectProc=invisible",
+  "RestrictNamespaces=yes",
+  "RestrictRealtime=yes",
+  "RestrictSUIDSGID=yes",
+  "LockPersonality=yes",
+  "RemoveIPC=yes",
+  "UMask=0077",
+  "SystemCallArchitectures=native",
+  "SystemCallFilter=@system-service",
+  "SystemCallFilter=~@privileged @resources",
+];
+
+export interface UnitOptions {
+  kind: ServiceKind;
+  /** A template, started as `NAME@INSTANCE`. */
+  isTemplate: boolean;
+}
+
+/** "gretun.service", "gretun@.service", "gretun-hub@.service", "gretun-coord.service". */
+export function unitName({ kind, isTemplate }: UnitOptions): string {
+  const base = kind === "up" ? "gretun" : `gretun-${kind}`;
+  return `${base}${isTemplate ? "@" : ""}.service`;
+}
+
+/** The text of a unit, complete. */
+export function unitText(options: UnitOptions): string {
+  const { kind, isTemplate } = options;
+  const service = SERVICES[kind];
+  const program = `/usr/local/bin/${service.program}`;
+  const config = configArguments(options);
+  const words = (...parts: string[]) => parts.filter((part) => part !== "").join(" ");
+  const directory = kind === "coord" ? "gretun-coord" : "gretun";
+  const capabilities = service.capabilities.join(" ");
+  return [
+    "[Unit]",
+    `Description=${service.description}${isTemplate ? " %i" : ""}`,
+    "After=network-online.target nss-lookup.target time-sync.target",
+    "Wants=network-online.target",
+    // Never given up: what stops it may be gone in an hour.
+    "StartLimitIntervalSec=0",
+    "",
+    "[Service]",
+    "Type=notify",
+    `User=${SERVICE_USER}`,
+    `Group=${SERVICE_USER}`,
+    `ExecStartPre=${words(program, service.check, config)}`,
+    `ExecStart=${words(program, service.command, config)}`,
+    // What was asked to end stays down.
+    "Restart=on-failure",
+    "RestartSec=2",
+    // Wrong usage: the same start would end in the same way.
+    "RestartPreventExitStatus=2",
+    "WatchdogSec=60",
+    "KillMode=mixed",
+    "TimeoutStopSec=15",
+    `StateDirectory=${directory}`,
+    "StateDirectoryMode=0700",
+    `RuntimeDirectory=${directory}`,
+    "RuntimeDirectoryMode=0750",
+    "RuntimeDirectoryPreserve=yes",
+    "ConfigurationDirectory=gretun",
+    `CapabilityBoundingSet=${capabilities}`,
+    ...(capabilities ? [`AmbientCapabilities=${capabilities}`] : []),
+    ...service.lines,
+    ...SANDBOX,
+    "",
+    "[Install]",
+    "WantedBy=multi-user.target",
+    "",
+  ].join("\n");
+}
+
+function configArguments({ kind, isTemplate }: UnitOptions): string {
+  if (kind === "hub" || kind === "spoke") return "--config %i";
+  if (kind === "coord") return "";
+  return isTemplate ? "--instance %i" : "";
+}

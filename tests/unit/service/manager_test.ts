@@ -1,0 +1,49 @@
+/** What a service manager hears. */
+import { deepStrictEqual, strictEqual } from "node:assert/strict";
+import { systemClock } from "../../../lib/edges.ts";
+import { notifyManager } from "../../../lib/linux/mod.ts";
+import { libc } from "../../../lib/linux/libc.ts";
+import { ServiceManager } from "../../../lib/service/manager.ts";
+import { VirtualClock } from "../../fakes/virtual_clock.ts";
+
+// Opened once for the process, which is no leak.
+libc();
+
+Deno.test("ServiceManager says ready once, then that it lives, then that it stops", async () => {
+  const clock = new VirtualClock();
+  const said: string[] = [];
+  const send = (path: string, state: string) => void said.push(`${path} ${state}`);
+  const options = { socketPath: "/run/n", watchdogUs: "60000000", send, clock };
+  {
+    using manager = new ServiceManager(options);
+    manager.ready();
+    await clock.until(clock.sleep(75_000));
+  }
+  const beats = Array(3).fill("/run/n WATCHDOG=1");
+  deepStrictEqual(said, ["/run/n READY=1", ...beats, "/run/n STOPPING=1"]);
+});
+
+Deno.test("ServiceManager without a manager says nothing", () => {
+  const send = () => {
+    throw new Error("told");
+  };
+  const options = { socketPath: undefined, watchdogUs: undefined, send, clock: systemClock };
+  using manager = new ServiceManager(options);
+  manager.ready();
+});
+
+Deno.test("notifyManager() reaches a datagram socket, and a missing one is no error", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const path = `${directory}/notify`;
+    const socket = Deno.listenDatagram({ transport: "unixpacket", path });
+    strictEqual(notifyManager(path, "READY=1"), true);
+    const [bytes] = await socket.receive();
+    strictEqual(new TextDecoder().decode(bytes), "READY=1");
+    socket.close();
+    strictEqual(notifyManager(`${directory}/none`, "READY=1"), false);
+    strictEqual(notifyManager("/" + "x".repeat(200), "READY=1"), false);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});

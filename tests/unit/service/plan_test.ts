@@ -1,0 +1,172 @@
+/** What installing and removing services does, from what is there. */
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import {
+  configPath,
+  installSteps,
+  type Present,
+  type Step,
+  stepText,
+  uninstallSteps,
+  unitName,
+  unitText,
+} from "../../../lib/service/mod.ts";
+
+/** A host that keeps what steps do. */
+class FakeHost implements Present {
+  readonly files = new Map<string, string>([["/tmp/gretun", "program"]]);
+  readonly users = new Set<string>();
+  readonly commands: string[] = [];
+
+  isSame(step: Step & { kind: "copy" | "write" }): boolean {
+    return step.kind === "write"
+      ? this.files.get(step.path) === step.text
+      : this.files.get(step.to) === this.files.get(step.from);
+  }
+
+  exists(path: string): boolean {
+    return [...this.files.keys()].some((file) => file === path || file.startsWith(path + "/"));
+  }
+
+  hasUser(name: string): boolean {
+    return this.users.has(name);
+  }
+
+  apply(steps: readonly Step[]): string[] {
+    for (const step of steps) {
+      if (step.kind === "copy") this.files.set(step.to, this.files.get(step.from)!);
+      else if (step.kind === "write") this.files.set(step.path, step.text);
+      else if (step.kind === "remove") {
+        for (const file of [...this.files.keys()]) {
+          if (file === step.path || file.startsWith(step.path + "/")) this.files.delete(file);
+        }
+      } else if (step.command[0] === "useradd") this.users.add("gretun");
+      else if (step.command[0] === "userdel") this.users.delete("gretun");
+    }
+    return steps.map(stepText);
+  }
+}
+
+const OPTIONS = {
+  kind: "up",
+  program: "/tmp/gretun",
+  config: ["coordinator http://203.0.113.1:8443"],
+  start: true,
+} as const;
+
+Deno.test("install makes user, configuration, program and units, and starts the service", () => {
+  const host = new FakeHost();
+  const texts = host.apply(installSteps(OPTIONS, host));
+  deepStrictEqual(texts.slice(1), [
+    "write /etc/gretun/up.conf",
+    "install -m 0755 /tmp/gretun /usr/local/bin/gretun",
+    "write /etc/systemd/system/gretun.service",
+    "write /etc/systemd/system/gretun@.service",
+    "write /etc/systemd/system/gretun-hub@.service",
+    "write /etc/systemd/system/gretun-spoke@.service",
+    "systemctl daemon-reload",
+    "systemctl enable --quiet gretun.service",
+    "systemctl restart gretun.service",
+  ]);
+  match(texts[0]!, /^useradd --system .* gretun$/);
+});
+
+Deno.test("install repeated only sees to it that the service is enabled and runs", () => {
+  const host = new FakeHost();
+  host.apply(installSteps(OPTIONS, host));
+  deepStrictEqual(host.apply(installSteps(OPTIONS, host)), [
+    "systemctl enable --quiet gretun.service",
+    "systemctl start gretun.service",
+  ]);
+});
+
+Deno.test("install of a newer program exchanges it and restarts the service", () => {
+  const host = new FakeHost();
+  host.apply(installSteps(OPTIONS, host));
+  host.files.set("/tmp/gretun", "newer");
+  const texts = host.apply(installSteps(OPTIONS, host));
+  strictEqual(host.files.get("/usr/local/bin/gretun"), "newer");
+  strictEqual(texts.at(-1), "systemctl restart gretun.service");
+});
+
+Deno.test("install keeps a configuration that is there, and an instance has its own", () => {
+  const host = new FakeHost();
+  host.files.set("/etc/gretun/up-lab.conf", "coordinator http://192.0.2.1:8443\n");
+  const texts = host.apply(installSteps({ ...OPTIONS, instance: "lab" }, host));
+  match(host.files.get("/etc/gretun/up-lab.conf")!, /192\.0\.2\.1/);
+  strictEqual(texts.at(-1), "systemctl restart gretun@lab.service");
+});
+
+Deno.test("install from its own place copies nothing", () => {
+  const host = new FakeHost();
+  host.files.set("/usr/local/bin/gretun", "program");
+  const steps = installSteps({ ...OPTIONS, program: "/usr/local/bin/gretun" }, host);
+  ok(!steps.some(({ kind }) => kind === "copy"));
+});
+
+Deno.test("uninstall leaves nothing, unless the state is to be kept", () => {
+  const host = new FakeHost();
+  host.apply(installSteps(OPTIONS, host));
+  host.files.set("/var/lib/gretun/keys.json", "{}");
+  const options = { kind: "up", units: ["gretun.service"], isShared: false } as const;
+  const kept = uninstallSteps({ ...options, keepState: true }, host).map(stepText);
+  ok(!kept.some((text) => text.includes("/var/lib") || text.includes("userdel")), kept.join("\n"));
+  const texts = host.apply(uninstallSteps({ ...options, keepState: false }, host));
+  strictEqual(texts[0], "systemctl disable --now --quiet gretun.service");
+  deepStrictEqual([...host.files.keys()], ["/tmp/gretun"]);
+  deepStrictEqual([...host.users], []);
+});
+
+Deno.test("uninstall beside a coordinator leaves its user and configuration", () => {
+  const host = new FakeHost();
+  host.apply(installSteps(OPTIONS, host));
+  host.apply(installSteps({ ...OPTIONS, kind: "coord", config: ["pool 10.77.0.0/24"] }, host));
+  const options = { kind: "up", units: [], isShared: true, keepState: false } as const;
+  host.apply(uninstallSteps(options, host));
+  ok(host.exists(configPath("coord")) && host.users.has("gretun"));
+});
+
+Deno.test("units run as a user of their own with two capabilities, the coordinator with none", () => {
+  for (const kind of ["up", "hub", "spoke"] as const) {
+    const text = unitText({ kind, isTemplate: kind !== "up" });
+    match(text, /^User=gretun$/m);
+    match(text, /^CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW$/m);
+    match(text, /^Type=notify$/m);
+  }
+  match(unitText({ kind: "coord", isTemplate: false }), /^CapabilityBoundingSet=$/m);
+  strictEqual(unitName({ kind: "hub", isTemplate: true }), "gretun-hub@.service");
+});
+
+Deno.test("systemd finds no fault in the units", {
+  ignore: !existsProgram("systemd-analyze"),
+}, () => {
+  const directory = Deno.makeTempDirSync();
+  try {
+    for (const kind of ["up", "hub", "spoke", "coord"] as const) {
+      const options = { kind, isTemplate: kind === "hub" || kind === "spoke" };
+      const path = `${directory}/${unitName(options).replace("@", "@x")}`;
+      // The programs are not where the units start them from.
+      Deno.writeTextFileSync(
+        path,
+        unitText(options).replaceAll(/\/usr\/local\/bin\/gretun(-coord)?/g, "/bin/true"),
+      );
+      const { stderr } = new Deno.Command("systemd-analyze", { args: ["verify", path] })
+        .outputSync();
+      const said = new TextDecoder().decode(stderr).split("\n").filter((line) =>
+        line.includes(path.split("/").at(-1)!)
+      );
+      deepStrictEqual(said, [], kind);
+    }
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+});
+
+function existsProgram(name: string): boolean {
+  return ["/usr/bin", "/bin"].some((directory) => {
+    try {
+      return Deno.statSync(`${directory}/${name}`).isFile;
+    } catch {
+      return false;
+    }
+  });
+}
