@@ -2,11 +2,20 @@
  * A hub's tunnels beside those of others, in one run: throughput of each data plane and of `fastd`
  * and `socat` as ratios, and how long N clients take to connect. See README.md. Needs root.
  */
-import { type Host, Lab } from "../lib/lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { parseFlags } from "../lib/cli/flags.ts";
 import { HUB_PORT, HubLab } from "../tests/hub_lab.ts";
 import { sleep, until } from "../tests/overlay.ts";
+import {
+  CLIENT_IP,
+  type Ends,
+  fastd,
+  FASTD_PORT,
+  fastdKeys,
+  HUB_IP,
+  PeerLab,
+  socat,
+} from "./other_tunnels.ts";
 
 const FLAGS = {
   seconds: { type: "integer", min: 1, max: 60, default: 5, help: "how long each run takes" },
@@ -16,16 +25,7 @@ const FLAGS = {
 
 /** Debian's packages of the same names. */
 const PROGRAMS = ["iperf3", "fastd", "socat"] as const;
-const [HUB_IP, CLIENT_IP] = ["10.90.0.1", "10.90.0.2"];
-const FASTD_PORT = 10_000;
-/** What each leaves of 1500: IPv4, UDP and its own header. */
-const FASTD_MTU = { "null": 1471, "salsa2012+umac": 1448 };
 
-/** A tunnel from one host to another, with both inner addresses; ends when it is disposed. */
-interface Ends extends AsyncDisposable {
-  hub: Host;
-  client: Host;
-}
 interface Tunnel {
   name: string;
   peer: string;
@@ -60,71 +60,6 @@ async function gretun(plane: string, encrypt = "on"): Promise<Ends | undefined> 
     await lab[Symbol.asyncDispose]();
     throw error;
   }
-}
-
-/** Two hosts, and a directory that goes with them. */
-class PeerLab implements Ends {
-  readonly #lab = Lab.create({ prefix: `gretun-bench-${Deno.pid}-` });
-  readonly directory = Deno.makeTempDirSync();
-  readonly hub = this.#lab.publicHost("hub");
-  readonly client = this.#lab.publicHost("client");
-
-  file(name: string, text: string): string {
-    const path = `${this.directory}/${name}`;
-    Deno.writeTextFileSync(path, text, { mode: 0o600 });
-    return path;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#lab[Symbol.asyncDispose]();
-    await Deno.remove(this.directory, { recursive: true });
-  }
-}
-
-async function fastd(method: keyof typeof FASTD_MTU): Promise<Ends> {
-  const lab = new PeerLab();
-  const [hubKeys, clientKeys] = [await fastdKeys(), await fastdKeys()];
-  const config = (own: string, peer: string, from: string, to: string, more: string) =>
-    `mode tun; interface "bench0"; mtu ${FASTD_MTU[method]}; method "${method}"; secret "${own}";
-     log level error; on up "ip address add ${from} peer ${to} dev bench0; ip link set bench0 up";
-     ${more.replace("KEY", `key "${peer}";`)}`;
-  const hub = config(
-    ...[hubKeys.secret, clientKeys.public, HUB_IP, CLIENT_IP] as const,
-    `bind any:${FASTD_PORT}; peer "client" { KEY }`,
-  );
-  const client = config(
-    ...[clientKeys.secret, hubKeys.public, CLIENT_IP, HUB_IP] as const,
-    `peer "hub" { KEY remote ${lab.hub.ip} port ${FASTD_PORT}; }`,
-  );
-  lab.hub.spawn("fastd", ["-c", lab.file("hub", hub)], { stderr: "inherit" });
-  lab.client.spawn("fastd", ["-c", lab.file("client", client)], { stderr: "inherit" });
-  return lab;
-}
-
-async function fastdKeys(): Promise<{ secret: string; public: string }> {
-  const run = async (flag: string, ...args: string[]) => {
-    const words = [...args, "--machine-readable", flag];
-    const { stdout } = await new Deno.Command("fastd", { args: words, stderr: "null" }).output();
-    return new TextDecoder().decode(stdout).trim();
-  };
-  const secret = await run("--generate-key");
-  const path = await Deno.makeTempFile();
-  await Deno.writeTextFile(path, `secret "${secret}";`);
-  const keys = { secret, public: await run("--show-key", "-c", path) };
-  await Deno.remove(path);
-  return keys;
-}
-
-function socat(): Promise<Ends> {
-  const lab = new PeerLab();
-  const start = (host: Host, peer: Host, own: string) =>
-    host.spawn("socat", [
-      `UDP4-DATAGRAM:${peer.ip}:${FASTD_PORT},bind=${host.ip}:${FASTD_PORT}`,
-      `TUN:${own}/24,up,iff-no-pi,tun-name=bench0`,
-    ]);
-  start(lab.hub, lab.client, HUB_IP!);
-  start(lab.client, lab.hub, CLIENT_IP!);
-  return Promise.resolve(lab);
 }
 
 // --- throughput
