@@ -308,7 +308,8 @@ export class Engine implements AsyncDisposable {
       if (!(error instanceof SystemError)) throw error;
     }
     retire(fd.fd, this.#nothing.fd);
-    this.#retired.push({ fd, version: this.#post(change) });
+    const version = this.#post(change);
+    this.#retired.push({ fd, version });
   }
 
   #closeRetired(): void {

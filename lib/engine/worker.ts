@@ -83,6 +83,8 @@ class Path {
   run(): void {
     while (this.#takeChanges()) {
       const count = this.#waiter.wait();
+      // What was said before a packet came holds for it.
+      if (!this.#takeChanges()) return;
       for (let i = 0; i < count; i++) this.#serve(this.#waiter.tag(i));
     }
   }

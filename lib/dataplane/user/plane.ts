@@ -126,16 +126,22 @@ export class UserPlane implements DataPlane {
     this.#codec.setLink?.(link);
     const user = known ?? this.#create(link);
     try {
+      // The first packet may come as soon as the device is up.
+      user.device.set(link, mtu);
       this.#rtnl.changeLink(user.ifindex, { mtu, up: true });
       setInner(this.#rtnl, user.ifindex, link, known ? known.wanted : NO_INNER);
     } catch (error) {
-      if (known) this.#codec.setLink?.(known.wanted);
+      if (known) this.#setBack(known, mtu);
       else this.removeLink(link.id);
       throw error;
     }
     user.wanted = link;
-    user.device.set(link, mtu);
     return { ifname: user.device.name, mtu };
+  }
+
+  #setBack({ device, wanted }: UserLink, mtu: number): void {
+    this.#codec.setLink?.(wanted);
+    device.set(wanted, mtu);
   }
 
   #mtu(link: WantedLink): number {
