@@ -25,6 +25,7 @@ const PEER = "b".repeat(64) as NodeKey;
 const RELAY = "c".repeat(64) as NodeKey;
 const OTHER_RELAY = "d".repeat(64) as NodeKey;
 const MAIN = parseEndpoint("203.0.113.1:3479");
+const DEAD = parseEndpoint("203.0.113.9:3479");
 const RELAYED_PORT = 50_000;
 const STAND_IN = parseEndpoint("127.70.0.1:40000");
 const RTT_MS = 20;
@@ -46,6 +47,8 @@ class World {
   isSymmetric = false;
   coordinatorIsAway = false;
   hasWebSocket = true;
+  /** Addresses of the relay's name. */
+  mains: Endpoint[] = [MAIN];
   standIn: StandInOptions | undefined;
   standInsClosed = 0;
   #nonce = 1;
@@ -74,7 +77,7 @@ class World {
       log: silentLog,
       onLost: (path: RelayPath, reason) => this.lost.push(`${path.kind} ${reason}`),
       resolve: async (name) => {
-        if (name === "relay:3479") return [MAIN];
+        if (name === "relay:3479") return this.mains;
         throw new Error("no such host");
       },
       openStandIn: async (options) => {
@@ -104,7 +107,7 @@ class World {
 
   #arrive(bytes: Uint8Array, to: Endpoint): void {
     this.sent++;
-    if (this.dropUdp(this.sent)) return;
+    if (this.dropUdp(this.sent) || equalEndpoints(to, DEAD)) return;
     const back = (answer: Uint8Array) => this.client.handle(answer, to);
     if (isRelayMessage(bytes)) {
       const port = equalEndpoints(to, MAIN) ? 0 : to.port;
@@ -171,6 +174,15 @@ Deno.test("allocate() behind a symmetric NAT: the relayed port has a nonce of it
   world.isSymmetric = true;
   strictEqual((await world.allocate()).kind, "relay-udp");
   strictEqual(world.clock.nowMs(), 4 * RTT_MS);
+  await world.close();
+});
+
+Deno.test("allocate(): a name with a dead first address costs a quarter of a second", async () => {
+  const world = new World();
+  world.mains = [DEAD, MAIN];
+  const path = await world.allocate();
+  strictEqual(formatEndpoint(path.endpoint), `203.0.113.1:${RELAYED_PORT}`);
+  strictEqual(world.clock.nowMs(), 250 + 3 * RTT_MS);
   await world.close();
 });
 
