@@ -47,6 +47,18 @@ export class AuthError extends Error {
   override name = "AuthError";
 }
 
+/** The node's clock and the coordinator's are too far apart. */
+export class ClockError extends AuthError {
+  override name = "ClockError";
+  constructor(aheadSeconds: number) {
+    const direction = aheadSeconds > 0 ? "ahead of" : "behind";
+    super(
+      `timestamp is ${Math.abs(aheadSeconds)} s ${direction} the coordinator's clock, ` +
+        `more than ${WINDOW_SECONDS} s off: set this host's clock`,
+    );
+  }
+}
+
 export interface Claim {
   nodeKey: NodeKey;
   timestampSeconds: number;
@@ -75,9 +87,8 @@ export function readClaim(headers: Headers, nowMs: number): Claim {
   if (keyText.length !== 32) throw new AuthError(`node key is ${keyText.length} bytes: want 32`);
   if (!/^\d{1,12}$/.test(timestamp)) throw new AuthError("timestamp is not Unix seconds");
   const timestampSeconds = Number(timestamp);
-  if (Math.abs(Math.floor(nowMs / 1000) - timestampSeconds) > WINDOW_SECONDS) {
-    throw new AuthError(`timestamp more than ${WINDOW_SECONDS} s off: set this host's clock`);
-  }
+  const aheadSeconds = timestampSeconds - Math.floor(nowMs / 1000);
+  if (Math.abs(aheadSeconds) > WINDOW_SECONDS) throw new ClockError(aheadSeconds);
   const nonce = headers.get("x-gretun-nonce");
   if (nonce !== null && !NONCE_PATTERN.test(nonce)) {
     throw new AuthError("nonce is not 16 to 64 base64 characters");

@@ -1,6 +1,6 @@
 /** A node's calls to the coordinator. */
 import type { Cidr, Ip } from "../addr.ts";
-import { toBase64 } from "../bytes.ts";
+import { toBase64, toHex } from "../bytes.ts";
 import { type Dialer, DialError, HttpClient, type HttpRequest, systemDialer } from "../dial/mod.ts";
 import { type Clock, type Random, timeLimit } from "../edges.ts";
 import type { Sign } from "../ed25519.ts";
@@ -10,7 +10,9 @@ import type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from ".
 import {
   type AdvertisedEndpoint,
   ApiError,
+  CLONE_HEADER,
   type Envelope,
+  INSTANCE_HEADER,
   type NodeNat,
   parseEnvelopes,
   parsePeers,
@@ -21,6 +23,7 @@ import {
   parseStun,
   type PeerList,
   reachJson,
+  REFUSAL_HEADER,
   registerRequestJson,
   type RelayRegistration,
   relayRegistrationJson,
@@ -38,12 +41,14 @@ const TIMEOUT_MS = 15_000;
 const POLL_TIMEOUT_MS = 28_000;
 const MAX_ANSWER_LENGTH = 16 * 1024 * 1024;
 const NONCE_LENGTH = 16;
+const INSTANCE_LENGTH = 8;
 /** Longer than a coordinator has reason to send a node away for. */
 const MAX_RETRY_AFTER_MS = 10 * 60_000;
 
 export interface CoordErrorOptions {
   status?: number;
   retryAfterMs?: number;
+  code?: string;
   cause?: unknown;
 }
 
@@ -53,11 +58,14 @@ export class CoordError extends GretunError {
   readonly status?: number;
   /** For how long the coordinator asks not to be called again, where it says so. */
   readonly retryAfterMs?: number;
+  /** What kind of refusal it is, in our own coordinator's words (`RefusalCode`). */
+  readonly code?: string;
 
   constructor(message: string, hint: string, options: CoordErrorOptions = {}) {
     super(message, hint, { cause: options.cause });
     if (options.status !== undefined) this.status = options.status;
     if (options.retryAfterMs !== undefined) this.retryAfterMs = options.retryAfterMs;
+    if (options.code !== undefined) this.code = options.code;
   }
 
   /** Whether the same call may succeed later. */
@@ -120,17 +128,26 @@ export class CoordClient implements RelayCoordinator, Disposable {
   readonly #clockOffset: ClockOffset;
   /** Aborted when connections are given up; calls under way begin anew on others. */
   #abandoned = new AbortController();
+  /** Names this run among all that may use the node's key. */
+  readonly #instance: string;
+  #clone: string | undefined;
 
   constructor(options: CoordClientOptions) {
     this.#options = options;
     this.#base = options.url.replace(/\/+$/, "");
     this.#http = options.http ?? new HttpClient(options.dialer ?? systemDialer());
     this.#clockOffset = new ClockOffset(options.clock);
+    this.#instance = toHex(options.random(INSTANCE_LENGTH));
   }
 
   /** The time as the coordinator has it, in ms since 1970: its clock or ours may be off. */
   wallMs(): number {
     return this.#options.clock.wallMs() + this.#clockOffset.aheadMs;
+  }
+
+  /** Where another host is that uses this node's key, by the last answer to a call of ours. */
+  get clone(): string | undefined {
+    return this.#clone;
   }
 
   /**
@@ -275,7 +292,11 @@ export class CoordClient implements RelayCoordinator, Disposable {
       url: `${this.#base}${path}${options.query ?? ""}`,
       init: {
         method,
-        headers: { ...headers, "content-type": "application/json" },
+        headers: {
+          ...headers,
+          [INSTANCE_HEADER]: this.#instance,
+          "content-type": "application/json",
+        },
         ...(body === "" ? {} : { body }),
       },
     };
@@ -305,9 +326,11 @@ export class CoordClient implements RelayCoordinator, Disposable {
     }
     const news = this.#clockOffset.answered(response);
     if (news) this.#options.onClock?.(news);
+    this.#clone = response.headers.get(CLONE_HEADER) ?? undefined;
     if (!response.ok) {
+      const code = response.headers.get(REFUSAL_HEADER) ?? undefined;
       const retryAfterMs = readRetryAfter(response, this.wallMs());
-      throw refused(this.#base, { status: response.status, text, retryAfterMs });
+      throw refused(this.#base, { status: response.status, text, retryAfterMs, code });
     }
     return readJson(text, this.#base);
   }
@@ -335,7 +358,7 @@ export async function askStunServers(
   }
   if (response.status === 404) return undefined;
   if (!response.ok) {
-    throw refused(base, { status: response.status, text, retryAfterMs: undefined });
+    throw refused(base, { status: response.status, text });
   }
   return withHost(parsedAnswer(() => parseStun(readJson(text, base))), base);
 }
@@ -386,21 +409,23 @@ function isTimeout(error: unknown): boolean {
 interface Refusal {
   status: number;
   text: string;
-  retryAfterMs: number | undefined;
+  retryAfterMs?: number | undefined;
+  code?: string | undefined;
 }
 
-function refused(base: string, { status, text, retryAfterMs }: Refusal): CoordError {
+function refused(base: string, { status, text, retryAfterMs, code }: Refusal): CoordError {
   const reason = text.replace(/[\p{C}\s]+/gu, " ").trim().slice(0, 200);
   const message = `coordinator ${base} refused: ${`${status} ${reason}`.trim()}`;
-  return new CoordError(message, refusedHint(status), {
+  return new CoordError(message, refusedHint(status, code), {
     status,
+    ...(code === undefined ? {} : { code }),
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
   });
 }
 
-/** RFC 9110 section 10.2.3: seconds, or a date; it means something with 429 and 503. */
+/** RFC 9110 section 10.2.3: seconds, or a date; it means something with these. */
 function readRetryAfter({ status, headers }: Response, wallMs: number): number | undefined {
-  if (status !== 429 && status !== 503) return undefined;
+  if (![409, 429, 503].includes(status)) return undefined;
   const text = headers.get("retry-after") ?? "";
   let waitMs = NaN;
   if (/^\d{1,9}$/.test(text)) waitMs = Number(text) * 1000;
@@ -408,7 +433,10 @@ function readRetryAfter({ status, headers }: Response, wallMs: number): number |
   return waitMs >= 0 ? Math.min(waitMs, MAX_RETRY_AFTER_MS) : undefined;
 }
 
-function refusedHint(status: number): string {
+const CLONE_HINT = "If this machine was cloned, delete its keys.json so that it makes its own";
+
+function refusedHint(status: number, code: string | undefined): string {
+  if (code === "clone") return CLONE_HINT;
   switch (status) {
     case 401:
       return "Check this host's clock and that keys.json belongs to this coordinator's node";

@@ -17,8 +17,13 @@ export class HeldCalls {
     this.#clock = clock;
   }
 
-  /** Until the subject is woken, for {@link HOLD_MS}, or until the caller hangs up. */
-  async hold(subject: string, caller: string, hungUp: AbortSignal): Promise<void> {
+  /** Until the subject is woken, for a while, or until the caller hangs up. */
+  async hold(
+    subject: string,
+    caller: string,
+    hungUp: AbortSignal,
+    holdMs = HOLD_MS,
+  ): Promise<void> {
     const { promise: over, resolve: wake } = Promise.withResolvers<void>();
     const of = `${caller} ${subject}`;
     const [oldest] = this.#byCaller.get(of) ?? [];
@@ -30,7 +35,7 @@ export class HeldCalls {
     add(this.#waiting, subject, wake);
     hungUp.addEventListener("abort", () => wake(), { once: true });
     if (hungUp.aborted) wake();
-    using _timer = this.#clock.timer(HOLD_MS, wake);
+    using _timer = this.#clock.timer(holdMs, wake);
     await over;
     remove(this.#waiting, subject, wake);
     remove(this.#byCaller, of, wake);
@@ -38,6 +43,15 @@ export class HeldCalls {
 
   wake(subject: string): void {
     for (const wake of this.#waiting.get(subject) ?? []) wake();
+  }
+
+  /** Answers the caller's calls for these subjects; whether there were any. */
+  wakeCaller(caller: string, subjects: readonly string[]): boolean {
+    const held = subjects.flatMap((subject) => [
+      ...this.#byCaller.get(`${caller} ${subject}`) ?? [],
+    ]);
+    for (const wake of held) wake();
+    return held.length > 0;
   }
 }
 

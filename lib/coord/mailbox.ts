@@ -16,15 +16,20 @@ export class Mailbox {
   readonly #queues = new Map<DiscoKey, Queued[]>();
   #bytes = 0;
 
-  /** The oldest of a full queue is dropped. Throws {@link Refusal}. */
+  /**
+   * Of a full queue the oldest message is dropped of who has the most in it, so that nobody pushes
+   * out what others have sent. Throws {@link Refusal}.
+   */
   put(to: DiscoKey, envelope: Required<Envelope>, nowMs: number): void {
     const bytes = bytesOf(envelope);
     if (this.#bytes + bytes > MAX_QUEUED_BYTES) {
       throw new Refusal(503, "mailboxes are full: try again later", SIGNAL_MAX_AGE_MS);
     }
     const queue = this.#queues.get(to) ?? [];
-    const dropped = queue.length >= MAX_QUEUE ? queue.shift() : undefined;
-    if (dropped) this.#bytes -= bytesOf(dropped);
+    if (queue.length >= MAX_QUEUE) {
+      const [dropped] = queue.splice(oldestOfBusiest(queue), 1);
+      this.#bytes -= bytesOf(dropped!);
+    }
     queue.push({ ...envelope, enqueuedMs: nowMs });
     this.#queues.set(to, queue);
     this.#bytes += bytes;
@@ -47,6 +52,13 @@ export class Mailbox {
       for (const envelope of fresh) this.#bytes += bytesOf(envelope);
     }
   }
+}
+
+function oldestOfBusiest(queue: readonly Queued[]): number {
+  const counts = new Map<DiscoKey, number>();
+  for (const { from } of queue) counts.set(from, (counts.get(from) ?? 0) + 1);
+  const most = Math.max(...counts.values());
+  return queue.findIndex(({ from }) => counts.get(from) === most);
 }
 
 function bytesOf({ sealed }: Envelope): number {

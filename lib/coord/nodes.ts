@@ -83,22 +83,26 @@ export class Nodes {
     const { signed, nowMs } = options;
     const known = this.#byKey.get(identity.nodeKey);
     this.#refuseTakenDiscoKey(identity);
-    const same = known && known.discoKey === identity.discoKey && known.name === identity.name;
+    const same = known && known.discoKey === identity.discoKey && known.name === identity.name &&
+      (known.isV1 !== true || !signed);
     if (known && !signed) {
       // The original registers at every start and never signs that; its next call is signed.
       if (same) return { record: known, changed: false };
       throw new Refusal(401, "this node is registered already: sign the request to change it");
     }
     if (same && known.listed) {
-      known.leaseEndsMs = nowMs + LEASE_MS;
+      this.#seen(known, nowMs);
       return { record: known, changed: false };
     }
+    const { isV1: _, ...before } = known ?? { endpoints: [] };
     const record: NodeRecord = {
-      endpoints: [],
-      ...known,
+      ...before,
       ...identity,
+      // The original never signs that.
+      ...(signed ? {} : { isV1: true }),
       tunnelIp: known?.tunnelIp ?? this.#allocate(requestedTunnelIp, nowMs),
       updatedMs: nowMs,
+      seenMs: nowMs,
       leaseEndsMs: nowMs + LEASE_MS,
       listed: true,
     };
@@ -129,11 +133,16 @@ export class Nodes {
   renew(key: NodeKey, nowMs: number): boolean {
     const record = this.#byKey.get(key);
     if (!record) return false;
-    record.leaseEndsMs = nowMs + LEASE_MS;
+    this.#seen(record, nowMs);
     if (record.listed) return false;
     record.listed = true;
     this.#listChanged(record);
     return true;
+  }
+
+  #seen(record: NodeRecord, nowMs: number): void {
+    record.leaseEndsMs = nowMs + LEASE_MS;
+    record.seenMs = nowMs;
   }
 
   /** Ends the lease; the node keeps its address. Whether the list of peers changed. */

@@ -8,6 +8,7 @@ import { SourceLimits, sourceNetwork } from "../limits.ts";
 import { encodeGrant } from "../relay/mod.ts";
 import {
   ApiError,
+  CLONE_HEADER,
   envelopesJson,
   type NodeRecord,
   parseReach,
@@ -17,16 +18,26 @@ import {
   parseRelaysRequest,
   parseSignal,
   peersJson,
+  readInstance,
+  REFUSAL_HEADER,
   registerResponseJson,
   relayOfferJson,
   relayRegisteredJson,
   relaysJson,
   stunJson,
 } from "./api.ts";
-import { AuthError, type Claim, readClaim, verifyClaim, WINDOW_SECONDS } from "./auth.ts";
+import {
+  AuthError,
+  type Claim,
+  ClockError,
+  readClaim,
+  verifyClaim,
+  WINDOW_SECONDS,
+} from "./auth.ts";
 import { jsonOf, readBody } from "./body.ts";
 import type { Caller } from "./http_server.ts";
 import { HeldCalls } from "./hold.ts";
+import { Instances } from "./instances.ts";
 import { Mailbox } from "./mailbox.ts";
 import { LEASE_MS, Nodes } from "./nodes.ts";
 import { Refusal } from "./refusal.ts";
@@ -74,14 +85,24 @@ interface Call {
 const LIST = "list";
 const mailOf = (key: DiscoKey) => `mail ${key}`;
 
+/** Another run of the node's program is asked for its life for so long. */
+const PROBE_MS = 5_000;
+const CLONE_RETRY_MS = 30_000;
+const runOf = (key: NodeKey) => `run ${key}`;
+
 const MAX_ERROR_LENGTH = 200;
 /** Who is told of changes asked since one of the last few lists, as a rule. */
 const MAX_CACHED_LISTS = 32;
+const LIST_KEPT_MS = 5_000;
 
 const RELAY_REGISTER_PATH = "/v1/relay/register";
 const RELAY_WS_PATH = "/v1/relay/ws";
 /** For a coordinator without a relay: one may be started. */
 const NO_RELAY_RETRY_MS = 30_000;
+const SAVE_RETRY_MS = 5_000;
+
+/** A node holds calls of 25 s: one that is there was heard since. */
+const SILENT_MS = 60_000;
 
 const ROUTES: Record<string, readonly string[]> = {
   "/v1/register": ["POST", "DELETE"],
@@ -109,10 +130,11 @@ export class CoordServer {
   readonly #mailbox = new Mailbox();
   readonly #replays = new Replays();
   readonly #held: HeldCalls;
+  readonly #instances = new Instances();
   /** Nodes whose last change is not on the disk yet. */
   readonly #unsaved = new Set<NodeKey>();
   /** By the etag that changes are since, or "" for the whole list. */
-  #cachedPeers: { etag: string; texts: Map<string, string> } | undefined;
+  #cachedPeers: { etag: string; madeMs: number; texts: Map<string, string> } | undefined;
 
   /** Throws `GretunError` for a state that cannot be read, `RangeError` for one of another pool. */
   constructor(options: CoordServerOptions) {
@@ -141,7 +163,8 @@ export class CoordServer {
       try {
         this.#sweep();
       } catch (error) {
-        log.error("state not saved", { error: errorText(error) });
+        // Told by what saves.
+        if (!(error instanceof Refusal)) log.error("sweep failed", { error: errorText(error) });
       }
     }
   }
@@ -150,6 +173,7 @@ export class CoordServer {
     const { clock, relays } = this.#options;
     const nowMs = this.#nowMs();
     this.#mailbox.sweep(nowMs);
+    this.#instances.sweep(nowMs);
     this.#replays.sweep(clock.wallMs());
     relays?.directory.sweep(nowMs, (node) => this.nodes.get(node) !== undefined);
     const ended = this.nodes.expire(nowMs);
@@ -172,21 +196,20 @@ export class CoordServer {
     source = "",
     claimed: (node: NodeKey) => void = () => {},
   ): Promise<Response> {
-    const response = await this.#handle(request, source, claimed);
+    const response = await this.#answerOrRefusal(request, { source, claimed });
     // Nodes whose clock is off sign by ours. The answer that opens a WebSocket is not to be touched.
     if (response.status !== 101) response.headers.set("date", httpDate(this.#options.clock));
     return response;
   }
 
-  async #handle(
-    request: Request,
-    source: string,
-    claimed: (node: NodeKey) => void,
-  ): Promise<Response> {
+  async #answerOrRefusal(request: Request, caller: Caller): Promise<Response> {
     try {
-      return await this.#route(request, { source, claimed });
+      return await this.#route(request, caller);
     } catch (error) {
       if (error instanceof ApiError) return plain(400, error.message);
+      if (error instanceof ClockError) {
+        return plain(401, error.message, { [REFUSAL_HEADER]: "clock" });
+      }
       if (error instanceof AuthError) return plain(401, error.message);
       if (error instanceof Refusal) return refusal(error);
       this.#options.log.error("request failed", { error: errorText(error) });
@@ -218,13 +241,18 @@ export class CoordServer {
     const call = { request, path, body };
     const node = await this.#authenticated(claim, call);
     caller.claimed(node.nodeKey);
-    return await this.#answer(call, node);
+    await this.#checkInstance(request, node, caller.source);
+    const response = await this.#answer(call, node);
+    const rival = this.#instances.rivalOf(node.nodeKey, this.#nowMs());
+    if (rival !== undefined) response.headers.set(CLONE_HEADER, rival);
+    return response;
   }
 
   async #answer(call: Call, node: NodeRecord): Promise<Response> {
     const nowMs = this.#nowMs();
     switch (`${call.request.method} ${call.path}`) {
       case "DELETE /v1/register":
+        this.#instances.forget(node.nodeKey);
         if (this.nodes.leave(node.nodeKey, nowMs)) this.#listChanged(node);
         return Response.json({ ok: true });
       case "POST /v1/endpoints": {
@@ -287,6 +315,45 @@ export class CoordServer {
     if (!mayRepeat) this.#replays.acceptOnce(claim);
   }
 
+  /**
+   * Of two hosts with one key the first is served. Whether it is still there shows when its held
+   * calls are answered: it calls again at once. Throws {@link Refusal}.
+   */
+  async #checkInstance(
+    request: Request,
+    { nodeKey, discoKey }: Pick<NodeRecord, "nodeKey" | "discoKey">,
+    source: string,
+  ): Promise<void> {
+    const instance = readInstance(request.headers);
+    if (instance === undefined) return;
+    const heard = () => this.#instances.heard(nodeKey, instance, source, this.#nowMs());
+    if (heard()) return this.#held.wake(runOf(nodeKey));
+    const calls = this.#held.wakeCaller(nodeKey, [LIST, mailOf(discoKey)]);
+    if (calls || this.#instances.isRecent(nodeKey, this.#nowMs())) {
+      const before = this.#instances.current(nodeKey)?.calls ?? 0;
+      await this.#held.hold(runOf(nodeKey), instance, request.signal, PROBE_MS);
+      const other = this.#instances.current(nodeKey);
+      if (other && other.instance !== instance && other.calls > before) {
+        this.#refuseClone(nodeKey, other.source, source);
+      }
+    }
+    this.#instances.forget(nodeKey);
+    heard();
+  }
+
+  #refuseClone(nodeKey: NodeKey, first: string, second: string): never {
+    if (this.#instances.rivals(nodeKey, second, this.#nowMs())) {
+      const endpoint = `${first}, ${second}`;
+      this.#options.log.warn("two hosts use one node key", { peer: nodeKey, endpoint });
+    }
+    throw new Refusal(
+      409,
+      `another host with the same node key is there, at ${first}: give each host a key of its own`,
+      CLONE_RETRY_MS,
+      "clone",
+    );
+  }
+
   // --- calls
 
   async #register(request: Request, { source, claimed }: Caller): Promise<Response> {
@@ -300,6 +367,8 @@ export class CoordServer {
     if (claim) {
       await this.#verify(claim, { request, path: "/v1/register", body });
       claimed(claim.nodeKey);
+      const known = this.nodes.get(claim.nodeKey) ?? wanted;
+      await this.#checkInstance(request, known, source);
     }
     const { record, changed } = this.nodes.register(wanted, { signed, nowMs: this.#nowMs() });
     if (changed) {
@@ -339,7 +408,11 @@ export class CoordServer {
    */
   #peersNow(since = ""): Response {
     const { etag } = this.nodes;
-    if (this.#cachedPeers?.etag !== etag) this.#cachedPeers = { etag, texts: new Map() };
+    const nowMs = this.#nowMs();
+    // When nodes were last seen is no change of the list, but should not be old.
+    if (this.#cachedPeers?.etag !== etag || nowMs - this.#cachedPeers.madeMs > LIST_KEPT_MS) {
+      this.#cachedPeers = { etag, madeMs: nowMs, texts: new Map() };
+    }
     const { texts } = this.#cachedPeers;
     let text = texts.get(since);
     if (text === undefined) {
@@ -397,7 +470,12 @@ export class CoordServer {
     const { directory, sign } = this.#relays();
     const { peer, latencies } = parseRelayRequest(jsonOf(body));
     if (peer === nodeKey) throw new ApiError("peer is this node itself");
-    if (!this.nodes.get(peer)) throw new Refusal(404, "no such peer");
+    const other = this.nodes.get(peer);
+    if (!other) throw new Refusal(404, "no such peer");
+    if (other.isV1) throw new Refusal(404, "that peer is an original node, which uses no relay");
+    if (this.#nowMs() - (other.leaseEndsMs - LEASE_MS) > SILENT_MS) {
+      throw new Refusal(503, "that peer was not heard of lately", NO_RELAY_RETRY_MS);
+    }
     if (latencies.size > 0) directory.report(nodeKey, latencies);
     const place = directory.choose(nodeKey, peer, this.#nowMs());
     if (!place) throw new Refusal(503, "no relay is there now", NO_RELAY_RETRY_MS);
@@ -440,7 +518,12 @@ export class CoordServer {
   /** What cannot be written now is tried again by the next sweep. */
   #save(): void {
     const records = [...this.#unsaved].flatMap((key) => this.nodes.get(key) ?? []);
-    this.#options.store.save(records, this.nodes.version);
+    try {
+      this.#options.store.save(records, this.nodes.version);
+    } catch (error) {
+      this.#options.log.error("state not saved", { error: errorText(error) });
+      throw new Refusal(503, "the state cannot be saved: see the coordinator's log", SAVE_RETRY_MS);
+    }
     this.#unsaved.clear();
   }
 }
@@ -449,9 +532,11 @@ function httpDate(clock: Clock): string {
   return new Date(clock.wallMs()).toUTCString();
 }
 
-function refusal({ status, message, retryAfterMs }: Refusal): Response {
-  if (retryAfterMs === undefined) return plain(status, message);
-  return plain(status, message, { "retry-after": String(Math.ceil(retryAfterMs / 1000)) });
+function refusal({ status, message, retryAfterMs, code }: Refusal): Response {
+  return plain(status, message, {
+    ...(retryAfterMs === undefined ? {} : { "retry-after": `${Math.ceil(retryAfterMs / 1000)}` }),
+    ...(code === undefined ? {} : { [REFUSAL_HEADER]: code }),
+  });
 }
 
 /** One line: what was sent may be quoted in it. */

@@ -33,6 +33,7 @@ export class SqliteStore implements Store {
       db.exec("PRAGMA busy_timeout = 500; PRAGMA locking_mode = EXCLUSIVE");
       db.exec("PRAGMA journal_mode = WAL");
       db.exec("PRAGMA synchronous = FULL");
+      check(db);
       migrate(db);
     } catch (error) {
       db.close();
@@ -85,9 +86,24 @@ function transaction(db: DatabaseSync, act: () => void): void {
     act();
     db.exec("COMMIT");
   } catch (error) {
-    db.exec("ROLLBACK");
+    rollBack(db);
     throw error;
   }
+}
+
+function rollBack(db: DatabaseSync): void {
+  try {
+    db.exec("ROLLBACK");
+  } catch {
+    // A full disk has ended the transaction already.
+  }
+}
+
+/** A damaged page shows itself at the start rather than when a node needs it. */
+function check(db: DatabaseSync): void {
+  const [first] = db.prepare("PRAGMA quick_check(1)").all();
+  const found = String(first?.quick_check ?? "ok");
+  if (found !== "ok") throw new Error(`it is damaged: ${found.replace(/\s+/g, " ")}`);
 }
 
 // --- schemas

@@ -123,12 +123,22 @@ const REGISTER_REQUEST = {
   }),
 };
 
+/** True, or not there. */
+const MARK: Codec<true | undefined> = {
+  json: (is) => is,
+  parse: (value) => value === true ? value : undefined,
+};
+
 /** What others are told of a node. */
 const PEER = {
   ...IDENTITY,
   tunnelIp: required("tunnel_ip", IP),
   ...REACH,
   updatedMs: required("updated_at", TIME),
+  /** When it last called; a node that holds a call does so each 25 s. */
+  seenMs: optional("last_seen", TIME),
+  /** It speaks the original's protocol, which has no relays. */
+  isV1: optional("v1", MARK),
 };
 
 const MS = number({ min: 0, max: Number.MAX_SAFE_INTEGER });
@@ -137,6 +147,7 @@ const MS = number({ min: 0, max: Number.MAX_SAFE_INTEGER });
 const RECORD = {
   ...PEER,
   updatedMs: required("updated_ms", MS),
+  seenMs: optional("seen_ms", MS),
   /** Renewed in memory only; what is stored is when it was last written. */
   leaseEndsMs: required("lease_ends_ms", MS),
   /** Whether it is in the list of peers: the lease lives, or its end was not noticed yet. */
@@ -149,7 +160,7 @@ export type PeerRecord = Values<typeof PEER>;
 /** Times are whole ms since 1970. */
 export type NodeRecord = Values<typeof RECORD>;
 
-export function toPeer(record: NodeRecord): PeerRecord {
+export function toPeer(record: PeerRecord): PeerRecord {
   const names = Object.keys(PEER) as (keyof PeerRecord)[];
   return Object.fromEntries(
     names.filter((name) => record[name] !== undefined).map((name) => [name, record[name]]),

@@ -1,6 +1,7 @@
 /** The node's client against the coordinator over loopback, and against what is none. */
 import {
   deepStrictEqual,
+  match,
   notStrictEqual,
   ok,
   rejects,
@@ -426,6 +427,41 @@ for (const [what, status, header, expectedMs] of RETRY_AFTER) {
     strictEqual(error.retryAfterMs, expectedMs);
   });
 }
+
+Deno.test("a node whose clock is off is served all the same, and knows by how much", async () => {
+  for (const stepMs of [91_000, 86_400_000]) {
+    const coord = new FakeCoordinator();
+    await using server = serve((request) => coord.server.handle(request));
+    const node = await fakeNode("a");
+    const clock = {
+      ...systemClock,
+      wallMs: () => coord.clock.wallMs() - coord.clock.wallStepMs + stepMs,
+    };
+    using client = clientOf(server.url, node, clock);
+    await register(client, node);
+    strictEqual(client.wallMs(), coord.clock.wallMs());
+    await client.postEndpoints(ENDPOINTS, NEVER);
+    coord.clock.wallStepMs = stepMs;
+    await client.postEndpoints([], NEVER);
+    strictEqual(client.wallMs(), coord.clock.wallMs());
+  }
+});
+
+Deno.test("a host that was cloned waits, with a hint; the first one knows of it", async () => {
+  const { coord, server, clientA, a } = await bench();
+  await using _server = server;
+  using clone = clientOf(server.url, a, coord.clock);
+  const call = clone.takeSignals(NEVER).catch((error) => error);
+  while (coord.clock.waiting(5_000) === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  await coord.clock.until(coord.clock.sleep(1));
+  await clientA.postEndpoints([], NEVER);
+  const error = await call;
+  ok(error instanceof CoordError);
+  deepStrictEqual([error.status, error.code, error.retryAfterMs], [409, "clone", 30_000]);
+  match(errorLine(error), /same node key .*delete its keys\.json/);
+  await clientA.postEndpoints(ENDPOINTS, NEVER);
+  strictEqual(clientA.clone, "127.0.0.1");
+});
 
 /** The answer that never arrives. */
 async function untilGivenUp(request: Request): Promise<Response> {

@@ -37,6 +37,14 @@ Deno.test("a queue drops its oldest message when full", () => {
   deepStrictEqual([taken.length, taken[0], taken.at(-1)], [MAX_QUEUE, 1, MAX_QUEUE]);
 });
 
+Deno.test("who floods a mailbox pushes out their own messages, not others'", () => {
+  const mailbox = new Mailbox();
+  mailbox.put(discoKey(2), { ...envelope(1), from: discoKey(3) }, 0);
+  for (let n = 10; n < 10 + 2 * MAX_QUEUE; n++) mailbox.put(discoKey(2), envelope(n), 0);
+  const taken = numbers(mailbox.take(discoKey(2), 0));
+  deepStrictEqual([taken.length, taken[0], taken.at(-1)], [MAX_QUEUE, 1, 9 + 2 * MAX_QUEUE]);
+});
+
 Deno.test("take() leaves out what is older than 30 s", () => {
   const mailbox = new Mailbox();
   mailbox.put(discoKey(2), envelope(1), 0);

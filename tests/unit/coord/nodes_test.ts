@@ -231,6 +231,24 @@ Deno.test("a signed register changes name and disco key, and keeps address and e
   ]);
 });
 
+Deno.test("who registers unsigned is marked as an original node, until it signs that", () => {
+  const bench = new Bench();
+  bench.register(1, {}, false);
+  strictEqual(bench.nodes.listed()[0]!.isV1, true);
+  bench.restart();
+  strictEqual(bench.nodes.listed()[0]!.isV1, true);
+  bench.register(1);
+  strictEqual(bench.nodes.listed()[0]!.isV1, undefined);
+});
+
+Deno.test("the list tells when a node last called", () => {
+  const bench = new Bench();
+  bench.register(1);
+  bench.nowMs += 1000;
+  bench.nodes.renew(nodeKey(1), bench.nowMs);
+  strictEqual(bench.nodes.listed()[0]!.seenMs, bench.nowMs);
+});
+
 Deno.test("nobody may take another node's disco key", () => {
   const bench = new Bench();
   bench.register(1);
@@ -368,8 +386,10 @@ Deno.test("changes() make every earlier list the present one, whatever happens",
       mirror.peers.set(peer.nodeKey, peer);
     }
     mirror.etag = bench.nodes.etag;
+    // When a node was last seen is no change of the list.
     const byKey = (peers: Iterable<PeerRecord>) =>
-      [...peers].sort((a, b) => a.nodeKey < b.nodeKey ? -1 : 1);
+      [...peers].map((peer) => ({ ...peer, seenMs: 0 }))
+        .sort((a, b) => a.nodeKey < b.nodeKey ? -1 : 1);
     deepStrictEqual(byKey(mirror.peers.values()), byKey(bench.nodes.listed()));
   }
   ok(told > 15_000, `${told} of 20000 were changes`);

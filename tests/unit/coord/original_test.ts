@@ -104,6 +104,8 @@ Deno.test("an original node gets in, tells endpoints, and reads the list", async
       tunnel_ip: "100.64.0.1",
       endpoints,
       updated_at,
+      last_seen: updated_at,
+      v1: true,
     },
     {
       node_pubkey: b.nodePubkey,
@@ -112,6 +114,8 @@ Deno.test("an original node gets in, tells endpoints, and reads the list", async
       tunnel_ip: "100.64.0.2",
       endpoints: [],
       updated_at,
+      last_seen: updated_at,
+      v1: true,
     },
   ]);
 });

@@ -1,5 +1,5 @@
 /** The v1 API from Request to Response, under virtual time. */
-import { deepStrictEqual, notStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, match, notStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { parseCidr } from "../../../lib/addr.ts";
 import { toBase64 } from "../../../lib/bytes.ts";
 import { MAX_BODY_LENGTH, MAX_ENDPOINTS, MAX_SEALED_LENGTH } from "../../../lib/coord/api.ts";
@@ -69,6 +69,7 @@ Deno.test("GET /v1/peers answers the list in the original's form", async () => {
     tunnel_ip,
     endpoints,
     updated_at: STARTED,
+    last_seen: STARTED,
   });
   deepStrictEqual(await json(await coord.call(b, "GET", "/v1/peers")), {
     etag: coord.nodes.etag,
@@ -757,7 +758,7 @@ Deno.test("a restart loses nobody, and its etag answers those who hold the old o
   ok(String(etag) > since);
 });
 
-Deno.test("what the disk refused is answered with 500 and written by the next try", async () => {
+Deno.test("what the disk refused is answered with 503 and written by the next try", async () => {
   const { coord, stranger } = await bench();
   const { save } = coord.store;
   coord.store.save = () => {
@@ -765,11 +766,71 @@ Deno.test("what the disk refused is answered with 500 and written by the next tr
   };
   for (let i = 0; i < 2; i++) {
     const response = await coord.register(stranger);
-    deepStrictEqual([response.status, await response.text()], [500, "internal error\n"]);
+    deepStrictEqual([response.status, await response.text()], [
+      503,
+      "the state cannot be saved: see the coordinator's log\n",
+    ]);
   }
   coord.store.save = save;
   await json(await coord.register(stranger));
   strictEqual(coord.store.nodes().length, 3);
+});
+
+Deno.test("every answer tells the coordinator's time, and a refusal by it says by how much", async () => {
+  const { coord, a } = await bench();
+  coord.clock.wallStepMs = 91_000;
+  const response = await coord.call(a, "GET", "/v1/peers", { ahead: -91 });
+  strictEqual(Date.parse(response.headers.get("date")!), coord.clock.wallMs());
+  strictEqual(response.headers.get("x-gretun-refusal"), "clock");
+  match(await response.text(), /^timestamp is 91 s behind the coordinator's clock, more than 60 s/);
+});
+
+// --- clones
+
+const run = (instance: string) => ({ "x-gretun-instance": instance });
+
+Deno.test("of two hosts with one key the first is served and told, the second waits", async () => {
+  const { coord, a } = await bench();
+  const poll = async (source: string, instance: string) => {
+    const since = coord.nodes.etag;
+    return coord.call(a, "GET", `/v1/peers?since=${since}`, { source, headers: run(instance) });
+  };
+  const clone = { ...a, discoKey: randomDiscoKey() };
+  const register = () =>
+    coord.call(clone, "POST", "/v1/register", {
+      body: registration(clone),
+      source: "192.0.2.2",
+      headers: run("bbbbbbbb"),
+    });
+  const held = poll("192.0.2.1", "aaaaaaaa");
+  ok(await coord.isHeld(held));
+  const second = register();
+  // The first one is asked whether it lives, and calls again.
+  await held;
+  const again = poll("192.0.2.1", "aaaaaaaa");
+  const refused = await second;
+  deepStrictEqual([refused.status, refused.headers.get("x-gretun-refusal")], [409, "clone"]);
+  match(await refused.text(), /another host with the same node key is there, at 192\.0\.2\.1/);
+  strictEqual(coord.nodes.get(a.nodeKey)!.discoKey, a.discoKey);
+  const told = await coord.clock.until(again);
+  strictEqual(told.headers.get("x-gretun-clone"), "192.0.2.2");
+  await told.body?.cancel();
+});
+
+Deno.test("a run that is over is followed by the next: at once when it left, else after 5 s", async () => {
+  const { coord, a } = await bench();
+  const call = (method: string, path: string, instance: string) =>
+    coord.call(a, method, path, {
+      ...(method === "POST" ? { body: registration(a) } : {}),
+      headers: run(instance),
+    });
+  await json(await call("POST", "/v1/register", "aaaaaaaa"));
+  await json(await call("DELETE", "/v1/register", "aaaaaaaa"));
+  await json(await call("POST", "/v1/register", "bbbbbbbb"));
+  const startMs = coord.clock.nowMs();
+  await json(await coord.clock.until(call("POST", "/v1/register", "cccccccc")));
+  strictEqual(coord.clock.nowMs() - startMs, 5000);
+  await json(await call("GET", "/v1/peers", "cccccccc"));
 });
 
 // --- hostile

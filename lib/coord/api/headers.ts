@@ -1,0 +1,21 @@
+/** Headers of the coordinator's own, besides those of signed requests. */
+
+/** Of a request: names one run of a node's program, new at each start. */
+export const INSTANCE_HEADER = "x-gretun-instance";
+/** Of a refusal that programs tell from others. */
+export const REFUSAL_HEADER = "x-gretun-refusal";
+/** Of an answer: another host that uses the node's key, by its address. */
+export const CLONE_HEADER = "x-gretun-clone";
+
+/** What {@link REFUSAL_HEADER} says. */
+export type RefusalCode =
+  /** The timestamp is too far from the coordinator's clock. */
+  | "clock"
+  /** Another host that uses this node's key was there first. */
+  | "clone";
+
+/** {@link INSTANCE_HEADER} of a request, where it is one. */
+export function readInstance(headers: Headers): string | undefined {
+  const text = headers.get(INSTANCE_HEADER);
+  return text !== null && /^[0-9A-Za-z_-]{8,64}$/.test(text) ? text : undefined;
+}
