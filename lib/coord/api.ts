@@ -3,3 +3,4 @@ export { ApiError } from "./api/json.ts";
 export * from "./api/node.ts";
 export * from "./api/relay.ts";
 export * from "./api/headers.ts";
+export * from "./api/token.ts";

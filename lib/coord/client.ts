@@ -24,6 +24,7 @@ import {
   type PeerList,
   reachJson,
   REFUSAL_HEADER,
+  type RefusalCode,
   registerRequestJson,
   type RelayRegistration,
   relayRegistrationJson,
@@ -116,6 +117,8 @@ export interface CoordClientOptions {
   http?: CoordHttp;
   /** The coordinator's clock turned out to differ from what it was taken for. */
   onClock?: (news: ClockNews) => void;
+  /** What a token lets this node join by. */
+  tokenSecret?: Uint8Array;
 }
 
 /** How calls are made. */
@@ -169,8 +172,13 @@ export class CoordClient implements RelayCoordinator, Disposable {
     { nodeName: name, ...more }: { discoKey: DiscoKey; nodeName: string; requestedTunnelIp?: Ip },
     signal: AbortSignal,
   ): Promise<{ tunnelIp: Cidr; peersEtag: string; stun: string[]; leaseSeconds?: number }> {
-    const { nodeKey } = this.#options.identity;
-    const body = registerRequestJson({ nodeKey, name, ...more });
+    const { identity: { nodeKey }, tokenSecret } = this.#options;
+    const body = registerRequestJson({
+      nodeKey,
+      name,
+      ...more,
+      ...(tokenSecret ? { token: tokenSecret } : {}),
+    });
     const answer = await this.#call("POST", "/v1/register", { body, signal });
     const registered = parsedAnswer(() => parseRegisterResponse(answer));
     return { ...registered, stun: withHost(registered.stun, this.#base) };
@@ -425,7 +433,7 @@ function refused(base: string, { status, text, retryAfterMs, code }: Refusal): C
 
 /** RFC 9110 section 10.2.3: seconds, or a date; it means something with these. */
 function readRetryAfter({ status, headers }: Response, wallMs: number): number | undefined {
-  if (![409, 429, 503].includes(status)) return undefined;
+  if (![403, 409, 429, 503].includes(status)) return undefined;
   const text = headers.get("retry-after") ?? "";
   let waitMs = NaN;
   if (/^\d{1,9}$/.test(text)) waitMs = Number(text) * 1000;
@@ -433,10 +441,16 @@ function readRetryAfter({ status, headers }: Response, wallMs: number): number |
   return waitMs >= 0 ? Math.min(waitMs, MAX_RETRY_AFTER_MS) : undefined;
 }
 
-const CLONE_HINT = "If this machine was cloned, delete its keys.json so that it makes its own";
+const HINTS: Partial<Record<string, string>> = {
+  clone: "If this machine was cloned, delete its keys.json so that it makes its own",
+  token: "Ask the coordinator's operator for a token, and give it with --token-file",
+  approval: "Have the coordinator's operator approve this node",
+  expired: "Ask the coordinator's operator for a new token, and give it with --token-file",
+} satisfies Partial<Record<RefusalCode, string>>;
 
 function refusedHint(status: number, code: string | undefined): string {
-  if (code === "clone") return CLONE_HINT;
+  const hint = HINTS[code ?? ""];
+  if (hint !== undefined) return hint;
   switch (status) {
     case 401:
       return "Check this host's clock and that keys.json belongs to this coordinator's node";

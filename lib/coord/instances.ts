@@ -60,6 +60,14 @@ export class Instances {
     return rival && nowMs - rival.seenMs <= TOLD_MS ? rival.source : undefined;
   }
 
+  /** Nodes whose key two hosts use now, and where those are. */
+  clones(nowMs: number): { node: NodeKey; sources: [string, string] }[] {
+    return [...this.#runs].flatMap(([node, { source }]) => {
+      const rival = this.rivalOf(node, nowMs);
+      return rival === undefined ? [] : [{ node, sources: [source, rival] as [string, string] }];
+    });
+  }
+
   sweep(nowMs: number): void {
     for (const [node, { seenMs }] of this.#runs) {
       if (nowMs - seenMs > LEASE_MS) this.#runs.delete(node);

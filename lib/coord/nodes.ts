@@ -21,6 +21,9 @@ export const LEASE_MS = 120_000;
 /** An address whose node was silent for so long may be given to another, if none is free. */
 export const ADDRESS_KEPT_MS = 30 * 24 * 3600 * 1000;
 
+/** What the token says by which a node joins. */
+export type Joining = Pick<NodeRecord, "tokenId" | "tags" | "isWaiting" | "isEphemeral">;
+
 export class Nodes {
   readonly #pool: Pool;
   readonly #byKey = new Map<NodeKey, NodeRecord>();
@@ -77,10 +80,11 @@ export class Nodes {
    * add a node, never change one. Throws {@link Refusal}.
    */
   register(
-    { requestedTunnelIp, ...identity }: RegisterRequest,
-    options: { signed: boolean; nowMs: number },
+    { requestedTunnelIp, nodeKey, discoKey, name }: RegisterRequest,
+    options: { signed: boolean; nowMs: number; joining?: Joining },
   ): { record: NodeRecord; changed: boolean } {
-    const { signed, nowMs } = options;
+    const { signed, nowMs, joining } = options;
+    const identity = { nodeKey, discoKey, name };
     const known = this.#byKey.get(identity.nodeKey);
     this.#refuseTakenDiscoKey(identity);
     const same = known && known.discoKey === identity.discoKey && known.name === identity.name &&
@@ -90,11 +94,12 @@ export class Nodes {
       if (same) return { record: known, changed: false };
       throw new Refusal(401, "this node is registered already: sign the request to change it");
     }
-    if (same && known.listed) {
+    if (same && known.listed && !joining) {
       this.#seen(known, nowMs);
       return { record: known, changed: false };
     }
-    const { isV1: _, ...before } = known ?? { endpoints: [] };
+    const { isV1: _, ...before } = (joining && known ? membershipEnded(known) : known) ??
+      { endpoints: [] };
     const record: NodeRecord = {
       ...before,
       ...identity,
@@ -105,7 +110,9 @@ export class Nodes {
       seenMs: nowMs,
       leaseEndsMs: nowMs + LEASE_MS,
       listed: true,
+      ...joining,
     };
+    if (record.isWaiting) record.listed = false;
     this.#put(record);
     this.#listChanged(record);
     return { record, changed: true };
@@ -155,13 +162,27 @@ export class Nodes {
     return true;
   }
 
-  /** Takes nodes from the list whose lease is over, and gives them. */
+  /** Takes nodes from the list whose lease or membership is over, and gives them. */
   expire(nowMs: number): NodeRecord[] {
-    const ended = [...this.#byKey.values()]
-      .filter(({ listed, leaseEndsMs }) => listed && leaseEndsMs <= nowMs);
+    const ended = [...this.#byKey.values()].filter((record) =>
+      record.listed && (record.leaseEndsMs <= nowMs || isExpired(record, nowMs))
+    );
     for (const record of ended) record.listed = false;
     if (ended.length > 0) this.#listChanged(...ended);
+    for (const record of ended) if (record.isEphemeral) this.remove(record);
     return ended;
+  }
+
+  all(): NodeRecord[] {
+    return [...this.#byKey.values()].toSorted(byAddress);
+  }
+
+  /** Changes what the operator says of a node; undefined takes something back. */
+  edit(record: NodeRecord, change: { [K in keyof NodeRecord]?: NodeRecord[K] | undefined }): void {
+    const entries = Object.entries({ ...record, ...change });
+    const edited = Object.fromEntries(entries.filter(([, value]) => value !== undefined));
+    this.#put(edited as NodeRecord);
+    this.#listChanged(record);
   }
 
   /** The list of peers, by address. */
@@ -215,18 +236,32 @@ export class Nodes {
     if (!oldest) {
       throw new Refusal(500, "pool exhausted: start the coordinator with a larger --pool");
     }
-    this.#remove(oldest);
+    this.remove(oldest);
     return oldest.tunnelIp;
   }
 
-  #remove({ nodeKey, tunnelIp, discoKey }: NodeRecord): void {
+  /** Forgets it, and hands on its address. */
+  remove({ nodeKey, tunnelIp, discoKey, listed }: NodeRecord): void {
+    if (listed) this.#changed.set(nodeKey, ++this.#version);
     this.#byKey.delete(nodeKey);
     // Who has a list of before that would not be told that it is gone.
     this.#knownSince = Math.max(this.#knownSince, this.#changed.get(nodeKey) ?? 0);
     this.#changed.delete(nodeKey);
     this.#byIp.delete(tunnelIp);
     this.#byDisco.delete(discoKey);
+    this.#pool.giveBack(tunnelIp);
   }
+}
+
+export function isExpired({ expiresMs }: NodeRecord, nowMs: number): boolean {
+  return expiresMs !== undefined && expiresMs <= nowMs;
+}
+
+/** What is left of a node that joins anew: who and where it is. */
+function membershipEnded(record: NodeRecord): NodeRecord {
+  const { tokenId: _token, isWaiting: _waiting, isEphemeral: _ephemeral, ...rest } = record;
+  const { expiresMs: _expires, tags: _tags, ...left } = rest;
+  return left;
 }
 
 /** By address. */

@@ -9,7 +9,7 @@ export class Pool {
   readonly cidr: Cidr;
   readonly #first: number;
   readonly #last: number;
-  /** No address below is free: none is ever given back, only handed on. */
+  /** No address below is free, as far as is known. */
   #lowestFree: number;
 
   /** From the address after the one in the pool's text to the one before the last. */
@@ -35,6 +35,11 @@ export class Pool {
       this.#lowestFree++;
     }
     return undefined;
+  }
+
+  /** That address is free again. */
+  giveBack(ip: Ip): void {
+    this.#lowestFree = Math.min(this.#lowestFree, ipNumber(ip));
   }
 
   #has(ip: Ip): boolean {

@@ -3,7 +3,7 @@ import type { Cidr } from "../addr.ts";
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { Sign } from "../ed25519.ts";
-import type { DiscoKey, NodeKey } from "../keys.ts";
+import { type DiscoKey, keyBase64, type NodeKey } from "../keys.ts";
 import { SourceLimits, sourceNetwork } from "../limits.ts";
 import { encodeGrant } from "../relay/mod.ts";
 import {
@@ -25,6 +25,7 @@ import {
   relayRegisteredJson,
   relaysJson,
   stunJson,
+  type TokenRecord,
 } from "./api.ts";
 import {
   AuthError,
@@ -39,11 +40,12 @@ import type { Caller } from "./http_server.ts";
 import { HeldCalls } from "./hold.ts";
 import { Instances } from "./instances.ts";
 import { Mailbox } from "./mailbox.ts";
-import { LEASE_MS, Nodes } from "./nodes.ts";
+import { isExpired, type Joining, LEASE_MS, Nodes } from "./nodes.ts";
 import { Refusal } from "./refusal.ts";
 import { RELAY_LEASE_MS, type RelayDirectory } from "./relays.ts";
 import { Replays } from "./replays.ts";
 import type { Store } from "./store.ts";
+import { hashOf, Tokens } from "./tokens.ts";
 
 export const SWEEP_MS = 5_000;
 
@@ -55,6 +57,8 @@ export interface CoordServerOptions {
   log: Log;
   /** What nodes are told of the STUN server. */
   stun: string[];
+  /** Whether nodes may join without a token though there are some. */
+  isOpen?: boolean;
   /** Whether /debug/peers is served. */
   debug: boolean;
   /** Absent: this coordinator knows of no relays. */
@@ -100,6 +104,7 @@ const RELAY_WS_PATH = "/v1/relay/ws";
 /** For a coordinator without a relay: one may be started. */
 const NO_RELAY_RETRY_MS = 30_000;
 const SAVE_RETRY_MS = 5_000;
+const APPROVAL_RETRY_MS = 10_000;
 
 /** A node holds calls of 25 s: one that is there was heard since. */
 const SILENT_MS = 60_000;
@@ -122,6 +127,7 @@ export class CoordServer {
   readonly #options: CoordServerOptions;
   readonly #started: { wallMs: number; nowMs: number };
   readonly nodes: Nodes;
+  readonly tokens: Tokens;
   /**
    * Anybody may register, so a node that is not known yet costs its source a token. Known nodes
    * never pay.
@@ -144,6 +150,7 @@ export class CoordServer {
     // Above all that an earlier run can have told, so that no node misses a change.
     const version = Math.max(store.version(), clock.wallMs()) + 1;
     this.nodes = new Nodes(pool, store.nodes(), version, clock.wallMs());
+    this.tokens = new Tokens(store.tokens());
     this.#held = new HeldCalls(clock);
     // Nodes that only register hold their address for one lease: one source gets half of a pool.
     const quarter = Math.floor(this.nodes.capacity / 4);
@@ -300,6 +307,7 @@ export class CoordServer {
   async #authenticated(claim: Claim, { request, path, body }: Call): Promise<NodeRecord> {
     await this.#verify(claim, { request, path, body });
     const node = this.#member(claim.nodeKey);
+    checkMembership(node, this.#nowMs());
     if (this.nodes.renew(claim.nodeKey, this.#nowMs())) this.#listChanged(node);
     return node;
   }
@@ -364,19 +372,28 @@ export class CoordServer {
     const wanted = parseRegisterRequest(jsonOf(body));
     if (claim && claim.nodeKey !== wanted.nodeKey) throw new AuthError("signed by another node");
     if (!this.nodes.get(wanted.nodeKey)) this.#limitNewcomers(source);
+    const tokenHash = wanted.token && await hashOf(wanted.token);
     if (claim) {
       await this.#verify(claim, { request, path: "/v1/register", body });
       claimed(claim.nodeKey);
       const known = this.nodes.get(claim.nodeKey) ?? wanted;
       await this.#checkInstance(request, known, source);
     }
-    const { record, changed } = this.nodes.register(wanted, { signed, nowMs: this.#nowMs() });
+    const nowMs = this.#nowMs();
+    const token = this.#tokenToJoin(wanted.nodeKey, { hash: tokenHash, signed, nowMs });
+    const { record, changed } = this.nodes.register(wanted, {
+      signed,
+      nowMs,
+      ...(token ? { joining: joiningBy(token) } : {}),
+    });
+    if (token) this.saveToken({ ...token, uses: token.uses + 1 });
     if (changed) {
       this.#listChanged(record);
       log.info("node registered", { peer: record.nodeKey, tunnel_ip: record.tunnelIp });
     } else if (this.#unsaved.size > 0) {
       this.#save();
     }
+    checkMembership(record, nowMs);
     const { prefixLength } = this.nodes.pool;
     return Response.json(registerResponseJson({
       tunnelIp: { ip: record.tunnelIp, prefixLength },
@@ -384,6 +401,39 @@ export class CoordServer {
       stun,
       leaseSeconds: LEASE_MS / 1000,
     }));
+  }
+
+  /** New nodes need one where there are any. Throws {@link Refusal}. */
+  #tokenToJoin(
+    nodeKey: NodeKey,
+    { hash, signed, nowMs }: { hash: string | undefined; signed: boolean; nowMs: number },
+  ): TokenRecord | undefined {
+    const known = this.nodes.get(nodeKey);
+    const isMember = known !== undefined && !isExpired(known, nowMs);
+    if (isMember || (this.isOpen && hash === undefined)) return undefined;
+    return this.tokens.check(signed ? hash : undefined, nowMs);
+  }
+
+  /** Whether anybody may join. */
+  get isOpen(): boolean {
+    return this.#options.isOpen === true || !this.tokens.areThere;
+  }
+
+  /** Stored first: what the operator was told of must not be lost. */
+  saveToken(token: TokenRecord): void {
+    this.#options.store.saveToken(token);
+    this.tokens.put(token);
+  }
+
+  /** Keys that two hosts use, and from where. */
+  clones(): { node: string; sources: [string, string] }[] {
+    return this.#instances.clones(this.#nowMs())
+      .map(({ node, sources }) => ({ node: keyBase64(node), sources }));
+  }
+
+  /** The operator changed what is known of that node. */
+  edited(node: NodeRecord): void {
+    this.#listChanged(node);
   }
 
   #limitNewcomers(source: string): void {
@@ -518,8 +568,9 @@ export class CoordServer {
   /** What cannot be written now is tried again by the next sweep. */
   #save(): void {
     const records = [...this.#unsaved].flatMap((key) => this.nodes.get(key) ?? []);
+    const gone = [...this.#unsaved].filter((key) => !this.nodes.get(key));
     try {
-      this.#options.store.save(records, this.nodes.version);
+      this.#options.store.save(records, this.nodes.version, gone);
     } catch (error) {
       this.#options.log.error("state not saved", { error: errorText(error) });
       throw new Refusal(503, "the state cannot be saved: see the coordinator's log", SAVE_RETRY_MS);
@@ -530,6 +581,32 @@ export class CoordServer {
 
 function httpDate(clock: Clock): string {
   return new Date(clock.wallMs()).toUTCString();
+}
+
+/** Throws {@link Refusal}. */
+function checkMembership(node: NodeRecord, nowMs: number): void {
+  if (node.isWaiting) {
+    const command = `gretun-coord node approve ${keyBase64(node.nodeKey)}`;
+    const text = `this node waits for the coordinator's operator: ${command}`;
+    throw new Refusal(403, text, APPROVAL_RETRY_MS, "approval");
+  }
+  if (isExpired(node, nowMs)) {
+    throw new Refusal(
+      403,
+      "this node's membership has ended: join again with a token",
+      undefined,
+      "expired",
+    );
+  }
+}
+
+function joiningBy({ id, tags, isEphemeral, isApproving }: TokenRecord): Joining {
+  return {
+    tokenId: id,
+    tags,
+    ...(isEphemeral ? { isEphemeral } : {}),
+    ...(isApproving ? {} : { isWaiting: true }),
+  };
 }
 
 function refusal({ status, message, retryAfterMs, code }: Refusal): Response {

@@ -2,7 +2,14 @@
 import { DatabaseSync } from "node:sqlite";
 import { errorText, GretunError } from "../errors.ts";
 import { type DiscoKey, keyBase64, type NodeKey } from "../keys.ts";
-import { type NodeRecord, parseRecord, recordJson } from "./api.ts";
+import {
+  type NodeRecord,
+  parseRecord,
+  parseToken,
+  recordJson,
+  tokenJson,
+  type TokenRecord,
+} from "./api.ts";
 import type { Store } from "./store.ts";
 
 const OTHER_FILE = "Give another file with --state, or move this one away to start afresh";
@@ -10,7 +17,7 @@ const OTHER_FILE = "Give another file with --state, or move this one away to sta
 /** The first schema that there are files of. */
 const FIRST_SCHEMA = 2;
 /** Each brings a file to the next schema, in one transaction with its number. */
-const MIGRATIONS: ((db: DatabaseSync) => void)[] = [nodesAsJson];
+const MIGRATIONS: ((db: DatabaseSync) => void)[] = [nodesAsJson, addTokens];
 const SCHEMA = FIRST_SCHEMA + MIGRATIONS.length;
 
 /** Every write is on the disk when the call returns (WAL with synchronous=FULL); one process has the file at a time. */
@@ -43,9 +50,17 @@ export class SqliteStore implements Store {
 
   /** Throws `GretunError` when a row is not what {@link SqliteStore.save} writes. */
   nodes(): NodeRecord[] {
+    return this.#records("nodes", parseRecord);
+  }
+
+  tokens(): TokenRecord[] {
+    return this.#records("tokens", parseToken);
+  }
+
+  #records<T>(table: "nodes" | "tokens", parse: (value: unknown) => T): T[] {
     try {
-      return this.#db.prepare("SELECT record FROM nodes").all()
-        .map(({ record }) => parseRecord(JSON.parse(String(record))));
+      return this.#db.prepare(`SELECT record FROM ${table}`).all()
+        .map(({ record }) => parse(JSON.parse(String(record))));
     } catch (cause) {
       throw new GretunError(`the state file is damaged: ${errorText(cause)}`, OTHER_FILE, {
         cause,
@@ -64,8 +79,10 @@ export class SqliteStore implements Store {
     return row!.seed as Uint8Array;
   }
 
-  save(records: readonly NodeRecord[], version: number): void {
+  save(records: readonly NodeRecord[], version: number, gone: readonly NodeKey[] = []): void {
     transaction(this.#db, () => {
+      const remove = this.#db.prepare("DELETE FROM nodes WHERE node_key = ?");
+      for (const key of gone) remove.run(key);
       // Replaces the row of the same node, and that of who had its address.
       const put = this.#db.prepare("INSERT OR REPLACE INTO nodes VALUES (?, ?, ?)");
       for (const record of records) {
@@ -73,6 +90,11 @@ export class SqliteStore implements Store {
       }
       this.#db.prepare("INSERT OR REPLACE INTO version VALUES (1, ?)").run(version);
     });
+  }
+
+  saveToken(token: TokenRecord): void {
+    this.#db.prepare("INSERT OR REPLACE INTO tokens VALUES (?, ?)")
+      .run(token.hash, JSON.stringify(tokenJson(token)));
   }
 
   [Symbol.dispose](): void {
@@ -143,6 +165,10 @@ function nodesAsJson(db: DatabaseSync): void {
     const record = recordOfRow(row);
     put.run(record.nodeKey, record.tunnelIp, JSON.stringify(recordJson(record)));
   }
+}
+
+function addTokens(db: DatabaseSync): void {
+  db.exec("CREATE TABLE tokens (hash TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT");
 }
 
 function recordOfRow(row: Record<string, unknown>): NodeRecord {

@@ -12,7 +12,13 @@ export type RefusalCode =
   /** The timestamp is too far from the coordinator's clock. */
   | "clock"
   /** Another host that uses this node's key was there first. */
-  | "clone";
+  | "clone"
+  /** A token is needed to join, and what was given is none that is good. */
+  | "token"
+  /** The operator has to approve the node first. */
+  | "approval"
+  /** The operator has ended its membership. */
+  | "expired";
 
 /** {@link INSTANCE_HEADER} of a request, where it is one. */
 export function readInstance(headers: Headers): string | undefined {

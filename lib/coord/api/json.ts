@@ -199,3 +199,12 @@ export const TIME: Codec<number> = {
   json: (ms) => new Date(ms).toISOString(),
   parse: (value) => Date.parse(String(value)) || 0,
 };
+
+/** Whole ms since 1970. */
+export const MS: Codec<number> = number({ min: 0, max: Number.MAX_SAFE_INTEGER });
+
+/** True, or not there. */
+export const MARK: Codec<true | undefined> = {
+  json: (is) => is,
+  parse: (value) => value === true ? value : undefined,
+};

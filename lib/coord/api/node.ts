@@ -15,8 +15,9 @@ import {
   type Json,
   list,
   listOf,
+  MARK,
+  MS,
   NODE_KEY,
-  number,
   object,
   optional,
   parsed,
@@ -30,6 +31,7 @@ import {
   TIME,
   type Values,
 } from "./json.ts";
+import { TAGS, TOKEN_SECRET_LENGTH } from "./token.ts";
 
 export const MAX_NAME_LENGTH = 64;
 export const MAX_ENDPOINTS = 32;
@@ -98,6 +100,18 @@ export function natJson(nat: NodeNat | undefined): { nat?: ReturnType<typeof nat
 
 // --- a node
 
+function bytesOf(length: number): Codec<Uint8Array> {
+  return {
+    json: toBase64,
+    parse(value, field) {
+      const given = string(value, field);
+      const bytes = parsed(field, () => fromBase64(given));
+      if (bytes.length === length) return bytes;
+      throw new ApiError(`${field} is ${bytes.length} bytes: want ${length}`);
+    },
+  };
+}
+
 /** Who it is: what it registers with. */
 const IDENTITY = {
   nodeKey: required("node_pubkey", NODE_KEY),
@@ -114,6 +128,8 @@ const REACH = {
 
 const REGISTER_REQUEST = {
   ...IDENTITY,
+  /** The secret of a token, from a node that is to join. */
+  token: optional("token", bytesOf(TOKEN_SECRET_LENGTH)),
   requestedTunnelIp: optional<Ip>("requested_tunnel_ip", {
     json: (ip) => ip,
     parse: (value, field) =>
@@ -121,12 +137,6 @@ const REGISTER_REQUEST = {
         ? parsed(field, () => parseIp(value.split("/")[0]!))
         : undefined,
   }),
-};
-
-/** True, or not there. */
-const MARK: Codec<true | undefined> = {
-  json: (is) => is,
-  parse: (value) => value === true ? value : undefined,
 };
 
 /** What others are told of a node. */
@@ -141,8 +151,6 @@ const PEER = {
   isV1: optional("v1", MARK),
 };
 
-const MS = number({ min: 0, max: Number.MAX_SAFE_INTEGER });
-
 /** What the coordinator keeps of a node. */
 const RECORD = {
   ...PEER,
@@ -152,6 +160,18 @@ const RECORD = {
   leaseEndsMs: required("lease_ends_ms", MS),
   /** Whether it is in the list of peers: the lease lives, or its end was not noticed yet. */
   listed: required("listed", BOOLEAN),
+  // What the operator has said.
+  /** In place of the name that it gives itself. */
+  givenName: optional("given_name", text(MAX_NAME_LENGTH)),
+  tags: optional("tags", TAGS),
+  /** The token that it joined by. */
+  tokenId: optional("token", STRING),
+  /** It has to be approved before it is a member. */
+  isWaiting: optional("waiting", MARK),
+  /** It is forgotten when it goes. */
+  isEphemeral: optional("ephemeral", MARK),
+  /** When it stops being a member. */
+  expiresMs: optional("expires_ms", MS),
 };
 
 export type NodeReach = Values<typeof REACH>;
@@ -160,10 +180,11 @@ export type PeerRecord = Values<typeof PEER>;
 /** Times are whole ms since 1970. */
 export type NodeRecord = Values<typeof RECORD>;
 
-export function toPeer(record: PeerRecord): PeerRecord {
+export function toPeer(record: NodeRecord): PeerRecord {
+  const shown = { ...record, name: record.givenName ?? record.name };
   const names = Object.keys(PEER) as (keyof PeerRecord)[];
   return Object.fromEntries(
-    names.filter((name) => record[name] !== undefined).map((name) => [name, record[name]]),
+    names.filter((name) => shown[name] !== undefined).map((name) => [name, shown[name]]),
   ) as PeerRecord;
 }
 
