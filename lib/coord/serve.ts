@@ -4,6 +4,7 @@ import { publicKeyOf, type Sign, signer } from "../ed25519.ts";
 import { KEY_LENGTH, type NodeKey, nodeKeyFromBytes } from "../keys.ts";
 import type { Store } from "./store.ts";
 
+export { Admin, type AdminOptions } from "./admin.ts";
 export { type HttpHandler, HttpServer } from "./http_server.ts";
 export { RelayDirectory } from "./relays.ts";
 export { RelayRole } from "./relay_role.ts";

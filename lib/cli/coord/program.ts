@@ -5,6 +5,9 @@ import denoJson from "../../../deno.json" with { type: "json" };
 /** A command's body is loaded when it is chosen. */
 const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   serve: () => import("./serve.ts"),
+  status: () => import("./status.ts"),
+  node: () => import("./node.ts"),
+  token: () => import("./token.ts"),
 };
 /** What flags without a command are for. */
 const DEFAULT = "serve";

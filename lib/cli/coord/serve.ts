@@ -9,12 +9,14 @@ import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { doubleDashed, flagsHelp, parseFlags } from "../flags.ts";
 import { parseListen } from "../listen.ts";
 import { serveMetrics } from "../metrics_server.ts";
+import { openControl } from "./control.ts";
 import { httpSettings, openHttp } from "./http.ts";
 import { openRelay, relayKeys, relaySettings } from "./relay.ts";
 import { serveRelayOnly } from "./relay_only.ts";
 import { SERVE_FLAGS, type ServeFlags } from "./serve_flags.ts";
 import { openStore, statePath } from "./state.ts";
 import { startStun, stunSettings } from "./stun.ts";
+import denoJson from "../../../deno.json" with { type: "json" };
 
 export const command: Command = {
   summary: "be the coordinator of an overlay",
@@ -43,7 +45,8 @@ async function serve(flags: ServeFlags, log: Log, stop: AbortSignal): Promise<vo
   const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
   const http = httpSettings(flags);
   const pool = parsePool(flags.pool);
-  using store = openStore(statePath(flags.state));
+  const state = statePath(flags.state);
+  using store = openStore(state);
   const { publicKey: grantKey, sign } = await ownKey(store, systemRandom);
   const own = relayed && { relayKey: grantKey, udp: relayed.advertise, ws: "" };
   const coord = openCoordinator({
@@ -53,6 +56,7 @@ async function serve(flags: ServeFlags, log: Log, stop: AbortSignal): Promise<vo
     log,
     stun: stun.advertised,
     debug: flags.debug,
+    isOpen: flags.open,
     relays: {
       directory: new RelayDirectory({ allowed, ...(own ? { own } : {}) }),
       grantKey,
@@ -78,6 +82,18 @@ async function serve(flags: ServeFlags, log: Log, stop: AbortSignal): Promise<vo
     stun: stun.advertised.join(","),
     relay: relayed?.advertise,
   });
+  if (coord.isOpen) log.warn("anybody may join: the first token closes this coordinator");
+  await using _control = await openControl(state, {
+    server: coord,
+    coordinatorKey: grantKey,
+    random: systemRandom,
+    nowMs: () => systemClock.wallMs(),
+    more: () => ({
+      version: denoJson.version,
+      listening: flags.listen,
+      connections: server.connections,
+    }),
+  }, log);
   const serving = server.run(
     stop,
     (request, { source, claimed }) => coord.handle(request, source, claimed),

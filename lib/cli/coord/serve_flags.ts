@@ -29,6 +29,7 @@ export const SERVE_FLAGS = {
     placeholder: "HOST:PORT",
     help: "serve the relay's Prometheus metrics at /metrics (default off)",
   },
+  open: { type: "boolean", help: "let nodes join without a token, though there are some" },
   debug: { type: "boolean", help: "serve /debug/peers to everybody" },
   verbose: { type: "boolean", short: "v", help: "log more" },
 } as const;

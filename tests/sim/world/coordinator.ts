@@ -1,6 +1,6 @@
 /** A coordinator with its STUN server and relay on a machine of the simulation: the real ones. */
 import { type Cidr, type Ip, parseCidr } from "../../../lib/addr.ts";
-import type { NodeRecord } from "../../../lib/coord/api.ts";
+import type { NodeRecord, TokenRecord } from "../../../lib/coord/api.ts";
 import { signer } from "../../../lib/ed25519.ts";
 import { RelayDirectory } from "../../../lib/coord/relays.ts";
 import { CoordServer } from "../../../lib/coord/server.ts";
@@ -19,6 +19,7 @@ const PORT = 8443;
 /** What outlives the coordinator's process. */
 class MemoryStore implements Store {
   readonly #nodes = new Map<NodeKey, NodeRecord>();
+  readonly #tokens = new Map<string, TokenRecord>();
   readonly #seeds = new Map<string, Uint8Array>();
   #version = 0;
 
@@ -30,7 +31,16 @@ class MemoryStore implements Store {
     return this.#version;
   }
 
-  save(records: readonly NodeRecord[], version: number): void {
+  tokens(): TokenRecord[] {
+    return [...this.#tokens.values()];
+  }
+
+  saveToken(token: TokenRecord): void {
+    this.#tokens.set(token.hash, token);
+  }
+
+  save(records: readonly NodeRecord[], version: number, gone: readonly NodeKey[] = []): void {
+    for (const key of gone) this.#nodes.delete(key);
     for (const record of records) {
       for (const [key, other] of this.#nodes) {
         if (other.tunnelIp === record.tunnelIp) this.#nodes.delete(key);

@@ -3,7 +3,7 @@ import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { type Ip, parseEndpoint } from "../../../lib/addr.ts";
 import { CoordClient } from "../../../lib/coord/client.ts";
-import type { NodeRecord } from "../../../lib/coord/api.ts";
+import type { NodeRecord, PeerRecord } from "../../../lib/coord/api.ts";
 import { SqliteStore } from "../../../lib/coord/sqlite.ts";
 import { systemClock, systemRandom } from "../../../lib/edges.ts";
 import { errorLine } from "../../../lib/cli/command.ts";
@@ -209,7 +209,9 @@ Deno.test("a coordinator killed right after its answers has lost nothing", async
   await using process = await CoordinatorProcess.start(state);
   const after = await clientOf(process, nodes[0]!).peers(before, NEVER);
   ok(after.etag > before.etag);
-  deepStrictEqual(after.peers.slice(0, 20), before.peers);
+  // When a node last called is kept in memory until something of it changes.
+  const ofNodes = (peers: PeerRecord[]) => peers.map((peer) => ({ ...peer, seenMs: 0 }));
+  deepStrictEqual(ofNodes(after.peers.slice(0, 20)), ofNodes(before.peers));
   deepStrictEqual(after.peers.map(({ nodeKey }) => nodeKey), nodes.map(({ nodeKey }) => nodeKey));
   deepStrictEqual(after.peers.map(({ tunnelIp }) => tunnelIp), addresses);
   for (const [i, node] of nodes.entries()) {

@@ -1,0 +1,79 @@
+/** gretun-coord's commands against a running coordinator, as programs. */
+import { deepStrictEqual, match, rejects, strictEqual } from "node:assert/strict";
+import { parseTokenText } from "../../../lib/coord/api.ts";
+import { CoordClient, CoordError } from "../../../lib/coord/client.ts";
+import { systemClock, systemRandom } from "../../../lib/edges.ts";
+import { type FakeNode, fakeNode } from "../../fakes/coordinator.ts";
+import { CoordinatorProcess, runCoordinator } from "../../fakes/coordinator_process.ts";
+
+const NEVER = new AbortController().signal;
+
+function tempDir(): Disposable & { path: string } {
+  const path = Deno.makeTempDirSync({ prefix: "gretun-coord-" });
+  return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
+}
+
+/** The answer, read as JSON. */
+async function ask(state: string, ...words: string[]) {
+  const { code, stdout, stderr } = await runCoordinator([...words, "--state", state, "--json"]);
+  strictEqual(code, 0, stderr);
+  return JSON.parse(stdout);
+}
+
+async function join(process: CoordinatorProcess, node: FakeNode, token?: string) {
+  using client = new CoordClient({
+    url: process.url,
+    identity: node,
+    clock: systemClock,
+    random: systemRandom,
+    ...(token === undefined ? {} : { tokenSecret: parseTokenText(token).secret }),
+  });
+  return await client.register({ discoKey: node.discoKey, nodeName: node.name }, NEVER);
+}
+
+Deno.test("a coordinator is closed by a token, and told of nodes, while it runs", async () => {
+  using dir = tempDir();
+  const state = `${dir.path}/coord.db`;
+  await using process = await CoordinatorProcess.start(["--state", state]);
+  strictEqual((await ask(state, "status")).open, true);
+  const { token, id } = await ask(state, "token", "create", "--reusable", "--tag", "web");
+  strictEqual((await ask(state, "status")).open, false);
+  const a = await fakeNode("a");
+  await rejects(join(process, a), (error) => error instanceof CoordError && error.code === "token");
+  await rejects(
+    join(process, a, token),
+    (error) => error instanceof CoordError && error.code === "approval",
+  );
+  const table = await runCoordinator(["node", "list", "--state", state]);
+  match(table.stdout, /^NAME .*\na +100\.64\.0\.1 +waits for approval .* web /);
+  await ask(state, "node", "approve", "a");
+  strictEqual((await join(process, a)).tunnelIp.ip, "100.64.0.1");
+  await ask(state, "node", "rename", "a", "alice");
+  await ask(state, "node", "tag", "alice");
+  const [node] = await ask(state, "node", "list");
+  deepStrictEqual([node.given_name, node.tags, node.listed], ["alice", [], true]);
+  await ask(state, "token", "revoke", id);
+  await rejects(
+    join(process, await fakeNode("b"), token),
+    (error) => error instanceof CoordError && error.code === "token",
+  );
+  await ask(state, "node", "delete", "alice");
+  deepStrictEqual(await ask(state, "node", "list"), []);
+});
+
+const WRONG: [args: string[], code: number, line: RegExp][] = [
+  [["status", "--state", "/nowhere/coord.db"], 3, /^Error: no coordinator answers at \/nowhere\//],
+  [["status", "--state", ":memory:"], 2, /cannot be asked/],
+  [["node"], 2, /no action is given\. Choose one of: list, approve/],
+  [["node", "burn"], 2, /unknown action "burn"/],
+  [["node", "rename", "a"], 2, /1 word is given\. Give NODE NAME/],
+  [["token", "create", "--expires", "0s"], 2, /--expires "0s" is too short/],
+];
+for (const [args, code, line] of WRONG) {
+  Deno.test(`gretun-coord ${args.join(" ")} ends with ${code} and one line`, async () => {
+    const answer = await runCoordinator(args);
+    deepStrictEqual([answer.code, answer.stdout], [code, ""]);
+    match(answer.stderr, line);
+    match(answer.stderr, /^Error: [^\n]+\n$/);
+  });
+}
