@@ -57,6 +57,8 @@ export interface DaemonOptions {
   portMapping: boolean;
   /** Whether ports that a NAT chooses at random may be guessed, by a thousand pings. */
   aggressivePunch: boolean;
+  /** Asked at the end: whether links of the kernel stay for the next start. */
+  keepsLinks: () => boolean;
   metrics: DaemonMetrics;
 }
 
@@ -80,6 +82,7 @@ export async function runDaemon(
       encapCsum: options.encapCsum,
       signalling: { kind: "patterns", any: [DISCO_PATTERN, STUN_PATTERN] },
       onDatagram: (datagram, localPort) => daemon.datagram(datagram, localPort),
+      keepsLinks: options.keepsLinks,
       onFault: (what, error) => log.error(what, { error: errorText(error) }),
     },
     { host, clock: edges.clock, log },
@@ -175,6 +178,8 @@ class Daemon implements AsyncDisposable {
     this.#peers?.close();
     using _session = this.#session;
     await this.#relays[Symbol.asyncDispose]();
+    // A node that is back in a moment does not leave.
+    if (this.#options.keepsLinks()) return;
     using limit = timeLimit(this.#edges.clock, LEAVE_TIMEOUT_MS);
     await this.#session.leave(limit.signal);
   }

@@ -157,6 +157,11 @@ export interface PlaneOptions {
   lookalikes?: Lookalikes;
   /** Gets signalling that arrives; `localPort` is set for an extra port. */
   onDatagram: (datagram: Datagram, localPort?: number) => void;
+  /**
+   * Asked when the plane is disposed: whether links of the kernel, and the rules that guard them,
+   * stay for the next run to adopt. Never, unless told.
+   */
+  keepsLinks?: () => boolean;
   /** Something that nobody waits for failed. */
   onFault: (what: string, error: unknown) => void;
 }

@@ -84,6 +84,10 @@ export function uninstallSteps(options: UninstallOptions, present: Present): Ste
     ? ["/var/lib/gretun", "/run/gretun", ...(isShared ? [] : [CONFIG_DIRECTORY])]
     : ["/var/lib/gretun-coord", "/run/gretun-coord", configPath(kind)];
   return [
+    // By its own word it removes the links that the service would keep.
+    ...(kind === "up" && present.exists(`${PROGRAM_DIRECTORY}/gretun`)
+      ? [{ ...run(`${PROGRAM_DIRECTORY}/gretun`, "down"), mayFail: true }]
+      : []),
     ...units.map((unit): Step => ({
       ...{ kind: "run", mayFail: true },
       command: ["systemctl", "disable", "--now", "--quiet", unit],

@@ -36,6 +36,8 @@ const SERVICES: Record<ServiceKind, Service> = {
     capabilities: TUNNEL_CAPABILITIES,
     lines: [
       LOAD_MODULES,
+      // Tunnels of the kernel carry data while the program is exchanged.
+      "Environment=GRETUN_KEEP_LINKS=true",
       ...TUNNEL_SANDBOX,
     ],
   },

@@ -1,12 +1,13 @@
 /** Networks change under daemons that run: tunnels are back soon. */
 import { ok, strictEqual } from "node:assert/strict";
 import { parseIp } from "../../lib/addr.ts";
+import type { DaemonOptions } from "../../lib/daemon/mod.ts";
 import { type SimNode, World } from "./world/mod.ts";
 
-async function pair(world: World) {
+async function pair(world: World, options: Partial<DaemonOptions> = {}) {
   const coordinator = await world.coordinator();
   const [siteA, siteB] = [world.site(), world.site()];
-  const a = await world.up(world.hostBehind("a", siteA), coordinator);
+  const a = await world.up(world.hostBehind("a", siteA), coordinator, options);
   const b = await world.up(world.hostBehind("b", siteB), coordinator);
   ok(await world.until(() => a.state(b) === "direct" && b.state(a) === "direct", 5_000));
   return { coordinator, siteA, siteB, a, b };
@@ -78,6 +79,21 @@ Deno.test("a daemon that is killed leaves its link, and the next one takes it ov
   ok(await world.until(() => a.state(b) === "direct", 5_000));
   strictEqual(a.host.kernel.ifindex(a.peer(b)!.ifname!), ifindex, "it is the same link");
   ok(await world.connects(a, b, 1_000));
+});
+
+Deno.test("a daemon that keeps its links is exchanged, and its peers do not notice", async () => {
+  await using world = new World();
+  const { a, b } = await pair(world, { keepsLinks: () => true });
+  const ifindex = a.host.kernel.ifindex(a.peer(b)!.ifname!);
+  const stopped = a.stop();
+  ok(await world.until(() => a.ended !== undefined, 5_000));
+  await stopped;
+  ok(await world.ping(b, a) !== undefined, "no program runs, and data flows");
+  await a.start();
+  ok(await world.until(() => a.state(b) === "direct", 5_000));
+  ok(await world.ping(b, a) !== undefined);
+  strictEqual(a.host.kernel.ifindex(a.peer(b)!.ifname!), ifindex, "it is the same link");
+  strictEqual(b.said(/peer gone|path lost/).length, 0);
 });
 
 Deno.test("a daemon that ends leaves nothing behind", async () => {

@@ -101,6 +101,10 @@ const FLAGS = {
     placeholder: "FILE",
     help: "trust these certificates (PEM) too: the coordinator's own, or its issuer's",
   },
+  "keep-links": {
+    type: "boolean",
+    help: "at SIGTERM leave tunnels of the kernel in place for the next start",
+  },
   config: {
     type: "string",
     placeholder: "FILE",
@@ -188,6 +192,8 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       },
       portMapping: flags["port-mapping"] === "on",
       aggressivePunch: flags["aggressive-punch"],
+      // "gretun down" means it.
+      keepsLinks: () => flags["keep-links"] && !asked.signal.aborted,
       metrics,
     },
     {

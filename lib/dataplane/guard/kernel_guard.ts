@@ -62,6 +62,11 @@ export class KernelGuard implements Disposable {
     return sum;
   }
 
+  /** The rules stay when this is disposed. */
+  release(): void {
+    for (const { table } of this.#tables) table.release();
+  }
+
   [Symbol.dispose](): void {
     this.#stack.dispose();
   }

@@ -30,6 +30,7 @@ export class LinkTable implements Disposable {
   /** How many links have an element, by its set and key: not one in a thousand is shared. */
   readonly #counts = new Map<string, number>();
   #table: GuardTable;
+  #isReleased = false;
   /** Of tables that were there before this one. */
   readonly #refused = new Map<PlaneRefusal, number>();
 
@@ -73,9 +74,14 @@ export class LinkTable implements Disposable {
     return sum;
   }
 
+  /** The table stays when this is disposed. */
+  release(): void {
+    this.#isReleased = true;
+  }
+
   [Symbol.dispose](): void {
     try {
-      this.#nft.deleteTable(this.#table.family, this.#table.name);
+      if (!this.#isReleased) this.#nft.deleteTable(this.#table.family, this.#table.name);
     } catch (error) {
       if (!(error instanceof NetlinkError)) throw error; // somebody flushed it
     }

@@ -409,7 +409,8 @@ export class KernelPlane implements DataPlane {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const id of [...this.#links.keys()]) this.removeLink(id);
+    if (this.#options.keepsLinks?.()) this.#guard?.release();
+    else for (const id of [...this.#links.keys()]) this.removeLink(id);
     this.#stack.dispose();
   }
 

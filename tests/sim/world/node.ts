@@ -69,6 +69,7 @@ export class SimNode {
       interfaces: { advertise: [], exclude: [] },
       portMapping: false,
       aggressivePunch: false,
+      keepsLinks: () => false,
       ...options,
     };
   }

@@ -111,7 +111,10 @@ Deno.test("uninstall leaves nothing, unless the state is to be kept", () => {
   const kept = uninstallSteps({ ...options, keepState: true }, host).map(stepText);
   ok(!kept.some((text) => text.includes("/var/lib") || text.includes("userdel")), kept.join("\n"));
   const texts = host.apply(uninstallSteps({ ...options, keepState: false }, host));
-  strictEqual(texts[0], "systemctl disable --now --quiet gretun.service");
+  deepStrictEqual(texts.slice(0, 2), [
+    "/usr/local/bin/gretun down",
+    "systemctl disable --now --quiet gretun.service",
+  ]);
   deepStrictEqual([...host.files.keys()], ["/tmp/gretun"]);
   deepStrictEqual([...host.users], []);
 });
