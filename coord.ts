@@ -1,4 +1,5 @@
 /** The gretun-coord program. */
 import { main } from "./lib/cli/coord/program.ts";
+import { runProgram } from "./lib/cli/program.ts";
 
-Deno.exit(await main(Deno.args));
+await runProgram((io) => main(Deno.args, io));

@@ -1,12 +1,8 @@
-/** The gretun program: pick a command, turn an error into one line and an exit code. */
-import {
-  type Command,
-  errorLine,
-  EXIT_FAILURE,
-  EXIT_OK,
-  EXIT_USAGE,
-  exitCode,
-} from "./lib/cli/command.ts";
+/** The gretun program: picks a command and runs it. */
+import { type Command, EXIT_OK } from "./lib/cli/command.ts";
+import { nearest } from "./lib/cli/nearest.ts";
+import { type ProgramIo, runProgram } from "./lib/cli/program.ts";
+import { UsageError } from "./lib/errors.ts";
 import denoJson from "./deno.json" with { type: "json" };
 
 /** A command's body is loaded when it is chosen, so that the others start fast. */
@@ -42,22 +38,6 @@ async function helpTexts(): Promise<Map<string, string>> {
   return texts;
 }
 
-function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
-  let bytes = new TextEncoder().encode(text);
-  while (bytes.length > 0) bytes = bytes.subarray(stream.writeSync(bytes));
-}
-
-/** Whoever read the output has enough of it, as in "gretun list | head -1": no words for that. */
-class OutputClosedError extends Error {}
-
-function writeOutput(text: string): void {
-  try {
-    write(Deno.stdout, text);
-  } catch (error) {
-    throw error instanceof Deno.errors.BrokenPipe ? new OutputClosedError() : error;
-  }
-}
-
 async function overview(): Promise<string> {
   const lines = ["Usage: gretun COMMAND [flags]", "", "Commands:"];
   for (const [name, load] of Object.entries(COMMANDS)) {
@@ -67,43 +47,34 @@ async function overview(): Promise<string> {
     .join("\n") + "\n";
 }
 
-function stopSignal(): AbortSignal {
-  const controller = new AbortController();
-  for (const name of ["SIGINT", "SIGTERM"] as const) {
-    Deno.addSignalListener(name, () => controller.abort(new Error(name)));
-  }
-  return controller.signal;
-}
-
-async function main(args: string[]): Promise<number> {
-  const [name, ...rest] = args;
-  const stdout = writeOutput;
-  const stderr = (text: string) => write(Deno.stderr, text);
+async function main([name, ...rest]: string[], io: ProgramIo): Promise<number> {
   if (name === undefined || name === "help" || name === "--help" || name === "-h") {
-    stdout(await overview());
+    io.stdout(rest[0] === undefined ? await overview() : (await find(rest[0])).help());
     return EXIT_OK;
   }
   if (name === "version" || name === "--version") {
-    stdout(`gretun ${denoJson.version}\n`);
+    io.stdout(`gretun ${denoJson.version}\n`);
     return EXIT_OK;
   }
-  const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
-  if (!load) {
-    stderr(`Error: unknown command ${JSON.stringify(name)}. Run gretun --help to see them all.\n`);
-    return EXIT_USAGE;
-  }
-  const { command } = await load();
-  if (rest.includes("--help") || rest.includes("-h")) {
-    stdout(command.help());
+  const command = await find(name);
+  const end = rest.indexOf("--"); // what follows is another program's
+  const own = end < 0 ? rest : rest.slice(0, end);
+  if (own.includes("--help") || own.includes("-h")) {
+    io.stdout(command.help());
     return EXIT_OK;
   }
-  try {
-    return await command.run(rest, { stdout, stderr, signal: stopSignal() });
-  } catch (error) {
-    if (error instanceof OutputClosedError) return EXIT_FAILURE;
-    stderr(errorLine(error) + "\n");
-    return exitCode(error);
-  }
+  await io.serve(command.ownSignals);
+  return await command.run(rest, io);
 }
 
-Deno.exit(await main(Deno.args));
+async function find(name: string): Promise<Command> {
+  const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (load) return (await load()).command;
+  const meant = nearest(name, Object.keys(COMMANDS));
+  throw new UsageError(
+    `unknown command ${JSON.stringify(name)}`,
+    meant ? `Did you mean gretun ${meant}?` : "Run gretun --help to see them all",
+  );
+}
+
+await runProgram((io) => main(Deno.args, io));

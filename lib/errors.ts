@@ -23,9 +23,17 @@ export class NoDaemonError extends GretunError {
   override name = "NoDaemonError";
 }
 
+/** What the runtime says in its own terms, and what it means. */
+const RUNTIME_TEXTS: [pattern: RegExp, meaning: string][] = [
+  [/ \(os error \d+\)(: \w+ '[^']*'$)?/g, ""],
+  // It keeps /proc, /sys and the like to programs that may do everything.
+  [/Requires \w+ access to ("[^"]*"|<[^>]*>).*$/s, "not a place for files"],
+  [/\bOther\(OtherError\((\w+)\)\)/g, "$1"],
+];
+
 /** The text of whatever was thrown, on one line, without the runtime's number, call and path. */
 export function errorText(error: unknown): string {
-  const text = (error instanceof Error ? error.message : String(error))
-    .replace(/ \(os error \d+\)(: \w+ '[^']*'$)?/g, "");
-  return text.replace(/\s+/g, " ").trim();
+  const text = error instanceof Error ? error.message : String(error);
+  const plain = RUNTIME_TEXTS.reduce((t, [pattern, meaning]) => t.replace(pattern, meaning), text);
+  return plain.replace(/\s+/g, " ").trim();
 }

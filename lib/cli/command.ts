@@ -5,7 +5,7 @@ import { errorText, GretunError, NoDaemonError, UsageError } from "../errors.ts"
 export interface CommandIo {
   stdout: (text: string) => void;
   stderr: (text: string) => void;
-  /** Aborted by SIGINT or SIGTERM. */
+  /** Aborted when the program is to stop. */
   signal: AbortSignal;
 }
 
@@ -13,6 +13,8 @@ export interface Command {
   /** One line for the program's overview. */
   summary: string;
   help(): string;
+  /** Signals that it hears for a purpose of its own; others stop it. */
+  ownSignals?: readonly Deno.Signal[];
   /** The exit code; throws {@link GretunError} for what the user should read. */
   run(args: string[], io: CommandIo): Promise<number>;
 }
@@ -31,6 +33,8 @@ export function exitCode(error: unknown): number {
 /** "Error: what: why. What to do next." on one line. */
 export function errorLine(error: unknown): string {
   const text = errorText(error);
-  if (error instanceof GretunError) return `Error: ${text}. ${error.hint}.`;
+  if (error instanceof GretunError) {
+    return `Error: ${text}. ${error.hint}${error.hint.endsWith("?") ? "" : "."}`;
+  }
   return `Error: internal: ${text}. This is a bug: please report it with the command you ran.`;
 }

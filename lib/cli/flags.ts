@@ -4,6 +4,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { UsageError } from "../errors.ts";
+import { nearest } from "./nearest.ts";
 
 interface FlagBase {
   /** One line for the help text. */
@@ -49,13 +50,13 @@ export function parseFlags<const S extends FlagSpecs>(args: string[], specs: S):
   );
   const valued = names.filter((name) => specs[name]!.type !== "boolean");
   checkBooleans(args, booleans);
-  const parsed = parseArgs(joinDashed(args, valued), {
+  const parsed = parseArgs(joinValues(args, valued), {
     boolean: booleans,
     default: Object.fromEntries(booleans.map((name) => [name, isOnByDefault(specs[name]!)])),
     string: valued,
     collect: valued,
     alias,
-    unknown: (word: string) => refuseUnknown(word),
+    unknown: (word: string) => refuseUnknown(word, names),
   }) as Record<string, unknown>;
   return flagValues(parsed, specs);
 }
@@ -99,14 +100,14 @@ export function doubleDashed(args: readonly string[], names: readonly string[]):
 
 /**
  * "--port -1" means the port, which then can be refused by name, and no flag "-1"; "--file -" is
- * standard input.
+ * standard input, and "--state ''" an empty value.
  */
-function joinDashed(args: readonly string[], valued: readonly string[]): string[] {
+function joinValues(args: readonly string[], valued: readonly string[]): string[] {
   return args.flatMap((word, i) => {
     const takes = (w: string | undefined) => w !== undefined && valued.includes(w.slice(2));
-    const isDashed = (w: string | undefined) => w !== undefined && /^-(\d|$)/.test(w);
-    if (takes(word) && isDashed(args[i + 1])) return [`${word}=${args[i + 1]}`];
-    return isDashed(word) && takes(args[i - 1]) ? [] : [word];
+    const isOdd = (w: string | undefined) => w !== undefined && /^(-\d|-?$)/.test(w);
+    if (takes(word) && isOdd(args[i + 1])) return [`${word}=${args[i + 1]}`];
+    return isOdd(word) && takes(args[i - 1]) ? [] : [word];
   });
 }
 
@@ -123,9 +124,13 @@ function checkBooleans(args: readonly string[], booleans: readonly string[]): vo
   }
 }
 
-function refuseUnknown(word: string): never {
+function refuseUnknown(word: string, known: readonly string[]): never {
   const hint = "Run the command with --help to see what it takes";
-  if (word.startsWith("-")) throw new UsageError(`unknown flag ${word.split("=")[0]}`, hint);
+  if (word.startsWith("-")) {
+    const name = word.split("=")[0]!;
+    const meant = nearest(name.replace(/^-+/, ""), known);
+    throw new UsageError(`unknown flag ${name}`, meant ? `Did you mean --${meant}?` : hint);
+  }
   throw new UsageError(`unexpected argument ${JSON.stringify(word)}`, hint);
 }
 
@@ -164,10 +169,11 @@ function missing(name: string, spec: Exclude<FlagSpec, { type: "boolean" | "list
 function parseInteger(name: string, text: string, { min, max }: { min: number; max: number }) {
   const value = /^(0x[0-9a-f]+|0o[0-7]+|0b[01]+|\d+)$/i.test(text) ? Number(text) : NaN;
   if (value >= min && value <= max) return value;
-  throw new UsageError(
-    `--${name} ${JSON.stringify(text)} is not a number it can be`,
-    `Give a whole number from ${min} to ${max}`,
-  );
+  const hint = `Give a whole number from ${min} to ${max}`;
+  const why = /^-?\d+$/.test(text)
+    ? `${text} is out of range (${min}-${max})`
+    : `${JSON.stringify(text)} is not a whole number`;
+  throw new UsageError(`--${name} ${why}`, hint);
 }
 
 const UNIT_MS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };

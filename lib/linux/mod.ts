@@ -23,8 +23,10 @@ export { createNamedNetns, deleteNamedNetns, openNamedNetns, withNetns } from ".
 export { notifyManager } from "./notify.ts";
 export { Poller } from "./poll.ts";
 export {
+  canWrite,
   type Capability,
   hasCapability,
+  ignoresSignal,
   listKernelDirectory,
   raiseFileLimit,
   readKernelFile,

@@ -95,3 +95,18 @@ export function raiseFileLimit(): number {
   check("prlimit", libc().prlimit(0, RLIMIT_NOFILE, bytes, null));
   return Number(wanted);
 }
+
+/** `struct pollfd`, and its events (poll.h). */
+const POLLOUT = 4;
+
+/** Whether a write would not wait, or fail at once, after waiting for so long at most. */
+export function canWrite(fd: number, timeoutMs: number): boolean {
+  const pollfd = new Writer("host", 8).i32(fd).u16(POLLOUT).u16(0).finish();
+  return libc().pollHere(pollfd, 1n, timeoutMs) !== 0;
+}
+
+/** Whether whoever started this process had it ignore the signal of that number. */
+export function ignoresSignal(number: number): boolean {
+  const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(readKernelFile("/proc/self/status"))?.[1] ?? "0";
+  return (BigInt(`0x${mask}`) >> BigInt(number - 1) & 1n) === 1n;
+}

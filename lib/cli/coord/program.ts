@@ -1,5 +1,6 @@
-/** gretun-coord: picks a command, turns an error into one line and an exit code. */
-import { type Command, errorLine, EXIT_OK, exitCode } from "../command.ts";
+/** gretun-coord: picks a command and runs it. */
+import { type Command, EXIT_OK } from "../command.ts";
+import type { ProgramIo } from "../program.ts";
 import denoJson from "../../../deno.json" with { type: "json" };
 
 /** A command's body is loaded when it is chosen. */
@@ -13,34 +14,25 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
 const DEFAULT = "serve";
 
 /** The exit code. */
-export async function main(words: string[]): Promise<number> {
+export async function main(words: string[], io: ProgramIo): Promise<number> {
   const [first, ...rest] = words;
   if (first === "version" || words.includes("--version") || words.includes("-version")) {
-    writeAll(Deno.stdout, `gretun-coord ${denoJson.version}\n`);
+    io.stdout(`gretun-coord ${denoJson.version}\n`);
     return EXIT_OK;
   }
   const isNamed = first !== undefined && Object.hasOwn(COMMANDS, first);
   const isHelp = (word: string) => ["--help", "-help", "-h"].includes(word);
   if (!isNamed && (first === "help" || words.some(isHelp))) {
-    writeAll(Deno.stdout, await overview());
+    io.stdout(await overview());
     return EXIT_OK;
   }
   const { command } = await COMMANDS[isNamed ? first : DEFAULT]!();
   if (rest.some(isHelp)) {
-    writeAll(Deno.stdout, command.help());
+    io.stdout(command.help());
     return EXIT_OK;
   }
-  const io = {
-    stdout: (text: string) => writeAll(Deno.stdout, text),
-    stderr: tell,
-    signal: stopSignal(),
-  };
-  try {
-    return await command.run(isNamed ? rest : words, io);
-  } catch (error) {
-    tell(errorLine(error) + "\n");
-    return exitCode(error);
-  }
+  await io.serve(command.ownSignals);
+  return await command.run(isNamed ? rest : words, io);
 }
 
 /** Of the default command too, whose flags are those of the program. */
@@ -58,26 +50,4 @@ async function overview(): Promise<string> {
     "",
     command.help(),
   ].join("\n");
-}
-
-function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
-  let bytes = new TextEncoder().encode(text);
-  while (bytes.length > 0) bytes = bytes.subarray(stream.writeSync(bytes));
-}
-
-/** A closed pipe or a full disk behind standard error is no reason to end a service. */
-function tell(text: string): void {
-  try {
-    writeAll(Deno.stderr, text);
-  } catch {
-    // There is nobody to tell.
-  }
-}
-
-function stopSignal(): AbortSignal {
-  const controller = new AbortController();
-  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    Deno.addSignalListener(name, () => controller.abort());
-  }
-  return controller.signal;
 }

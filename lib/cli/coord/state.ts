@@ -1,5 +1,6 @@
 /** Where gretun-coord keeps its state. */
 import { errorText, GretunError } from "../../errors.ts";
+import { userDirectory } from "../home.ts";
 import { SqliteStore, type Store } from "../../coord/serve.ts";
 
 export const STATE_FLAG = {
@@ -15,8 +16,7 @@ const IN_MEMORY = ":memory:";
 export function statePath(given: string | undefined): string {
   if (given !== undefined) return given;
   if (Deno.uid() === 0) return "/var/lib/gretun-coord/coord.db";
-  const home = Deno.env.get("XDG_STATE_HOME") ?? `${Deno.env.get("HOME") ?? "."}/.local/state`;
-  return `${home}/gretun-coord/coord.db`;
+  return `${userDirectory("XDG_STATE_HOME", "--state")}/gretun-coord/coord.db`;
 }
 
 /** The database's directory and file are this user's alone. Throws `GretunError`. */

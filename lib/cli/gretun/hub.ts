@@ -84,6 +84,7 @@ const DEFAULT_IDLE_MS = 180_000;
 
 export const command: Command = {
   summary: "serve tunnels to spokes, without a coordinator",
+  ownSignals: ["SIGHUP"],
   help: () =>
     `Usage: gretun hub [flags] [-- PROGRAM ARGS...]
        gretun hub status [flags]

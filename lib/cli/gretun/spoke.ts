@@ -75,6 +75,7 @@ const FLAGS = {
 
 export const command: Command = {
   summary: "a tunnel to a hub, from behind any NAT",
+  ownSignals: ["SIGUSR1"],
   help: () =>
     `Usage: gretun spoke --hub HOST:PORT [flags] [-- PROGRAM ARGS...]
        gretun spoke --protocol jtunnel [flags] ADDRESS PORT [PROGRAM ARGS...]

@@ -4,6 +4,7 @@
  */
 import { errorText, GretunError, UsageError } from "../../errors.ts";
 import type { Log } from "../../edges.ts";
+import { userDirectory } from "../home.ts";
 
 export const STATE_FLAGS = {
   "state-dir": {
@@ -40,20 +41,12 @@ export function checkInstance(name: string): void {
 
 function defaultStateDir(): string {
   if (Deno.uid() === 0) return "/var/lib/gretun";
-  const base = Deno.env.get("XDG_STATE_HOME") || `${home()}/.local/state`;
-  return `${base}/gretun`;
+  return `${userDirectory("XDG_STATE_HOME", "--state-dir")}/gretun`;
 }
 
 /** Version 0.1 had it in the configuration directory. */
 function oldStateDir(): string {
-  return `${Deno.env.get("XDG_CONFIG_HOME") || `${home()}/.config`}/gretun`;
-}
-
-function home(): string {
-  const path = Deno.env.get("HOME");
-  if (path) return path;
-  if (Deno.uid() === 0) return "/root";
-  throw new GretunError("HOME is not set", "Set it, or give a directory with --state-dir");
+  return `${userDirectory("XDG_CONFIG_HOME", "--state-dir")}/gretun`;
 }
 
 /** Keys of version 0.1 are moved to where they are looked for now, and that is said. */

@@ -38,7 +38,7 @@ class Files implements Disposable {
 }
 
 const WRONG: [Command, string[], RegExp][] = [
-  [hub, ["--port", "0"], /--port "0"/],
+  [hub, ["--port", "0"], /--port 0/],
   [hub, ["--port", "x"], /--port "x"/],
   [hub, ["--protocol", "openvpn"], /--protocol "openvpn" is unknown/],
   [hub, ["--data-plane", "gre"], /--data-plane "gre" is unknown/],
@@ -58,7 +58,7 @@ const WRONG: [Command, string[], RegExp][] = [
   [hub, ["--token", "secret"], /unknown flag --token/],
   [hub, ["sh", "-c", "true"], /unexpected argument "sh"/],
   [hub, ["--nonsense"], /unknown flag --nonsense/],
-  [hub, ["status", "--port", "99999"], /--port "99999"/],
+  [hub, ["status", "--port", "99999"], /--port 99999/],
   [hub, ["status", "extra"], /unexpected argument "extra"/],
   [hub, ["keygen", "--out", "/nonexistent/key"], /cannot write \/nonexistent\/key/],
   [hub, ["keygen", "--out", "/dev/full"], /cannot write \/dev\/full: it is there already/],
@@ -70,11 +70,11 @@ const WRONG: [Command, string[], RegExp][] = [
   [spoke, ["--hub", "2001:db8::1"], /--hub 2001:db8::1 is not IPv4/],
   [spoke, ["--hub", "[2001:db8::1]:7788"], /is not IPv4/],
   [spoke, ["--hub", "h", "--hub-id", "0"], /--hub-id "0" is no identifier/],
-  [spoke, ["status", "--port", "0"], /--port "0"/],
+  [spoke, ["status", "--port", "0"], /--port 0/],
   [spoke, ["--hub", "h", "--name", "a/b"], /--name "a\/b" cannot be a client's name/],
   [spoke, ["--hub", "h", "--hub-key", HUB_KEY], /the private key is missing/],
   [spoke, ["--hub", "h", "--route", "10.0.0.0/33"], /--route "10.0.0.0\/33" is no network/],
-  [spoke, ["--hub", "h", "--number", "-1"], /--number "-1"/],
+  [spoke, ["--hub", "h", "--number", "-1"], /--number -1/],
   [spoke, ["--hub", "h", "prog"], /unexpected argument "prog"/],
   [spoke, ["--protocol", "jtunnel", "-i", "0123456789abcdef", "host"], /--hub is missing/],
 ];

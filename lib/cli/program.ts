@@ -1,0 +1,86 @@
+/**
+ * What both programs do around their commands: where words go, which signals stop them, and a last
+ * resort for what nobody caught.
+ */
+import { systemClock } from "../edges.ts";
+import { type CommandIo, errorLine, EXIT_FAILURE, exitCode } from "./command.ts";
+import { messageWriter, OutputClosedError, resultWriter } from "./output.ts";
+
+/**
+ * Signals that would end the process where it stands, with its links left to nobody. SIGXFSZ is not
+ * among them: a log file that may not grow is no reason to stop.
+ */
+const STOP_SIGNALS = [
+  ...["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM"] as const,
+  ...["SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR", "SIGXCPU", "SIGSTKFLT"] as const,
+];
+/** For a program that has met a bug to remove what it made. */
+const GRACE_MS = 10_000;
+
+export interface ProgramIo extends CommandIo {
+  /**
+   * From now on the program is a service: signals stop it in order, but for those that it hears for
+   * another purpose, and messages that nobody reads do not hold it up.
+   */
+  serve(own?: readonly Deno.Signal[]): Promise<void>;
+}
+
+const STDERR_FD = 2;
+const SIGHUP = 1;
+
+/** Runs `body` and exits with its code, or with that of what it throws, told in one line. */
+export async function runProgram(body: (io: ProgramIo) => Promise<number>): Promise<never> {
+  const stopping = new AbortController();
+  let canWrite = (_fd: number, _timeoutMs: number): boolean => true;
+  const stderr = messageWriter({
+    writeSync: (bytes) => Deno.stderr.writeSync(bytes),
+    canWrite: (timeoutMs) => canWrite(STDERR_FD, timeoutMs),
+  }, systemClock);
+  const tell = (error: unknown): number => {
+    if (error instanceof OutputClosedError) return EXIT_FAILURE;
+    stderr(errorLine(error) + "\n");
+    return exitCode(error);
+  };
+  let failure: number | undefined;
+  onUncaught((error) => {
+    if (failure !== undefined) return;
+    failure = tell(error);
+    stopping.abort(error);
+    setTimeout(() => Deno.exit(failure), GRACE_MS);
+  });
+  const io: ProgramIo = {
+    stdout: resultWriter(Deno.stdout),
+    stderr,
+    signal: stopping.signal,
+    async serve(own = []) {
+      const linux = await import("../linux/mod.ts");
+      canWrite = linux.canWrite;
+      listen({ own, ignores: linux.ignoresSignal }, (name) => stopping.abort(new Error(name)));
+    },
+  };
+  const code = await body(io).catch((error) => failure ?? tell(error));
+  Deno.exit(failure ?? code);
+}
+
+function onUncaught(handle: (error: unknown) => void): void {
+  globalThis.addEventListener("unhandledrejection", (event) => {
+    event.preventDefault();
+    handle(event.reason);
+  });
+  globalThis.addEventListener("error", (event) => {
+    event.preventDefault();
+    handle(event.error);
+  });
+}
+
+function listen(
+  { own, ignores }: { own: readonly Deno.Signal[]; ignores: (number: number) => boolean },
+  stop: (name: string) => void,
+): void {
+  for (const name of STOP_SIGNALS) {
+    // As nohup has it: the end of the terminal is not the end of the program.
+    if (name === "SIGHUP" && ignores(SIGHUP)) continue;
+    Deno.addSignalListener(name, own.includes(name) ? () => {} : () => stop(name));
+  }
+  Deno.addSignalListener("SIGXFSZ", () => {});
+}
