@@ -52,6 +52,23 @@ Deno.test("50,000 hellos of one address a second leave room for another address"
   strictEqual(count, 500);
 });
 
+Deno.test("where answers are dear, strangers get half of the time, and the rest is dropped at once", () => {
+  const admission = new Admission();
+  const COST_MS = 0.5;
+  let [nowMs, busyMs, served] = [0, 0, 0];
+  // 5,000 a second, of which this machine could answer 2,000.
+  for (let i = 0; i < 50_000; i++) {
+    nowMs = Math.max(nowMs, i / 5);
+    if (!admission.stranger(`192.0.2.${i}`, nowMs)) continue;
+    served++;
+    busyMs += COST_MS;
+    nowMs += COST_MS;
+    admission.spent(COST_MS);
+  }
+  ok(nowMs < 10_200, `${nowMs - 10_000} ms behind`);
+  ok(Math.abs(busyMs / nowMs - 0.5) < 0.05, `${busyMs} ms, ${served} served`);
+});
+
 Deno.test("what answers no challenge is refused before a cookie is looked at", () => {
   const cookies = new Cookies(new Uint8Array(32).fill(1));
   const hello = { nonce: new Uint8Array(16), name: "alice" };

@@ -29,6 +29,9 @@ const STRANGE_SOURCE = {
   whenFull: "forget",
 } as const;
 const SPARE = { perSecond: 5500, burst: 3000 };
+/** Of the time of this process: who drops the rest at once has no queue that others wait in. */
+const STRANGERS_SHARE = 0.5;
+const STRANGERS_BURST_MS = 200;
 
 export class Admission {
   readonly #sessions = new TokenBucket(SESSIONS);
@@ -37,6 +40,9 @@ export class Admission {
   readonly #strangers = new TokenBucket(STRANGERS);
   readonly #sources = new SourceLimits(STRANGE_SOURCE);
   readonly #spare = new TokenBucket(SPARE);
+  /** What strangers may still use, and as of when. */
+  #leftMs = STRANGERS_BURST_MS;
+  #countedMs = 0;
 
   /** A keepalive of a session that there is. */
   session(nowMs: number): boolean {
@@ -55,7 +61,16 @@ export class Admission {
 
   /** The hello of a name that there is. */
   stranger(source: string, nowMs: number): boolean {
+    this.#leftMs += (nowMs - this.#countedMs) * STRANGERS_SHARE;
+    this.#leftMs = Math.min(this.#leftMs, STRANGERS_BURST_MS);
+    this.#countedMs = nowMs;
+    if (this.#leftMs <= 0) return false;
     if (!this.#sources.take(source, nowMs) && !this.#spare.take(nowMs)) return false;
     return this.#strangers.take(nowMs);
+  }
+
+  /** What the answer to a stranger took. */
+  spent(ms: number): void {
+    this.#leftMs -= ms;
   }
 }

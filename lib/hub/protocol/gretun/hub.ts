@@ -234,8 +234,10 @@ export class GretunHub implements HubProtocol {
     if (!this.#core.entries.has(hello.name)) {
       return this.#core.refusedAuthentication("unknown-client", from, hello.name);
     }
-    if (!this.#admission.stranger(from.ip, this.#nowMs)) return this.#core.refused("rate-limited");
+    const beganMs = this.#nowMs;
+    if (!this.#admission.stranger(from.ip, beganMs)) return this.#core.refused("rate-limited");
     this.plane.send(this.#cookies.challenge(hello, from, this.#core.edges.clock.wallMs()), from);
+    this.#admission.spent(this.#nowMs - beganMs);
   }
 
   #auth(bytes: Uint8Array, from: Endpoint): void {
