@@ -24,7 +24,9 @@ import {
 } from "../addr.ts";
 import { fromBase64 } from "../bytes.ts";
 import { type ConfigProblem, parseConfig } from "../config.ts";
+import { checkPublicKey } from "../ed25519.ts";
 import { errorText } from "../errors.ts";
+import { KEY_LENGTH } from "../keys.ts";
 import { NAME_LENGTH } from "./protocol/gretun/wire.ts";
 
 export interface ClientFile {
@@ -50,7 +52,7 @@ export function isClientName(name: string): boolean {
 type Draft = Partial<ClientFile>;
 
 const KEYS: Record<string, (draft: Draft, value: string) => void> = {
-  "public-key": (draft, value) => draft.publicKey = bytes32(value),
+  "public-key": (draft, value) => draft.publicKey = parsePublicKey(value),
   token: (draft, value) => draft.token = new TextEncoder().encode(value),
   "token-b64": (draft, value) => draft.token = fromBase64(value),
   secret: (draft, value) => draft.secret = value,
@@ -101,9 +103,12 @@ function tryLine(problems: ConfigProblem[], line: number, key: string, set: () =
   }
 }
 
-function bytes32(value: string): Uint8Array {
+function parsePublicKey(value: string): Uint8Array {
   const bytes = fromBase64(value);
-  if (bytes.length !== 32) throw new RangeError(`${bytes.length} bytes, want 32`);
+  if (bytes.length !== KEY_LENGTH) {
+    throw new RangeError(`${bytes.length} bytes, want ${KEY_LENGTH}`);
+  }
+  checkPublicKey(bytes);
   return bytes;
 }
 

@@ -2,6 +2,7 @@
 import type { Cidr } from "../../addr.ts";
 import { fromBase64, fromHex } from "../../bytes.ts";
 import { systemClock } from "../../edges.ts";
+import { checkPublicKey } from "../../ed25519.ts";
 import { errorText, NoDaemonError, UsageError } from "../../errors.ts";
 import { linuxHost } from "../../host/mod.ts";
 import type * as Hub from "../../hub/mod.ts";
@@ -262,7 +263,7 @@ async function credentialOf(
       kind: "key",
       ownSeed: seed,
       ownPublic: publicKeyOf(seed),
-      peerPublic: parseKey("--hub-key", hubKey),
+      peerPublic: parseHubKey(hubKey),
       ...(secret ? { secret: await hub.sha256(secret) } : {}),
     };
   }
@@ -276,6 +277,19 @@ async function credentialOf(
     );
   }
   return token ? { kind: "token", key: await hub.sha256(token) } : { kind: "address" };
+}
+
+function parseHubKey(text: string): Uint8Array {
+  const key = parseKey("--hub-key", text);
+  try {
+    checkPublicKey(key);
+    return key;
+  } catch (error) {
+    throw new UsageError(
+      `--hub-key is no public key: ${errorText(error)}`,
+      "Give the one that gretun hub status shows",
+    );
+  }
 }
 
 function ipipouScheme({ seed, token, secret }: Secrets, hub: typeof Hub): Hub.IpipouScheme {

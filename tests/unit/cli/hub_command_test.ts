@@ -101,6 +101,8 @@ Deno.test("gretun spoke: a key without the hub's, files that others can read, ke
   match(line, /5 bytes, not 32/);
   ok(!line.includes("aGVsbG8"), "no secret in the message");
   match(await call(["--key-file", key, "--hub-key", "abc"]), /--hub-key is not base64/);
+  const small = "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+  match(await call(["--key-file", key, "--hub-key", small]), /--hub-key is no public key: .*order/);
 });
 
 Deno.test("--check-config: right ones, and every problem with its line", async () => {

@@ -154,6 +154,8 @@ Deno.test("ipipou's names in a client's file; an empty file", () => {
 const BAD: [text: string, line: number, message: RegExp][] = [
   ["public-key abc", 1, /public-key: .*base64/],
   ["public-key aGVsbG8=", 1, /5 bytes, want 32/],
+  ["public-key AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", 1, /public-key: .*small order/],
+  ["public-key AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", 1, /public-key: /],
   ["\nadress 10.0.0.1", 2, /unknown key adress/],
   ["address 10.0.0.999", 1, /address: /],
   ["# x\nroutes 10.0.0.0/8,x", 2, /routes: /],

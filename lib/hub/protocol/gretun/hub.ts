@@ -8,7 +8,7 @@ import {
   type PlaneOptions,
 } from "../../../dataplane/mod.ts";
 import type { Datagram } from "../../../edges.ts";
-import { checkPublicKey, publicKeyOf } from "../../../ed25519.ts";
+import { publicKeyOf } from "../../../ed25519.ts";
 import { errorText } from "../../../errors.ts";
 import { TokenBucket } from "../../../limits.ts";
 import { endpointOf, equalSockAddrs, type SockAddr, sockAddrOf } from "../../../linux/mod.ts";
@@ -146,11 +146,6 @@ export class GretunHub implements HubProtocol {
       return "has a public-key, but the hub has no key: give it one with --key-file";
     }
     if (!publicKey && !token && !remote) return "has neither public-key nor token nor remote";
-    try {
-      if (publicKey) checkPublicKey(publicKey);
-    } catch (error) {
-      return `public-key: ${errorText(error)}`;
-    }
     const turn = Promise.resolve();
     this.#clients.set(entry, { turn, lastStamp: 0n, sessions: [], hintedMs: -Infinity });
     return undefined;
