@@ -11,7 +11,9 @@ import type { NodeKey } from "../keys.ts";
 export const HEADER_MS = 10_000;
 /** Between two requests, and for taking an answer. Clients let go after 90 s by themselves. */
 export const IDLE_MS = 120_000;
-/** More than a node uses: those that it left behind when its address changed go. */
+/** Of more than that, idle ones go: a node that polls uses fewer, and left them behind when it moved. */
+export const KEPT_PER_NODE = 4;
+/** Of more than that, those go that it has not used for longest, busy or not. */
 export const MAX_PER_NODE = 8;
 /** Connections of one source on which no node has called yet. */
 export const MAX_STRANGERS = 256;
@@ -92,8 +94,17 @@ export class Connections {
     }
     connection.node = node;
     addTo(this.#ofNode, node, connection);
-    const own = this.#ofNode.get(node)!;
-    if (own.size > MAX_PER_NODE) this.#close(oldest([...own].filter((one) => one !== connection))!);
+    this.#trim(this.#ofNode.get(node)!, connection);
+  }
+
+  #trim(own: ReadonlySet<Connection>, used: Connection): void {
+    const others = [...own].filter((one) => one !== used);
+    const left =
+      (own.size > KEPT_PER_NODE ? oldest(others.filter(({ isIdle }) => isIdle)) : undefined) ??
+        (own.size > MAX_PER_NODE ? oldest(others) : undefined);
+    if (!left) return;
+    this.#close(left);
+    this.#trim(own, used);
   }
 
   /** The answer is on its way. */

@@ -6,6 +6,7 @@ import type { Store } from "./store.ts";
 
 export { Admin, type AdminOptions } from "./admin.ts";
 export { type HttpHandler, HttpServer } from "./http_server.ts";
+export { poolCollisions } from "./pool_collisions.ts";
 export { RelayDirectory } from "./relays.ts";
 export { RelayRole } from "./relay_role.ts";
 export { SqliteStore } from "./sqlite.ts";

@@ -9,6 +9,7 @@ import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { doubleDashed, flagsHelp, parseFlags } from "../flags.ts";
 import { parseListen } from "../listen.ts";
 import { serveMetrics } from "../metrics_server.ts";
+import { warnOfCollisions } from "./collisions.ts";
 import { openControl } from "./control.ts";
 import { httpSettings, openHttp } from "./http.ts";
 import { openRelay, relayKeys, relaySettings } from "./relay.ts";
@@ -82,6 +83,7 @@ async function serve(flags: ServeFlags, log: Log, stop: AbortSignal): Promise<vo
     stun: stun.advertised.join(","),
     relay: relayed?.advertise,
   });
+  warnOfCollisions(pool, log);
   if (coord.isOpen) log.warn("anybody may join: the first token closes this coordinator");
   await using _control = await openControl(state, {
     server: coord,

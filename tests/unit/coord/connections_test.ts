@@ -5,6 +5,7 @@ import {
   Connections,
   HEADER_MS,
   IDLE_MS,
+  KEPT_PER_NODE,
   MAX_PER_NODE,
   MAX_STRANGERS,
 } from "../../../lib/coord/connections.ts";
@@ -81,6 +82,23 @@ Deno.test("a node's connections are bounded: the one it used longest ago goes, b
     bench.connections.claimed(connection, node);
   }
   deepStrictEqual(bench.closed, ["1", "2"]);
+});
+
+Deno.test("idle connections that a node left behind go before it has many", () => {
+  const bench = new Bench();
+  const node = randomNodeKey();
+  const held = bench.connect();
+  bench.ask(held);
+  bench.connections.claimed(held, node);
+  for (let i = 1; i <= KEPT_PER_NODE + 2; i++) {
+    bench.nowMs++;
+    const connection = bench.connect();
+    bench.ask(connection);
+    bench.connections.claimed(connection, node);
+    bench.answer(connection);
+  }
+  // The first one still waits for its answer.
+  deepStrictEqual(bench.closed, ["2", "3", "4"]);
 });
 
 Deno.test("a proxy's connections, on which several nodes call, are nobody's", () => {
