@@ -93,7 +93,7 @@ const ELEMENT_TYPE_BITS = 6;
 const HOOKNUM = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
 const POLICY = { drop: 0, accept: 1 } as const;
 /** linux/netfilter_ipv4.h, under the names that nft gives them. */
-export const PRIORITY = { raw: -300, dstnat: -100, filter: 0, srcnat: 100 } as const;
+export const PRIORITY = { raw: -300, dstnat: -100, filter: 0, srcnat: 100, last: 300 } as const;
 
 /** "inet" sees IPv4 and IPv6. */
 export type NftFamily = keyof typeof NFPROTO;

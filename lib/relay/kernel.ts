@@ -22,6 +22,9 @@ const WAYS = "ways";
 /** The keys of `ways` again, to find what came above the rate and was not found there. */
 const LIMITED = "limited";
 const CHAIN = "relay";
+const LEAVING = "leaving";
+/** So many in a row that did not leave are no accident. */
+const MAX_UNSENT = 4;
 
 /** A side of an allocation: where its node is, and its relayed port. */
 export interface KernelEnd {
@@ -33,6 +36,8 @@ export interface KernelCounters {
   forwarded: { packets: number; bytes: number };
   /** Above the rate. */
   dropped: { packets: number };
+  /** Of those forwarded, what was seen on its way out. */
+  left: { packets: number };
 }
 
 export interface KernelForwardingOptions {
@@ -52,6 +57,9 @@ export class KernelForwarding implements Disposable {
   readonly #table: nft.NftTable;
   readonly #sourceOf: (to: Ip) => Ip | undefined;
   readonly #limit: nft.Expression | undefined;
+  /** As last seen: how many left, and how many had been forwarded when one did. */
+  #left = 0;
+  #unsentSince = 0;
   /** What the kernel knows for each allocation. */
   readonly #known = new Map<object, { id: string; elements: nft.NftElement[] }>();
 
@@ -110,14 +118,26 @@ export class KernelForwarding implements Disposable {
     return { key, value, ...(this.#limit ? { expression: this.#limit } : {}) };
   }
 
+  /**
+   * Whether what it forwards does not leave this host, as with a firewall that lets out only what a
+   * program has sent. To be asked each second or so.
+   */
+  isHeldBack(): boolean {
+    const { forwarded, left } = this.counters();
+    if (left.packets > this.#left) this.#unsentSince = forwarded.packets;
+    this.#left = left.packets;
+    return forwarded.packets - this.#unsentSince >= MAX_UNSENT;
+  }
+
   counters(): KernelCounters {
-    const [kept, none, dropped] = this.#tables.ruleCounters(this.#table);
+    const [kept, none, dropped, left] = this.#tables.ruleCounters(this.#table);
     return {
       forwarded: {
         packets: kept!.packets + none!.packets,
         bytes: kept!.bytes + none!.bytes,
       },
       dropped: dropped!,
+      left: left!,
     };
   }
 }
@@ -126,6 +146,8 @@ function tableOf(name: string): nft.NftTable {
   const key = nft.fields("saddr", "sport", "dport");
   const isData = nft.udpBytes(UDP_HEADER + STUN_PATTERN.offset, "!=", STUN_PATTERN.bytes);
   const checksum = (operator: "==" | "!=") => nft.udpBytes(CHECKSUM_AT, operator, NO_CHECKSUM);
+  /** What goes to a node has the key of what comes from it, turned round. */
+  const back = nft.fields("daddr", "dport", "sport");
   const way = nft.mapped(WAYS, key);
   return {
     family: "ip",
@@ -136,6 +158,12 @@ function tableOf(name: string): nft.NftTable {
       type: "filter",
       hook: "prerouting",
       priority: nft.PRIORITY.raw,
+      policy: "accept",
+    }, {
+      name: LEAVING,
+      type: "filter",
+      hook: "postrouting",
+      priority: nft.PRIORITY.last,
       policy: "accept",
     }],
     sets: [
@@ -150,6 +178,12 @@ function tableOf(name: string): nft.NftTable {
       { chain: CHAIN, match: [isData, checksum("!=")], verdict: nft.resendTo(way, "kept") },
       { chain: CHAIN, match: [isData, checksum("==")], verdict: nft.resendTo(way, "none") },
       { chain: CHAIN, match: [isData, nft.isIn(LIMITED, key)], counter: true, verdict: "drop" },
+      {
+        chain: LEAVING,
+        match: [isData, nft.isIn(LIMITED, back)],
+        counter: true,
+        verdict: "accept",
+      },
     ],
   };
 }

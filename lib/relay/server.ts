@@ -18,7 +18,7 @@ import {
   type Via,
 } from "./allocations.ts";
 import { Desk } from "./desk.ts";
-import type { KernelForwarding } from "./kernel.ts";
+import type { KernelCounters, KernelForwarding } from "./kernel.ts";
 import { isRelayMessage } from "./messages.ts";
 import { type RelayDrop, RelayMetrics } from "./metrics.ts";
 import {
@@ -28,6 +28,8 @@ import {
 } from "./web_socket.ts";
 
 const SWEEP_MS = 5_000;
+/** Between two looks at whether what the kernel forwards leaves this host. */
+const LOOK_AT_KERNEL_MS = 1_000;
 /** Longer than any datagram that a network carries; one that fills it is dropped. */
 const MAX_DATAGRAM = 16 * 1024;
 const BINDING_ANSWERS_PER_SECOND = 50;
@@ -53,7 +55,7 @@ export interface RelayServerOptions {
   listenUdp?: ListenUdp;
   upgradeWebSocket?: UpgradeWebSocket;
   /** Forwards what it can, which then does not come here. */
-  kernel?: Pick<KernelForwarding, "set" | "counters">;
+  kernel?: Pick<KernelForwarding, "set" | "counters" | "isHeldBack"> & Disposable;
 }
 
 /** Where a side is bound. */
@@ -75,6 +77,10 @@ export class RelayServer implements Disposable {
   readonly #mainSockets: Deno.DatagramConn[];
   readonly #sockets = new Map<number, Deno.DatagramConn[]>();
   readonly #webSockets: WebSocketConnections;
+  /** Undefined where this program forwards everything. */
+  #kernel: RelayServerOptions["kernel"];
+  /** What it had forwarded when it was given up. */
+  #kernelCounters: KernelCounters | undefined;
   readonly #sideOf = new WeakMap<WebSocketConnection, Side<RelayVia>>();
 
   /** Throws Deno's error when the main port cannot be had. */
@@ -85,7 +91,8 @@ export class RelayServer implements Disposable {
       allocations: this.#allocations.size,
       ports: this.#allocations.openPorts,
       connections: this.#webSockets.size,
-    }), options.kernel && (() => options.kernel!.counters()));
+    }), options.kernel && (() => this.#kernel?.counters() ?? this.#kernelCounters!));
+    this.#kernel = options.kernel;
     this.#allocations = new Allocations({
       ports: {
         ...ports,
@@ -112,6 +119,7 @@ export class RelayServer implements Disposable {
       void this.#receive(socket, (bytes, from) => this.#atMainPort(socket, bytes, from));
     }
     void this.#sweepUntilClosed();
+    void this.#watchKernel();
   }
 
   /** The main port's addresses. */
@@ -136,6 +144,28 @@ export class RelayServer implements Disposable {
       for (const { nodes } of this.#allocations.sweep(clock.nowMs())) {
         log.debug("relay allocation ended", { node: nodes[0], peer: nodes[1] });
       }
+    }
+  }
+
+  /** The sockets of all ports are open anyway: without the kernel's rules everything comes to them. */
+  async #watchKernel(): Promise<void> {
+    const { clock, log } = this.#options;
+    const { signal } = this.#closed;
+    while (this.#kernel && !signal.aborted) {
+      await clock.sleep(LOOK_AT_KERNEL_MS, signal).catch(() => {});
+      if (signal.aborted || this.#allocations.size === 0) continue;
+      try {
+        if (!this.#kernel.isHeldBack()) continue;
+        this.#kernelCounters = this.#kernel.counters();
+      } catch (error) {
+        log.debug("kernel forwarding not looked at", { error: errorText(error) });
+        continue;
+      }
+      log.warn("a firewall holds back what the kernel forwards: this program forwards it instead", {
+        hint: "let UDP out from the relay's ports, whoever sends it, and start it again",
+      });
+      this.#kernel[Symbol.dispose]();
+      this.#kernel = undefined;
     }
   }
 
@@ -264,12 +294,12 @@ export class RelayServer implements Disposable {
 
   /** A pair that the kernel does not take goes this way. */
   #tellKernel(allocation: Allocation<RelayVia>): void {
-    if (this.#closed.signal.aborted) return;
+    if (this.#closed.signal.aborted || !this.#kernel) return;
     const [a, b] = allocation.sides.map(({ via, port }) => {
       return via?.endpoint && { node: via.endpoint, port };
     });
     try {
-      this.#options.kernel!.set(allocation, a && b ? [a, b] : undefined);
+      this.#kernel.set(allocation, a && b ? [a, b] : undefined);
     } catch (error) {
       this.#options.log.warn("relay allocation not forwarded by the kernel", {
         error: errorText(error),

@@ -191,3 +191,32 @@ Deno.test("sourceAddress() is the address towards a place, undefined without a r
   strictEqual(code, 0);
   strictEqual(host.within(() => sourceAddress(parseIp("192.0.2.1"))), undefined);
 });
+
+Deno.test("what a firewall holds back is noticed, and nothing else", () =>
+  inNet(0, async ({ a, b, relay, kernel }) => {
+    kernel.set(relay, pair(a, b));
+    using atA = new Socket(a);
+    using atB = new Socket(b);
+    const send = async (count: number) => {
+      for (let i = 0; i < count; i++) {
+        await atA.send("from a to b", { ip: relay.ip, port: PORTS[0] });
+      }
+    };
+    await send(10);
+    for (let i = 0; i < 10; i++) strictEqual((await atB.receive())?.text, "from a to b");
+    strictEqual(kernel.isHeldBack(), false);
+    const rules = "table inet o { chain o { type filter hook output priority 0; policy drop; " +
+      "meta skuid 0 accept; }; }";
+    strictEqual((await relay.run("nft", [rules])).code, 0);
+    await send(3);
+    const forwarded = async () => kernel.counters().forwarded.packets;
+    await until("three more", async () => await forwarded() === 13);
+    strictEqual(kernel.isHeldBack(), false);
+    await send(1);
+    await until("a fourth", async () => await forwarded() === 14);
+    strictEqual(kernel.isHeldBack(), true);
+    strictEqual((await relay.run("nft", ["delete table inet o"])).code, 0);
+    await send(1);
+    strictEqual((await atB.receive())?.text, "from a to b");
+    strictEqual(kernel.isHeldBack(), false);
+  }));

@@ -9,6 +9,7 @@ import {
   RelayError,
   type RelayPath,
   RelayServer,
+  type RelayServerOptions,
 } from "../../../lib/relay/mod.ts";
 import { systemDialer } from "../../../lib/dial/mod.ts";
 import { StandIn, type StandInOptions } from "../../../lib/relay/stand_in.ts";
@@ -24,7 +25,13 @@ class Relay implements AsyncDisposable {
   readonly server: RelayServer;
   readonly #http: Deno.HttpServer<Deno.NetAddr>;
 
-  constructor({ hostname = "", clock = systemClock }: { hostname?: string; clock?: Clock } = {}) {
+  constructor(
+    { hostname = "", clock = systemClock, kernel }: {
+      hostname?: string;
+      clock?: Clock;
+      kernel?: RelayServerOptions["kernel"];
+    } = {},
+  ) {
     this.server = new RelayServer({
       hostname,
       port: 0,
@@ -36,6 +43,7 @@ class Relay implements AsyncDisposable {
       clock,
       random: systemRandom,
       log: silentLog,
+      ...(kernel ? { kernel } : {}),
     });
     this.#http = Deno.serve(
       { hostname: "127.0.0.1", port: 0, onListen: () => {} },
@@ -300,4 +308,33 @@ Deno.test("StandIn: other programs of the host are not the node", async () => {
   other.close();
   a.send("genuine");
   ok((await b.next()).startsWith("genuine"));
+});
+
+Deno.test("a kernel whose packets are held back is given up, once, and its figures stay", async () => {
+  const clock = new VirtualClock();
+  let [isHeldBack, given, looks] = [false, 0, 0];
+  const none = { packets: 0, bytes: 0 };
+  const kernel = {
+    set() {},
+    counters: () => ({ forwarded: { packets: 7, bytes: 700 }, dropped: none, left: none }),
+    isHeldBack: () => (looks++, isHeldBack),
+    [Symbol.dispose]: () => void given++,
+  };
+  const ofGrants: Clock = {
+    nowMs: () => clock.nowMs(),
+    wallMs: () => Date.now(),
+    sleep: (ms, signal) => clock.sleep(ms, signal),
+    timer: (ms, fire) => clock.timer(ms, fire),
+  };
+  await using relay = new Relay({ hostname: "127.0.0.1", clock: ofGrants, kernel });
+  const forwarded = () => relay.metric('gretun_relay_packets_total{transport="kernel"}');
+  await using a = new Node(await fakeNode("a"), relay, { host: "127.0.0.1" });
+  await clock.until(clock.sleep(3_000));
+  strictEqual(looks, 0);
+  await a.client.allocate((await fakeNode("b")).nodeKey, never);
+  await clock.until(clock.sleep(1_000));
+  deepStrictEqual([looks > 0, given], [true, 0]);
+  isHeldBack = true;
+  await clock.until(clock.sleep(5_000));
+  deepStrictEqual([given, await forwarded()], [1, 7]);
 });
