@@ -45,7 +45,7 @@ export interface EngineOptions {
   onControl: (bytes: Uint8Array, from: Endpoint, localPort: number) => void;
   /** A datagram did not fit the way that this link's packets take. */
   onTooBig: (link: number) => void;
-  /** The path has ended by itself and carries nothing any more. */
+  /** A thread has ended by itself: packets of one direction are lost until {@link Engine.restart}. */
   onFailed: (reason: string) => void;
 }
 
@@ -72,20 +72,27 @@ export interface EngineFeatures {
 }
 
 interface Thread {
+  index: number;
   worker: Worker;
   changes: MessagePort;
+  /** Outlives the worker, with all that it waits for. */
   epoll: Epoll;
   ended: PromiseWithResolvers<void>;
+  hasFailed: boolean;
+}
+
+interface Device extends BulkTun {
+  spec?: LinkSpec;
 }
 
 export class Engine implements AsyncDisposable {
   readonly #options: EngineOptions;
   readonly #shared = new Shared();
-  readonly #out: Thread;
-  readonly #in: Thread;
+  #out: Thread;
+  #in: Thread;
   /** Both by number; numbers are used again. */
   readonly #sockets: (BulkUdpSocket | undefined)[] = [];
-  readonly #devices: (BulkTun | undefined)[] = [];
+  readonly #devices: (Device | undefined)[] = [];
   readonly #nothing = openNothing();
   /** To be closed when no thread uses the number any more. */
   #retired: { fd: Disposable; version: number }[] = [];
@@ -106,8 +113,8 @@ export class Engine implements AsyncDisposable {
   private constructor(options: EngineOptions, sockets: readonly BulkUdpSocket[]) {
     this.#options = options;
     this.families = sockets.map(({ family }) => family);
-    this.#out = this.#startThread(0);
-    this.#in = this.#startThread(1);
+    this.#out = this.#startThread(0, new Epoll());
+    this.#in = this.#startThread(1, new Epoll());
     for (const socket of sockets) this.#addSocket(socket);
   }
 
@@ -174,7 +181,8 @@ export class Engine implements AsyncDisposable {
       ...(sources && { sources: sources.map(networkOf) }),
       ...(destinations && { destinations: destinations.map(networkOf) }),
     };
-    this.#post({ kind: "link", link: spec });
+    device.spec = spec;
+    this.#post(linkChange(spec));
   }
 
   /** Hands a packet of the link to the kernel. */
@@ -189,6 +197,13 @@ export class Engine implements AsyncDisposable {
     if (!device) return;
     this.#devices[id] = undefined;
     this.#retire(device.fd, this.#out, { kind: "unlink", id });
+  }
+
+  /** Starts threads that ended by themselves again, with all links as they are. */
+  restart(): void {
+    if (this.#isClosed) return;
+    if (this.#out.hasFailed) this.#out = this.#renew(this.#out);
+    if (this.#in.hasFailed) this.#in = this.#renew(this.#in);
   }
 
   /** Packets received since the link was made, modulo 2^32. */
@@ -222,17 +237,31 @@ export class Engine implements AsyncDisposable {
     return [this.#out, this.#in];
   }
 
-  #startThread(index: number): Thread {
+  #renew({ index, worker, changes, epoll }: Thread): Thread {
+    worker.terminate();
+    changes.close();
+    const thread = this.#startThread(index, epoll);
+    // What the dead one was told and did not take is part of it.
+    for (const [id, socket] of this.#sockets.entries()) {
+      if (socket) thread.changes.postMessage(socketChange(id, socket));
+    }
+    for (const device of this.#devices) {
+      if (device?.spec) thread.changes.postMessage(linkChange(device.spec));
+    }
+    return thread;
+  }
+
+  #startThread(index: number, epoll: Epoll): Thread {
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
     const { port1: changes, port2 } = new MessageChannel();
-    const epoll = new Epoll();
     const { encapsulation, ownId, control } = this.#options;
     const start: WorkerStart = {
       ...{ index, epoll: epoll.handles, encapsulation, control, changes: port2 },
       shared: this.#shared.buffer,
       ...(ownId && { ownId }),
     };
-    const thread: Thread = { worker, changes, epoll, ended: Promise.withResolvers() };
+    const ended = Promise.withResolvers<void>();
+    const thread: Thread = { index, worker, changes, epoll, ended, hasFailed: false };
     worker.onmessage = ({ data }: MessageEvent<Report>) => this.#onReport(thread, data);
     worker.onerror = (event) => {
       event.preventDefault();
@@ -253,6 +282,8 @@ export class Engine implements AsyncDisposable {
         return;
       case "failed":
         thread.ended.resolve();
+        if (thread.hasFailed) return;
+        thread.hasFailed = true;
         if (!this.#isClosed) this.#options.onFailed(report.reason);
         return;
       case "stopped":
@@ -285,9 +316,8 @@ export class Engine implements AsyncDisposable {
     const free = this.#sockets.indexOf(undefined);
     const id = free < 0 ? this.#sockets.length : free;
     this.#sockets[id] = socket;
-    const { fd, family, port, segments } = socket;
-    this.#post({ kind: "socket", socket: { id, fd, family, port, segments } });
-    this.#in.epoll.add(fd, IN_TAG + id);
+    this.#post(socketChange(id, socket));
+    this.#in.epoll.add(socket.fd, IN_TAG + id);
   }
 
   /** Tells both threads; each takes it before its next round. */
@@ -326,6 +356,14 @@ export class Engine implements AsyncDisposable {
 interface SendOptions {
   ttl?: number;
   localPort?: number;
+}
+
+function socketChange(id: number, { fd, family, port, segments }: BulkUdpSocket): Change {
+  return { kind: "socket", socket: { id, fd, family, port, segments } };
+}
+
+function linkChange(link: LinkSpec): Change {
+  return { kind: "link", link };
 }
 
 function networkOf({ ip, prefixLength }: Cidr) {

@@ -29,6 +29,9 @@ class End implements AsyncDisposable {
   readonly engine: Engine;
   readonly link: number;
   readonly signals: { bytes: Uint8Array; from: Endpoint; port: number }[] = [];
+  onFailed = (reason: string): void => {
+    throw new Error(reason);
+  };
 
   constructor(readonly host: Host) {
     this.engine = host.within(() =>
@@ -36,9 +39,7 @@ class End implements AsyncDisposable {
         ...{ port: PORT, encapsulation: "gre", control: SIGNALLING, allowFragments: false },
         onControl: (bytes, from, port) => this.signals.push({ bytes, from, port }),
         onTooBig: () => {},
-        onFailed: (reason) => {
-          throw new Error(reason);
-        },
+        onFailed: (reason) => this.onFailed(reason),
       })
     );
     this.link = host.within(() => this.engine.addLink(IFNAME));
@@ -216,6 +217,30 @@ Deno.test("a device that somebody deletes does not keep a thread busy", async ()
   await ping(a.host, pair.b.host.ip);
   ok(cpuTicks() - before < 50, "half a second of CPU in a moment");
   a.engine.removeLink(a.link);
+});
+
+Deno.test("threads that died start again with the links and sockets that there are by then", async () => {
+  await using pair = await Pair.open();
+  const { a, b } = pair;
+  const reasons: string[] = [];
+  a.onFailed = (reason) => reasons.push(reason);
+  const before = openDescriptors();
+  // Packets meet what is no list of networks.
+  a.to(b.host.ip, { sources: { map: () => 5 } as unknown as Cidr[] });
+  match(await ping(a.host, "10.9.0.2"), / 100% packet loss/);
+  match(await ping(b.host, "10.9.0.1"), / 100% packet loss/);
+  await until("both to die", async () => reasons.length === 2, () => reasons.join("\n"));
+  ok(reasons.every((reason) => reason.includes("TypeError")), reasons.join("\n"));
+
+  a.to(b.host.ip);
+  const port = a.host.within(() => a.engine.openPort());
+  a.engine.restart();
+  match(await ping(a.host, "10.9.0.2"), / 0% packet loss/);
+  match(await ping(b.host, "10.9.0.1"), / 0% packet loss/);
+  b.engine.send(SIGNAL, { ip: a.host.ip, port });
+  await until("a signal", async () => a.signals.length === 1);
+  await transfer(b.host, a.host, "10.9.0.1", BYTES);
+  ok(openDescriptors() < before + 5, `${openDescriptors()} descriptors, ${before} before`);
 });
 
 const openDescriptors = () => [...Deno.readDirSync("/proc/self/fd")].length;

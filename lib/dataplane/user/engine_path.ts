@@ -1,13 +1,21 @@
 /** Packets in threads of their own: this one makes links, and gets what is no data of any. */
+import type { Clock } from "../../edges.ts";
 import type { Encapsulation, Engine } from "../../engine/mod.ts";
 import type { Host } from "../../host/mod.ts";
 import { type ExtraPort, PLANE_REFUSALS, type PlaneRefusal, type WantedLink } from "../plane.ts";
 import type { PacketPath, PathDevice, PathOptions } from "./path.ts";
+import { Revival } from "./revival.ts";
 
 export type OpenEngine = NonNullable<Host["openEngine"]>;
 
+export interface EngineWorld {
+  openEngine: OpenEngine;
+  clock: Clock;
+}
+
 export class EnginePath implements PacketPath {
   readonly #engine: Engine;
+  readonly #revival: Revival;
   /** By the engine's numbers. */
   readonly #wanted = new Map<number, WantedLink>();
 
@@ -15,9 +23,10 @@ export class EnginePath implements PacketPath {
   constructor(
     { port, bind, allowFragments = false, signalling, onDatagram, onFault }: PathOptions,
     encapsulation: Encapsulation,
-    openEngine: OpenEngine,
+    { openEngine, clock }: EngineWorld,
     onTooBig: (link: WantedLink) => void,
   ) {
+    this.#revival = new Revival(clock, () => this.#engine.restart(), onFault);
     this.#engine = openEngine({
       ...{ port, encapsulation, allowFragments, ...(bind ? { bind } : {}) },
       control: signalling ?? { kind: "patterns", any: [] },
@@ -29,7 +38,7 @@ export class EnginePath implements PacketPath {
         const wanted = this.#wanted.get(link);
         if (wanted) onTooBig(wanted);
       },
-      onFailed: (reason) => onFault("the data path ended", new Error(reason)),
+      onFailed: (reason) => this.#revival.ended(reason),
     });
   }
 
@@ -79,6 +88,7 @@ export class EnginePath implements PacketPath {
   }
 
   [Symbol.asyncDispose](): Promise<void> {
+    this.#revival[Symbol.dispose]();
     return this.#engine[Symbol.asyncDispose]();
   }
 }

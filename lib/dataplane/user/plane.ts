@@ -70,18 +70,18 @@ export class UserPlane implements DataPlane {
     this.#keeper = stack.use(
       new LinkKeeper({ ...world, rtnl: this.#rtnl, wanted: () => this.#kept() }),
     );
-    this.#path = this.#openPath(host);
+    this.#path = this.#openPath(world);
     stack.move();
   }
 
   /** In threads of its own where this host and what travels allow it. */
-  #openPath(host: Host): PacketPath {
+  #openPath({ host, clock }: PlaneWorld): PacketPath {
     const { encapsulation } = this.#codec;
     const openEngine = host.openEngine?.bind(host);
     try {
       if (!encapsulation || !openEngine) return new CodecPath(this.#options, this.#codec, host);
       const onTooBig = (link: WantedLink) => this.#narrowed(link);
-      return new EnginePath(this.#options, encapsulation, openEngine, onTooBig);
+      return new EnginePath(this.#options, encapsulation, { openEngine, clock }, onTooBig);
     } catch (cause) {
       if (!(cause instanceof SystemError)) throw cause;
       const { port, portFlag } = this.#options;
