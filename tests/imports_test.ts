@@ -36,7 +36,7 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   netcheck: ["stun", "portmap", "coord", "dial", "linux", "netlink"],
   daemon: [
     ...["disco", "dial", "stun", "peer", "portmap", "relay", "dataplane", "coord", "host"],
-    ...["links", "linux", "netlink"],
+    ...["health", "links", "linux", "netlink"],
   ],
   cli: [
     ...["linux", "netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane"],

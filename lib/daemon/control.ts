@@ -1,6 +1,6 @@
 /** The control socket: a running daemon answers over HTTP on a unix socket in its state directory. */
 import { askControlSocket, serveControlSocket, textAnswer } from "../control_socket.ts";
-import type { PeerReport } from "./peer_report.ts";
+import type { Finding, PeerReport } from "./peer_report.ts";
 
 export type { PeerReport };
 
@@ -21,7 +21,7 @@ export interface DaemonReport {
   /** For how long that has been so, or else for how long it has answered. */
   coordinator_since_s?: number;
   /** What is wrong, and what to do about it: sentences without a final period. */
-  findings?: { text: string; remedy: string }[];
+  findings?: Finding[];
   peers: PeerReport[];
   /** Packets of data, by reason; absent: none. */
   refused?: Record<string, number>;

@@ -3,13 +3,13 @@
  * feeds peers with what arrives. Each concern is a part of its own that runs until the daemon's
  * signal; here they are put together.
  */
-import { type Cidr, type Endpoint, formatCidr, formatEndpoint } from "../addr.ts";
+import { type Cidr, type Endpoint, formatCidr, formatEndpoint, type Ip } from "../addr.ts";
 import { natJson } from "../coord/api.ts";
 import { type DataPlane, type EncapCsum, GreCodec, openPlane } from "../dataplane/mod.ts";
 import { DISCO_PATTERN, isDisco } from "../disco/mod.ts";
 import { type Datagram, timeLimit } from "../edges.ts";
 import { errorText } from "../errors.ts";
-import { lockPort } from "../links/mod.ts";
+import { lockPort, type NeededAddress } from "../links/mod.ts";
 import type { RtNetlink } from "../netlink.ts";
 import { RelayClient } from "../relay/mod.ts";
 import { STUN_PATTERN, StunClient } from "../stun/mod.ts";
@@ -107,6 +107,7 @@ class Daemon implements AsyncDisposable {
   #networkNews = new AbortController();
   #peers: Peers | undefined;
   #tunnelIp: Cidr | undefined;
+  #coordinatorIps: readonly Ip[] = [];
   /** Servers that the coordinator names. */
   #advertisedStun: readonly string[] = [];
   #own: OwnEndpoints | undefined;
@@ -203,6 +204,10 @@ class Daemon implements AsyncDisposable {
   report(): DaemonReport {
     const refused = [...this.#plane.refused()].filter(([, count]) => count > 0);
     const { identity, nodeName, coordinator, port } = this.#options;
+    const peers = this.#peers?.report() ?? [];
+    const findings = peers.flatMap(({ name, findings = [] }) =>
+      findings.map(({ text, remedy }) => ({ text: `${name}: ${text}`, remedy }))
+    );
     return {
       node_key: identity.nodeKey,
       node_name: nodeName,
@@ -214,7 +219,8 @@ class Daemon implements AsyncDisposable {
       endpoints: this.#own?.list.map(({ endpoint }) => formatEndpoint(endpoint)) ?? [],
       ...natJson(this.#ownNat?.nat),
       ...this.#coordinatorReport(),
-      peers: this.#peers?.report() ?? [],
+      ...(findings.length > 0 ? { findings } : {}),
+      peers,
       ...(refused.length > 0 ? { refused: Object.fromEntries(refused) } : {}),
     };
   }
@@ -257,8 +263,9 @@ class Daemon implements AsyncDisposable {
   }
 
   #start(tunnelIp: Cidr): void {
-    const { log, clock, random } = this.#edges;
+    const { log, clock, random, host } = this.#edges;
     const { identity, greKeys, metrics, coordinator } = this.#options;
+    void this.#lookUpCoordinator();
     log.info("registered", { coord: coordinator.href, tunnel_cidr: formatCidr(tunnelIp) });
     this.#own = this.#watchEndpoints();
     this.#ownNat = this.#watchNat();
@@ -277,10 +284,32 @@ class Daemon implements AsyncDisposable {
       onStuck: () => void this.#lookElsewhere(),
       isRelay: (ip) => this.#relays.isRelay(ip),
       detours: (ips) => this.#detours.of(ips),
+      hostView: {
+        ...{ rtnl: this.#rtnl, readFile: (path) => host.readFile(path) },
+        daemon: { role: "up", port: this.#options.port },
+      },
+      needed: () => this.#needed(),
+      pingThrough: this.#edges.pingThrough,
       ownEndpoints: () => this.#own!.list.map(({ endpoint }) => endpoint),
       ownNat: () => this.#ownNat!.nat,
       guesser: this.#openGuesser(),
     });
+  }
+
+  async #lookUpCoordinator(): Promise<void> {
+    const { hostname } = this.#options.coordinator;
+    const lookUp = this.#edges.lookup(hostname.replace(/^\[|\]$/g, ""));
+    // Behind a proxy its name may mean nothing here.
+    this.#coordinatorIps = await lookUp.catch(() => []);
+  }
+
+  /** What overlay addresses must not hide from this node. */
+  #needed(): NeededAddress[] {
+    const server = this.#ownNat?.server;
+    return [
+      ...this.#coordinatorIps.map((ip) => ({ ip, what: "the coordinator" })),
+      ...(server ? [{ ip: server.endpoint.ip, what: "the STUN server" }] : []),
+    ];
   }
 
   /** Where each remote sees another port anyway, one more of them is of no use to anybody. */

@@ -2,12 +2,17 @@
 import type { CoordHttp } from "../coord/client.ts";
 import { type Dialer, HttpClient } from "../dial/mod.ts";
 import { type Clock, type Log, type Random, systemClock, systemRandom } from "../edges.ts";
+import { icmpSockets, ping } from "../health/mod.ts";
 import { type Host, linuxHost } from "../host/mod.ts";
 import type { Sign } from "../ed25519.ts";
+import { Poller } from "../linux/mod.ts";
 import { type PortMapNet, systemNet } from "../portmap/mod.ts";
 import { StandIn, type StandInLine, type StandInOptions } from "../relay/mod.ts";
 import { type Lookup, systemLookup } from "../lookup.ts";
 import { type DaemonReport, serveControl } from "./control.ts";
+import type { InnerLink } from "./inner_checks.ts";
+
+const PING_TIMEOUT_MS = 1_000;
 
 export interface DaemonEdges {
   clock: Clock;
@@ -21,6 +26,8 @@ export interface DaemonEdges {
   lookup: Lookup;
   /** A connection to a relay, and the socket on loopback that stands for the peer. */
   openStandIn: (options: StandInOptions, signal: AbortSignal) => Promise<StandInLine>;
+  /** Whether an address answers a ping by that link, in a second. */
+  pingThrough: (link: InnerLink) => Promise<boolean>;
   /** How routers are asked for a port. */
   portMapNet: PortMapNet;
   /** Answers those who ask what the daemon does; throws `GretunError`. */
@@ -51,8 +58,18 @@ export function systemEdges(
     http: new HttpClient(dialer),
     lookup: systemLookup,
     openStandIn: (options, signal) => StandIn.open({ ...options, dialer }, signal),
+    pingThrough,
     portMapNet: systemNet,
     serveControl: (report) => serveControl(stateDir, { report, down: onDown }),
     [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
   };
+}
+
+async function pingThrough({ ip, ifname: device }: InnerLink): Promise<boolean> {
+  await using poller = new Poller();
+  const [result] = await ping(ip, {
+    ...{ count: 1, intervalMs: 0, timeoutMs: PING_TIMEOUT_MS },
+    ...{ clock: systemClock, random: systemRandom, open: icmpSockets({ poller, device }) },
+  });
+  return result?.rttMs !== undefined;
 }

@@ -5,11 +5,13 @@ import * as disco from "../disco/mod.ts";
 import type { Clock, Log, Random } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { type DiscoKey, keyBytes, type NodeKey, shortKey } from "../keys.ts";
-import { pairAddress } from "../links/mod.ts";
+import { type Inner, pairAddress } from "../links/mod.ts";
 import type { PathAddress, PeerEffect, PeerEvent, PendingPings } from "../peer/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
+import type { Collisions } from "./collisions.ts";
 import { type Entry, innerLimits, isRelayed } from "./entry.ts";
 import type { Identity } from "./identity.ts";
+import type { InnerChecks } from "./inner_checks.ts";
 import type { DaemonMetrics } from "./metrics.ts";
 import type { PortGuesser } from "./port_guesser.ts";
 
@@ -45,6 +47,8 @@ export interface EffectsOptions {
 /** What effects ask of the table of peers. */
 export interface EffectsTable {
   pending: PendingPings;
+  collisions: Collisions;
+  innerChecks: InnerChecks;
   /** This node's address and the overlay's prefix length. */
   tunnelIp: () => Cidr;
   closed: AbortSignal;
@@ -164,18 +168,21 @@ export class Effects {
   }
 
   async #setLink(entry: Entry, endpoint: PathAddress): Promise<void> {
-    const { plane, tunnelIp, log, clock, guesser } = this.#options;
+    const { plane, tunnelIp, log, clock, guesser, collisions } = this.#options;
     const { ip, port, localPort } = endpoint;
     const keys = await entry.keys;
     if (!this.#options.isCurrent(entry)) return;
     const { record } = entry;
     const peer = shortKey(record.nodeKey);
     try {
+      const inner = collisions.admit(record.nodeKey, {
+        addresses: [pairAddress(tunnelIp().ip, record.tunnelIp)],
+        routes: [],
+      });
       const state = plane.setLink({
         id: record.nodeKey,
         remote: { ip, port },
-        addresses: [pairAddress(tunnelIp().ip, record.tunnelIp)],
-        routes: [],
+        ...inner,
         ...innerLimits(record, tunnelIp().ip),
         ...(localPort === undefined ? {} : { localPort }),
         ...(keys ? { keys: { kind: "gre", ...keys } } : {}),
@@ -191,10 +198,17 @@ export class Effects {
         mtu: state.mtu,
         plane: plane.kind,
       });
+      this.#checkInner(entry, inner);
       this.#options.onEvent(entry, { kind: "link-set", nowMs: clock.nowMs(), endpoint });
     } catch (error) {
       log.error("tunnel not set, trying again", { peer, error: errorText(error) });
       this.#options.onEvent(entry, { kind: "link-failed", nowMs: clock.nowMs(), endpoint });
     }
+  }
+
+  #checkInner({ record: { nodeKey, tunnelIp: ip }, ifname }: Entry, { addresses }: Inner): void {
+    const { innerChecks } = this.#options;
+    if (addresses.length > 0 && ifname) innerChecks.start(nodeKey, { ip, ifname });
+    else innerChecks.stop(nodeKey);
   }
 }

@@ -12,6 +12,10 @@ export class DaemonMetrics extends Metrics {
     "gretun_disco_pongs_received_total",
     "Disco pongs that answered a ping of ours",
   );
+  readonly #collisions = this.gauge(
+    "gretun_address_collisions",
+    "Addresses and routes of peers that are not set, as they collide with this host's",
+  );
   readonly #punch = this.histogram(
     "gretun_hole_punch_duration_seconds",
     "Time from the start of a search for a path to direct",
@@ -50,6 +54,10 @@ export class DaemonMetrics extends Metrics {
 
   pingSent(): void {
     this.#pings.inc();
+  }
+
+  collided(count: number): void {
+    this.#collisions.set(count);
   }
 
   pongReceived(): void {

@@ -11,6 +11,12 @@ import { type Entry, isRelayed } from "./entry.ts";
  */
 export type PathKind = "lan" | "direct" | "port-mapped" | "tunnel" | "relay-udp" | "relay-tcp";
 
+/** Something that is wrong, and what to do about it. */
+export interface Finding {
+  text: string;
+  remedy: string;
+}
+
 export interface PeerReport {
   name: string;
   node_key: NodeKey;
@@ -35,6 +41,8 @@ export interface PeerReport {
   tx_packets?: number;
   rx_bytes?: number;
   tx_bytes?: number;
+  /** What keeps data from this peer, or from getting through, though it is reached. */
+  findings?: Finding[];
 }
 
 /** A peer that has no path and is silent for longer is away. */
@@ -44,11 +52,12 @@ export interface Look {
   nowMs: number;
   ownNat: NodeNat | undefined;
   counters: LinkCounters | undefined;
+  findings: Finding[];
 }
 
 export function reportPeer(entry: Entry, look: Look): PeerReport {
   const { record, peer, ifname, mtu, heardMs, pathSinceMs } = entry;
-  const { nowMs, counters } = look;
+  const { nowMs, counters, findings } = look;
   const seconds = (sinceMs: number) => Math.round((nowMs - sinceMs) / 1000);
   const hasPath = peer.path !== undefined && !peer.path.dead;
   const silentMs = nowMs - (heardMs ?? peer.punchingSinceMs ?? nowMs);
@@ -77,6 +86,7 @@ export function reportPeer(entry: Entry, look: Look): PeerReport {
         ...{ rx_bytes: counters.rxBytes, tx_bytes: counters.txBytes },
       }
       : {}),
+    ...(findings.length > 0 ? { findings } : {}),
   };
 }
 

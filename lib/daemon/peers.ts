@@ -10,6 +10,7 @@ import * as disco from "../disco/mod.ts";
 import type { Datagram } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { type DiscoKey, keyBytes, type NodeKey, shortKey } from "../keys.ts";
+import { COLLISION_HINT, type HostViewOptions, type NeededAddress } from "../links/mod.ts";
 import {
   type Detours,
   newPeer,
@@ -21,10 +22,12 @@ import {
   step,
 } from "../peer/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
+import { Collisions } from "./collisions.ts";
 import { Effects, type EffectsOptions, NOMINATING_PADDING } from "./effects.ts";
 import { type Entry, innerLimits, isRelayed } from "./entry.ts";
 import { greKey } from "./gre_keys.ts";
-import { type PeerReport, reportPeer } from "./peer_report.ts";
+import { InnerChecks, type InnerChecksOptions } from "./inner_checks.ts";
+import { type Finding, type PeerReport, reportPeer } from "./peer_report.ts";
 import type { GuessPeer } from "./port_guesser.ts";
 
 /** Between looks at the links' counters: while data flows, and while none does. */
@@ -42,6 +45,10 @@ export interface PeersOptions extends EffectsOptions {
   isRelay: (ip: Ip) => boolean;
   /** Which of these addresses are reached through tunnels. */
   detours: (ips: Iterable<Ip>) => Detours;
+  hostView: HostViewOptions;
+  /** What this node itself has to reach, besides its peers. */
+  needed: () => readonly NeededAddress[];
+  pingThrough: InnerChecksOptions["ping"];
 }
 
 export class Peers {
@@ -49,6 +56,8 @@ export class Peers {
   readonly #byNode = new Map<NodeKey, Entry>();
   readonly #byDisco = new Map<DiscoKey, Entry>();
   readonly #pending = new PendingPings();
+  readonly #collisions: Collisions;
+  readonly #innerChecks: InnerChecks;
   readonly #effects: Effects;
   readonly #closed = new AbortController();
   #tunnelIp: Cidr;
@@ -58,9 +67,22 @@ export class Peers {
   constructor(options: PeersOptions) {
     this.#options = options;
     this.#tunnelIp = options.tunnelIp;
+    this.#collisions = new Collisions({
+      ...options,
+      ...options.hostView,
+      needed: () => [...options.needed(), ...this.#remotes()],
+      onChange: (count) => options.metrics.collided(count),
+    });
+    this.#innerChecks = new InnerChecks({
+      ...options,
+      ping: options.pingThrough,
+      isAlive: (peer) => this.#byNode.get(peer)?.peer.path?.dead === false,
+    });
     this.#effects = new Effects({
       ...options,
       pending: this.#pending,
+      collisions: this.#collisions,
+      innerChecks: this.#innerChecks,
       tunnelIp: () => this.#tunnelIp,
       closed: this.#closed.signal,
       onEvent: (entry, event) => this.#event(entry, event),
@@ -68,6 +90,13 @@ export class Peers {
       isCurrent: (entry) => this.#isCurrent(entry),
     });
     this.#trafficTimer = options.clock.timer(IDLE_INTERVAL_MS, () => this.#lookAtTraffic());
+  }
+
+  /** Where packets of links go to. */
+  #remotes(): NeededAddress[] {
+    return [...this.#byNode.values()].flatMap(({ peer: { path }, record: { name } }) =>
+      path ? [{ ip: path.endpoint.ip, what: `the endpoint of ${name}` }] : []
+    );
   }
 
   /** This node has another address in the overlay: every link gets it, in place. */
@@ -299,6 +328,10 @@ export class Peers {
       this.#options.log.warn("link is gone, making it again", { peer, ifname: entry.ifname });
       this.#dispatch(entry, { kind: "link-gone", nowMs });
     }
+    for (const nodeKey of this.#collisions.changed()) {
+      const entry = this.#byNode.get(nodeKey);
+      if (entry?.peer.link.kind === "set") this.#dispatch(entry, { kind: "link-gone", nowMs });
+    }
     this.#arm();
     this.#options.plane.networkChanged();
   }
@@ -307,8 +340,22 @@ export class Peers {
     const counters = this.#options.plane.counters();
     const look = { nowMs: this.#options.clock.nowMs(), ownNat: this.#options.ownNat() };
     return [...this.#byNode.values()].map((entry) =>
-      reportPeer(entry, { ...look, counters: counters.get(entry.record.nodeKey) })
+      reportPeer(entry, {
+        ...look,
+        counters: counters.get(entry.record.nodeKey),
+        findings: this.#findings(entry.record),
+      })
     );
+  }
+
+  #findings({ nodeKey, tunnelIp }: PeerRecord): Finding[] {
+    const collisions = this.#collisions.of(nodeKey).map(({ wanted, found }) => ({
+      text: `${wanted} is not set: it collides with ${found}`,
+      remedy: COLLISION_HINT,
+    }));
+    if (!this.#innerChecks.isSilent(nodeKey)) return collisions;
+    const text = `the path works, but ${tunnelIp} answers no pings in the tunnel`;
+    return [...collisions, { text, remedy: "See whether a firewall drops them, here or there" }];
   }
 
   /** UDP works again: paths that made do with TCP are tried anew. */
@@ -345,6 +392,7 @@ export class Peers {
     this.#timer?.[Symbol.dispose]();
     this.#trafficTimer[Symbol.dispose]();
     this.#options.guesser[Symbol.dispose]();
+    this.#innerChecks[Symbol.dispose]();
   }
 
   /** The kernel moves the data: only its counters tell that nothing comes back any more. */
@@ -417,6 +465,8 @@ export class Peers {
     this.#byNode.delete(record.nodeKey);
     this.#byDisco.delete(record.discoKey);
     this.#effects.closeRelay(entry);
+    this.#collisions.forget(record.nodeKey);
+    this.#innerChecks.stop(record.nodeKey);
     this.#options.metrics.peerRemoved(peer.state);
     try {
       this.#options.plane.removeLink(record.nodeKey);

@@ -3,7 +3,7 @@ import { askDaemon, type PeerReport } from "../../daemon/control.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
 import { refusedText } from "../refused.ts";
-import { formatTable } from "../table.ts";
+import { formatTable, printable } from "../table.ts";
 import { STATE_FLAGS, stateDirOf } from "./state_dir.ts";
 
 const FLAGS = {
@@ -35,7 +35,12 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const report = await askDaemon(stateDirOf(flags));
   if (flags.json) io.stdout(JSON.stringify(report, null, 2) + "\n");
   else if (report.peers.length === 0) io.stdout(`No peers yet: ${report.state}.\n`);
-  else io.stdout(formatTable(HEADINGS, report.peers.map(row)) + refusedText(report.refused ?? {}));
+  else {
+    const findings = (report.findings ?? [])
+      .map(({ text, remedy }) => printable(`${text}. ${remedy}.`) + "\n");
+    const table = formatTable(HEADINGS, report.peers.map(row));
+    io.stdout(table + findings.join("") + refusedText(report.refused ?? {}));
+  }
   return EXIT_OK;
 }
 

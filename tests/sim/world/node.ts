@@ -41,6 +41,8 @@ export class SimNode {
   readonly name: string;
   readonly log: LogLine[] = [];
   identity: Identity;
+  /** Whether peers answer its pings in the tunnel. */
+  answersPings = true;
   readonly #dice: Dice;
   readonly #options: Omit<DaemonOptions, "metrics" | "identity">;
   #run: Run | undefined;
@@ -158,6 +160,7 @@ export class SimNode {
           openWebSocket: ({ url }, signal) => openWebSocket(host, url, signal),
           listenUdp: host.listenDatagram,
         }),
+      pingThrough: () => Promise.resolve(this.answersPings),
       portMapNet: {
         openUdp: () => {
           throw new Error("no port mapping here");

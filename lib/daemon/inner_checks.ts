@@ -1,0 +1,98 @@
+/**
+ * Whether data gets through a link whose path works: a peer's address in the overlay is pinged once
+ * the link is set. A firewall of either host may drop what comes out of the tunnel, and nothing else
+ * would tell.
+ */
+import type { Ip } from "../addr.ts";
+import type { Clock, Log } from "../edges.ts";
+import { errorText } from "../errors.ts";
+import { type NodeKey, shortKey } from "../keys.ts";
+
+/** Both ends have their links by then. */
+const FIRST_MS = 1_000;
+const PINGS = 3;
+const AGAIN_MS = 60_000;
+
+export interface InnerLink {
+  ip: Ip;
+  ifname: string;
+}
+
+export interface InnerChecksOptions {
+  /** Whether the address answers, in a second, by that link; rejects where it cannot be asked. */
+  ping: (link: InnerLink) => Promise<boolean>;
+  /** Whether the path that the link uses works now. */
+  isAlive: (peer: NodeKey) => boolean;
+  clock: Clock;
+  log: Log;
+}
+
+export class InnerChecks implements Disposable {
+  readonly #options: InnerChecksOptions;
+  readonly #running = new Map<NodeKey, AbortController>();
+  readonly #silent = new Set<NodeKey>();
+
+  constructor(options: InnerChecksOptions) {
+    this.#options = options;
+  }
+
+  [Symbol.dispose](): void {
+    for (const peer of [...this.#running.keys()]) this.stop(peer);
+  }
+
+  /** Its path works, but nothing comes back out of the tunnel. */
+  isSilent(peer: NodeKey): boolean {
+    return this.#silent.has(peer);
+  }
+
+  /** The peer has this link now. */
+  start(peer: NodeKey, link: InnerLink): void {
+    this.#running.get(peer)?.abort();
+    const controller = new AbortController();
+    this.#running.set(peer, controller);
+    void this.#check(peer, link, controller.signal);
+  }
+
+  stop(peer: NodeKey): void {
+    this.#running.get(peer)?.abort();
+    this.#running.delete(peer);
+    this.#silent.delete(peer);
+  }
+
+  async #check(peer: NodeKey, link: InnerLink, signal: AbortSignal): Promise<void> {
+    const { clock, log, isAlive } = this.#options;
+    for (let waitMs = FIRST_MS; !signal.aborted; waitMs = AGAIN_MS) {
+      await clock.sleep(waitMs, signal).catch(() => {});
+      if (signal.aborted) return;
+      try {
+        const isAnswered = await this.#isAnswered(link, signal);
+        if (signal.aborted || !(isAnswered || isAlive(peer))) continue;
+        this.#note(peer, link, isAnswered);
+        if (isAnswered) return;
+      } catch (error) {
+        log.debug("tunnel not pinged", { peer: shortKey(peer), error: errorText(error) });
+      }
+    }
+  }
+
+  async #isAnswered(link: InnerLink, signal: AbortSignal): Promise<boolean> {
+    for (let i = 0; i < PINGS && !signal.aborted; i++) {
+      if (await this.#options.ping(link)) return true;
+    }
+    return false;
+  }
+
+  #note(peer: NodeKey, { ip, ifname }: InnerLink, isAnswered: boolean): void {
+    const { log } = this.#options;
+    const fields = { peer: shortKey(peer), tunnel_ip: ip, ifname };
+    if (!isAnswered && !this.#silent.has(peer)) {
+      this.#silent.add(peer);
+      log.warn("path works, but pings in the tunnel are not answered", {
+        ...fields,
+        hint: `A firewall of this host or of the peer drops them, look for ${ip} and ${ifname}`,
+      });
+    } else if (isAnswered && this.#silent.delete(peer)) {
+      log.info("pings in the tunnel are answered", fields);
+    }
+  }
+}

@@ -1,0 +1,65 @@
+/** Overlay addresses that a host cannot spare are not set, and told; data that does not arrive is, too. */
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { parseIp } from "../../lib/addr.ts";
+import { Lan } from "./world/net.ts";
+import { type SimNode, World } from "./world/mod.ts";
+
+async function pair(world: World): Promise<[SimNode, SimNode]> {
+  const coordinator = await world.coordinator();
+  const a = await world.up(world.hostBehind("a"), coordinator);
+  const b = await world.up(world.hostBehind("b"), coordinator);
+  return [a, b];
+}
+
+/** A card in a network that has the overlay's addresses. */
+function joinSameNetwork(world: World, { host }: SimNode): number {
+  const ifindex = host.kernel.addDevice({
+    name: "lan0",
+    mtu: 1500,
+    wire: new Lan(world.time, world.dice.fork()),
+  });
+  host.kernel.addAddress(ifindex, parseIp("100.64.0.200"), 24);
+  return ifindex;
+}
+
+Deno.test("a host whose network has the overlay's addresses keeps it, and says so", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const host = world.hostBehind("a");
+  const b = await world.up(world.hostBehind("b"), coordinator);
+  const a = await world.up(host, coordinator);
+  joinSameNetwork(world, a);
+  ok(await world.until(() => a.state(b) === "direct" && b.state(a) === "direct", 10_000));
+  ok(await world.until(() => a.said(/address collides, not set/).length > 0, 3_000));
+  const [line] = a.said(/address collides, not set/);
+  strictEqual(line?.fields.with, "100.64.0.0/24 of lan0");
+  deepStrictEqual(a.peer(b)!.findings?.length, 1);
+  ok(a.peer(b)!.findings![0]!.text.endsWith("is not set: it collides with 100.64.0.0/24 of lan0"));
+  const ours = host.openRtNetlink().addresses().filter(({ peer }) => peer !== undefined);
+  deepStrictEqual(ours, []);
+  strictEqual(a.ended, undefined);
+  deepStrictEqual(b.peer(a)!.findings, undefined);
+});
+
+Deno.test("a host that leaves such a network has its overlay at once", async () => {
+  await using world = new World();
+  const [a, b] = await pair(world);
+  ok(await world.connects(a, b, 10_000));
+  const ifindex = joinSameNetwork(world, a);
+  ok(await world.until(() => a.peer(b)?.findings !== undefined, 3_000));
+  a.host.openRtNetlink().deleteLink(ifindex);
+  ok(await world.until(() => a.peer(b)?.findings === undefined, 3_000));
+  ok(await world.connects(a, b, 3_000));
+  strictEqual(a.said(/address collides no more/).length, 1);
+});
+
+Deno.test("a path that works while nothing comes out of the tunnel is a finding, until it does", async () => {
+  await using world = new World();
+  const [a, b] = await pair(world);
+  a.answersPings = false;
+  ok(await world.until(() => a.peer(b)?.findings !== undefined, 20_000));
+  strictEqual(a.said(/pings in the tunnel are not answered.*firewall/i).length, 1);
+  strictEqual(a.state(b), "direct");
+  a.answersPings = true;
+  ok(await world.until(() => a.peer(b)?.findings === undefined, 65_000));
+});

@@ -1,0 +1,90 @@
+/** Whether data gets through a link is asked once, and again for as long as it does not. */
+import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
+import { parseIp } from "../../../lib/addr.ts";
+import { InnerChecks } from "../../../lib/daemon/inner_checks.ts";
+import { silentLog } from "../../../lib/edges.ts";
+import type { NodeKey } from "../../../lib/keys.ts";
+import { VirtualClock } from "../../fakes/virtual_clock.ts";
+
+const BOB = "ab".repeat(32) as NodeKey;
+const LINK = { ip: parseIp("100.64.0.2"), ifname: "gretun0" };
+const HOUR_MS = 3_600_000;
+
+function world() {
+  const clock = new VirtualClock();
+  const said: string[] = [];
+  const at = { clock, said, pings: 0, answers: true, alive: true, fails: false };
+  const checks = new InnerChecks({
+    ping: () => {
+      at.pings++;
+      return at.fails ? Promise.reject(new Error("no such device")) : Promise.resolve(at.answers);
+    },
+    isAlive: () => at.alive,
+    clock,
+    log: {
+      ...silentLog,
+      warn: (message, fields) => said.push(`${message}: ${fields?.hint}`),
+      info: (message) => said.push(message),
+    },
+  });
+  return Object.assign(at, { checks });
+}
+
+type World = ReturnType<typeof world>;
+const pass = ({ clock }: World, ms: number) => clock.until(clock.sleep(ms));
+
+Deno.test("a link that data gets through costs one ping, and nothing is said", async () => {
+  const at = world();
+  at.checks.start(BOB, LINK);
+  await pass(at, HOUR_MS);
+  deepStrictEqual([at.pings, at.said, at.checks.isSilent(BOB)], [1, [], false]);
+});
+
+Deno.test("a link that nothing comes out of is told once, and asked again each minute", async () => {
+  const at = world();
+  at.answers = false;
+  at.checks.start(BOB, LINK);
+  await pass(at, 5_000);
+  strictEqual(at.checks.isSilent(BOB), true);
+  match(at.said.join(), /^path works, but pings in the tunnel are not answered: A firewall /);
+  await pass(at, HOUR_MS);
+  strictEqual(at.said.length, 1);
+  strictEqual(at.pings, 3 * 61);
+  at.answers = true;
+  await pass(at, HOUR_MS);
+  deepStrictEqual([at.pings, at.said.at(-1), at.checks.isSilent(BOB)], [
+    3 * 61 + 1,
+    "pings in the tunnel are answered",
+    false,
+  ]);
+});
+
+Deno.test("a path that does not work is no finding, nor is a link that cannot be asked", async () => {
+  const cases: Partial<World>[] = [{ answers: false, alive: false }, { fails: true }];
+  for (const change of cases) {
+    const at: World = Object.assign(world(), change);
+    at.checks.start(BOB, LINK);
+    await pass(at, HOUR_MS);
+    deepStrictEqual([at.said, at.checks.isSilent(BOB)], [[], false]);
+    at.checks.stop(BOB);
+  }
+});
+
+Deno.test("a link that is set anew is asked anew; one that is gone is not", async () => {
+  const at = world();
+  at.checks.start(BOB, LINK);
+  at.checks.start(BOB, LINK);
+  await pass(at, HOUR_MS);
+  strictEqual(at.pings, 1);
+  at.checks.start(BOB, LINK);
+  at.checks.stop(BOB);
+  await pass(at, HOUR_MS);
+  strictEqual(at.pings, 1);
+  at.answers = false;
+  at.checks.start(BOB, LINK);
+  await pass(at, 10_000);
+  at.checks[Symbol.dispose]();
+  const { pings } = at;
+  await pass(at, HOUR_MS);
+  deepStrictEqual([at.pings, at.checks.isSilent(BOB)], [pings, false]);
+});
