@@ -19,6 +19,7 @@ export const MAX_PER_NODE = 8;
 export const MAX_STRANGERS = 256;
 
 export class Connection {
+  /** An IPv4 address, or the network that one IPv6 host can choose from. */
   readonly source: string;
   readonly close: () => void;
   /** Requests that are not answered yet. */

@@ -3,9 +3,11 @@
  * `Deno.serve` has no time limits, tells nothing of its connections, and closes its listener when
  * files run out.
  */
+import { parseIp } from "../addr.ts";
 import type { Clock, Log, LogFields } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
+import { sourceNetwork } from "../limits.ts";
 import { Connection, type ConnectionRefusal, Connections } from "./connections.ts";
 
 const SWEEP_MS = 2_000;
@@ -152,10 +154,10 @@ export class HttpServer {
 
   #take(conn: Deno.Conn, handle: HttpHandler): void {
     const { clock, onEvent } = this.#options;
-    const source = (conn.remoteAddr as Deno.NetAddr).hostname;
+    const source = sourceText((conn.remoteAddr as Deno.NetAddr).hostname);
     const cutter = new Cutter();
     const connection = new Connection({
-      source,
+      source: sourceNetwork(source),
       close: () => cutter.cut(),
       nowMs: clock.nowMs(),
     });
@@ -199,6 +201,11 @@ export class HttpServer {
       this.#connections.answered(connection, { isUpgrade, nowMs: clock.nowMs() });
     }
   }
+}
+
+/** Without the interface, and of IPv4 as such where one socket takes both. */
+function sourceText(hostname: string): string {
+  return parseIp(hostname.split("%")[0]!);
 }
 
 /** In place of an `AbortSignal`, whose listener would throw where nobody can catch it. */

@@ -13,8 +13,8 @@ class Bench implements AsyncDisposable {
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
 
-  constructor(handle: HttpHandler, maxConnections = 100) {
-    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  constructor(handle: HttpHandler, maxConnections = 100, hostname = "127.0.0.1") {
+    const listener = Deno.listen({ hostname, port: 0 });
     this.port = listener.addr.port;
     this.server = new HttpServer({
       listeners: [listener],
@@ -57,6 +57,22 @@ Deno.test("HttpServer serves several requests on a connection, and tells where t
     match(await read(conn), /^HTTP\/1\.1 200 OK\r\n[^]*ok\n$/);
   }
   deepStrictEqual([sources, bench.server.connections], [["127.0.0.1", "127.0.0.1"], 1]);
+});
+
+Deno.test("HttpServer tells an IPv4 source as such on a socket for both families", async () => {
+  const sources: string[] = [];
+  await using bench = new Bench(
+    (_, { source }) => {
+      sources.push(source);
+      return new Response("ok\n");
+    },
+    100,
+    "::",
+  );
+  using conn = await bench.connect();
+  await conn.write(request());
+  match(await read(conn), /200 OK/);
+  deepStrictEqual(sources, ["127.0.0.1"]);
 });
 
 Deno.test("HttpServer closes a connection whose head never ends", async () => {
