@@ -40,10 +40,7 @@ export async function runSpoke(
   const stateDir = edges.openStateDir(options.stateDir);
   using _lock = lockPort(edges.host.locks, { port: options.port, role: "spoke", flag: "--port" });
   await using stack = new AsyncDisposableStack();
-  const hangUp = new AbortController();
-  stack.use(edges.onSignal("SIGHUP", () => hangUp.abort(new Error("SIGHUP"))));
-  const stop = AbortSignal.any([signal, hangUp.signal]);
-  const hub = await firstLookUp(options, edges, stop);
+  const hub = await firstLookUp(options, edges, signal);
   if (!hub) return;
   const spoke = stack.use(new SpokeDaemon(options, edges, stateDir, hub));
   stack.use(edges.onSignal("SIGUSR1", () => spoke.reauth()));
@@ -55,7 +52,7 @@ export async function runSpoke(
       reauth: () => spoke.reauth(),
     }),
   );
-  await Promise.race([aborted(stop), spoke.failed]);
+  await Promise.race([aborted(signal), spoke.failed]);
 }
 
 function programError(program: string, why: string): GretunError {
