@@ -25,6 +25,13 @@ export interface DaemonReport {
   peers: PeerReport[];
   /** Packets of data, by reason; absent: none. */
   refused?: Record<string, number>;
+  /** Of threads that carry packets in user space; absent where there are none. */
+  data_path?: {
+    /** What of the kernel's help is used; `udp_super_packets` is known with the first link. */
+    features: { segments: boolean; udp_super_packets?: boolean };
+    /** Packets that could not be carried, by reason; those of `refused` are not among them. */
+    drops: Record<string, number>;
+  };
 }
 
 function socketPath(stateDir: string): string {

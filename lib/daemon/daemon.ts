@@ -15,6 +15,7 @@ import { RelayClient } from "../relay/mod.ts";
 import { STUN_PATTERN, StunClient } from "../stun/mod.ts";
 import { watchForSleep } from "./awakening.ts";
 import type { DaemonReport } from "./control.ts";
+import { dataPathJson } from "./data_path.ts";
 import { HostDetours } from "./detours.ts";
 import type { DaemonEdges } from "./edges.ts";
 import type { Identity } from "./identity.ts";
@@ -126,7 +127,7 @@ class Daemon implements AsyncDisposable {
     this.#edges = edges;
     this.#signal = signal;
     this.#rtnl = rtnl;
-    options.metrics.watchRefusals(() => plane.refused());
+    options.metrics.watchPlane(plane);
     this.#plane = plane;
     this.#detours = new HostDetours(rtnl);
     const { coordinator, identity, nodeName } = options;
@@ -222,6 +223,7 @@ class Daemon implements AsyncDisposable {
       ...(findings.length > 0 ? { findings } : {}),
       peers,
       ...(refused.length > 0 ? { refused: Object.fromEntries(refused) } : {}),
+      ...dataPathJson(this.#plane.threads?.()),
     };
   }
 

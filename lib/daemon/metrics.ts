@@ -1,5 +1,5 @@
 /** The daemon's metrics; every one is there from the first scrape. */
-import { PLANE_REFUSALS, type PlaneRefusal } from "../dataplane/mod.ts";
+import { type DataPlane, PLANE_DROPS, PLANE_REFUSALS } from "../dataplane/mod.ts";
 import { Metrics } from "../metrics.ts";
 import { PEER_STATES, type PeerState } from "../peer/mod.ts";
 
@@ -26,16 +26,21 @@ export class DaemonMetrics extends Metrics {
     "Packets of data refused, by reason",
     ["reason"],
   );
-  #refusals: () => ReadonlyMap<PlaneRefusal, number> = () => new Map();
+  readonly #dropped = this.counter(
+    "gretun_dropped_packets_total",
+    "Packets of data that user space could not carry, by reason",
+    ["reason"],
+  );
+  #plane: Pick<DataPlane, "refused" | "threads"> | undefined;
 
   constructor() {
     super();
     for (const state of PEER_STATES) this.#peers.set({ state }, 0);
   }
 
-  /** Counted by the data plane. */
-  watchRefusals(refusals: () => ReadonlyMap<PlaneRefusal, number>): void {
-    this.#refusals = refusals;
+  /** It counts packets. */
+  watchPlane(plane: Pick<DataPlane, "refused" | "threads">): void {
+    this.#plane = plane;
   }
 
   peerAdded(state: PeerState): void {
@@ -70,8 +75,11 @@ export class DaemonMetrics extends Metrics {
 
   override async text(): Promise<string> {
     this.#refused.reset();
-    const counts = this.#refusals();
-    for (const reason of PLANE_REFUSALS) this.#refused.inc({ reason }, counts.get(reason) ?? 0);
+    const refused = this.#plane?.refused();
+    for (const reason of PLANE_REFUSALS) this.#refused.inc({ reason }, refused?.get(reason) ?? 0);
+    this.#dropped.reset();
+    const dropped = this.#plane?.threads?.()?.drops;
+    for (const reason of PLANE_DROPS) this.#dropped.inc({ reason }, dropped?.get(reason) ?? 0);
     return await super.text();
   }
 }

@@ -24,8 +24,9 @@ export type {
   PlaneKind,
   PlaneOptions,
   PlaneRefusal,
+  PlaneThreads,
   PlaneWorld,
   WantedLink,
 } from "./plane.ts";
-export { PLANE_REFUSALS } from "./plane.ts";
+export { PLANE_DROPS, PLANE_REFUSALS } from "./plane.ts";
 export { GreCodec } from "./user/gre_codec.ts";

@@ -4,7 +4,7 @@
  */
 import type { Cidr, Endpoint, Family, Ip } from "../addr.ts";
 import type { Clock, Datagram, Log, SendDatagram } from "../edges.ts";
-import type { Encapsulation } from "../engine/mod.ts";
+import { type Drop, DROPS, type Encapsulation, type EngineFeatures } from "../engine/mod.ts";
 import type { Host } from "../host/mod.ts";
 import type { DaemonRole, LinkAddress, LinkCounters } from "../links/mod.ts";
 import type { Signalling, SockAddr } from "../linux/mod.ts";
@@ -109,6 +109,14 @@ export interface DataPlane extends AsyncDisposable {
   refresh(): void;
   /** Packets, by reason. */
   refused(): Map<PlaneRefusal, number>;
+  /** Undefined, or absent, where packets do not pass through threads of this process. */
+  threads?(): PlaneThreads | undefined;
+}
+
+/** Of the threads that carry packets. */
+export interface PlaneThreads {
+  features: EngineFeatures;
+  drops: ReadonlyMap<PlaneDrop, number>;
 }
 
 /** What a plane is given of the world. */
@@ -129,6 +137,14 @@ export const PLANE_REFUSALS = [
   ...["out-of-reach", "router-message", "not-for-peer", "own-tunnel"] as const,
 ] as const;
 export type PlaneRefusal = typeof PLANE_REFUSALS[number];
+
+/** Why a packet that was not refused was not carried. */
+export type PlaneDrop = Exclude<Drop, PlaneRefusal>;
+export const PLANE_DROPS: readonly PlaneDrop[] = DROPS.filter((reason) => !isRefusal(reason));
+
+function isRefusal(reason: Drop | PlaneRefusal): reason is PlaneRefusal {
+  return PLANE_REFUSALS.some((refusal) => refusal === reason);
+}
 
 /** Signalling that is known by its form only as long as nobody looks closely. */
 export interface Lookalikes {

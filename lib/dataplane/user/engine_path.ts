@@ -2,7 +2,14 @@
 import type { Clock } from "../../edges.ts";
 import type { Encapsulation, Engine } from "../../engine/mod.ts";
 import type { Host } from "../../host/mod.ts";
-import { type ExtraPort, PLANE_REFUSALS, type PlaneRefusal, type WantedLink } from "../plane.ts";
+import {
+  type ExtraPort,
+  PLANE_DROPS,
+  PLANE_REFUSALS,
+  type PlaneRefusal,
+  type PlaneThreads,
+  type WantedLink,
+} from "../plane.ts";
 import type { PacketPath, PathDevice, PathOptions } from "./path.ts";
 import { Revival } from "./revival.ts";
 
@@ -85,6 +92,14 @@ export class EnginePath implements PacketPath {
       return count > 0 ? [[reason, count] as const] : [];
     });
     return new Map(found);
+  }
+
+  threads(): PlaneThreads {
+    const drops = this.#engine.drops();
+    return {
+      features: this.#engine.features,
+      drops: new Map(PLANE_DROPS.map((reason) => [reason, drops[reason]])),
+    };
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -4,7 +4,7 @@
  */
 import type { Family } from "../../addr.ts";
 import type { SendDatagram } from "../../edges.ts";
-import type { ExtraPort, PlaneOptions, PlaneRefusal, WantedLink } from "../plane.ts";
+import type { ExtraPort, PlaneOptions, PlaneRefusal, PlaneThreads, WantedLink } from "../plane.ts";
 
 export interface PathOptions extends PlaneOptions {
   /** Datagrams that are too large for the way may be cut up. */
@@ -27,4 +27,6 @@ export interface PacketPath extends AsyncDisposable {
   openDevice(ifname: string): PathDevice;
   /** Packets, by reason. */
   refused(): Map<PlaneRefusal, number>;
+  /** Absent where there are none. */
+  threads?(): PlaneThreads;
 }

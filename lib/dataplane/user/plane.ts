@@ -26,6 +26,7 @@ import type {
   ExtraPort,
   LinkState,
   PlaneRefusal,
+  PlaneThreads,
   PlaneWorld,
   WantedLink,
 } from "../plane.ts";
@@ -116,6 +117,10 @@ export class UserPlane implements DataPlane {
 
   refused(): Map<PlaneRefusal, number> {
     return this.#path.refused();
+  }
+
+  threads(): PlaneThreads | undefined {
+    return this.#path.threads?.();
   }
 
   // --- links

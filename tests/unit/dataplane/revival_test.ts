@@ -41,15 +41,17 @@ Deno.test("threads that ran for a while are never given up", async () => {
   ok(faults.every((what) => what.includes("starts again")));
 });
 
-Deno.test("the user plane starts the engine again, once for both threads, unless it is closed", async () => {
+Deno.test("the user plane tells of the engine, and starts it again, once for both threads", async () => {
   const clock = new VirtualClock();
   const faults: unknown[] = [];
   let options: EngineOptions | undefined;
   let restarts = 0;
   const engine = {
     restart: () => void restarts++,
+    features: { segments: true },
+    drops: () => ({ "no-path": 3, "own-tunnel": 2 }),
     [Symbol.asyncDispose]: async () => {},
-  } as Engine;
+  } as unknown as Engine;
   const host = Object.assign(new FakeHost(), {
     openEngine: (wanted: EngineOptions) => {
       options = wanted;
@@ -72,6 +74,10 @@ Deno.test("the user plane starts the engine again, once for both threads, unless
   await clock.until(clock.sleep(1000));
   strictEqual(restarts, 1);
   deepStrictEqual(faults, [new Error("planted"), new Error("planted too")]);
+
+  deepStrictEqual(plane.threads?.()?.features, { segments: true });
+  deepStrictEqual(plane.threads?.()?.drops.get("no-path"), 3);
+  deepStrictEqual([...plane.refused()], [["own-tunnel", 2]]);
 
   options!.onFailed("planted");
   await plane[Symbol.asyncDispose]();
