@@ -1,7 +1,8 @@
 /** `gretun health`: pings the far end of every tunnel, once or again and again. */
 import { type Ip, isUnspecified } from "../../addr.ts";
 import { systemClock, systemRandom } from "../../edges.ts";
-import { GretunError, UsageError } from "../../errors.ts";
+import { askDaemon, type DaemonReport } from "../../daemon/control.ts";
+import { GretunError, NoDaemonError, UsageError } from "../../errors.ts";
 import {
   checkTunnels,
   icmpSockets,
@@ -18,6 +19,7 @@ import { flagsHelp, type FlagValues, parseFlags } from "../flags.ts";
 import { LiveText } from "../live_text.ts";
 import { isHostAddress, tryParseIp } from "../resolve.ts";
 import { formatTable, printable } from "../table.ts";
+import { STATE_FLAGS, stateDirOf } from "./state_dir.ts";
 
 const FLAGS = {
   watch: { type: "boolean", help: "repeat until Ctrl-C" },
@@ -50,6 +52,7 @@ const FLAGS = {
     placeholder: "[NAME=]ADDRESS",
     help: "ping this through tunnel NAME, or through all whose far address is not known",
   },
+  ...STATE_FLAGS,
   "exit-zero": { type: "boolean", help: "exit with 0 even when a tunnel is down" },
   json: { type: "boolean", help: "JSON on standard output; with --watch one line per tunnel" },
 } as const;
@@ -57,7 +60,7 @@ const FLAGS = {
 const NOTE = `Each tunnel's far inner address is pinged through that tunnel. It is known from a
 point-to-point address, from a /30 or /31 (/126, /127), or from the only gateway or the only single
 host that is routed through the tunnel. The exit code is 1 when any tunnel is down; with --watch
-the last round decides. Pings need root, CAP_NET_RAW, or a group in the sysctl
+the last round decides. An overlay of which no peer is reached is down, too. Pings need root, CAP_NET_RAW, or a group in the sysctl
 net.ipv4.ping_group_range.
 `;
 
@@ -88,7 +91,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   return EXIT_OK;
 }
 
-function checkAll(
+async function checkAll(
   rtnl: RtNetlink,
   { targets, flags, poller, signal }: {
     targets: Targets;
@@ -104,7 +107,8 @@ function checkAll(
   };
   const limits = { count: 1, intervalMs: 0, timeoutMs: flags.timeout, signal };
   const world = { clock: systemClock, random: systemRandom };
-  return checkTunnels(tunnelTargets(state, targets), {
+  const overlay = await overlayTargets(stateDirOf(flags), (port) => portHolder(locks, port)?.pid);
+  return await checkTunnels([...tunnelTargets(state, targets), ...overlay], {
     concurrency: flags.concurrency,
     async ping(target, device) {
       const open = icmpSockets({ poller, device });
@@ -112,6 +116,30 @@ function checkAll(
       return result;
     },
   });
+}
+
+/** The overlay as a whole, where all links may be gone; none where no daemon of it runs here. */
+async function overlayTargets(
+  stateDir: string,
+  holderOf: (port: number) => number | undefined,
+): Promise<{ name: string; fault: string }[]> {
+  try {
+    const report = await askDaemon(stateDir);
+    if (holderOf(report.port ?? 0) === undefined) return []; // it is another namespace's
+    const fault = overlayFault(report);
+    return fault === undefined ? [] : [{ name: "gretun up", fault }];
+  } catch (error) {
+    if (error instanceof NoDaemonError) return [];
+    throw error;
+  }
+}
+
+/** Why the overlay is dead; a peer that is away does not make it so. */
+export function overlayFault({ state, peers }: DaemonReport): string | undefined {
+  if (state !== "running") return state;
+  const isReached = peers.some(({ path }) => path !== undefined);
+  if (isReached || peers.every(({ offline }) => offline)) return undefined;
+  return `none of ${peers.length} peers is reached`;
 }
 
 /** Throws {@link UsageError}. */
