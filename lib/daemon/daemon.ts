@@ -42,6 +42,8 @@ const MEASURE_TIMEOUT_MS = 1_000;
 export interface DaemonOptions {
   coordinator: URL;
   nodeName: string;
+  /** What lets this node join a coordinator that asks for it. */
+  tokenSecret?: Uint8Array;
   identity: Identity;
   port: number;
   ifnamePattern: string;
@@ -137,6 +139,7 @@ class Daemon implements AsyncDisposable {
       url: coordinator.href,
       identity,
       nodeName,
+      tokenSecret: options.tokenSecret,
       wantedIp: () => this.#tunnelIp?.ip,
       advertised: () => ({ endpoints: this.#own!.list, nat: this.#ownNat!.nat }),
       onRegistered: (registered) => this.#registered(registered),

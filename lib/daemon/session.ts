@@ -34,6 +34,8 @@ export interface SessionOptions {
   url: string;
   identity: Identity;
   nodeName: string;
+  /** What lets this node join a coordinator that asks for it. */
+  tokenSecret?: Uint8Array | undefined;
   /** The address to ask for, for want of a known one the coordinator chooses. */
   wantedIp: () => Ip | undefined;
   /** What to tell the others of this node, now. */
@@ -71,6 +73,7 @@ export class Session implements Disposable {
     this.coord = new CoordClient({
       url,
       identity: { nodeKey, sign },
+      ...(options.tokenSecret ? { tokenSecret: options.tokenSecret } : {}),
       clock,
       random,
       http,

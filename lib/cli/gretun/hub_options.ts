@@ -3,6 +3,7 @@ import { type Ip, parseIp } from "../../addr.ts";
 import { fromBase64 } from "../../bytes.ts";
 import { type ConfigProblem, parseConfig } from "../../config.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
+import { readSecretFile, readText } from "../secret_file.ts";
 import {
   type Alias,
   askControl,
@@ -279,16 +280,6 @@ function readConfig(path: string, specs: FlagSpecs, aliases: Record<string, Alia
   return { fromFile, secrets, problems };
 }
 
-/** Shells give `<(command)` such a name. */
-const PIPE_PATH = /^\/(dev|proc\/self)\/(fd\/|stdin$)/;
-
-/** Opening a pipe, or reading a device, could take for ever. */
-function readText(path: string): { text: string; mode: number } {
-  const { isFile, mode } = Deno.statSync(path);
-  if (!isFile && !PIPE_PATH.test(path)) throw new Error("it is no regular file");
-  return { text: Deno.readTextFileSync(path), mode: mode ?? 0 };
-}
-
 /** Program and arguments: what stands after the flags wins. */
 export function programOf(flag: string | undefined, rest: string[]): string[] {
   return rest.length > 0 ? rest : (flag ?? "").split(/\s+/).filter((word) => word !== "");
@@ -300,23 +291,6 @@ export function readSecret(
 ): string | undefined {
   if (file !== undefined) return readSecretFile(file);
   return Deno.env.get(variable) || inConfig;
-}
-
-function readSecretFile(path: string): string {
-  let text, mode;
-  try {
-    ({ text, mode } = readText(path));
-  } catch (cause) {
-    throw new UsageError(`cannot read ${path}: ${errorText(cause)}`, "Check the path", { cause });
-  }
-  if ((mode & 0o077) !== 0) {
-    throw new UsageError(`${path} is a secret and others can read it`, `Run: chmod 600 ${path}`);
-  }
-  // As keygen writes it, or bare.
-  const line = text.split("\n").find((each) => each.trim() !== "" && !each.startsWith("#")) ?? "";
-  const secret = line.trim().replace(/^private-key\s+/, "");
-  if (secret === "") throw new UsageError(`${path} is empty`, "Put the secret into it");
-  return secret;
 }
 
 /** 32 bytes of base64; never quotes them. */

@@ -1,6 +1,6 @@
 /** `gretun up`: the daemon in the foreground. */
 import { type Endpoint, isUsableEndpoint, parseEndpoint } from "../../addr.ts";
-import { MAX_NAME_LENGTH } from "../../coord/api.ts";
+import { MAX_NAME_LENGTH, parseTokenText } from "../../coord/api.ts";
 import { systemClock, systemRandom } from "../../edges.ts";
 import { GretunError, UsageError } from "../../errors.ts";
 import { textLog } from "../../log.ts";
@@ -10,6 +10,7 @@ import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp } from "../flags.ts";
 import { parseListen } from "../listen.ts";
 import { serveMetrics } from "../metrics_server.ts";
+import { readSecretFile } from "../secret_file.ts";
 import { readSettings, readSettingsFile, wordAfter } from "../settings.ts";
 import { moveOldState, STATE_FLAGS, stateDirOf } from "./state_dir.ts";
 
@@ -101,6 +102,16 @@ const FLAGS = {
     placeholder: "FILE",
     help: "trust these certificates (PEM) too: the coordinator's own, or its issuer's",
   },
+  "token-file": {
+    type: "string",
+    placeholder: "FILE",
+    help: "a token of the coordinator's operator, which lets this host join; or GRETUN_TOKEN",
+  },
+  token: {
+    type: "string",
+    placeholder: "TOKEN",
+    help: "the token itself: other users of this host can read command lines",
+  },
   "keep-links": {
     type: "boolean",
     help: "at SIGTERM leave tunnels of the kernel in place for the next start",
@@ -156,6 +167,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const metricsAddr = flags["metrics-addr"];
   const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
   const dialer = systemDialer(flags.ca === undefined ? {} : { caFile: flags.ca });
+  const tokenSecret = readToken(flags["token-file"], flags.token);
   if (flags["check-config"]) {
     io.stdout(`${file?.path ?? "The settings"}: no problem found\n`);
     return EXIT_OK;
@@ -164,6 +176,9 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const stateDir = stateDirOf(flags);
   const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
   moveOldState(stateDir, log);
+  if (wordAfter(args, "token") !== undefined) {
+    log.warn("a token on the command line can be read by other users; use --token-file");
+  }
   const identity = await loadIdentity(stateDir, systemRandom);
   const metrics = new DaemonMetrics();
   await using _metrics = metricsListen
@@ -178,6 +193,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     {
       coordinator,
       nodeName,
+      ...(tokenSecret ? { tokenSecret } : {}),
       identity,
       port: flags["fou-port"],
       ifnamePattern: flags.iface,
@@ -208,6 +224,20 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   );
   log.info("stopped");
   return EXIT_OK;
+}
+
+/** A file wins. Never quotes the token. */
+function readToken(file: string | undefined, token: string | undefined): Uint8Array | undefined {
+  const text = file === undefined ? token : readSecretFile(file);
+  if (text === undefined) return undefined;
+  try {
+    return parseTokenText(text).secret;
+  } catch {
+    throw new UsageError(
+      `${file ?? "the token"} is not a token`,
+      "Give what gretun-coord token create printed, whole",
+    );
+  }
 }
 
 function openManager(): ServiceManager {

@@ -1,0 +1,30 @@
+/** Secrets come from files that their owner alone can read, never from the command line. */
+import { errorText, UsageError } from "../errors.ts";
+
+/** Shells give `<(command)` such a name. */
+const PIPE_PATH = /^\/(dev|proc\/self)\/(fd\/|stdin$)/;
+
+/** Opening a pipe, or reading a device, could take for ever. */
+export function readText(path: string): { text: string; mode: number } {
+  const { isFile, mode } = Deno.statSync(path);
+  if (!isFile && !PIPE_PATH.test(path)) throw new Error("it is no regular file");
+  return { text: Deno.readTextFileSync(path), mode: mode ?? 0 };
+}
+
+/** The first line that is no comment, as keygen writes it or bare. Throws `UsageError`. */
+export function readSecretFile(path: string): string {
+  let text, mode;
+  try {
+    ({ text, mode } = readText(path));
+  } catch (cause) {
+    throw new UsageError(`cannot read ${path}: ${errorText(cause)}`, "Check the path", { cause });
+  }
+  if ((mode & 0o077) !== 0) {
+    throw new UsageError(`${path} is a secret and others can read it`, `Run: chmod 600 ${path}`);
+  }
+  // As keygen writes it, or bare.
+  const line = text.split("\n").find((each) => each.trim() !== "" && !each.startsWith("#")) ?? "";
+  const secret = line.trim().replace(/^private-key\s+/, "");
+  if (secret === "") throw new UsageError(`${path} is empty`, "Put the secret into it");
+  return secret;
+}
