@@ -10,8 +10,10 @@ interface Service {
   program: "gretun" | "gretun-coord";
   /** After the program's name. */
   command: string;
-  /** The one that checks the configuration and ends. */
-  check: string;
+  /** The one that checks the configuration and ends; none: the start itself does. */
+  check?: string;
+  /** Whether it tells the manager that it is ready, and again and again that it lives. */
+  notifies: boolean;
   capabilities: readonly string[];
   /** What the service gets besides the rest of the sandbox. */
   lines: readonly string[];
@@ -33,6 +35,7 @@ const SERVICES: Record<ServiceKind, Service> = {
     program: "gretun",
     command: "up",
     check: "up --check-config",
+    notifies: true,
     capabilities: TUNNEL_CAPABILITIES,
     lines: [
       LOAD_MODULES,
@@ -46,6 +49,7 @@ const SERVICES: Record<ServiceKind, Service> = {
     program: "gretun",
     command: "hub",
     check: "hub --check-config",
+    notifies: false,
     capabilities: TUNNEL_CAPABILITIES,
     lines: [
       LOAD_MODULES,
@@ -60,6 +64,7 @@ const SERVICES: Record<ServiceKind, Service> = {
     program: "gretun",
     command: "spoke",
     check: "spoke --check-config",
+    notifies: false,
     capabilities: TUNNEL_CAPABILITIES,
     lines: [
       LOAD_MODULES,
@@ -72,7 +77,7 @@ const SERVICES: Record<ServiceKind, Service> = {
     description: "gretun coordinator",
     program: "gretun-coord",
     command: "",
-    check: "--check-config",
+    notifies: false,
     capabilities: [],
     lines: [
       "LimitNOFILE=65536",
@@ -138,17 +143,17 @@ export function unitText(options: UnitOptions): string {
     "StartLimitIntervalSec=0",
     "",
     "[Service]",
-    "Type=notify",
+    `Type=${service.notifies ? "notify" : "exec"}`,
     `User=${SERVICE_USER}`,
     `Group=${SERVICE_USER}`,
-    `ExecStartPre=${words(program, service.check, config)}`,
+    ...(service.check ? [`ExecStartPre=${words(program, service.check, config)}`] : []),
     `ExecStart=${words(program, service.command, config)}`,
     // What was asked to end stays down.
     "Restart=on-failure",
     "RestartSec=2",
     // Wrong usage: the same start would end in the same way.
     "RestartPreventExitStatus=2",
-    "WatchdogSec=60",
+    ...(service.notifies ? ["WatchdogSec=60"] : []),
     "KillMode=mixed",
     "TimeoutStopSec=15",
     `StateDirectory=${directory}`,

@@ -11,9 +11,10 @@ Deno.test("the first token closes a coordinator; who brings it joins, who is in 
   ok(await world.until(() => a.tunnelIp !== undefined, 5_000));
   const secret = new Uint8Array(TOKEN_SECRET_LENGTH).fill(7);
   const server = coordinator.server!;
-  server.saveToken(server.tokens.make(await hashOf(secret), { tags: [] }, 0));
+  server.saveToken(server.tokens.make(await hashOf(secret), { tags: [], isApproving: true }, 0));
   const stranger = await world.up(world.publicHost("stranger"), coordinator);
   const b = await world.up(world.publicHost("b"), coordinator, { tokenSecret: secret });
+  ok(await world.connects(a, b, 10_000));
   await world.run(30_000);
   strictEqual(stranger.tunnelIp, undefined);
   strictEqual(stranger.ended, undefined, "it waits, and says why");

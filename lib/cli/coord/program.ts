@@ -9,6 +9,8 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   status: () => import("./status.ts"),
   node: () => import("./node.ts"),
   token: () => import("./token.ts"),
+  install: () => import("./install.ts"),
+  uninstall: () => import("./uninstall.ts"),
 };
 /** What flags without a command are for. */
 const DEFAULT = "serve";

@@ -133,8 +133,8 @@ Deno.test("units run as a user of their own with two capabilities, the coordinat
     const text = unitText({ kind, isTemplate: kind !== "up" });
     match(text, /^User=gretun$/m);
     match(text, /^CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW$/m);
-    match(text, /^Type=notify$/m);
   }
+  match(unitText({ kind: "up", isTemplate: false }), /^Type=notify$/m);
   match(unitText({ kind: "coord", isTemplate: false }), /^CapabilityBoundingSet=$/m);
   strictEqual(unitName({ kind: "hub", isTemplate: true }), "gretun-hub@.service");
 });
