@@ -186,6 +186,8 @@ export interface PlaneOptions {
 export interface DataCodec {
   /** By which threads of their own carry such packets without the codec; absent: they cannot. */
   readonly encapsulation?: Encapsulation;
+  /** Threads carried packets from the link's far end since this was called last. */
+  heard?(id: string): void;
   /** What is added to an inner packet over IPv4, headers of IP and UDP and all. */
   overheadBytes(link: Pick<WantedLink, "keys">): number;
   /** Throws `GretunError` for a link whose packets could be those of another one. */

@@ -2,7 +2,8 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import type { Host } from "../../lib/lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
-import { HubLab } from "../hub_lab.ts";
+import { packet } from "../fakes/packets.ts";
+import { HUB_PORT, HubLab } from "../hub_lab.ts";
 import {
   crowd,
   floodedHub,
@@ -363,6 +364,36 @@ Deno.test("ipipou over TUN: a client that is known by its key and a secret", asy
   await alice.ping("172.28.0.6", ["-s", "1444", "-M", "do"]);
   await lab.hub.ping("172.28.0.7");
   await until("the reply", () => Promise.resolve(alice.log.includes("hub replied")));
+});
+
+Deno.test("ipipou over TUN: data shows that a client is there, and a stranger's is refused", async () => {
+  await using lab = new HubLab();
+  await lab.startHub(["--protocol", "ipipou", "--data-plane", "tun"]);
+  const { file, args } = lab.keyScheme("alice");
+  const alice = lab.spoke("alice", lab.lab.publicHost("alice"), {
+    file: "hub-address 172.28.0.6\naddress 172.28.0.7\n",
+    scheme: { file, args: [...args.slice(0, 2), "--protocol", "ipipou", "--number", "3"] },
+    args: ["--port", "10003", "--keepalive", "1h"],
+  });
+  await lab.clientUp("alice");
+  const heardS = async () => (await lab.client("alice")).heard_s!;
+  await until("a silent client", async () => await heardS() >= 1);
+  const silentS = await heardS();
+  await until("its data to be noticed", async () => {
+    await alice.ping("172.28.0.6");
+    return await heardS() < silentS;
+  });
+
+  const stranger = alice.host.within(() =>
+    Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 0 })
+  );
+  using stack = new DisposableStack();
+  stack.defer(() => stranger.close());
+  await until("a stranger's packet to be counted", async () => {
+    const to = { transport: "udp", hostname: lab.hub.host.ip, port: HUB_PORT } as const;
+    await stranger.send(packet("172.28.0.7", "172.28.0.6"), to);
+    return (await lab.report()).refused["wrong-address"]! > 0;
+  });
 });
 
 // --- many, and hostile

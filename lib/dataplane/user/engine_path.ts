@@ -1,8 +1,9 @@
 /** Packets in threads of their own: this one makes links, and gets what is no data of any. */
 import type { Clock } from "../../edges.ts";
-import type { Encapsulation, Engine } from "../../engine/mod.ts";
+import type { Engine } from "../../engine/mod.ts";
 import type { Host } from "../../host/mod.ts";
 import {
+  type DataCodec,
   type ExtraPort,
   PLANE_DROPS,
   PLANE_REFUSALS,
@@ -15,27 +16,39 @@ import { Revival } from "./revival.ts";
 
 export type OpenEngine = NonNullable<Host["openEngine"]>;
 
+/** What packets look like, and who wants to know whose have come. */
+export type EngineCodec = Pick<DataCodec, "heard"> & Required<Pick<DataCodec, "encapsulation">>;
+
 export interface EngineWorld {
   openEngine: OpenEngine;
   clock: Clock;
 }
 
+const HEARD_GAP_MS = 500;
+
 export class EnginePath implements PacketPath {
   readonly #engine: Engine;
   readonly #revival: Revival;
+  readonly #clock: Clock;
+  readonly #codec: EngineCodec;
   /** By the engine's numbers. */
   readonly #wanted = new Map<number, WantedLink>();
+  /** Packets, by the same. */
+  readonly #heard = new Map<number, number>();
+  #listening: Disposable | undefined;
 
   /** `onTooBig`: the way of this link's packets has become narrower. Throws `SystemError`. */
   constructor(
     { port, bind, allowFragments = false, signalling, onDatagram, onFault }: PathOptions,
-    encapsulation: Encapsulation,
+    codec: EngineCodec,
     { openEngine, clock }: EngineWorld,
     onTooBig: (link: WantedLink) => void,
   ) {
+    this.#clock = clock;
+    this.#codec = codec;
     this.#revival = new Revival(clock, () => this.#engine.restart(), onFault);
     this.#engine = openEngine({
-      ...{ port, encapsulation, allowFragments, ...(bind ? { bind } : {}) },
+      ...{ port, encapsulation: codec.encapsulation, allowFragments, ...(bind ? { bind } : {}) },
       control: signalling ?? { kind: "patterns", any: [] },
       onControl: (bytes, from, localPort) => {
         const isMain = localPort === this.#engine.port;
@@ -46,6 +59,18 @@ export class EnginePath implements PacketPath {
         if (wanted) onTooBig(wanted);
       },
       onFailed: (reason) => this.#revival.ended(reason),
+    });
+    if (codec.heard) this.#listen();
+  }
+
+  #listen(): void {
+    this.#listening = this.#clock.timer(HEARD_GAP_MS, () => {
+      this.#listen();
+      for (const [id, wanted] of this.#wanted) {
+        const heard = this.#engine.heard(id);
+        if (heard !== (this.#heard.get(id) ?? 0)) this.#codec.heard?.(wanted.id);
+        this.#heard.set(id, heard);
+      }
     });
   }
 
@@ -80,6 +105,7 @@ export class EnginePath implements PacketPath {
       },
       [Symbol.dispose]: () => {
         this.#wanted.delete(id);
+        this.#heard.delete(id);
         this.#engine.removeLink(id);
       },
     };
@@ -104,6 +130,7 @@ export class EnginePath implements PacketPath {
 
   [Symbol.asyncDispose](): Promise<void> {
     this.#revival[Symbol.dispose]();
+    this.#listening?.[Symbol.dispose]();
     return this.#engine[Symbol.asyncDispose]();
   }
 }

@@ -31,7 +31,7 @@ import type {
   WantedLink,
 } from "../plane.ts";
 import { CodecPath } from "./codec_path.ts";
-import { EnginePath } from "./engine_path.ts";
+import { type EngineCodec, EnginePath } from "./engine_path.ts";
 import type { PacketPath, PathDevice, PathOptions } from "./path.ts";
 
 /** What a header of IPv6 takes more than one of IPv4. */
@@ -77,12 +77,12 @@ export class UserPlane implements DataPlane {
 
   /** In threads of its own where this host and what travels allow it. */
   #openPath({ host, clock }: PlaneWorld): PacketPath {
-    const { encapsulation } = this.#codec;
+    const codec = this.#codec;
     const openEngine = host.openEngine?.bind(host);
     try {
-      if (!encapsulation || !openEngine) return new CodecPath(this.#options, this.#codec, host);
+      if (!isEngineCodec(codec) || !openEngine) return new CodecPath(this.#options, codec, host);
       const onTooBig = (link: WantedLink) => this.#narrowed(link);
-      return new EnginePath(this.#options, encapsulation, { openEngine, clock }, onTooBig);
+      return new EnginePath(this.#options, codec, { openEngine, clock }, onTooBig);
     } catch (cause) {
       if (!(cause instanceof SystemError)) throw cause;
       const { port, portFlag } = this.#options;
@@ -235,6 +235,10 @@ export class UserPlane implements DataPlane {
       this.#options.onFault("cannot set a link's MTU", error);
     }
   }
+}
+
+function isEngineCodec(codec: DataCodec): codec is DataCodec & EngineCodec {
+  return codec.encapsulation !== undefined;
 }
 
 /** Links are made later, so now is the time to find that this kernel cannot: throws `GretunError`. */

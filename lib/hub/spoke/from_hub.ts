@@ -4,11 +4,14 @@ import type { DataCodec, WantedLink } from "../../dataplane/mod.ts";
 import type { SpokeCore } from "./spoke_core.ts";
 
 export class FromHub implements DataCodec {
+  readonly encapsulation?: NonNullable<DataCodec["encapsulation"]>;
   readonly #codec: DataCodec;
   readonly #core: SpokeCore;
   #hub: SockAddr;
 
   constructor(codec: DataCodec, core: SpokeCore) {
+    // Threads take what comes from the link's remote alone, which is the hub.
+    if (codec.encapsulation) this.encapsulation = codec.encapsulation;
     this.#codec = codec;
     this.#core = core;
     this.#hub = sockAddrOf(core.hub);

@@ -1,4 +1,4 @@
-/** How the user-space plane tells whose a bare IPv4 packet is. */
+/** How the user-space plane tells whose a bare IPv4 packet is where no threads carry it. */
 import { endpointOf, type SockAddr } from "../../../linux/mod.ts";
 import type { DataCodec } from "../../../dataplane/mod.ts";
 import type { Refusal } from "../gretun/auth.ts";
@@ -6,6 +6,7 @@ import { BARE_OVERHEAD_BYTES, isBareIpv4 } from "./wire.ts";
 
 /** By the endpoint that the link's packets come from. */
 export class BareCodec implements DataCodec {
+  readonly encapsulation = "bare";
   /** Names by `IP PORT`; the owner keeps it. */
   readonly sources = new Map<string, string>();
   readonly #onHeard: (name: string) => void;
@@ -18,6 +19,10 @@ export class BareCodec implements DataCodec {
 
   overheadBytes(): number {
     return BARE_OVERHEAD_BYTES;
+  }
+
+  heard(name: string): void {
+    this.#onHeard(name);
   }
 
   encode(_name: string, inner: Uint8Array): Uint8Array | undefined {
