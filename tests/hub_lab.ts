@@ -70,9 +70,9 @@ export class HubLab implements AsyncDisposable {
   readonly #hubSeed = crypto.getRandomValues(new Uint8Array(32));
   hub!: Daemon;
 
-  constructor() {
-    this.lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
-    this.host = this.lab.publicHost("hub");
+  constructor({ ipv6 = false } = {}) {
+    this.lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-`, ipv6 });
+    this.host = this.lab.publicHost("hub", { families: ipv6 ? "dual" : "ipv4" });
     Deno.mkdirSync(this.clientsDir);
     this.secretFile("hub.key", `private-key ${toBase64(this.#hubSeed)}\n`);
   }
@@ -160,7 +160,7 @@ export class HubLab implements AsyncDisposable {
     if (authorised) this.clientFile(name, scheme.file + file);
     const [flags, program] = split(args);
     const own = ["--name", name, "--state-dir", `${this.directory}/${name}`];
-    const hub = ["--hub", `${this.host.ip}:${this.hubPort}`];
+    const hub = args.includes("--hub") ? [] : ["--hub", `${this.host.ip}:${this.hubPort}`];
     const words = ["spoke", ...own, ...hub, ...scheme.args, ...flags, ...program];
     const spoke = new SpokeDaemon(host, words, env, { directory: this.directory, name });
     this.spokes.push(spoke);

@@ -1,5 +1,5 @@
 /** What hub and spokes do on every data plane: many behind one NAT, roaming, crashes, crowds, floods. */
-import { ok, strictEqual } from "node:assert/strict";
+import { match, ok, strictEqual } from "node:assert/strict";
 import { fromBase64, toBase64 } from "../lib/bytes.ts";
 import { publicKeyOf } from "../lib/ed25519.ts";
 import type { Host } from "../lib/lab/mod.ts";
@@ -85,6 +85,25 @@ export async function pingIpv6(lab: HubLab, spoke: SpokeDaemon): Promise<void> {
   await shell(lab.host, "ip -6 route add fd00::3/128 dev lo");
   const spoofed = ["-n", "-c", "2", "-i", "0.1", "-W", "1", "-I", "fd00::3", "fd00::1"];
   strictEqual((await spoke.host.run("ping", spoofed)).code, 1);
+}
+
+/** With IPv6 outside. */
+export function testIpv6Outside(plane: "gre-fou" | "tun", mtu: number): void {
+  Deno.test(`${plane}: a spoke that reaches its hub over IPv6`, async () => {
+    await using lab = new HubLab({ ipv6: true });
+    await lab.startHub(["--address", HUB_ADDRESS, "--data-plane", plane]);
+    const host = lab.lab.publicHost("alice", { families: "dual" });
+    const alice = lab.spoke("alice", host, {
+      file: "address 10.90.0.2\n",
+      args: ["--hub", `[${lab.host.ip6}]:${lab.hubPort}`, "--data-plane", plane],
+    });
+    await alice.up();
+    strictEqual((await alice.report()).mtu, mtu);
+    await alice.ping(HUB_ADDRESS, ["-s", String(mtu - 28), "-M", "do"]);
+    await lab.hub.ping("10.90.0.2");
+    match((await lab.client("alice")).endpoint!, /^\[2001:db8:/);
+    await stopAll(lab, [alice]);
+  });
 }
 
 /** The spoke's host has another address every 2 s while iperf3 runs, which has to survive it. */

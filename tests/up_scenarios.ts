@@ -204,3 +204,51 @@ export function testOverlays(plane: "fou" | "tun"): void {
     deepStrictEqual(await alice.linkNames(), ["eth0"]);
   });
 }
+
+/** What a member may not do to another, whatever rp_filter says. */
+export function testTrust(plane: "fou" | "tun"): void {
+  Deno.test(`${plane}: a peer has its own address inside and reaches no other of this host's`, async () => {
+    await using overlay = await Overlay.start();
+    const [alice, bob] = await twoNodes(overlay, [plane, plane]);
+    const shell = (node: OverlayNode, command: string) => node.host.run("sh", ["-c", command]);
+    const [here, there] = [await alice.tunnelIp(), await bob.tunnelIp()];
+    await shell(alice, "sysctl -qw net.ipv4.conf.all.rp_filter=2 net.ipv4.ip_forward=1");
+    await shell(bob, "ip address add 10.99.0.9/32 dev lo");
+    await shell(alice, "ip route add 10.99.0.9 dev gretun0; ip address add 10.98.0.1/32 dev lo");
+    const pings = async (node: OverlayNode, to: string, from: string) =>
+      (await node.host.run("ping", ["-n", "-c", "2", "-i", "0.1", "-W", "1", "-I", from, to]))
+        .code === 0;
+    strictEqual(await pings(bob, here, there), true);
+    strictEqual(await pings(bob, here, "10.99.0.9"), false, "another's address");
+    await shell(bob, "ip route add 10.98.0.1 dev gretun0");
+    strictEqual(await pings(bob, "10.98.0.1", there), false, "another address of the host");
+    ok((await alice.report()).refused!["wrong-inner-address"]! >= 2);
+    ok((await bob.report()).refused!["not-for-peer"]! >= 2);
+    // Nothing is taken from routers, and nobody needs to be told of a link-local address.
+    const { stdout } = await shell(
+      alice,
+      "cat /proc/sys/net/ipv6/conf/gretun0/accept_ra; ip -6 address show dev gretun0",
+    );
+    strictEqual(stdout.trim(), "0");
+  });
+
+  Deno.test(`${plane}: outer packets that routes lead into the tunnel stop there, and it is told`, async () => {
+    await using overlay = await Overlay.start();
+    const [alice, bob] = await twoNodes(overlay, [plane, plane]);
+    const [peer] = (await bob.report()).peers;
+    const route = ["route", "add", peer!.endpoint!.split(":")[0]!, "dev", "gretun0"];
+    strictEqual((await bob.host.run("ip", route)).code, 0);
+    const ping = bob.host.spawn("ping", ["-n", "-i", "0.05", await alice.tunnelIp()]);
+    const isTold = () =>
+      Promise.resolve(/packets of a tunnel cannot go out.*leads through gretun0/.test(bob.log));
+    await until("bob to tell of it", isTold, () => bob.log);
+    await until("the guard", async () => {
+      const { refused = {} } = await bob.report();
+      return (refused["own-tunnel"] ?? 0) + (refused["not-for-peer"] ?? 0) > 0;
+    }, () => bob.log);
+    ping.kill();
+    await ping.status;
+    await bob.host.run("ip", ["route", "del", ...route.slice(2)]);
+    await bob.reaches(alice);
+  });
+}

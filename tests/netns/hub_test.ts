@@ -14,6 +14,7 @@ import {
   revoke,
   roamDuringIperf,
   startSpokes,
+  testIpv6Outside,
 } from "../hub_scenarios.ts";
 import { GRETUN, until } from "../overlay.ts";
 
@@ -21,6 +22,8 @@ RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look 
 
 const TUN = ["--data-plane", "tun"];
 const HUB_ARGS = [...TUN, "--address", HUB_ADDRESS];
+
+testIpv6Outside("tun", 1420);
 
 Deno.test("tun: a spoke behind a NAT connects, both ends ping, all is removed at the end", async () => {
   await using lab = new HubLab();

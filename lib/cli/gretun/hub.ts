@@ -207,7 +207,7 @@ function hubOptions(
     protocol,
     dataPlane: flags["data-plane"],
     port: flags.port ?? DEFAULT_PORT,
-    ...(flags.bind ? { bind: parseBind(flags.bind) } : {}),
+    ...(flags.bind ? { bind: parseBind(flags.bind, flags.protocol) } : {}),
     ifnamePattern: checkIfacePattern(flags.iface),
     ...(flags.mtu ? { mtu: flags.mtu } : {}),
     encapCsum: flags["encap-csum"],

@@ -316,11 +316,11 @@ export function parseIpFlag(flag: string, text: string): Ip {
   }
 }
 
-/** IPv4, as outer addresses are. */
-export function parseBind(text: string): Ip {
+/** IPIP over UDP, which ipipou's protocol is, has IPv4 outside. */
+export function parseBind(text: string, protocol: string): Ip {
   const ip = parseIpFlag("bind", text);
-  if (!ip.includes(":")) return ip;
-  throw new UsageError(`--bind ${ip} is not IPv4`, "Outer packets are IPv4 for now");
+  if (protocol !== "ipipou" || !ip.includes(":")) return ip;
+  throw new UsageError(`--bind ${ip} is not IPv4`, "ipipou's protocol has IPv4 outside");
 }
 
 export function checkIfacePattern(pattern: string): string {

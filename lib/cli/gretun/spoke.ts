@@ -1,9 +1,9 @@
 /** `gretun spoke`: the client of a hub. */
-import type { Cidr } from "../../addr.ts";
+import type { Cidr, Ip } from "../../addr.ts";
 import { fromBase64, fromHex } from "../../bytes.ts";
 import { systemClock } from "../../edges.ts";
 import { checkPublicKey } from "../../ed25519.ts";
-import { errorText, NoDaemonError, UsageError } from "../../errors.ts";
+import { errorText, GretunError, NoDaemonError, UsageError } from "../../errors.ts";
 import { linuxHost } from "../../host/mod.ts";
 import type * as Hub from "../../hub/mod.ts";
 import { textLog } from "../../log.ts";
@@ -28,7 +28,7 @@ import {
   STATUS_FLAGS,
 } from "./hub_options.ts";
 import { parseListen } from "../listen.ts";
-import { parseHost, resolveHost, tryParseIp } from "../resolve.ts";
+import { type HostName, parseHost, resolveHost, tryParseIp } from "../resolve.ts";
 import { serveMetrics } from "../metrics_server.ts";
 
 const FLAGS = {
@@ -110,7 +110,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   requireCapabilities("spoke");
   const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
   const host = parseHost("hub", options.hub.host);
-  const resolve = () => resolveHost(host, { family: 4, signal: io.signal });
+  const resolve = () => resolveHub(host, options, io.signal);
   await using machine = linuxHost({ busyMs: BUSY_MS });
   const edges = { ...hub.systemWorld({ log, host: machine }), resolve };
   await using _metrics = metricsListen
@@ -175,7 +175,7 @@ async function spokeOptions(settings: Settings<typeof FLAGS>, hub: typeof Hub) {
     hub: { host: place.host, port: place.port },
     name: checkName(flags.name ?? (protocol === "gretun" ? Deno.hostname() : "spoke")),
     port,
-    ...(flags.bind ? { bind: parseBind(flags.bind) } : {}),
+    ...(flags.bind ? { bind: parseBind(flags.bind, flags.protocol) } : {}),
     ifnamePattern: checkIfacePattern(flags.iface),
     ...(flags.mtu ? { mtu: flags.mtu } : {}),
     encapCsum: flags["encap-csum"],
@@ -222,18 +222,34 @@ function tokenOf(
   }
 }
 
+/** IPv4 where it has that: so it was before there was IPv6 outside. */
+async function resolveHub(
+  host: HostName,
+  { protocol }: { protocol: string },
+  signal: AbortSignal,
+): Promise<Ip> {
+  try {
+    return await resolveHost(host, { family: 4, signal });
+  } catch (error) {
+    if (!(error instanceof GretunError) || protocol === "ipipou") throw error;
+    return await resolveHost(host, { signal });
+  }
+}
+
 /** `--hub`, or as jtunnel has it: ADDRESS PORT before the program. */
 function hubPlace({ flags, rest }: Settings<typeof FLAGS>) {
   if (flags.hub !== undefined) {
-    const match = /^([^:]+)(?::(\d{1,5}))?$/.exec(flags.hub);
-    const port = Number(match?.[2] ?? DEFAULT_PORT);
-    if (flags.hub.startsWith("[") || tryParseIp(flags.hub)?.includes(":")) {
+    const text = tryParseIp(flags.hub)?.includes(":") ? `[${flags.hub}]` : flags.hub;
+    const match = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d{1,5}))?$/.exec(text);
+    const host = match?.[1] ?? match?.[2];
+    const port = Number(match?.[3] ?? DEFAULT_PORT);
+    if (flags.protocol === "ipipou" && match?.[1]) {
       throw new UsageError(
         `--hub ${flags.hub} is not IPv4`,
-        "Outer packets are IPv4: give a name or an IPv4 address",
+        "ipipou's protocol has IPv4 outside: give a name or an IPv4 address",
       );
     }
-    if (match && port >= 1 && port <= 65535) return { host: match[1]!, port, program: rest };
+    if (host && port >= 1 && port <= 65535) return { host, port, program: rest };
     throw new UsageError(
       `--hub ${JSON.stringify(flags.hub)} is not HOST:PORT`,
       "Give for example hub.example.net:7788",

@@ -17,6 +17,7 @@ import {
   shell,
   startSpokes,
   stopAll,
+  testIpv6Outside,
 } from "../../hub_scenarios.ts";
 import { IPIPOU_SCHEMES, ipipouClient, ipipouPayload, PUBLIC, SEED } from "../../ipipou_peer.ts";
 import { sleep, until } from "../../overlay.ts";
@@ -25,6 +26,8 @@ RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look 
 
 /** Restarts are tested where links need most, roaming with the plane that is used most. */
 const PLANES = [["gre-fou", 1464, 5, "roaming"], ["ipip-fou", 1472, 3, "restarts"]] as const;
+
+testIpv6Outside("gre-fou", 1444);
 
 for (const [plane, mtu, count, what] of PLANES) {
   Deno.test(`${plane}: ${count} spokes, three behind one NAT; data without daemons; ${what}`, async () => {
