@@ -290,8 +290,10 @@ export class CoordServer {
     const claim = readClaim(request.headers, clock.wallMs());
     // Signatures seen before a restart are forgotten: nothing from before it is taken again. The
     // program starts again in another second than the one it ended in.
-    const { wallMs: startedMs, nowMs: startedNowMs } = this.#started;
-    const isNew = clock.nowMs() - startedNowMs <= WINDOW_SECONDS * 1000;
+    const sinceStartMs = clock.nowMs() - this.#started.nowMs;
+    const isNew = sinceStartMs <= WINDOW_SECONDS * 1000;
+    // As the clock is by now: it may have been set since.
+    const startedMs = clock.wallMs() - sinceStartMs;
     if (isNew && claim.timestampSeconds < Math.floor(startedMs / 1000)) {
       throw new Refusal(425, "signed before the coordinator started: sign again", 1000);
     }

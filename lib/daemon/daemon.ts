@@ -4,7 +4,7 @@
  * signal; here they are put together.
  */
 import { type Cidr, type Endpoint, formatCidr, formatEndpoint, type Ip } from "../addr.ts";
-import { natJson } from "../coord/api.ts";
+import { natJson, type PeerRecord } from "../coord/api.ts";
 import { type DataPlane, type EncapCsum, GreCodec, openPlane } from "../dataplane/mod.ts";
 import { DISCO_PATTERN, isDisco } from "../disco/mod.ts";
 import { type Datagram, timeLimit } from "../edges.ts";
@@ -17,6 +17,7 @@ import { watchForSleep } from "./awakening.ts";
 import type { DaemonReport } from "./control.ts";
 import { dataPathJson } from "./data_path.ts";
 import { HostDetours } from "./detours.ts";
+import { Findings } from "./findings.ts";
 import type { DaemonEdges } from "./edges.ts";
 import type { Identity } from "./identity.ts";
 import type { DaemonMetrics } from "./metrics.ts";
@@ -29,8 +30,13 @@ import { resolveReachable } from "./own/reachable.ts";
 import { Peers } from "./peers.ts";
 import { PortGuesser } from "./port_guesser.ts";
 import { type Registered, Session } from "./session.ts";
+import { TwinWatch } from "./twins.ts";
 
 const LEAVE_TIMEOUT_MS = 2_000;
+/** Between two times that another host with this node's key is told of this one. */
+const TELL_TWIN_MS = 60_000;
+/** By then it has seen itself listed. */
+const TWIN_LEARNS_MS = 5_000;
 const RELAY_MEASURE_MS = 300_000;
 /** Where no relay answered by UDP: the network may just have been busy. */
 const RELAY_NO_UDP_MS = 60_000;
@@ -104,6 +110,10 @@ class Daemon implements AsyncDisposable {
   readonly #rtnl: RtNetlink;
   readonly #plane: DataPlane;
   readonly #detours: HostDetours;
+  readonly #findings: Findings;
+  readonly #twins: TwinWatch;
+  /** When this node last told its endpoints because of another host. */
+  #toldTwinMs = -Infinity;
   readonly #stun: StunClient;
   readonly #extraStun: ExtraStun;
   readonly #relays: RelayClient;
@@ -132,6 +142,8 @@ class Daemon implements AsyncDisposable {
     options.metrics.watchPlane(plane);
     this.#plane = plane;
     this.#detours = new HostDetours(rtnl);
+    this.#findings = new Findings(edges.log);
+    this.#twins = new TwinWatch(options.nodeName);
     const { coordinator, identity, nodeName } = options;
     const { clock, random, lookup, portMapNet } = edges;
     this.#session = new Session({
@@ -141,9 +153,13 @@ class Daemon implements AsyncDisposable {
       nodeName,
       tokenSecret: options.tokenSecret,
       wantedIp: () => this.#tunnelIp?.ip,
-      advertised: () => ({ endpoints: this.#own!.list, nat: this.#ownNat!.nat }),
+      advertised: () => {
+        this.#twins.tells(this.#own!.list);
+        return { endpoints: this.#own!.list, nat: this.#ownNat!.nat };
+      },
       onRegistered: (registered) => this.#registered(registered),
       onPeers: (peers) => {
+        this.#lookForTwin(peers);
         this.#peers!.list(peers.filter(({ nodeKey }) => nodeKey !== identity.nodeKey));
       },
       onSignal: (sealed) => this.#peers!.signal(sealed),
@@ -209,9 +225,10 @@ class Daemon implements AsyncDisposable {
     const refused = [...this.#plane.refused()].filter(([, count]) => count > 0);
     const { identity, nodeName, coordinator, port } = this.#options;
     const peers = this.#peers?.report() ?? [];
-    const findings = peers.flatMap(({ name, findings = [] }) =>
+    const ofPeers = peers.flatMap(({ name, findings = [] }) =>
       findings.map(({ text, remedy }) => ({ text: `${name}: ${text}`, remedy }))
     );
+    const findings = [...this.#findings.list, ...ofPeers];
     return {
       node_key: identity.nodeKey,
       node_name: nodeName,
@@ -267,6 +284,40 @@ class Daemon implements AsyncDisposable {
     this.#own!.look();
   }
 
+  #lookForTwin(peers: readonly PeerRecord[]): void {
+    const own = peers.find(({ nodeKey }) => nodeKey === this.#options.identity.nodeKey);
+    if (!own) return;
+    if (!this.#twins.isTwin(own)) return;
+    const where = own.endpoints.map(({ endpoint }) => formatEndpoint(endpoint)).join(", ");
+    this.#findings.found({
+      kind: "twin",
+      text: `another host runs with this node's key: ${own.name} at ${where || "no endpoints yet"}`,
+      remedy:
+        "Give each host its own: stop gretun up on one, move its keys.json away, start it again",
+    });
+    // So that the other one learns of it, too.
+    const nowMs = this.#edges.clock.nowMs();
+    if (this.#twins.isTold(own.endpoints) || nowMs - this.#toldTwinMs < TELL_TWIN_MS) return;
+    this.#toldTwinMs = nowMs;
+    this.#edges.clock.sleep(TWIN_LEARNS_MS, this.#signal)
+      .then(() => this.#session.post()).catch(() => {});
+  }
+
+  /** The port of signalling and data gets no answer from STUN, and others do. */
+  #lookAtPort(): void {
+    const { port } = this.#options;
+    const { silentSinceMs } = this.#own!;
+    const answeredMs = this.#ownNat!.answeredMs;
+    if (silentSinceMs === undefined) return this.#findings.over("port-filtered");
+    if (answeredMs <= silentSinceMs) return this.#ownNat!.look();
+    this.#findings.found({
+      kind: "port-filtered",
+      text: `nothing is answered at UDP port ${port}, and another port is`,
+      remedy:
+        `Look for a firewall that drops UDP port ${port}, here or at the router; and at rp_filter`,
+    });
+  }
+
   #start(tunnelIp: Cidr): void {
     const { log, clock, random, host } = this.#edges;
     const { identity, greKeys, metrics, coordinator } = this.#options;
@@ -289,6 +340,13 @@ class Daemon implements AsyncDisposable {
       onStuck: () => void this.#lookElsewhere(),
       isRelay: (ip) => this.#relays.isRelay(ip),
       detours: (ips) => this.#detours.of(ips),
+      onAllLost: (count) =>
+        this.#findings.found({
+          kind: "all-peers-lost",
+          text: `all ${count} peers were lost at once`,
+          remedy: "Look at this host's network, its router and its firewall",
+        }),
+      onAnyBack: () => this.#findings.over("all-peers-lost"),
       hostView: {
         ...{ rtnl: this.#rtnl, readFile: (path) => host.readFile(path) },
         daemon: { role: "up", port: this.#options.port },
@@ -388,6 +446,7 @@ class Daemon implements AsyncDisposable {
         log.info("endpoints", { endpoints: text });
         this.#session.post();
       },
+      onSilence: () => this.#lookAtPort(),
       onMoved: (what) => {
         this.#peers!.moved(); // its messages go out before what else is to be said
         if (what !== "more") this.#reconnect();
@@ -399,7 +458,7 @@ class Daemon implements AsyncDisposable {
   /** Connections that there are may be dead without anybody having said so. */
   #reconnect(): void {
     this.#session.coord.reconnect();
-    this.#relays.check();
+    this.#relays.networkMoved();
   }
 
   #awoke(): void {

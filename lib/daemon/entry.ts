@@ -23,6 +23,8 @@ export interface Entry {
   txPackets: number;
   ifname?: string;
   mtu?: number;
+  /** When its path was last lost. */
+  lostMs?: number;
 }
 
 export function isRelayed({ relay }: Entry, endpoint: Endpoint): boolean {

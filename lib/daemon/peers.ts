@@ -17,6 +17,7 @@ import {
   nextTickMs,
   type PathAddress,
   type PeerEvent,
+  type PeerState,
   PendingPings,
   SeenIds,
   step,
@@ -33,6 +34,9 @@ import type { GuessPeer } from "./port_guesser.ts";
 /** Between looks at the links' counters: while data flows, and while none does. */
 const BUSY_INTERVAL_MS = 100;
 const IDLE_INTERVAL_MS = 500;
+/** Of peers that are lost together, rather than one by one. */
+const LOST_AT_ONCE_MS = 10_000;
+const LOST_AT_LEAST = 2;
 /** As many endpoints as one node has. */
 const MAX_INVITED = 32;
 
@@ -45,6 +49,9 @@ export interface PeersOptions extends EffectsOptions {
   isRelay: (ip: Ip) => boolean;
   /** Which of these addresses are reached through tunnels. */
   detours: (ips: Iterable<Ip>) => Detours;
+  /** Paths to all peers, of so many, were lost in a few seconds; and one is there again. */
+  onAllLost: (count: number) => void;
+  onAnyBack: () => void;
   hostView: HostViewOptions;
   /** What this node itself has to reach, besides its peers. */
   needed: () => readonly NeededAddress[];
@@ -430,9 +437,22 @@ export class Peers {
 
   #dispatch(entry: Entry, event: PeerEvent): void {
     const [peer, effects] = step(entry.peer, event);
-    this.#options.metrics.peerChanged(entry.peer.state, peer.state);
+    const before = entry.peer.state;
+    this.#options.metrics.peerChanged(before, peer.state);
     entry.peer = peer;
+    if (before !== peer.state) this.#stateChanged(entry, before);
     for (const effect of effects) this.#effects.perform(entry, effect);
+  }
+
+  #stateChanged(entry: Entry, before: PeerState): void {
+    if (isConnected(entry.peer.state)) return this.#options.onAnyBack();
+    if (!isConnected(before)) return;
+    const nowMs = this.#options.clock.nowMs();
+    entry.lostMs = nowMs;
+    const entries = [...this.#byNode.values()];
+    const lost = entries.filter(({ lostMs = -Infinity }) => nowMs - lostMs <= LOST_AT_ONCE_MS);
+    const isAnyLeft = entries.some(({ peer }) => isConnected(peer.state));
+    if (!isAnyLeft && lost.length >= LOST_AT_LEAST) this.#options.onAllLost(lost.length);
   }
 
   /** Sleeps until the first peer wants its tick. */
@@ -491,4 +511,8 @@ function isOwnPing({ record }: Entry, { nodeKey }: disco.Ping): boolean {
 
 function equalDetours(a: Detours, b: Detours): boolean {
   return a.size === b.size && [...a].every(([ip, kind]) => b.get(ip) === kind);
+}
+
+function isConnected(state: PeerState): boolean {
+  return state === "direct" || state === "relay";
 }

@@ -101,7 +101,7 @@ export const LINK_RETRY_MS = 5_000;
 /** A first search without answer for this long asks for a relay; one for a path that died, at once. */
 export const RELAY_AFTER_MS = 1_000;
 /** Pauses between tries to get one. */
-export const RELAY_RETRY_MS = [2_000, 5_000, 15_000] as const;
+export const RELAY_RETRY_MS = [2_000, 5_000, 5_000, 5_000, 5_000, 15_000] as const;
 /** A relay through which nothing comes is given back, and asked for again ever later. */
 export const RELAY_UNUSED_MS = 60_000;
 export const RELAY_UNUSED_PAUSES_MS = [60_000, 300_000, 1_200_000] as const;

@@ -90,6 +90,8 @@ export class RelayClient implements AsyncDisposable {
   /** Paths by their line's key. */
   readonly #lines = new Map<string, KeptPath>();
   readonly #closed = new AbortController();
+  /** Aborted when what is under way had better begin anew. */
+  #moved = new AbortController();
   #ips: ReadonlySet<Ip> = new Set();
   #latencies = new Map<NodeKey, number>();
   #udpWorks: boolean | undefined;
@@ -172,7 +174,8 @@ export class RelayClient implements AsyncDisposable {
   allocate(peer: NodeKey, signal: AbortSignal): Promise<RelayPath> {
     const existing = this.#paths.get(peer);
     if (existing) return existing;
-    const made = this.#make(peer, AbortSignal.any([signal, this.#closed.signal]));
+    const stop = AbortSignal.any([signal, this.#closed.signal, this.#moved.signal]);
+    const made = this.#make(peer, stop);
     this.#paths.set(peer, made);
     made.catch(() => this.#paths.delete(peer));
     return made;
@@ -295,6 +298,13 @@ export class RelayClient implements AsyncDisposable {
       standIn[Symbol.dispose]();
       throw error;
     }
+  }
+
+  /** This host is in another network: checks all paths; allocations under way fail. */
+  networkMoved(): void {
+    this.#moved.abort(new RelayError("this host's network changed"));
+    this.#moved = new AbortController();
+    this.check();
   }
 
   /** Checks all paths: this host's addresses or routes have changed. */

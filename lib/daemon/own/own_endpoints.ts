@@ -26,9 +26,9 @@ const STUN_INTERVAL_MS = 20_000;
 const STUN_TIMEOUT_MS = 3_000;
 /** Between two questions to STUN that somebody asks for. */
 const ASK_GAP_MS = 250;
-/** A network that was away is noticed soon after it is back, unless it was away for long. */
+/** A network that was away is noticed soon after it is back: in a fifth of the time that it was away. */
 const SILENT_INTERVAL_MS = 500;
-const SILENT_FOR_MS = 600_000;
+const SILENT_PART = 1 / 5;
 /**
  * Between the first looks elsewhere, and between later ones: Linux forgets one question and its
  * answer after 30 s, but after 120 s if an earlier run of this node had asked shortly before.
@@ -65,11 +65,15 @@ export interface OwnEndpointsOptions {
    * NAT's mapping is another, or the network is back: connections that there were may be dead.
    */
   onMoved: (what: "address" | "mapping" | "more") => void;
+  /** STUN was asked; it stays silent, or does so no more. */
+  onSilence?: () => void;
 }
 
 export class OwnEndpoints {
   readonly #options: OwnEndpointsOptions;
   #list: AdvertisedEndpoint[];
+  /** This host's addresses when peers last heard of them. */
+  #knownLocal: string;
   /** The list was told once. */
   #isTold = false;
   /** What STUN servers see of us, over each family. */
@@ -93,6 +97,7 @@ export class OwnEndpoints {
   constructor(options: OwnEndpointsOptions) {
     this.#options = options;
     this.#list = this.#gather();
+    this.#knownLocal = this.#local().join();
   }
 
   get list(): readonly AdvertisedEndpoint[] {
@@ -102,6 +107,11 @@ export class OwnEndpoints {
   /** How one sees this node over IPv4 to whom it has not sent before. */
   get seenByNewcomers(): Endpoint | undefined {
     return this.#seenElsewhere[0] ?? this.#mapped.get(4)?.[0];
+  }
+
+  /** Since when no STUN server answers, in monotonic ms. */
+  get silentSinceMs(): number | undefined {
+    return this.#silentSinceMs;
   }
 
   /** Looks again soon. */
@@ -146,14 +156,22 @@ export class OwnEndpoints {
     while (!signal.aborted) {
       const wasSilent = this.#silentSinceMs !== undefined;
       await this.#askStun(signal);
+      if (wasSilent) this.#options.onSilence?.();
       const hasTold = this.#tell();
       const isBack = wasSilent && this.#silentSinceMs === undefined;
       if (isBack && !hasTold) this.#options.onMoved("mapping");
-      const before = this.#local();
+      this.#lookAtAddresses(); // which may have changed while STUN was asked
       await this.#pause(signal);
-      // Peers hear from a new address at once, before STUN has answered.
-      if (before.join() !== this.#local().join()) this.#options.onMoved("address");
+      this.#lookAtAddresses();
     }
+  }
+
+  /** Peers hear from a new address at once, before STUN has answered. */
+  #lookAtAddresses(): void {
+    const local = this.#local().join();
+    if (local === this.#knownLocal) return;
+    this.#knownLocal = local;
+    this.#options.onMoved("address");
   }
 
   /** If the list is another, or was never told; whether it did. */
@@ -269,8 +287,9 @@ export class OwnEndpoints {
   }
 
   #intervalMs(): number {
-    const silentMs = this.#options.clock.nowMs() - (this.#silentSinceMs ?? -Infinity);
-    return silentMs < SILENT_FOR_MS ? SILENT_INTERVAL_MS : STUN_INTERVAL_MS;
+    if (this.#silentSinceMs === undefined) return STUN_INTERVAL_MS;
+    const silentMs = this.#options.clock.nowMs() - this.#silentSinceMs;
+    return Math.min(Math.max(SILENT_INTERVAL_MS, silentMs * SILENT_PART), STUN_INTERVAL_MS);
   }
 }
 

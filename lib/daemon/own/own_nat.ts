@@ -38,6 +38,7 @@ export class OwnNat {
   #nat: NodeNat | undefined;
   /** Of IPv4, and the places where they say that they can be asked too. */
   #servers: readonly StunServer[] = [];
+  #answeredMs = -Infinity;
   /** Ends the pause between two looks. */
   #wake = new AbortController();
 
@@ -53,6 +54,11 @@ export class OwnNat {
   /** One that has answered. */
   get server(): StunServer | undefined {
     return this.#servers[0];
+  }
+
+  /** When a server last answered, in monotonic ms. */
+  get answeredMs(): number {
+    return this.#answeredMs;
   }
 
   /** Looks again soon. */
@@ -92,6 +98,7 @@ export class OwnNat {
     const port = stack.use(openPort());
     const answers = await askAllPlaces(port, servers, signal);
     this.#servers = answers.map(({ server }) => server);
+    if (answers.length > 0) this.#answeredMs = this.#options.clock.nowMs();
     const isHard = isHardMapping(mappingBehaviour(answers));
     if (isHard === undefined) return undefined;
     if (!isHard) return { mapping: "easy" };

@@ -1,5 +1,5 @@
 /** When this node asks how it is seen, and what it tells of that, under virtual time. */
-import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import {
   type Endpoint,
   type Family,
@@ -228,9 +228,9 @@ Deno.test("OwnEndpoints keeps what it knew while STUN is silent, and looks often
   deepStrictEqual((await host.runFor(40_000)).slice(2), [
     "20010 asks over IPv4",
     "23510 asks over IPv4",
-    "27010 asks over IPv4",
+    "27210 asks over IPv4",
     // Whatever there was, connections may be dead.
-    "27020 moved: mapping",
+    "27220 moved: mapping",
   ]);
 });
 
@@ -240,8 +240,9 @@ Deno.test("OwnEndpoints looks less often for STUN that is silent for long", asyn
   const asked = (await host.runFor(700_000)).filter((event) => event.endsWith("asks over IPv4"))
     .map((event) => Number(event.split(" ")[0]));
   const gaps = asked.slice(1).map((ms, i) => ms - asked[i]!);
-  deepStrictEqual([...new Set(gaps)], [3_500, 23_000]);
-  ok(asked.find((_, i) => gaps[i] === 23_000)! > 600_000);
+  deepStrictEqual(gaps, gaps.toSorted((a, b) => a - b));
+  strictEqual(gaps[0], 3_500);
+  strictEqual(gaps.at(-1), 23_000);
 });
 
 Deno.test("OwnEndpoints tells of the port that those see whom it has not sent to yet", async () => {
