@@ -36,6 +36,8 @@ export class SimHost implements Host, Station {
   readonly names = new Map<string, Ip[]>();
   readonly #time: SimTime;
   readonly #locks = new Map<string, string>();
+  /** Ends connections of this host's programs. */
+  #living = new AbortController();
   /** Ends what connections to this host's servers there are. */
   #serving = new AbortController();
 
@@ -166,6 +168,8 @@ export class SimHost implements Host, Station {
   kill(): void {
     this.kernel.closeSockets();
     this.#locks.clear();
+    this.#living.abort();
+    this.#living = new AbortController();
   }
 
   // --- servers that Deno's sockets are for
@@ -251,7 +255,7 @@ export class SimHost implements Host, Station {
   /** A lost connection stays without answer, until who asked has had enough. */
   async #request(url: string, init: HttpRequest, closed: AbortSignal): Promise<Response> {
     const { hostname, port, protocol } = new URL(url);
-    const signal = AbortSignal.any([init.signal, closed]);
+    const signal = AbortSignal.any([init.signal, closed, this.#living.signal]);
     const [ip] = await this.lookup(hostname);
     const trace = this.trace(ip!);
     if (!this.kernel.wayTo(ip!)) throw new DialError("no route to host", "Check the network");

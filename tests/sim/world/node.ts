@@ -149,8 +149,13 @@ export class SimNode {
       http: {
         ...http,
         request: async (url, request) => {
-          const response = await http.request(url, request);
-          return run.isAlive ? response : await new Promise(() => {});
+          try {
+            const response = await http.request(url, request);
+            if (run.isAlive) return response;
+          } catch (error) {
+            if (run.isAlive) throw error;
+          }
+          return await new Promise(() => {});
         },
         [Symbol.dispose]: () => http[Symbol.dispose](),
       },

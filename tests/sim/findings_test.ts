@@ -1,0 +1,70 @@
+/** What is wrong around a daemon is said by it: in its log, and to who asks. */
+import { ok, strictEqual } from "node:assert/strict";
+import { type SimNode, World } from "./world/mod.ts";
+
+const kinds = (node: SimNode) =>
+  (node.report().findings ?? []).map((finding) => "kind" in finding ? finding.kind : "");
+
+Deno.test("two hosts with one key: the younger waits, and says what to do", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const a = await world.up(world.hostBehind("a"), coordinator);
+  await world.run(5_000);
+  const { identity } = a;
+  const clone = await world.up(world.hostBehind("clone"), coordinator, { identity });
+  await world.run(30_000);
+  ok(clone.said(/another host with the same node key/).length > 0);
+  strictEqual(clone.ended ?? clone.tunnelIp, undefined);
+  ok(a.tunnelIp);
+});
+
+Deno.test("a host that is started again, moves, or loses its coordinator is no twin of itself", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const site = world.site();
+  const a = await world.up(world.hostBehind("a", site), coordinator);
+  await world.run(5_000);
+  a.kill();
+  await a.start();
+  await world.run(10_000);
+  site.nat.setOuter(world.publicIp());
+  await world.run(30_000);
+  coordinator.stop();
+  site.nat.setOuter(world.publicIp());
+  await world.run(30_000);
+  await coordinator.startAfresh();
+  await world.run(60_000);
+  strictEqual(kinds(a).includes("twin"), false);
+});
+
+Deno.test("a firewall that drops what comes to the port is told from a network without UDP", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const host = world.hostBehind("a");
+  host.kernel.firewall = (packet, direction) =>
+    direction === "in" && packet.kind === "udp" && packet.to.port === 7777;
+  const a = await world.up(host, coordinator);
+  const b = await world.up(world.hostBehind("b", { udp: false }), coordinator);
+  ok(await world.until(() => kinds(a).includes("port-filtered"), 60_000));
+  ok(!kinds(b).includes("port-filtered"));
+  host.kernel.firewall = () => false;
+  ok(await world.until(() => !kinds(a).includes("port-filtered"), 30_000));
+});
+
+Deno.test("all peers lost at once is said, one of them is not", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const a = await world.up(world.hostBehind("a"), coordinator);
+  const others: SimNode[] = [];
+  for (const name of ["b", "c", "d"]) {
+    others.push(await world.up(world.hostBehind(name), coordinator));
+  }
+  ok(await world.until(() => others.every((node) => a.state(node) === "direct"), 10_000));
+  others[0]!.host.kernel.setUp("eth0", false);
+  await world.run(40_000);
+  strictEqual(kinds(a).join(), "");
+  a.host.kernel.firewall = () => true;
+  ok(await world.until(() => kinds(a).includes("all-peers-lost"), 40_000));
+  a.host.kernel.firewall = () => false;
+  ok(await world.until(() => !kinds(a).includes("all-peers-lost"), 30_000));
+});
