@@ -24,13 +24,6 @@ const NFTA_DATA_VERDICT = 2;
 const NFTA_VERDICT_CODE = 1;
 const NFTA_IMMEDIATE_DREG = 1;
 const NFTA_IMMEDIATE_DATA = 2;
-const NFTA_FIB_DREG = 1;
-const NFTA_FIB_RESULT = 2;
-const NFTA_FIB_FLAGS = 3;
-const NFT_FIB_RESULT_OIF = 1;
-const NFTA_FIB_F_SADDR = 1 << 0;
-const NFTA_FIB_F_IIF = 1 << 3;
-const NFTA_FIB_F_PRESENT = 1 << 5;
 const NFTA_META_DREG = 1;
 const NFTA_META_KEY = 2;
 const NFTA_CT_DREG = 1;
@@ -362,17 +355,6 @@ export function incoming(): Part {
 /** The index of the interface that the packet goes out by. */
 export function outgoing(): Part {
   return { registers: 1, load: (register) => [loadMeta(NFT_META_OIF, register)] };
-}
-
-/** No route to the packet's source leaves by the interface that the packet came in by. */
-export function hasNoWayBack(): Match {
-  const flags = NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT;
-  const attrs = [
-    attr.be32(NFTA_FIB_DREG, NFT_REG_1),
-    attr.be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF),
-    attr.be32(NFTA_FIB_FLAGS, flags),
-  ];
-  return [{ name: "fib", attrs }, compare(NFT_CMP_EQ, hostU32(0))];
 }
 
 /** What the map has for the key. */

@@ -27,7 +27,6 @@ export {
   type Expression,
   fields,
   hasNewDestination,
-  hasNoWayBack,
   iifname,
   incoming,
   isIn,
