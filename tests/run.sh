@@ -128,7 +128,7 @@ count() { sed -nE "s/.* ([0-9]+) $1.*/\1/p" <<<"$2" | grep . || echo 0; }
 
 # Those that mostly wait for something run beside the others, each group in a process of its own;
 # their output comes afterwards.
-BESIDE=("lab netcheck portmap stun up_ipv6" "health hub hub_fence probe relay up_relay")
+BESIDE=("lab netcheck portmap stun up_ipv6" "health hub guard probe relay up_relay")
 run_netns_tests() {
   local others=" " group name pids=() i status
   for name in tests/netns/*_test.ts; do others="$others$(basename "$name" _test.ts) "; done
@@ -210,6 +210,7 @@ stage "lint" "$DENO" lint --quiet
 stage "types" "$DENO" check --quiet "${DENO_FLAGS[@]}" main.ts coord.ts lib tests bench
 stage "rules of the source" run_tests tests/imports_test.ts
 stage "unit tests" run_tests tests/unit
+stage "simulations" run_tests tests/sim
 run_netns_tests
 if [ -n "$with_long" ]; then stage "long tests in network namespaces" run_tests tests/long; fi
 if [ -n "$with_vm" ]; then

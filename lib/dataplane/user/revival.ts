@@ -1,4 +1,4 @@
-/** When threads that ended by themselves start again: sooner at first, and not for ever. */
+/** When threads that ended by themselves start again: sooner at first, and for as long as it takes. */
 import type { Clock } from "../../edges.ts";
 import { type Backoff, backoffMs } from "../../retry.ts";
 import type { PlaneOptions } from "../plane.ts";
@@ -6,8 +6,6 @@ import type { PlaneOptions } from "../plane.ts";
 const PAUSE: Backoff = { minMs: 100, maxMs: 30_000 };
 /** What ran for so long has not ended at once. */
 const STEADY_MS = 60_000;
-/** In a row that ended at once: some minutes of trying. */
-const MAX_TRIES = 20;
 
 export class Revival implements Disposable {
   readonly #clock: Clock;
@@ -29,11 +27,6 @@ export class Revival implements Disposable {
     const error = new Error(reason);
     if (this.#pause) return this.#onFault("another thread of the data path ended", error);
     if (this.#clock.nowMs() - this.#startedMs >= STEADY_MS) this.#tries = 0;
-    if (this.#tries === MAX_TRIES) {
-      const what = "the data path ends whenever it is started, and stays off: tunnels carry " +
-        "nothing; report this, and start the program again";
-      return this.#onFault(what, error);
-    }
     this.#onFault("a thread of the data path ended, and starts again", error);
     this.#pause = this.#clock.timer(backoffMs(PAUSE, this.#tries++), () => this.#again());
   }
