@@ -199,8 +199,8 @@ class Daemon implements AsyncDisposable {
     this.#peers?.close();
     using _session = this.#session;
     await this.#relays[Symbol.asyncDispose]();
-    // A node that is back in a moment does not leave.
-    if (this.#options.keepsLinks()) return;
+    // A node whose kernel carries on is back in a moment, and does not leave.
+    if (this.#options.keepsLinks() && this.#plane.kind !== "tun") return;
     using limit = timeLimit(this.#edges.clock, LEAVE_TIMEOUT_MS);
     await this.#session.leave(limit.signal);
   }
