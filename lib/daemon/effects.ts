@@ -186,6 +186,7 @@ export class Effects {
         ...innerLimits(record, tunnelIp().ip),
         ...(localPort === undefined ? {} : { localPort }),
         ...(keys ? { keys: { kind: "gre", ...keys } } : {}),
+        ...(isRelayed(entry, endpoint) ? { meetsSocket: true } : {}),
       });
       Object.assign(entry, state, { pathSinceMs: clock.nowMs() });
       guesser.linkUses(record.nodeKey, localPort);

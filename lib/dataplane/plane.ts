@@ -46,6 +46,8 @@ export interface WantedLink extends InnerLimits {
   routes: readonly Cidr[];
   /** Absent: no key on the wire. */
   keys?: LinkKeys;
+  /** A program's socket takes what goes to `remote`, as a relay's does: no kernel looks inside. */
+  meetsSocket?: boolean;
 }
 
 export interface LinkState {

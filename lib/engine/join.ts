@@ -4,6 +4,7 @@
  * "don't fragment" an identification that does not count may begin to). All that may not be joined
  * stands alone, and packets of a flow keep their order.
  */
+import { openChecksum } from "../open_checksum.ts";
 import type { Arena } from "./arena.ts";
 import {
   DONT_FRAGMENT,
@@ -290,7 +291,7 @@ export class Joiner {
   #end(flow: Flow): void {
     flow.isOpen = false;
     if (flow.count > 1) this.#finish(flow);
-    else this.#arena.bytes.fill(0, flow.vnet, flow.vnet + VNET_HEADER);
+    else this.#noteOpenChecksum(flow);
     this.#emit(flow);
   }
 
@@ -327,7 +328,19 @@ export class Joiner {
     alone.device = device;
     alone.at[0] = this.#at;
     alone.length[0] = this.#length;
+    this.#noteOpenChecksum(alone);
     this.#emit(alone);
+  }
+
+  /** The kernel fills it in, or carries along that it is open. */
+  #noteOpenChecksum({ vnet, at, length }: Joined): void {
+    const { bytes, view } = this.#arena;
+    bytes.fill(0, vnet, vnet + VNET_HEADER);
+    const open = openChecksum(bytes, at[0]!, length[0]!, this.#sum);
+    if (!open) return;
+    bytes[vnet + VNET.flags] = NEEDS_CSUM;
+    view.setUint16(vnet + VNET.start, open.start, true);
+    view.setUint16(vnet + VNET.offset, open.offset, true);
   }
 }
 

@@ -19,6 +19,7 @@ import {
   RawUdpSocket,
   readKernelFile,
   readKernelLink,
+  setChecksumOffload,
   type SockAddr,
   tryTun,
   TunDevice,
@@ -60,6 +61,11 @@ export interface Host extends AsyncDisposable {
   watchNetwork(onChange: () => void): Disposable;
   /** Tables of nf_tables, or parts of them, were removed. Throws `SystemError`. */
   watchTables(onChange: () => void): Disposable;
+  /**
+   * Whether the link leaves checksums of what it sends to be filled in by hardware below. Throws
+   * `SystemError`.
+   */
+  setChecksumOffload(ifname: string, isOn: boolean): void;
   /** A file of /proc or /sys. Throws `SystemError`. */
   readFile(path: string): string;
   writeFile(path: string, text: string): void;
@@ -101,6 +107,7 @@ export function linuxHost(options: LinuxHostOptions = {}): Host {
     loadModule,
     watchNetwork: (onChange) => LinkMonitor.open(poller, onChange),
     watchTables: (onChange) => LinkMonitor.openTables(poller, onChange),
+    setChecksumOffload,
     readFile: readKernelFile,
     writeFile: writeKernelFile,
     readLink: readKernelLink,

@@ -9,6 +9,7 @@
 export { Epoll, openNothing, retire } from "./bulk.ts";
 export { BulkUdpSocket, sockaddrOf } from "./bulk_udp.ts";
 export { openFamilies } from "./families.ts";
+export { setChecksumOffload } from "./ethtool.ts";
 export { fileLocks, type LockHolder, type Locks } from "./file_lock.ts";
 export {
   type IcmpError,

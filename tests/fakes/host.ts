@@ -86,6 +86,8 @@ export class FakeHost implements Host {
   readonly tuns: FakeTun[] = [];
   readonly files = new Map<string, string>();
   readonly fileLinks = new Map<string, string>();
+  /** Links that fill in checksums before they send. */
+  readonly summing = new Set<string>();
   readonly nft = new NftKernel();
   hasTun = true;
   readonly #watchers = new Set<() => void>();
@@ -128,6 +130,11 @@ export class FakeHost implements Host {
 
   openFou(): Fou {
     return this.kernel.openFou();
+  }
+
+  setChecksumOffload(ifname: string, isOn: boolean): void {
+    if (isOn) this.summing.delete(ifname);
+    else this.summing.add(ifname);
   }
 
   openNft(): Nft {

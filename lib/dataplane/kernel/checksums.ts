@@ -1,8 +1,8 @@
 /** Whether outer packets of IPv4 can have a UDP checksum. */
-import { familyOf, type Ip } from "../../addr.ts";
+import { familyOf, type Ip, isLoopback } from "../../addr.ts";
 import type { Host } from "../../host/mod.ts";
 import type { RtNetlink } from "../../netlink.ts";
-import type { EncapCsum } from "../plane.ts";
+import type { EncapCsum, WantedLink } from "../plane.ts";
 
 const PARAVIRTUAL_DRIVERS = ["virtio_net", "vif", "hv_netvsc", "vmxnet3"];
 
@@ -15,6 +15,18 @@ export function wantsChecksum(
 ): boolean {
   if (familyOf(remote) === 6) return true;
   return encapCsum === "auto" ? hasSafeChecksums(host, rtnl, remote) : encapCsum === "on";
+}
+
+/**
+ * Whether inner checksums have to be filled in before packets are encapsulated. Where the next
+ * kernel is on the same machine (containers, virtual machines), nobody fills them in on the way: a
+ * kernel at the end knows that they were left open, but a program's socket gets the bytes as they are,
+ * and in one datagram what would have been cut up later. The kernel itself fills them in for
+ * loopback, which has no offloads for what is encapsulated.
+ */
+export function needsInnerChecksum(host: Host, rtnl: RtNetlink, link: WantedLink): boolean {
+  const { meetsSocket, remote: { ip } } = link;
+  return meetsSocket === true && !isLoopback(ip) && !hasSafeChecksums(host, rtnl, ip);
 }
 
 /**

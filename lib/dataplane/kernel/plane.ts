@@ -44,7 +44,7 @@ import type {
   WantedLink,
 } from "../plane.ts";
 import { remoteTaken } from "../remote_taken.ts";
-import { wantsChecksum } from "./checksums.ts";
+import { needsInnerChecksum, wantsChecksum } from "./checksums.ts";
 import { DataPorts } from "./data_ports.ts";
 import {
   type Encapsulation,
@@ -65,6 +65,8 @@ interface KernelLink extends GuardedLink {
   ifname: string;
   /** As it was set in this run. */
   wanted?: WantedLink;
+  /** Inner checksums are filled in before packets are encapsulated. */
+  isSummed?: boolean;
 }
 
 export class KernelPlane implements DataPlane {
@@ -206,9 +208,11 @@ export class KernelPlane implements DataPlane {
     const before = this.#links.get(link.id);
     const alternative = this.#alternativeFor(link);
     let ifindex: number | undefined;
+    let isSummed = false;
     try {
       ifindex = this.#createOrChange(present, link, { mtu, alternative });
       const isNew = ifindex !== present?.ifindex;
+      isSummed = this.#sum(ifindex, link, isNew ? false : before?.isSummed);
       setInner(rtnl, ifindex, link, isNew ? NO_INNER : before?.wanted);
     } catch (error) {
       if (ifindex !== undefined && ifindex !== present?.ifindex) this.removeLink(link.id);
@@ -217,18 +221,30 @@ export class KernelPlane implements DataPlane {
     }
     if (alternative?.local !== before?.alternative?.local) this.#release(before?.alternative);
     const ifname = rtnl.link(ifindex)!.name;
-    this.#note(link, { ifindex, ifname, alternative });
+    this.#note(link, { ifindex, ifname, alternative, isSummed });
     return { ifname, mtu };
   }
 
-  #note(wanted: WantedLink, { ifindex, ifname, alternative }: {
+  /** Links begin with checksums left open; `before` is not known of one of an earlier run. */
+  #sum(ifindex: number, link: WantedLink, before: boolean | undefined): boolean {
+    const { host, rtnl } = this.#kernel;
+    const isSummed = needsInnerChecksum(host, rtnl, link);
+    const { name } = rtnl.link(ifindex)!;
+    if (isSummed !== before) {
+      this.#try("inner checksums not set", () => host.setChecksumOffload(name, !isSummed));
+    }
+    return isSummed;
+  }
+
+  #note(wanted: WantedLink, { ifindex, ifname, alternative, isSummed }: {
     ifindex: number;
     ifname: string;
     alternative: Alternative | undefined;
+    isSummed: boolean;
   }): void {
     const { id, remote, localPort: extraPort, sources, destinations } = wanted;
     const link = {
-      ...{ ifindex, ifname, remote, wanted },
+      ...{ ifindex, ifname, remote, wanted, isSummed },
       ...(extraPort === undefined ? {} : { extraPort }),
       ...(alternative ? { alternative } : {}),
       ...(sources ? { sources } : {}),

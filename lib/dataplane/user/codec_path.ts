@@ -12,6 +12,7 @@ import {
   type SockAddr,
   sockAddrOf,
 } from "../../linux/mod.ts";
+import { fillOpenChecksum } from "../../open_checksum.ts";
 import { InnerGuard, isIpPacket, udpDestination } from "../guard/inner.ts";
 import { hasChecksum } from "../kernel/port.ts";
 import type { DataCodec, ExtraPort, PlaneRefusal, WantedLink } from "../plane.ts";
@@ -162,7 +163,8 @@ export class CodecPath implements PacketPath {
     if (!carried) return;
     const { inner } = packet;
     const reason = isIpPacket(inner) ? carried.guard.refusesIn(inner) : "not-ip";
-    if (reason) this.#refuse(reason);
-    else carried.device.write(inner);
+    if (reason) return this.#refuse(reason);
+    fillOpenChecksum(inner);
+    carried.device.write(inner);
   }
 }

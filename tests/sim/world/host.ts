@@ -74,6 +74,8 @@ export class SimHost implements Host, Station {
     return this.kernel.openFou();
   }
 
+  setChecksumOffload(): void {}
+
   openNft(): Nft {
     throw new SystemError("open netfilter", ENOENT);
   }

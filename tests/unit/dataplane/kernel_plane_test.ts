@@ -352,3 +352,31 @@ Deno.test("kernel plane: IPIP links to one address have local addresses of their
   plane.removeLink("b");
   deepStrictEqual(addressesOf(host, "lo"), []);
 });
+
+Deno.test("kernel plane: checksums are filled in before a socket on the same machine gets them", async () => {
+  const host = new FakeHost();
+  await using plane = open(host);
+  const summing = (wanted: WantedLink) => {
+    plane.setLink(wanted);
+    return [...host.summing];
+  };
+  deepStrictEqual(summing(link()), []);
+  deepStrictEqual(summing(link({ ...remote("127.64.1.2:999"), meetsSocket: true })), []);
+  deepStrictEqual(summing(link({ ...remote("198.51.100.9:999"), meetsSocket: true })), ["gretun0"]);
+  deepStrictEqual(summing(link(remote("198.51.100.2:999"))), []);
+  // A card at the end of the way fills them in for whoever gets them.
+  using rtnl = host.openRtNetlink();
+  const { name } = rtnl.link(rtnl.routeTo(parseIp("198.51.100.3")).device!)!;
+  host.fileLinks.set(`/sys/class/net/${name}/device/driver`, "../../bus/pci/drivers/ixgbe");
+  deepStrictEqual(summing(link({ ...remote("198.51.100.3:999"), meetsSocket: true })), []);
+});
+
+Deno.test("kernel plane: what an earlier run set of a link's checksums does not stay", async () => {
+  const host = new FakeHost();
+  open(host).setLink(link({ ...remote("198.51.100.3:999"), meetsSocket: true }));
+  deepStrictEqual([...host.summing], ["gretun0"]);
+  kill(host);
+  await using plane = open(host);
+  plane.setLink(link());
+  deepStrictEqual([...host.summing], []);
+});
