@@ -58,6 +58,7 @@ export async function pingBothWays(alice: OverlayNode, bob: OverlayNode): Promis
   await bob.reaches(alice);
   await alice.ping(bob, { sizeBytes: 1464 - 28 });
   await bob.ping(alice, { sizeBytes: 1464 - 28 });
+  await alice.transfers(bob);
 }
 
 /** A pair whose one side has a port of its own for the other. */

@@ -5,7 +5,7 @@ import { publicKeyOf } from "../lib/ed25519.ts";
 import type { Host } from "../lib/lab/mod.ts";
 import { Flood, SimulatedSpokes } from "./hub_crowd.ts";
 import { HUB_PORT, HubLab, type Scheme, type SpokeDaemon } from "./hub_lab.ts";
-import { sleep, until } from "./overlay.ts";
+import { sleep, transfer, until } from "./overlay.ts";
 
 export const HUB_ADDRESS = "10.90.0.1";
 
@@ -241,6 +241,8 @@ export async function isLetIn(scheme: string, hubArgs: string[]): Promise<void> 
   if (scheme === "key" && data_plane !== "ipip-fou") await pingIpv6(lab, alice);
   await alice.ping(HUB_ADDRESS);
   await lab.hub.ping("10.90.0.2");
+  const [from, to] = [alice.host, lab.hub.host];
+  await transfer("hub and client to carry TCP", { from, to, ip: HUB_ADDRESS });
 }
 
 // --- many, and hostile

@@ -45,6 +45,7 @@ async function pingFull(alice: OverlayNode, bob: OverlayNode, mtu: number): Prom
       .run("ping", ["-c", "1", "-W", "1", "-M", "do", "-s", size, await to.tunnelIp()]);
     match(stderr, new RegExp(`mtu.?=${mtu}`));
   }
+  await alice.transfers(bob);
 }
 
 async function untilDataFlows(alice: OverlayNode, bob: OverlayNode): Promise<void> {

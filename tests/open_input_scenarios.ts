@@ -34,6 +34,7 @@ export async function testMovedPort(natOfBob: NatBehaviour, limitMs: number): Pr
   const tookMs = performance.now() - startMs;
   await alice.ping(bob);
   await bob.ping(alice);
+  await alice.transfers(bob);
   await until("alice to tell where new peers see her", async () => {
     const { endpoints } = await alice.report();
     return endpoints?.some((text) => text.startsWith(`${natA.ip}:`) && !text.endsWith(`:${PORT}`));

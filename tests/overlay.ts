@@ -1,5 +1,6 @@
 /** An overlay in a lab: the programs themselves, a coordinator and as many nodes as a test wants. */
-import { ok } from "node:assert/strict";
+import { deepStrictEqual, ok } from "node:assert/strict";
+import { concatBytes, toHex } from "../lib/bytes.ts";
 import { askDaemon, type DaemonReport } from "../lib/daemon/control.ts";
 import { type Families, type Host, Lab, type Nat } from "../lib/lab/mod.ts";
 
@@ -31,6 +32,60 @@ export async function until<T>(
   throw new Error(`still waiting for: ${what}\n${explain()}`);
 }
 
+const TRANSFER_BYTES = 1024 * 1024;
+
+/** 1 MB by TCP each way at once, and a digest of what came: the same that was sent, or it throws. */
+export async function transfer(
+  what: string,
+  { from, to, ip }: { from: Host; to: Host; ip: string },
+  explain: () => string = () => "",
+): Promise<void> {
+  const { listener } = to.within(() => ({ listener: Deno.listen({ hostname: ip, port: 0 }) }));
+  using _listener = listener;
+  const { port } = listener.addr as Deno.NetAddr;
+  // An object, because a promise would be waited for inside.
+  const { connecting } = from.within(() => ({ connecting: Deno.connect({ hostname: ip, port }) }));
+  const bothWays = Promise.all([connecting, listener.accept()]).then(async (connections) => {
+    using near = connections[0];
+    using far = connections[1];
+    const digests = await Promise.all([send(near), send(far), receive(far), receive(near)]);
+    deepStrictEqual(digests.slice(2), digests.slice(0, 2), what);
+  });
+  let timer;
+  const late = new Promise<never>((_, reject) => {
+    const error = () => reject(new Error(`still waiting for: ${what}\n${explain()}`));
+    timer = setTimeout(error, PATIENCE_MS);
+  });
+  try {
+    await Promise.race([bothWays, late]);
+  } finally {
+    clearTimeout(timer);
+    connecting.then((connection) => connection.close()).catch(() => {});
+    bothWays.catch(() => {});
+  }
+}
+
+async function send(connection: Deno.TcpConn): Promise<string> {
+  const bytes = new Uint8Array(TRANSFER_BYTES);
+  for (let at = 0; at < bytes.length; at += 65_536) {
+    crypto.getRandomValues(bytes.subarray(at, at + 65_536));
+  }
+  for (let rest = bytes; rest.length > 0;) rest = rest.subarray(await connection.write(rest));
+  await connection.closeWrite();
+  return await digest(bytes);
+}
+
+async function receive(connection: Deno.TcpConn): Promise<string> {
+  const parts: Uint8Array[] = [];
+  const buffer = new Uint8Array(65_536);
+  for (let n; (n = await connection.read(buffer)) !== null;) parts.push(buffer.slice(0, n));
+  return await digest(concatBytes(...parts));
+}
+
+async function digest(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  return toHex(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)));
+}
+
 /** The answer to a request made inside of a host, headers and all. */
 export async function httpGet(host: Host, address: string, path: string): Promise<string> {
   const { hostname, port } = new URL(`http://${address}`);
@@ -53,6 +108,8 @@ export interface OverlayOptions {
   keepState?: boolean;
   /** Coordinator and internet have IPv6 besides IPv4. */
   ipv6?: boolean;
+  /** More flags of the coordinator. */
+  coordArgs?: string[];
 }
 
 export class Overlay implements AsyncDisposable {
@@ -67,7 +124,7 @@ export class Overlay implements AsyncDisposable {
   static async start(options: OverlayOptions = {}): Promise<Overlay> {
     const overlay = new Overlay(options);
     try {
-      await overlay.startCoordinator();
+      await overlay.startCoordinator(...options.coordArgs ?? []);
       return overlay;
     } catch (error) {
       await overlay[Symbol.asyncDispose]();
@@ -317,6 +374,16 @@ export class OverlayNode {
       code === 0 && stdout.includes(" 0% packet loss"),
       `${this.host.name} to ${to.host.name}: ${stdout}${stderr}\n${this.log}\n${to.log}`,
     );
+  }
+
+  /**
+   * Carries data by TCP both ways at once and compares its digests: pings pass where checksums that
+   * were left to a network card are wrong, and where large packets are lost.
+   */
+  async transfers(to: OverlayNode): Promise<void> {
+    const what = `${this.host.name} and ${to.host.name} to carry TCP`;
+    const explain = () => `${this.log}\n${to.log}`;
+    await transfer(what, { from: this.host, to: to.host, ip: await to.tunnelIp() }, explain);
   }
 
   /** Packets that its links have received and sent, by `ip -s link`. */

@@ -24,6 +24,27 @@ export function testRelays(plane: "fou" | "tun"): void {
     for (const node of [alice, bob]) await relayed(node, "relay-udp");
     await alice.ping(bob, { sizeBytes: 1400 });
     await bob.ping(alice);
+    await alice.transfers(bob);
+  });
+
+  Deno.test(`${plane}: two hosts meet through a relay that forwards by itself`, async () => {
+    await using overlay = await Overlay.start({ coordArgs: ["--relay-mode", "user"] });
+    const { lab } = overlay;
+    const alice = overlay.node("alice", lab.nat("nat-a", SYMMETRIC), args);
+    const bob = overlay.node("bob", lab.nat("nat-b", SYMMETRIC), args);
+    for (const node of [alice, bob]) await relayed(node, "relay-udp");
+    await alice.ping(bob, { sizeBytes: 1400 });
+    await alice.transfers(bob);
+  });
+
+  Deno.test(`${plane}: two hosts without UDP meet through the relay by TCP`, async () => {
+    await using overlay = await Overlay.start();
+    const { lab } = overlay;
+    const alice = overlay.node("alice", lab.nat("nat-a", { firewall: NO_UDP }), args);
+    const bob = overlay.node("bob", lab.nat("nat-b", { firewall: NO_UDP }), args);
+    for (const node of [alice, bob]) await relayed(node, "relay-tcp");
+    await alice.ping(bob, { sizeBytes: 1400 });
+    await alice.transfers(bob);
   });
 
   Deno.test(`${plane}: a host without UDP is reached through the relay by TCP`, async () => {
@@ -35,6 +56,7 @@ export function testRelays(plane: "fou" | "tun"): void {
     await relayed(bob, "relay-udp");
     await alice.ping(bob, { sizeBytes: 1400 });
     await bob.ping(alice);
+    await alice.transfers(bob);
     strictEqual((await alice.report()).peers[0]!.mtu, 1464);
   });
 
@@ -52,6 +74,7 @@ export function testRelays(plane: "fou" | "tun"): void {
     await overlay.startCoordinator();
     for (const node of [alice, bob]) await relayed(node, "relay-udp");
     await alice.ping(bob);
+    await alice.transfers(bob);
     match(alice.log, /msg="relay opened"/);
   });
 }

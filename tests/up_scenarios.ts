@@ -27,6 +27,7 @@ export function testMeeting(plane: "fou" | "tun"): void {
     const [alice, bob] = await twoNodes(overlay, planes);
     await alice.ping(bob);
     await bob.ping(alice, { sizeBytes: 1400 });
+    await alice.transfers(bob);
     const report = await alice.directTo(1);
     strictEqual(report.data_plane, plane);
     strictEqual(report.peers[0]!.mtu, 1464);
@@ -61,6 +62,8 @@ export function testOverlays(plane: "fou" | "tun"): void {
     for (const from of overlay.nodes) {
       for (const to of overlay.nodes) if (from !== to) await from.ping(to);
     }
+    const [first, ...others] = overlay.nodes;
+    for (const to of others) await first!.transfers(to);
     const ann = await overlay.nodes[0]!.report();
     const ben = ann.peers.find(({ name }) => name === "ben")!;
     match(ben.endpoint!, /^10\./, "neighbours talk over their own network");
@@ -75,6 +78,7 @@ export function testOverlays(plane: "fou" | "tun"): void {
     await overlay.allDirect();
     strictEqual((await alice.report()).peers[0]!.mtu, 1468);
     await alice.ping(bob, { sizeBytes: 1468 - 28 });
+    await alice.transfers(bob);
     overlay.node("carol", natB, args);
     const isRefused = async () =>
       alice.log.includes(`error="another tunnel goes to ${natB.ip}, and without GRE keys`);
