@@ -43,7 +43,7 @@ async function overview(): Promise<string> {
   for (const [name, load] of Object.entries(COMMANDS)) {
     lines.push(`  ${name.padEnd(12)}${(await load()).command.summary}`);
   }
-  return [...lines, "  version     print the version", "", "gretun COMMAND --help tells more."]
+  return [...lines, "  version     print the version", "", "Run gretun help COMMAND for details."]
     .join("\n") + "\n";
 }
 

@@ -211,11 +211,16 @@ function formatDuration(ms: number): string {
 export function flagsHelp(specs: FlagSpecs): string {
   const rows = Object.entries(specs).map(([name, spec]) => {
     const short = spec.short ? `-${spec.short}, ` : "";
-    const value = spec.type === "boolean" ? "" : ` ${spec.placeholder ?? "VALUE"}`;
-    return [`  ${short}--${name}${value}`, spec.help + defaultText(spec)] as const;
+    return [`  ${short}--${name}${valueText(spec)}`, spec.help + defaultText(spec)] as const;
   });
   const width = Math.max(...rows.map(([flag]) => flag.length)) + 2;
   return rows.map(([flag, help]) => flag.padEnd(width) + help).join("\n");
+}
+
+function valueText(spec: FlagSpec): string {
+  if (spec.type === "boolean") return "";
+  const choices = spec.type === "choice" ? spec.choices.join("|") : "VALUE";
+  return ` ${spec.placeholder ?? choices}`;
 }
 
 function defaultText(spec: FlagSpec): string {

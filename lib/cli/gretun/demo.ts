@@ -19,13 +19,13 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const PINGS = { count: 5, intervalMs: 100, timeoutMs: 1_000 };
 
 const FLAGS = {
-  keep: { type: "boolean", help: "leave it up until Ctrl-C, to look around" },
+  keep: { type: "boolean", help: "keep it running until Ctrl-C, to look around" },
   "data-plane": {
     type: "choice",
     choices: ["auto", "fou", "tun"],
     default: "auto",
     placeholder: "auto|fou|tun",
-    help: "as of gretun up",
+    help: "as for gretun up",
   },
 } as const;
 
@@ -33,7 +33,7 @@ export const command: Command = {
   summary: "try it on this machine: two hosts behind two NATs, in namespaces",
   help: () =>
     `Usage: gretun demo [flags]\n\n` +
-    `Needs root. Everything is in network namespaces named ${PREFIX}*, and goes away at the end.\n\n` +
+    `Needs root. Everything runs in network namespaces named ${PREFIX}* and is removed at the end.\n\n` +
     `${flagsHelp(FLAGS)}\n`,
   run,
 };

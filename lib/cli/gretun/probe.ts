@@ -31,11 +31,14 @@ const FLAGS = {
     placeholder: "PORT",
     help: "connect to that port instead of pinging",
   },
-  "first-byte": { type: "boolean", help: "with --tcp: wait for the server's first byte, too" },
+  "first-byte": {
+    type: "boolean",
+    help: "with --tcp: also wait for the first byte from the server",
+  },
   http: {
     type: "string",
     placeholder: "URL",
-    help: "get that URL instead, to the head of its response; no redirects, no proxy",
+    help: "send a GET request instead and wait for the response's headers; no redirects, no proxy",
   },
   family: {
     type: "choice",
@@ -50,7 +53,7 @@ const FLAGS = {
     max: MAX_COUNT,
     default: 3,
     placeholder: "N",
-    help: "how many probes",
+    help: "number of probes",
   },
   interval: {
     type: "duration",
@@ -58,7 +61,7 @@ const FLAGS = {
     max: 3_600_000,
     default: 100,
     placeholder: "TIME",
-    help: "from one probe to the next",
+    help: "time from one probe to the next",
   },
   // Below the time in which the 16-bit sequence number comes round at the shortest interval.
   timeout: {
@@ -67,7 +70,7 @@ const FLAGS = {
     max: 60_000,
     default: 2000,
     placeholder: "TIME",
-    help: "per probe",
+    help: "time limit of each probe",
   },
   threshold: {
     type: "integer",
@@ -81,7 +84,7 @@ const FLAGS = {
     min: 8,
     max: 65507,
     placeholder: "BYTES",
-    help: "data in each ping (default 56)",
+    help: "bytes of data in each ping (default 56)",
   },
   json: { type: "boolean", help: "JSON on standard output, after the last probe" },
 } as const;

@@ -93,3 +93,17 @@ Deno.test("doubleDashed() takes known long flags with one dash", () => {
     deepStrictEqual(doubleDashed(args, Object.keys(SPECS)), expected);
   }
 });
+
+Deno.test("flagsHelp() shows what a flag may be", () => {
+  const help = flagsHelp({
+    mode: { type: "choice", choices: ["auto", "kernel"], default: "auto", help: "who does it" },
+    file: { type: "string", help: "where" },
+    all: { type: "boolean", help: "all of it" },
+  });
+  strictEqual(
+    help,
+    "  --mode auto|kernel  who does it (default auto)\n" +
+      "  --file VALUE        where\n" +
+      "  --all               all of it",
+  );
+});
