@@ -235,7 +235,10 @@ export function testTrust(plane: "fou" | "tun"): void {
     );
     strictEqual(stdout.trim(), "0");
   });
+}
 
+/** A route to the peer's own address that leads into the tunnel. */
+export function testOwnWays(plane: "fou" | "tun"): void {
   Deno.test(`${plane}: outer packets that routes lead into the tunnel stop there, and it is told`, async () => {
     await using overlay = await Overlay.start();
     const [alice, bob] = await twoNodes(overlay, [plane, plane]);

@@ -88,7 +88,7 @@ const WRONG: [call: string, code: number, ...parts: string[]][] = [
   ["list --name t0", 2, "--name", "unknown flag"],
   ["list t0", 2, '"t0"', "unexpected argument"],
   ["list --json=maybe", 2, "--json", '"maybe"', "true nor false"],
-  ["status", 2, "--name", "missing"],
+  ["status --state-dir /nope", 3, "no daemon answers", "gretun up"],
   ["status --name", 2, "--name", "no value"],
   ["status --name a/b", 2, "--name", '"a/b"', "1 to 15 bytes"],
   ["status --name a.b", 1, "tunnel a.b not found"],

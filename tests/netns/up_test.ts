@@ -1,11 +1,12 @@
 /** `gretun up` on the user-space plane, through real NATs in namespaces. */
 import { match } from "node:assert/strict";
 import { httpGet, Overlay, until } from "../overlay.ts";
-import { testMeeting, testOverlays, testTrust, twoNodes } from "../up_scenarios.ts";
+import { testMeeting, testOverlays, testOwnWays, testTrust, twoNodes } from "../up_scenarios.ts";
 
 testMeeting("tun");
 testOverlays("tun");
 testTrust("tun");
+testOwnWays("tun");
 
 // --- what has nothing to do with the plane
 
