@@ -12,7 +12,7 @@ here=$repository/tests/vm
 package=$1
 shift
 cache=${GRETUN_TEST_CACHE:-$HOME/.cache/gretun-tests}
-timeout_seconds=${GRETUN_VM_TIMEOUT:-1500}
+timeout_seconds=${GRETUN_VM_TIMEOUT:-3000}
 mkdir -p "$cache"
 # Made by runs that were killed.
 find "$cache" -maxdepth 1 -name 'run.*' -mmin +120 -exec rm -rf {} +
