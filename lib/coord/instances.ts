@@ -35,9 +35,10 @@ export class Instances {
     return this.#runs.get(node);
   }
 
-  isRecent(node: NodeKey, nowMs: number): boolean {
+  /** Whether it may be there still. From where the next one comes it may have been restarted. */
+  isRecent(node: NodeKey, source: string, nowMs: number): boolean {
     const run = this.#runs.get(node);
-    return run !== undefined && nowMs - run.seenMs <= RECENT_MS;
+    return run !== undefined && run.source !== source && nowMs - run.seenMs <= RECENT_MS;
   }
 
   /** The other one is not there any more: the next that is heard has the key. */

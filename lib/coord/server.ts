@@ -90,7 +90,7 @@ const LIST = "list";
 const mailOf = (key: DiscoKey) => `mail ${key}`;
 
 /** Another run of the node's program is asked for its life for so long. */
-const PROBE_MS = 5_000;
+const PROBE_MS = 1_500;
 const CLONE_RETRY_MS = 30_000;
 const runOf = (key: NodeKey) => `run ${key}`;
 
@@ -339,7 +339,7 @@ export class CoordServer {
     const heard = () => this.#instances.heard(nodeKey, instance, source, this.#nowMs());
     if (heard()) return this.#held.wake(runOf(nodeKey));
     const calls = this.#held.wakeCaller(nodeKey, [LIST, mailOf(discoKey)]);
-    if (calls || this.#instances.isRecent(nodeKey, this.#nowMs())) {
+    if (calls || this.#instances.isRecent(nodeKey, source, this.#nowMs())) {
       const before = this.#instances.current(nodeKey)?.calls ?? 0;
       await this.#held.hold(runOf(nodeKey), instance, request.signal, PROBE_MS);
       const other = this.#instances.current(nodeKey);

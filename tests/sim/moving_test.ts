@@ -4,8 +4,8 @@ import { parseIp } from "../../lib/addr.ts";
 import type { DaemonOptions } from "../../lib/daemon/mod.ts";
 import { type SimNode, World } from "./world/mod.ts";
 
-/** The coordinator looks for 5 s whether the run before is still there, which may be another host's. */
-const TAKES_OVER_MS = 7_000;
+/** The coordinator looks for a moment whether the run before is still there: it may be another host. */
+const TAKES_OVER_MS = 5_000;
 
 async function pair(world: World, options: Partial<DaemonOptions> = {}) {
   const coordinator = await world.coordinator();
