@@ -11,14 +11,16 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 . tools/deno.sh
 
-# One emulated machine a line: the kernel's package, and the tests that run there. Two of about the same
-# length share the first kernel; the second one sees what depends on the kernel most.
+# One emulated machine a line: the kernel's package, and the tests that run there.
 MACHINES=(
   "linux-image-cloud-amd64 tests/vm/*_test.ts"
-  "linux-image-cloud-amd64 tests/vm/once"
   "linux-image-6.12-cloud-amd64 tests/vm/tunnel_test.ts tests/vm/up_test.ts"
 )
-LONG_MACHINE="linux-image-cloud-amd64 tests/vm/long"
+# These take longer than all the rest together.
+LONG_MACHINES=(
+  "linux-image-cloud-amd64 tests/vm/once"
+  "linux-image-cloud-amd64 tests/vm/long"
+)
 # Program and the package it comes from.
 NEEDED="
   ip iproute2
@@ -201,7 +203,7 @@ elif ! command -v apt-get >/dev/null; then
   with_vm=
   skip "tests in emulated machines" "no apt-get to fetch Debian's kernels with"
 else
-  if [ -n "$with_long" ]; then MACHINES+=("$LONG_MACHINE"); fi
+  if [ -n "$with_long" ]; then MACHINES+=("${LONG_MACHINES[@]}"); fi
   run_machines &
   machines=$!
 fi
