@@ -25,6 +25,10 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
+# Machines that start together share what is made once.
+exec 8>"$cache/lock"
+flock 8
+
 # --- kernel
 
 # unpack_package NAME DIRECTORY: the Debian package's files, without installing it.
@@ -124,6 +128,8 @@ if [ ! -e "$initrd" ]; then
   (cd "$tree" && find . | cpio --quiet -o -H newc) >"$initrd.new"
   mv "$initrd.new" "$initrd"
 fi
+
+flock -u 8
 
 # --- work disk: the repository as it is now, Deno, its packages, and the command
 
