@@ -156,7 +156,8 @@ skip() { # NAME REASON
   skipped=$((skipped + 1))
 }
 
-run_tests() { GRETUN_DENO_FLAGS="${DENO_FLAGS[*]}" "$DENO" test --quiet -A --no-check "${DENO_FLAGS[@]}" "$@"; }
+# A test that hangs must not hold up the rest: its name is the last line of the output then.
+run_tests() { GRETUN_DENO_FLAGS="${DENO_FLAGS[*]}" timeout --kill-after=10 1500 "$DENO" test --quiet -A --no-check "${DENO_FLAGS[@]}" "$@"; }
 
 # Machines need nothing of the other stages and do not mind their load: one runs beside them, a second
 # one when they are done. Each is claimed by making its folder.

@@ -451,8 +451,10 @@ Deno.test("a host that was cloned waits, with a hint; the first one knows of it"
   const { coord, server, clientA, a } = await bench();
   await using _server = server;
   using clone = clientOf(server.url, a, coord.clock);
+  const polled = clientA.takeSignals(NEVER);
+  await held(coord);
   const call = clone.takeSignals(NEVER).catch((error) => error);
-  while (coord.clock.waiting(5_000) === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  await polled;
   await coord.clock.until(coord.clock.sleep(1));
   await clientA.postEndpoints([], NEVER);
   const error = await call;
