@@ -97,7 +97,7 @@ Deno.test("localEndpoints() have the temporary address that packets leave from",
       localEndpoints(rtnl, { port: 7777, families: [6], overlay: OVERLAY, interfaces: ANY })
         .map(formatEndpoint).sort();
     await until(() => endpoints().length === 2);
-    deepStrictEqual(endpoints(), ["[2001:db8::1]:7777", `[${temporary}]:7777`]);
+    deepStrictEqual(endpoints(), ["[2001:db8::1]:7777", `[${temporary}]:7777`].sort());
     await ip(
       "route",
       "change",
