@@ -9,6 +9,7 @@ import denoJson from "./deno.json" with { type: "json" };
 const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   up: () => import("./lib/cli/gretun/up.ts"),
   down: () => import("./lib/cli/gretun/down.ts"),
+  ping: () => import("./lib/cli/gretun/ping.ts"),
   wait: () => import("./lib/cli/gretun/wait.ts"),
   peers: () => import("./lib/cli/gretun/peers.ts"),
   install: () => import("./lib/cli/gretun/install.ts"),

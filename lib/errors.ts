@@ -18,6 +18,11 @@ export class UsageError extends GretunError {
   override name = "UsageError";
 }
 
+/** The user stopped it, as by Ctrl-C: the program exits with 130 instead of 1. */
+export class InterruptedError extends GretunError {
+  override name = "InterruptedError";
+}
+
 /** A running daemon was asked for and there is none: the program exits with 3 instead of 1. */
 export class NoDaemonError extends GretunError {
   override name = "NoDaemonError";

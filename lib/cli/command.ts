@@ -1,5 +1,5 @@
 /** What a subcommand is to the programs, and how an error becomes one line and an exit code. */
-import { errorText, GretunError, NoDaemonError, UsageError } from "../errors.ts";
+import { errorText, GretunError, InterruptedError, NoDaemonError, UsageError } from "../errors.ts";
 
 /** The world as a command sees it. */
 export interface CommandIo {
@@ -23,10 +23,12 @@ export const EXIT_OK = 0;
 export const EXIT_FAILURE = 1;
 export const EXIT_USAGE = 2;
 export const EXIT_NO_DAEMON = 3;
+export const EXIT_INTERRUPTED = 130;
 
 export function exitCode(error: unknown): number {
   if (error instanceof UsageError) return EXIT_USAGE;
   if (error instanceof NoDaemonError) return EXIT_NO_DAEMON;
+  if (error instanceof InterruptedError) return EXIT_INTERRUPTED;
   return EXIT_FAILURE;
 }
 

@@ -61,10 +61,18 @@ export function parseFlags<const S extends FlagSpecs>(args: string[], specs: S):
   return flagValues(parsed, specs);
 }
 
-/** "status site" means "status --name site". */
-export function withPositional(args: readonly string[], name: string): string[] {
-  const [first, ...rest] = args;
-  return first === undefined || first.startsWith("-") ? [...args] : [`--${name}=${first}`, ...rest];
+/** "status site" and "status --json site" mean "status --name site". */
+export function withPositional(
+  args: readonly string[],
+  name: string,
+  specs: FlagSpecs,
+): string[] {
+  const takesNext = (word: string) =>
+    flagNames([word], specs).some((each) => !word.includes("=") && specs[each]!.type !== "boolean");
+  const at = args.findIndex((word, i) =>
+    !word.startsWith("-") && (i === 0 || !takesNext(args[i - 1]!))
+  );
+  return args.map((word, i) => i === at ? `--${name}=${word}` : word);
 }
 
 /** Names of the flags that are given. */

@@ -3,6 +3,7 @@
  * resort for what nobody caught.
  */
 import { systemClock } from "../edges.ts";
+import { InterruptedError } from "../errors.ts";
 import { type CommandIo, errorLine, EXIT_FAILURE, exitCode } from "./command.ts";
 import { messageWriter, OutputClosedError, resultWriter } from "./output.ts";
 
@@ -55,7 +56,10 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
     async serve(own = []) {
       const linux = await import("../linux/mod.ts");
       canWrite = linux.canWrite;
-      listen({ own, ignores: linux.ignoresSignal }, (name) => stopping.abort(new Error(name)));
+      listen(
+        { own, ignores: linux.ignoresSignal },
+        () => stopping.abort(new InterruptedError("interrupted", "Run it again")),
+      );
     },
   };
   const code = await body(io).catch((error) => failure ?? tell(error));
@@ -75,12 +79,12 @@ function onUncaught(handle: (error: unknown) => void): void {
 
 function listen(
   { own, ignores }: { own: readonly Deno.Signal[]; ignores: (number: number) => boolean },
-  stop: (name: string) => void,
+  stop: () => void,
 ): void {
   for (const name of STOP_SIGNALS) {
     // As nohup has it: the end of the terminal is not the end of the program.
     if (name === "SIGHUP" && ignores(SIGHUP)) continue;
-    Deno.addSignalListener(name, own.includes(name) ? () => {} : () => stop(name));
+    Deno.addSignalListener(name, own.includes(name) ? () => {} : stop);
   }
   Deno.addSignalListener("SIGXFSZ", () => {});
 }

@@ -1,8 +1,16 @@
 /** The control socket: a running daemon answers over HTTP on a unix socket in its state directory. */
-import { askControlSocket, serveControlSocket, textAnswer } from "../control_socket.ts";
+import {
+  askControlSocket,
+  jsonLines,
+  readControlLines,
+  serveControlSocket,
+  textAnswer,
+} from "../control_socket.ts";
+import type { NodeKey } from "../keys.ts";
 import type { Finding, PeerReport } from "./peer_report.ts";
+import type { PingAnswer, PingWish } from "./ping.ts";
 
-export type { PeerReport };
+export type { PeerReport, PingAnswer, PingWish };
 
 /** What a running daemon tells about itself; the fields after `state` come once it is registered. */
 export interface DaemonReport {
@@ -43,6 +51,8 @@ const PROGRAM = "daemon";
 /** What a running daemon can be asked for. */
 export interface Asked {
   report: () => DaemonReport;
+  /** Undefined: there is no peer with that key. */
+  ping: (nodeKey: string, wish: PingWish) => AsyncIterable<PingAnswer> | undefined;
   /** End, and remove all that it made. */
   down: () => void;
 }
@@ -50,15 +60,22 @@ export interface Asked {
 /** Serves until disposed; refuses when another daemon answers in the same directory. */
 export async function serveControl(
   stateDir: string,
-  { report, down }: Asked,
+  { report, ping, down }: Asked,
 ): Promise<AsyncDisposable> {
   const place = { path: socketPath(stateDir), program: PROGRAM };
   return await serveControlSocket(place, (request) => {
-    const { pathname } = new URL(request.url);
+    const { pathname, searchParams } = new URL(request.url);
     if (pathname === "/v1/status" && request.method === "GET") return Response.json(report());
     if (pathname === "/v1/down" && request.method === "POST") {
       down();
       return textAnswer(200, "ok");
+    }
+    if (pathname === "/v1/ping" && request.method === "POST") {
+      const answers = ping(searchParams.get("peer") ?? "", {
+        count: Number(searchParams.get("count")),
+        untilDirect: searchParams.get("until") === "direct",
+      });
+      return answers ? jsonLines(answers) : textAnswer(404, "there is no such peer");
     }
     return textAnswer(404, "not found");
   });
@@ -76,6 +93,22 @@ export async function askDown(stateDir: string): Promise<void> {
     program: PROGRAM,
     hint: HINT,
   });
+}
+
+/**
+ * What comes back from a peer that the daemon with `stateDir` pings, until the signal; throws
+ * {@link NoDaemonError} when none runs.
+ */
+export async function* askPing(
+  stateDir: string,
+  { peer, count, untilDirect, signal }: PingWish & { peer: NodeKey; signal: AbortSignal },
+): AsyncGenerator<PingAnswer> {
+  const until = untilDirect ? "&until=direct" : "";
+  const question = {
+    ...{ path: socketPath(stateDir), pathname: `/v1/ping?peer=${peer}&count=${count}${until}` },
+    ...{ method: "POST", program: PROGRAM, hint: HINT, signal } as const,
+  };
+  for await (const line of readControlLines(question)) yield line as PingAnswer;
 }
 
 /** Asks the daemon that runs with `stateDir`; throws {@link NoDaemonError} when none does. */

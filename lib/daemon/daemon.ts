@@ -28,6 +28,7 @@ import { OwnNat } from "./own/own_nat.ts";
 import { PortMapper } from "./own/port_mapper.ts";
 import { resolveReachable } from "./own/reachable.ts";
 import { Peers } from "./peers.ts";
+import { type PingAnswer, pingPeer, type PingWish } from "./ping.ts";
 import { PortGuesser } from "./port_guesser.ts";
 import { type Registered, Session } from "./session.ts";
 import { TwinWatch } from "./twins.ts";
@@ -98,7 +99,12 @@ export async function runDaemon(
   ));
   const daemon = stack.use(new Daemon(options, edges, signal, { rtnl, plane }));
   stack.use(host.watchNetwork(() => daemon.networkChanged()));
-  stack.use(await edges.serveControl(() => daemon.report()));
+  stack.use(
+    await edges.serveControl({
+      report: () => daemon.report(),
+      ping: (peer, wish) => daemon.ping(peer, wish),
+    }),
+  );
   await daemon.run();
 }
 
@@ -245,6 +251,12 @@ class Daemon implements AsyncDisposable {
       ...(refused.length > 0 ? { refused: Object.fromEntries(refused) } : {}),
       ...dataPathJson(this.#plane.threads?.()),
     };
+  }
+
+  /** Undefined: there is no peer with that key. */
+  ping(nodeKey: string, wish: PingWish): AsyncIterable<PingAnswer> | undefined {
+    const target = this.#peers?.pingTarget(nodeKey);
+    return target && pingPeer(target, wish, this.#edges.clock);
   }
 
   #coordinatorReport(): Pick<DaemonReport, "coordinator_error" | "coordinator_since_s"> {

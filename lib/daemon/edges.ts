@@ -9,7 +9,7 @@ import { Poller } from "../linux/mod.ts";
 import { type PortMapNet, systemNet } from "../portmap/mod.ts";
 import { StandIn, type StandInLine, type StandInOptions } from "../relay/mod.ts";
 import { type Lookup, systemLookup } from "../lookup.ts";
-import { type DaemonReport, serveControl } from "./control.ts";
+import { type Asked, serveControl } from "./control.ts";
 import type { InnerLink } from "./inner_checks.ts";
 
 const PING_TIMEOUT_MS = 1_000;
@@ -26,12 +26,12 @@ export interface DaemonEdges {
   lookup: Lookup;
   /** A connection to a relay, and the socket on loopback that stands for the peer. */
   openStandIn: (options: StandInOptions, signal: AbortSignal) => Promise<StandInLine>;
-  /** Whether an address answers a ping by that link, in a second. */
-  pingThrough: (link: InnerLink) => Promise<boolean>;
+  /** The round trip in ms of a ping by that link; undefined: no answer in a second. */
+  pingThrough: (link: InnerLink) => Promise<number | undefined>;
   /** How routers are asked for a port. */
   portMapNet: PortMapNet;
   /** Answers those who ask what the daemon does; throws `GretunError`. */
-  serveControl: (report: () => DaemonReport) => Promise<AsyncDisposable>;
+  serveControl: (asked: Omit<Asked, "down">) => Promise<AsyncDisposable>;
 }
 
 export interface SystemEdgesOptions {
@@ -60,16 +60,16 @@ export function systemEdges(
     openStandIn: (options, signal) => StandIn.open({ ...options, dialer }, signal),
     pingThrough,
     portMapNet: systemNet,
-    serveControl: (report) => serveControl(stateDir, { report, down: onDown }),
+    serveControl: (asked) => serveControl(stateDir, { ...asked, down: onDown }),
     [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
   };
 }
 
-async function pingThrough({ ip, ifname: device }: InnerLink): Promise<boolean> {
+async function pingThrough({ ip, ifname: device }: InnerLink): Promise<number | undefined> {
   await using poller = new Poller();
   const [result] = await ping(ip, {
     ...{ count: 1, intervalMs: 0, timeoutMs: PING_TIMEOUT_MS },
     ...{ clock: systemClock, random: systemRandom, open: icmpSockets({ poller, device }) },
   });
-  return result?.rttMs !== undefined;
+  return result?.rttMs;
 }

@@ -44,6 +44,12 @@ export interface EffectsOptions {
   guesser: PortGuesser;
 }
 
+export interface PingOptions {
+  nominating?: boolean;
+  ttl?: number;
+  onPong?: (rttMs: number) => void;
+}
+
 /** What effects ask of the table of peers. */
 export interface EffectsTable {
   pending: PendingPings;
@@ -70,7 +76,7 @@ export class Effects {
     const peer = shortKey(entry.record.nodeKey);
     switch (effect.kind) {
       case "send-ping":
-        return this.sendPing(entry, effect.to, effect.nominating);
+        return this.sendPing(entry, effect.to, { nominating: effect.nominating });
       case "send-opener":
         return this.sendOpener(entry, effect.to);
       case "send-pong":
@@ -112,13 +118,16 @@ export class Effects {
   }
 
   sendOpener(entry: Entry, to: PathAddress): void {
-    for (const ttl of OPENER_TTLS) this.sendPing(entry, to, false, ttl);
+    for (const ttl of OPENER_TTLS) this.sendPing(entry, to, { ttl });
   }
 
-  sendPing(entry: Entry, to: PathAddress, nominating: boolean, ttl?: number): void {
+  sendPing(entry: Entry, to: PathAddress, { nominating, ttl, onPong }: PingOptions = {}): void {
     const { identity, clock, random, metrics } = this.#options;
     const txId = random(TX_ID_LENGTH);
-    this.#options.pending.add(txId, { peer: entry.record.nodeKey, to, sentMs: clock.nowMs() });
+    this.#options.pending.add(txId, {
+      ...{ peer: entry.record.nodeKey, to, sentMs: clock.nowMs() },
+      ...(onPong ? { onPong } : {}),
+    });
     metrics.pingSent();
     const padding = nominating ? NOMINATING_PADDING : 0;
     const nodeKey = keyBytes(identity.nodeKey);

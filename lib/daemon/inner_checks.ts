@@ -19,8 +19,8 @@ export interface InnerLink {
 }
 
 export interface InnerChecksOptions {
-  /** Whether the address answers, in a second, by that link; rejects where it cannot be asked. */
-  ping: (link: InnerLink) => Promise<boolean>;
+  /** The round trip by that link, if it takes a second at most; rejects where none can be asked. */
+  ping: (link: InnerLink) => Promise<number | undefined>;
   /** Whether the path that the link uses works now. */
   isAlive: (peer: NodeKey) => boolean;
   clock: Clock;
@@ -77,7 +77,7 @@ export class InnerChecks implements Disposable {
 
   async #isAnswered(link: InnerLink, signal: AbortSignal): Promise<boolean> {
     for (let i = 0; i < PINGS && !signal.aborted; i++) {
-      if (await this.#options.ping(link)) return true;
+      if (await this.#options.ping(link) !== undefined) return true;
     }
     return false;
   }

@@ -29,6 +29,7 @@ import { type Entry, innerLimits, isRelayed } from "./entry.ts";
 import { greKey } from "./gre_keys.ts";
 import { InnerChecks, type InnerChecksOptions } from "./inner_checks.ts";
 import { type Finding, type PeerReport, reportPeer } from "./peer_report.ts";
+import type { PingTarget } from "./ping.ts";
 import type { GuessPeer } from "./port_guesser.ts";
 
 /** Between looks at the links' counters: while data flows, and while none does. */
@@ -37,6 +38,8 @@ const IDLE_INTERVAL_MS = 500;
 /** Of peers that are lost together, rather than one by one. */
 const LOST_AT_ONCE_MS = 10_000;
 const LOST_AT_LEAST = 2;
+/** For a ping that a user asked for. */
+const PING_TIMEOUT_MS = 2_000;
 /** As many endpoints as one node has. */
 const MAX_INVITED = 32;
 
@@ -213,7 +216,7 @@ export class Peers {
           .filter(({ source }) => source === "reflexive");
         return Math.max(...reflexive.map(({ heardMs = -Infinity }) => heardMs));
       },
-      ping: (to) => this.#effects.sendPing(entry(), to, false),
+      ping: (to) => this.#effects.sendPing(entry(), to),
       open: (to) => this.#effects.sendOpener(entry(), to),
       tell: (message) => {
         void this.#options.signal(entry().record.discoKey, this.#effects.seal(entry(), message));
@@ -343,16 +346,40 @@ export class Peers {
     this.#options.plane.networkChanged();
   }
 
-  report(): PeerReport[] {
+  report(entries: readonly Entry[] = [...this.#byNode.values()]): PeerReport[] {
     const counters = this.#options.plane.counters();
     const look = { nowMs: this.#options.clock.nowMs(), ownNat: this.#options.ownNat() };
-    return [...this.#byNode.values()].map((entry) =>
+    return entries.map((entry) =>
       reportPeer(entry, {
         ...look,
         counters: counters.get(entry.record.nodeKey),
         findings: this.#findings(entry.record),
       })
     );
+  }
+
+  /** The peer as one that a user pings; undefined: there is none with that key. */
+  pingTarget(nodeKey: string): PingTarget | undefined {
+    const entry = this.#byNode.get(nodeKey as NodeKey);
+    if (!entry) return undefined;
+    const { clock, pingThrough } = this.#options;
+    return {
+      report: () => this.#isCurrent(entry) ? this.report([entry])[0] : undefined,
+      search: () => this.#event(entry, { kind: "moved", nowMs: clock.nowMs() }),
+      pingPath: () => this.#pingPath(entry),
+      pingTunnel: async () =>
+        entry.ifname && await pingThrough({ ip: entry.record.tunnelIp, ifname: entry.ifname })
+            .catch(() => undefined) || undefined,
+    };
+  }
+
+  #pingPath(entry: Entry): Promise<number | undefined> {
+    const { path } = entry.peer;
+    if (!path || path.dead) return Promise.resolve(undefined);
+    return new Promise((resolve) => {
+      this.#options.clock.timer(PING_TIMEOUT_MS, () => resolve(undefined));
+      this.#effects.sendPing(entry, path.endpoint, { onPong: resolve });
+    });
   }
 
   #findings({ nodeKey, tunnelIp }: PeerRecord): Finding[] {

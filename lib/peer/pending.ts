@@ -12,6 +12,7 @@ interface PendingPing {
   peer: NodeKey;
   to: PathAddress;
   sentMs: number;
+  onPong?: (rttMs: number) => void;
 }
 
 export class PendingPings {
@@ -37,7 +38,9 @@ export class PendingPings {
     if (!ping || ping.peer !== peer || !equalPaths(ping.to, from)) return undefined;
     this.#pings.delete(key);
     const rttMs = nowMs - ping.sentMs;
-    return rttMs <= PONG_WAIT_MS ? rttMs : undefined;
+    if (rttMs > PONG_WAIT_MS) return undefined;
+    ping.onPong?.(rttMs);
+    return rttMs;
   }
 
   #expire(nowMs: number): void {

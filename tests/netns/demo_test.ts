@@ -153,7 +153,7 @@ for (const [where, sign] of MIDDLES) {
       const links = netLinks();
       const { code, stderr } = await demo.end(signal);
       strictEqual(stderr, "Error: stopped. All of it has been removed.\n", demo.stdout);
-      strictEqual(code, 1);
+      strictEqual(code, 130);
       return links;
     });
   }

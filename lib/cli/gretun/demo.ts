@@ -1,7 +1,7 @@
 /** `gretun demo`: coordinator, two NATs and two hosts on this machine, and a tunnel between them. */
 import { type Cidr, parseCidr } from "../../addr.ts";
 import { systemClock, systemRandom } from "../../edges.ts";
-import { GretunError } from "../../errors.ts";
+import { GretunError, InterruptedError } from "../../errors.ts";
 import type { Host } from "../../lab/mod.ts";
 import { parseLogLine } from "../../log.ts";
 import { fileLocks, hasCapability, Poller } from "../../linux/mod.ts";
@@ -78,7 +78,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     if (flags.keep && ok) await demo.keep(alice, bob);
     return ok ? EXIT_OK : EXIT_FAILURE;
   } catch (error) {
-    if (io.signal.aborted) throw new GretunError("stopped", "All of it has been removed");
+    if (io.signal.aborted) throw new InterruptedError("stopped", "All of it has been removed");
     throw error;
   } finally {
     await removeDirectory();

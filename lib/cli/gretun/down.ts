@@ -26,13 +26,13 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   await askDown(stateDir);
   const deadlineMs = systemClock.nowMs() + PATIENCE_MS;
   while (await isThere(stateDir)) {
-    if (systemClock.nowMs() >= deadlineMs || io.signal.aborted) {
+    if (systemClock.nowMs() >= deadlineMs) {
       throw new GretunError(
         "the daemon has not ended yet",
         "Look at its log, and end it with: pkill -f 'gretun up'",
       );
     }
-    await systemClock.sleep(POLL_MS, io.signal).catch(() => {});
+    await systemClock.sleep(POLL_MS, io.signal);
   }
   io.stdout("The daemon has ended, and its tunnels are removed.\n");
   return EXIT_OK;

@@ -2,7 +2,7 @@
 import { type Ip, isUnspecified } from "../../addr.ts";
 import { systemClock, systemRandom } from "../../edges.ts";
 import { askDaemon, type DaemonReport } from "../../daemon/control.ts";
-import { GretunError, NoDaemonError, UsageError } from "../../errors.ts";
+import { GretunError, InterruptedError, NoDaemonError, UsageError } from "../../errors.ts";
 import {
   checkTunnels,
   icmpSockets,
@@ -86,7 +86,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     last = round;
     if (flags.watch) await systemClock.sleep(flags.interval, io.signal).catch(() => {});
   } while (flags.watch && !io.signal.aborted);
-  if (!last) throw new GretunError("interrupted", "Let it run for longer, or lower --timeout");
+  if (!last) throw new InterruptedError("interrupted", "Let it run for longer, or lower --timeout");
   if (!flags["exit-zero"]) refuseDown(last);
   return EXIT_OK;
 }

@@ -2,7 +2,7 @@
 import { formatEndpoint } from "../../addr.ts";
 import { parseCoordinatorUrl } from "../../coord/client.ts";
 import { systemDialer } from "../../dial/mod.ts";
-import { GretunError } from "../../errors.ts";
+import { InterruptedError } from "../../errors.ts";
 import {
   checkNetwork,
   externalIpOf,
@@ -87,7 +87,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     io.stdout(flags.json ? formatJson(report) : formatText(report));
     return hasWayOut(report) ? EXIT_OK : EXIT_FAILURE;
   } catch (error) {
-    if (io.signal.aborted) throw new GretunError("interrupted", "Run it again to check anew");
+    if (io.signal.aborted) throw new InterruptedError("interrupted", "Run it again to check anew");
     throw error;
   }
 }

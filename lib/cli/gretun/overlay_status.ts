@@ -1,4 +1,6 @@
 /** What `gretun status` says of the overlay, at most 80 columns wide, from the daemon's report. */
+import { GretunError } from "../../errors.ts";
+import { nearest } from "../nearest.ts";
 import { printable } from "../table.ts";
 import type { DaemonReport, PeerReport } from "../../daemon/control.ts";
 
@@ -30,6 +32,17 @@ export function overlayStatus(report: DaemonReport, onlyPeer?: string): string {
 export function isNamed(peer: PeerReport, text: string): boolean {
   return peer.name === text || peer.tunnel_ip === text ||
     (text.length >= 8 && peer.node_key.startsWith(text.toLowerCase()));
+}
+
+/** At least one. Throws `GretunError`. */
+export function peersNamed({ peers }: DaemonReport, text: string): PeerReport[] {
+  const named = peers.filter((peer) => isNamed(peer, text));
+  if (named.length > 0) return named;
+  const meant = nearest(text, peers.flatMap(({ name, tunnel_ip }) => [name, tunnel_ip]));
+  throw new GretunError(
+    `no peer ${JSON.stringify(text)}`,
+    meant ? `Did you mean ${meant}?` : "Run gretun status to see the peers that the daemon knows",
+  );
 }
 
 function selfLines(report: DaemonReport): string[] {

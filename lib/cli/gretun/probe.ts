@@ -1,7 +1,7 @@
 /** `gretun probe`: whether a host answers, by ICMP echo, TCP or HTTP, and how fast. */
 import { type Family, familyOf, formatEndpoint, isLinkLocal } from "../../addr.ts";
 import { systemClock, systemRandom } from "../../edges.ts";
-import { GretunError, UsageError } from "../../errors.ts";
+import { GretunError, InterruptedError, UsageError } from "../../errors.ts";
 import {
   httpAttempt,
   icmpSockets,
@@ -225,7 +225,9 @@ async function prepare(target: Target, flags: Flags, signal: AbortSignal): Promi
   const family = flags.family === "any" ? undefined : Number(flags.family) as Family;
   const ip = await resolveHost(target.host, { signal, ...(family ? { family } : {}) })
     .catch((error) => {
-      throw signal.aborted ? new GretunError("interrupted", "Run it again to probe anew") : error;
+      throw signal.aborted
+        ? new InterruptedError("interrupted", "Run it again to probe anew")
+        : error;
     });
   const name = "name" in target.host ? target.host.name : ip;
   const beside = name === ip ? "" : ` (${ip})`;

@@ -1,14 +1,13 @@
 /** `gretun status`: this host's overlay and its peers, or all about one tunnel. */
 import { askDaemon, type DaemonReport } from "../../daemon/control.ts";
 import { systemClock } from "../../edges.ts";
-import { GretunError } from "../../errors.ts";
 import { checkLinkName, openHost, type TunnelStatus, tunnelStatus } from "../../tunnel/mod.ts";
 import { type Command, type CommandIo, EXIT_FAILURE, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
 import { LiveText } from "../live_text.ts";
 import { printable } from "../table.ts";
 import { keyText } from "./list.ts";
-import { isHealthy, isNamed, overlayStatus } from "./overlay_status.ts";
+import { isHealthy, isNamed, overlayStatus, peersNamed } from "./overlay_status.ts";
 import { STATE_FLAGS, stateDirOf } from "./state_dir.ts";
 
 /** Between two looks of --watch. */
@@ -38,7 +37,7 @@ ${flagsHelp(FLAGS)}
 };
 
 async function run(args: string[], io: CommandIo): Promise<number> {
-  const flags = parseFlags(withPositional(args, "name"), FLAGS);
+  const flags = parseFlags(withPositional(args, "name", FLAGS), FLAGS);
   if (flags.name === undefined) return await showOverlay(flags, io);
   checkLinkName("name", flags.name);
   using host = openHost();
@@ -55,7 +54,7 @@ async function showOverlay(flags: Flags, io: CommandIo): Promise<number> {
   let isWell = true;
   do {
     const report = await askDaemon(stateDir);
-    if (flags.peer !== undefined) checkPeer(report, flags.peer);
+    if (flags.peer !== undefined) peersNamed(report, flags.peer);
     isWell = isHealthy(report);
     if (flags.json) io.stdout(jsonText(report, flags));
     else {
@@ -65,14 +64,6 @@ async function showOverlay(flags: Flags, io: CommandIo): Promise<number> {
     if (flags.watch) await systemClock.sleep(WATCH_MS, io.signal).catch(() => {});
   } while (flags.watch && !io.signal.aborted);
   return isWell ? EXIT_OK : EXIT_FAILURE;
-}
-
-function checkPeer(report: DaemonReport, peer: string): void {
-  if (report.peers.some((each) => isNamed(each, peer))) return;
-  throw new GretunError(
-    `no peer ${JSON.stringify(peer)}`,
-    "Run gretun status to see the peers that the daemon knows",
-  );
 }
 
 function jsonText(report: DaemonReport, { peer, watch }: Flags): string {

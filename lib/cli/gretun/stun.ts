@@ -1,7 +1,7 @@
 /** `gretun stun`: this host's address as STUN servers see it, and how its NAT maps. */
 import { type Endpoint, type Family, familyOf, formatEndpoint, parseIp } from "../../addr.ts";
 import { systemClock, systemRandom } from "../../edges.ts";
-import { errorText, GretunError } from "../../errors.ts";
+import { errorText, GretunError, InterruptedError } from "../../errors.ts";
 import {
   mappingBehaviour,
   resolveServers,
@@ -59,7 +59,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     io.stdout(flags.json ? formatJson(answers) : formatText(answers));
     return EXIT_OK;
   } catch (error) {
-    if (io.signal.aborted) throw new GretunError("interrupted", "Run it again to ask anew");
+    if (io.signal.aborted) throw new InterruptedError("interrupted", "Run it again to ask anew");
     if (limit.aborted && error === limit.reason) throw noAnswer(names, "names do not resolve");
     throw error;
   }

@@ -18,10 +18,10 @@ export function tryLockTunnels(): Disposable | undefined {
 /** Throws `GretunError` when the other one takes longer than 30 s, or on Ctrl-C. */
 export async function lockTunnels(signal: AbortSignal): Promise<Disposable> {
   const deadlineMs = systemClock.nowMs() + PATIENCE_MS;
-  while (systemClock.nowMs() < deadlineMs && !signal.aborted) {
+  while (systemClock.nowMs() < deadlineMs) {
     const lock = tryLockTunnels();
     if (lock) return lock;
-    await systemClock.sleep(POLL_MS, signal).catch(() => {});
+    await systemClock.sleep(POLL_MS, signal);
   }
   throw new GretunError(
     "another gretun is changing tunnels: nothing was done",

@@ -214,8 +214,8 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     },
     {
       ...edges,
-      serveControl: async (report) => {
-        const served = await edges.serveControl(report);
+      serveControl: async (asked) => {
+        const served = await edges.serveControl(asked);
         manager.ready();
         return served;
       },

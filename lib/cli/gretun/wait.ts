@@ -35,19 +35,19 @@ ${flagsHelp(FLAGS)}
 };
 
 async function run(args: string[], io: CommandIo): Promise<number> {
-  const flags = parseFlags(withPositional(args, "peer"), FLAGS);
+  const flags = parseFlags(withPositional(args, "peer", FLAGS), FLAGS);
   const stateDir = stateDirOf(flags);
   const deadlineMs = systemClock.nowMs() + flags.timeout;
   while (true) {
     const missing = await whatIsMissing(stateDir, flags.peer);
     if (missing === undefined) return EXIT_OK;
-    if (systemClock.nowMs() >= deadlineMs || io.signal.aborted) {
+    if (systemClock.nowMs() >= deadlineMs) {
       throw new GretunError(
         `not connected within ${flags.timeout / 1000} s: ${missing}`,
         "Run gretun status to see what is wrong",
       );
     }
-    await systemClock.sleep(POLL_MS, io.signal).catch(() => {});
+    await systemClock.sleep(POLL_MS, io.signal);
   }
 }
 

@@ -2,7 +2,7 @@
 import { x25519 } from "@noble/curves/ed25519.js";
 import type { Ip } from "../../../lib/addr.ts";
 import { signer } from "../../../lib/ed25519.ts";
-import type { DaemonReport } from "../../../lib/daemon/control.ts";
+import type { Asked, DaemonReport, PingAnswer, PingWish } from "../../../lib/daemon/control.ts";
 import {
   type DaemonEdges,
   DaemonMetrics,
@@ -31,7 +31,8 @@ interface Run {
   isAlive: boolean;
   stop: AbortController;
   ended: Promise<void>;
-  report?: () => DaemonReport;
+  report?: Asked["report"];
+  ping?: Asked["ping"];
   error?: unknown;
   hasEnded: boolean;
 }
@@ -125,6 +126,19 @@ export class SimNode {
     return this.report().peers.find(({ node_key }) => node_key === other.identity.nodeKey);
   }
 
+  /** What `gretun ping` gets to read, as it comes. */
+  ping(other: SimNode, wish: PingWish): { answers: PingAnswer[]; hasEnded: boolean } {
+    const heard = { answers: [] as PingAnswer[], hasEnded: false };
+    const read = async () => {
+      for await (const each of this.#run!.ping!(other.identity.nodeKey, wish) ?? []) {
+        heard.answers.push(each);
+      }
+      heard.hasEnded = true;
+    };
+    void read();
+    return heard;
+  }
+
   state(other: SimNode): string | undefined {
     return this.#run?.report && this.peer(other)?.state;
   }
@@ -165,7 +179,7 @@ export class SimNode {
           openWebSocket: ({ url }, signal) => openWebSocket(host, url, signal),
           listenUdp: host.listenDatagram,
         }),
-      pingThrough: () => Promise.resolve(this.answersPings),
+      pingThrough: () => Promise.resolve(this.answersPings ? 1 : undefined),
       portMapNet: {
         openUdp: () => {
           throw new Error("no port mapping here");
@@ -173,8 +187,8 @@ export class SimNode {
         openMulticast: () => undefined,
         connect: () => Promise.reject(new Error("no port mapping here")),
       },
-      serveControl: async (report) => {
-        run.report = report;
+      serveControl: async ({ report, ping }) => {
+        Object.assign(run, { report, ping });
         return { async [Symbol.asyncDispose]() {} };
       },
     };
