@@ -18,6 +18,8 @@ const KEY_LENGTH = 32;
 const NONCE_LENGTH = 24;
 const TAG_LENGTH = 16;
 const HEADER_LENGTH = MAGIC.length + KEY_LENGTH + NONCE_LENGTH;
+/** Of a datagram, besides the message itself. */
+export const ENVELOPE_LENGTH = HEADER_LENGTH + TAG_LENGTH;
 
 const STUN_COOKIE = fromHex("21 12 a4 42");
 const GENEVE_LENGTH = 8;

@@ -20,6 +20,7 @@
  */
 import { type Endpoint, ipBytes16, ipFromBytes } from "../addr.ts";
 import { Reader, ShortInputError, Writer } from "../bytes.ts";
+import { ENVELOPE_LENGTH } from "./envelope.ts";
 
 export const TX_ID_LENGTH = 12;
 const KEY_LENGTH = 32;
@@ -52,6 +53,8 @@ export interface Ping {
   nodeKey?: Uint8Array;
   /** Zero bytes at the end. */
   padding: number;
+  /** Of a ping to be sent: bytes of the whole datagram, if it is not longer anyway. */
+  padTo?: number;
 }
 
 export interface Pong {
@@ -144,7 +147,7 @@ export function encodeMessage(message: DiscoMessage): Uint8Array<ArrayBuffer> {
   const writer = new Writer("network").u8(TYPES[message.type]).u8(0);
   switch (message.type) {
     case "ping":
-      writer.bytes(message.txId).bytes(message.nodeKey ?? new Uint8Array(0)).zeros(message.padding);
+      writePing(writer, message);
       break;
     case "pong":
       writeEndpoint(writer.bytes(message.txId), message.source);
@@ -251,6 +254,12 @@ function decodePing(reader: Reader): Ping {
   const padding = reader.left;
   if (nodeKey.every((byte) => byte === 0)) return { type: "ping", txId, padding };
   return { type: "ping", txId, nodeKey, padding };
+}
+
+/** Zeros come last, so that whatever else a ping has counts for its size. */
+function writePing(writer: Writer, { txId, nodeKey, padding, padTo = 0 }: Ping): void {
+  writer.bytes(txId).bytes(nodeKey ?? new Uint8Array(0));
+  writer.zeros(Math.max(padding, padTo - ENVELOPE_LENGTH - writer.length));
 }
 
 function writeEndpoint(writer: Writer, { ip, port }: Endpoint): void {

@@ -2,14 +2,14 @@
 import { type Ip, isLoopback } from "../addr.ts";
 import { NetlinkError, type RtNetlink } from "../netlink.ts";
 
-/** No link is made smaller than what IPv4 asks every host to take (RFC 791 section 3.1). */
+/** What IPv4 asks every host to take (RFC 791 section 3.1): no way is taken for narrower. */
 export const MIN_MTU = 576;
 export const ETHERNET_MTU = 1500;
 
 /** On the way to `remote`; throws `NetlinkError` without a way. */
 export function innerMtu(rtnl: RtNetlink, remote: Ip, overheadBytes: number): number {
   const outer = isLoopback(remote) ? ETHERNET_MTU : routeMtu(rtnl, remote);
-  return Math.max(MIN_MTU, outer - overheadBytes);
+  return Math.max(MIN_MTU, outer) - overheadBytes;
 }
 
 function routeMtu(rtnl: RtNetlink, ip: Ip): number {

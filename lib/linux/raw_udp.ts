@@ -31,11 +31,12 @@ const IPPROTO_UDP = 17;
 const SO_RCVBUF = 8;
 const IPPROTO_IPV6 = 41;
 const IPV6_CHECKSUM = 7;
-/** How each family names the option of a packet's TTL (linux/in.h, linux/in6.h). */
-const HOPS = {
-  4: { level: 0, option: 2 }, // IPPROTO_IP, IP_TTL
-  6: { level: IPPROTO_IPV6, option: 16 }, // IPV6_UNICAST_HOPS
+/** How each family names its options (linux/in.h, linux/in6.h). */
+const NAMES = {
+  4: { level: 0, hops: 2, mtuDiscover: 10 }, // IPPROTO_IP, IP_TTL, IP_MTU_DISCOVER
+  6: { level: IPPROTO_IPV6, hops: 16, mtuDiscover: 23 }, // IPV6_UNICAST_HOPS, IPV6_MTU_DISCOVER
 } as const;
+const PMTUDISC_PROBE = 3;
 /** As an option: back to the system's. */
 const DEFAULT_TTL = -1;
 const SOCKADDR_LENGTH = 28;
@@ -99,10 +100,10 @@ export class RawUdpSender implements Disposable {
     // For a raw socket the port in the address is the protocol's, which is 0.
     const address = sockaddr(to.ip, 0);
     const { fd } = this.#socket;
-    const { level, option } = HOPS[this.#family];
-    if (ttl !== undefined) setIntOption(fd, level, option, ttl);
+    const { level, hops } = NAMES[this.#family];
+    if (ttl !== undefined) setIntOption(fd, level, hops, ttl);
     libc().sendto(fd, packet, BigInt(packet.length), MSG_DONTWAIT, address, address.length);
-    if (ttl !== undefined) setIntOption(fd, level, option, DEFAULT_TTL);
+    if (ttl !== undefined) setIntOption(fd, level, hops, DEFAULT_TTL);
   }
 
   /** The kernel fills in the checksum of IPv6 (IPV6_CHECKSUM), which takes the source address. */
@@ -169,6 +170,9 @@ export class RawUdpSocket implements Disposable {
         check("bind", libc().bind(socket.fd, address, address.length));
       }
       setIntOption(socket.fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER);
+      // As the data beside it: what looks for the way's MTU must not be cut up.
+      const { level, mtuDiscover } = NAMES[family];
+      setIntOption(socket.fd, level, mtuDiscover, PMTUDISC_PROBE);
       return new RawUdpSocket(port, socket, { poller, onDatagram, options });
     } catch (error) {
       socket[Symbol.dispose]();

@@ -216,4 +216,8 @@ Deno.test("what others change of a link is put right, and its MTU follows the wa
   host.kernel.hasRoute = false;
   plane.networkChanged();
   strictEqual(seen().mtu, mtu - 100);
+  host.kernel.hasRoute = true;
+  rtnl.changeLink(rtnl.link("eth0")!.ifindex, { mtu: 576 });
+  plane.networkChanged();
+  strictEqual(seen().mtu, mtu - 924, "of the narrowest way that there may be");
 });

@@ -422,7 +422,15 @@ Deno.test("a padded ping has the size that an MTU probe wants", () => {
     const ping: DiscoMessage = { type: "ping", txId, nodeKey, padding: ping_padding };
     strictEqual(encodeMessage(ping).length + OVERHEAD, udp_payload);
     strictEqual(udp_payload + ipAndUdp[family]!, wire_mtu);
+    const probe = encodeMessage({ ...ping, padding: 0, padTo: udp_payload });
+    deepStrictEqual(probe, encodeMessage(ping));
   }
+});
+
+Deno.test("a ping is never shorter than what it has to say", () => {
+  const txId = new Uint8Array(TX_ID_LENGTH);
+  const ping = { type: "ping", txId, nodeKey: new Uint8Array(32), padding: 4 } as const;
+  deepStrictEqual(encodeMessage({ ...ping, padTo: 100 }), encodeMessage(ping));
 });
 
 Deno.test("a port-guess, which is this project's own, is read as it was written", () => {
