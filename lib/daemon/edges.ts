@@ -7,7 +7,7 @@ import { type Host, linuxHost } from "../host/mod.ts";
 import type { Sign } from "../ed25519.ts";
 import { Poller } from "../linux/mod.ts";
 import { type PortMapNet, systemNet } from "../portmap/mod.ts";
-import { StandIn, type StandInLine, type StandInOptions } from "../relay/mod.ts";
+import { type StandInLine, type StandInOptions, StandIns } from "../relay/mod.ts";
 import { type Lookup, systemLookup } from "../lookup.ts";
 import { type Asked, serveControl } from "./control.ts";
 import type { InnerLink } from "./inner_checks.ts";
@@ -49,6 +49,7 @@ export function systemEdges(
   { log, sign, dialer, stateDir, onDown }: SystemEdgesOptions,
 ): DaemonEdges & AsyncDisposable {
   const host = linuxHost();
+  const standIns = new StandIns();
   return {
     clock: systemClock,
     random: systemRandom,
@@ -57,7 +58,7 @@ export function systemEdges(
     host,
     http: new HttpClient(dialer),
     lookup: systemLookup,
-    openStandIn: (options, signal) => StandIn.open({ ...options, dialer }, signal),
+    openStandIn: (options, signal) => standIns.open({ ...options, dialer }, signal),
     pingThrough,
     portMapNet: systemNet,
     serveControl: (asked) => serveControl(stateDir, { ...asked, down: onDown }),

@@ -24,12 +24,16 @@ export interface WebSocketEvents {
   onClosed(reason: string): void;
 }
 
-/** Receives nothing before `start`. Throws {@link DialError}, or the signal's reason. */
+/**
+ * Receives nothing before `start`. `protocol` is asked for; whether the server takes it is in the client.
+ * Throws {@link DialError}, or the signal's reason.
+ */
 export async function openWebSocket(
   dialer: Dialer,
   url: URL,
   random: Random,
   signal: AbortSignal,
+  protocol?: string,
 ): Promise<WebSocketClient> {
   const { stream } = await dialer.dial(url, { allowForwarder: false }, signal);
   const close = () => stream[Symbol.dispose]();
@@ -41,6 +45,7 @@ export async function openWebSocket(
       "Upgrade": "websocket",
       "Sec-WebSocket-Version": "13",
       "Sec-WebSocket-Key": key,
+      ...(protocol === undefined ? {} : { "Sec-WebSocket-Protocol": protocol }),
     };
     const target = `${url.pathname}${url.search}`;
     await stream.write(encodeRequest({ method: "GET", target, host: url.host, headers }));
@@ -53,7 +58,8 @@ export async function openWebSocket(
         "Check what stands between here and the server: a proxy has to let WebSockets through",
       );
     }
-    return new WebSocketClient(stream, reader, random);
+    const taken = head.headers.get("sec-websocket-protocol") ?? undefined;
+    return new WebSocketClient({ stream, reader, random, protocol: taken });
   } catch (error) {
     close();
     signal.throwIfAborted();
@@ -74,7 +80,16 @@ interface Frame {
   payload: Uint8Array;
 }
 
+interface WebSocketClientOptions {
+  stream: ByteStream;
+  reader: BufferedReader;
+  random: Random;
+  protocol: string | undefined;
+}
+
 export class WebSocketClient implements Disposable {
+  /** The one that the server has taken, if any. */
+  readonly protocol: string | undefined;
   readonly #stream: ByteStream;
   readonly #reader: BufferedReader;
   readonly #random: Random;
@@ -84,10 +99,11 @@ export class WebSocketClient implements Disposable {
   #bufferedBytes = 0;
   #isClosed = false;
 
-  constructor(stream: ByteStream, reader: BufferedReader, random: Random) {
-    this.#stream = stream;
-    this.#reader = reader;
-    this.#random = random;
+  constructor(options: WebSocketClientOptions) {
+    this.#stream = options.stream;
+    this.#reader = options.reader;
+    this.#random = options.random;
+    this.protocol = options.protocol;
   }
 
   /** To be called once. */

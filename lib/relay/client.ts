@@ -13,7 +13,7 @@ import { resolveServers, serverAt, StunClient } from "../stun/mod.ts";
 import { RelayError, RelayExchange, type RelayLine } from "./exchange.ts";
 
 import type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from "./places.ts";
-import { StandIn, type StandInOptions } from "./stand_in.ts";
+import { type StandInOptions, StandIns } from "./stand_in.ts";
 
 /** Well under the 30 s after which many NATs forget a mapping (RFC 4787 section 4.3). */
 const REFRESH_MS = 15_000;
@@ -86,6 +86,7 @@ export class RelayClient implements AsyncDisposable {
   readonly #options: RelayClientOptions;
   readonly #exchange: RelayExchange;
   readonly #stun: StunClient;
+  readonly #openStandIn: NonNullable<RelayClientOptions["openStandIn"]>;
   readonly #paths = new Map<NodeKey, Promise<KeptPath>>();
   /** Paths by their line's key. */
   readonly #lines = new Map<string, KeptPath>();
@@ -105,6 +106,9 @@ export class RelayClient implements AsyncDisposable {
     const onHint = (line: string, nonce: Uint8Array) => this.#lines.get(line)?.hint(nonce);
     this.#exchange = new RelayExchange({ nodeKey, sign, clock, random, onHint });
     this.#stun = new StunClient(options);
+    const standIns = new StandIns();
+    this.#openStandIn = options.openStandIn ??
+      ((options, signal) => standIns.open(options, signal));
   }
 
   /** Whether a relay that we were told of has that address. */
@@ -279,19 +283,24 @@ export class RelayClient implements AsyncDisposable {
     signal: AbortSignal,
     onClosed: (reason: string) => void,
   ): Promise<Bound> {
-    const { nodePort, clock, random, openStandIn = StandIn.open } = this.#options;
+    const { nodePort, clock, random } = this.#options;
     let isBound = false;
-    const standIn: StandInLine = await openStandIn({
+    const closed = new AbortController();
+    const standIn: StandInLine = await this.#openStandIn({
       url,
       dialer: this.#options.dialer ?? systemDialer(),
       nodePort,
       clock,
       random,
       onMessage: (bytes) => this.#exchange.handle(bytes, standIn.key),
-      onClosed: (reason) => isBound && onClosed(reason),
+      onClosed: (reason) => {
+        if (isBound) onClosed(reason);
+        else closed.abort(new RelayError(`the relay is gone: ${reason}`));
+      },
     }, signal);
     try {
-      const { nonce } = await this.#exchange.ask(standIn, { grant, port: 0 }, signal);
+      const either = AbortSignal.any([signal, closed.signal]);
+      const { nonce } = await this.#exchange.ask(standIn, { grant, port: 0 }, either);
       isBound = true;
       return { line: standIn, endpoint: standIn.endpoint, kind: "relay-tcp", port: 0, nonce };
     } catch (error) {

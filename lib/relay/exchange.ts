@@ -26,6 +26,8 @@ export interface RelayLine {
   /** Answers come from there. */
   readonly key: string;
   send(bytes: Uint8Array): void;
+  /** Nothing of what was asked has been answered. */
+  unanswered?(): void;
 }
 
 export interface RelayAsk {
@@ -128,6 +130,7 @@ export class RelayExchange {
         throw new RelayError(`the relay refused: ${answer.code}`, answer.code);
       }
     }
+    line.unanswered?.();
     throw new RelayError(`the relay does not answer at ${line.key}`);
   }
 

@@ -27,9 +27,5 @@ export {
 export { KernelForwarding } from "./kernel.ts";
 export type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from "./places.ts";
 export { RelayServer, type RelayServerOptions } from "./server.ts";
-export {
-  StandIn,
-  type StandInConnection,
-  type StandInEdges,
-  type StandInOptions,
-} from "./stand_in.ts";
+export { type RelayWebSocket } from "./connections.ts";
+export { type StandInEdges, type StandInOptions, StandIns } from "./stand_in.ts";

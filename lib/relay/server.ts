@@ -23,7 +23,7 @@ import { isRelayMessage } from "./messages.ts";
 import { type RelayDrop, RelayMetrics } from "./metrics.ts";
 import {
   type UpgradeWebSocket,
-  type WebSocketConnection,
+  type WebSocketChannel,
   WebSocketConnections,
 } from "./web_socket.ts";
 
@@ -81,7 +81,7 @@ export class RelayServer implements Disposable {
   #kernel: RelayServerOptions["kernel"];
   /** What it had forwarded when it was given up. */
   #kernelCounters: KernelCounters | undefined;
-  readonly #sideOf = new WeakMap<WebSocketConnection, Side<RelayVia>>();
+  readonly #sideOf = new WeakMap<WebSocketChannel, Side<RelayVia>>();
 
   /** Throws Deno's error when the main port cannot be had. */
   constructor(options: RelayServerOptions) {
@@ -110,9 +110,9 @@ export class RelayServer implements Disposable {
       onResult: (result) => this.metrics.requested(result),
     });
     this.#webSockets = new WebSocketConnections({
-      onMessage: (connection, bytes) => this.#fromWebSocket(connection, bytes),
-      onClosed: (connection) => this.#unbind(connection),
-      isBound: (connection) => this.#sideOf.get(connection)?.via === connection,
+      onMessage: (channel, bytes) => this.#fromWebSocket(channel, bytes),
+      onClosed: (channel) => this.#unbind(channel),
+      isBound: (channel) => this.#sideOf.get(channel)?.via === channel,
     }, options.upgradeWebSocket);
     this.#mainSockets = this.#listen(options.port);
     for (const socket of this.#mainSockets) {
@@ -315,32 +315,33 @@ export class RelayServer implements Disposable {
     return this.#webSockets.accept(request, source, this.#options.clock.nowMs());
   }
 
-  #fromWebSocket(connection: WebSocketConnection, bytes: Uint8Array<ArrayBuffer>): void {
+  #fromWebSocket(channel: WebSocketChannel, bytes: Uint8Array<ArrayBuffer>): void {
     if (isRelayMessage(bytes)) {
-      this.#answerWebSocket(connection, bytes).catch((error) => {
+      this.#answerWebSocket(channel, bytes).catch((error) => {
         this.#options.log.debug("relay answer failed", { error: errorText(error) });
       });
       return;
     }
-    const side = this.#sideOf.get(connection);
-    if (side?.via === connection) void this.#forward(side, bytes);
+    const side = this.#sideOf.get(channel);
+    if (side?.via === channel) void this.#forward(side, bytes);
     else this.metrics.dropped("unknown-source");
   }
 
-  async #answerWebSocket(connection: WebSocketConnection, bytes: Uint8Array): Promise<void> {
-    const { key: source, ip } = connection;
-    const arrival = { source, ip, port: 0, via: connection };
+  async #answerWebSocket(channel: WebSocketChannel, bytes: Uint8Array): Promise<void> {
+    const { key: source, ip } = channel;
+    const arrival = { source, ip, port: 0, via: channel };
     const { answer, bound } = await this.#atDesk(bytes, arrival);
-    if (bound && bound !== this.#sideOf.get(connection)) {
-      this.#unbind(connection);
-      this.#sideOf.set(connection, bound);
+    if (bound && bound !== this.#sideOf.get(channel)) {
+      this.#unbind(channel);
+      this.#sideOf.set(channel, bound);
+      channel.keep();
     }
-    if (answer) connection.send(answer);
+    if (answer) channel.send(answer);
   }
 
-  #unbind(connection: WebSocketConnection): void {
-    const side = this.#sideOf.get(connection);
-    if (side) this.#allocations.unbind(connection, side);
+  #unbind(channel: WebSocketChannel): void {
+    const side = this.#sideOf.get(channel);
+    if (side) this.#allocations.unbind(channel, side);
   }
 }
 

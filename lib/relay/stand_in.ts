@@ -1,19 +1,19 @@
 /**
- * The relay over WebSocket, its node's end. A UDP socket of loopback stands in for the peer: what
+ * The relay over WebSocket, one peer's part of it. A UDP socket of loopback stands in for the peer: what
  * the node sends there goes through the connection, and what comes by it is sent to the node's port
  * from there. So the kernel's link has a remote address and port like any other.
  */
 import { type Endpoint, formatEndpoint, parseIp } from "../addr.ts";
-import { type Dialer, openWebSocket, type WebSocketClient } from "../dial/mod.ts";
+import { type Dialer, openWebSocket } from "../dial/mod.ts";
 import { type Clock, type ListenUdp, type Random, systemListenUdp, timeLimit } from "../edges.ts";
 import { errorText } from "../errors.ts";
+import { CHANNELS_PROTOCOL } from "./channels.ts";
+import { type Channel, RelayConnections, type RelayWebSocket } from "./connections.ts";
 import { isRelayMessage } from "./messages.ts";
 import { RelayError, type RelayLine } from "./exchange.ts";
 
 const OPEN_TIMEOUT_MS = 8_000;
 const MAX_DATAGRAM = 16 * 1024;
-/** What waits for a slow network; more is dropped, as a queue of a router would. */
-const MAX_BUFFERED = 256 * 1024;
 const NODE_IP = "127.0.0.1";
 /** An address that something else has is as likely as not to be hit once in a million. */
 const ADDRESS_TRIES = 4;
@@ -32,75 +32,86 @@ export interface StandInOptions {
   onClosed: (reason: string) => void;
 }
 
-/** A connection that is open. */
-export type StandInConnection =
-  & Pick<WebSocketClient, "start" | "bufferedBytes" | "send">
-  & Disposable;
-
 export interface StandInEdges {
-  openWebSocket: (options: StandInOptions, signal: AbortSignal) => Promise<StandInConnection>;
+  openWebSocket: (options: StandInOptions, signal: AbortSignal) => Promise<RelayWebSocket>;
   listenUdp: ListenUdp;
 }
 
 const SYSTEM: StandInEdges = {
   openWebSocket: ({ dialer, url, random }, signal) =>
-    openWebSocket(dialer, new URL(url), random, signal),
+    openWebSocket(dialer, new URL(url), random, signal, CHANNELS_PROTOCOL),
   listenUdp: systemListenUdp,
 };
+
+/** Opens them; those at one relay share a connection where it knows how. */
+export class StandIns {
+  readonly #edges: StandInEdges;
+  readonly #connections = new RelayConnections();
+
+  constructor(edges: StandInEdges = SYSTEM) {
+    this.#edges = edges;
+  }
+
+  /** Resolves when the connection is open. Throws {@link RelayError} or the signal's reason. */
+  async open(options: StandInOptions, signal: AbortSignal): Promise<StandIn> {
+    signal.throwIfAborted();
+    const { url, clock } = options;
+    using tooLate = timeLimit(clock, OPEN_TIMEOUT_MS);
+    const either = AbortSignal.any([signal, tooLate.signal]);
+    const open = () => this.#edges.openWebSocket(options, either);
+    const channel = await this.#connections.open(url, clock, open).catch((cause) => {
+      signal.throwIfAborted();
+      const reason = tooLate.signal.aborted ? "" : `: ${errorText(cause)}`;
+      throw new RelayError(`the relay does not answer at ${url}${reason}`);
+    });
+    try {
+      return new StandIn(channel, options, this.#edges.listenUdp);
+    } catch (error) {
+      channel[Symbol.dispose]();
+      throw error;
+    }
+  }
+}
 
 export class StandIn implements RelayLine, Disposable {
   readonly key: string;
   /** Where the node sends what is for the peer, and what comes from the peer comes from. */
   readonly endpoint: Endpoint;
   readonly #socket: Deno.DatagramConn;
-  readonly #web: StandInConnection;
+  readonly #channel: Channel;
   readonly #node: Deno.NetAddr;
   readonly #options: StandInOptions;
   #isClosed = false;
 
-  /** Resolves when the connection is open. Throws {@link RelayError} or the signal's reason. */
-  static async open(
-    options: StandInOptions,
-    signal: AbortSignal,
-    edges: StandInEdges = SYSTEM,
-  ): Promise<StandIn> {
-    signal.throwIfAborted();
-    const { url, clock } = options;
-    using tooLate = timeLimit(clock, OPEN_TIMEOUT_MS);
-    const either = AbortSignal.any([signal, tooLate.signal]);
-    const web = await edges.openWebSocket(options, either).catch((cause) => {
-      signal.throwIfAborted();
-      const reason = tooLate.signal.aborted ? "" : `: ${errorText(cause)}`;
-      throw new RelayError(`the relay does not answer at ${url}${reason}`);
-    });
-    return new StandIn(web, options, edges.listenUdp);
-  }
-
-  private constructor(web: StandInConnection, options: StandInOptions, listenUdp: ListenUdp) {
+  constructor(channel: Channel, options: StandInOptions, listenUdp: ListenUdp) {
     this.#options = options;
-    this.#web = web;
+    this.#channel = channel;
     this.#node = { transport: "udp", hostname: NODE_IP, port: options.nodePort };
     this.#socket = listenSomewhere(listenUdp, options.random);
     const { hostname, port } = this.#socket.addr as Deno.NetAddr;
     this.endpoint = { ip: parseIp(hostname), port };
     this.key = `${options.url} ${formatEndpoint(this.endpoint)}`;
-    web.start({
+    channel.events = {
       onMessage: (bytes) => this.#fromRelay(bytes),
       onClosed: (reason) => this.#end(reason),
-    });
+    };
     void this.#receive();
   }
 
   /** To the relay itself, or to the peer. Dropped while too much waits. */
   send(bytes: Uint8Array): void {
-    if (this.#web.bufferedBytes <= MAX_BUFFERED) this.#web.send(bytes);
+    this.#channel.send(bytes);
+  }
+
+  unanswered(): void {
+    this.#channel.unanswered();
   }
 
   [Symbol.dispose](): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#socket.close();
-    this.#web[Symbol.dispose]();
+    this.#channel[Symbol.dispose]();
   }
 
   #fromRelay(bytes: Uint8Array): void {

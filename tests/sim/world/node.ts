@@ -13,7 +13,7 @@ import {
 import type { Clock, Log, LogFields } from "../../../lib/edges.ts";
 import { errorText } from "../../../lib/errors.ts";
 import { discoKeyFromBytes, nodeKeyFromBytes } from "../../../lib/keys.ts";
-import { StandIn } from "../../../lib/relay/mod.ts";
+import { StandIns } from "../../../lib/relay/mod.ts";
 import { publicOf } from "./crypto.ts";
 import type { SimHost } from "./host.ts";
 import type { Dice } from "./random.ts";
@@ -154,6 +154,10 @@ export class SimNode {
     const { host } = this;
     const clock = livingClock(host.clock, run);
     const http = host.openHttp();
+    const standIns = new StandIns({
+      openWebSocket: ({ url }, signal) => openWebSocket(host, url, signal),
+      listenUdp: host.listenDatagram,
+    });
     return {
       clock,
       random: this.#dice.bytes,
@@ -174,11 +178,7 @@ export class SimNode {
         [Symbol.dispose]: () => http[Symbol.dispose](),
       },
       lookup: host.lookup,
-      openStandIn: (options, signal) =>
-        StandIn.open(options, signal, {
-          openWebSocket: ({ url }, signal) => openWebSocket(host, url, signal),
-          listenUdp: host.listenDatagram,
-        }),
+      openStandIn: (options, signal) => standIns.open(options, signal),
       pingThrough: () => Promise.resolve(this.answersPings ? 1 : undefined),
       portMapNet: {
         openUdp: () => {

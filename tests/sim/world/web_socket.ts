@@ -1,9 +1,10 @@
 /** WebSockets between machines of the simulation. */
-import type { StandInConnection } from "../../../lib/relay/mod.ts";
+import type { RelayWebSocket } from "../../../lib/relay/mod.ts";
 import type { SimHost } from "./host.ts";
 
 interface Ends {
   server: End;
+  protocol?: string | undefined;
 }
 
 const upgraded = new WeakMap<Request, Ends>();
@@ -61,7 +62,7 @@ export async function openWebSocket(
   host: SimHost,
   url: string,
   signal: AbortSignal,
-): Promise<StandInConnection> {
+): Promise<RelayWebSocket> {
   const { server, trace } = await host.connect(url, signal);
   const { delayMs, station, epoch } = trace;
   const later = (fire: () => void) => void host.time.after(delayMs, fire);
@@ -72,7 +73,9 @@ export async function openWebSocket(
     return now?.station !== station || now.epoch !== epoch;
   };
   const client = new End(later, isLost);
-  const request = new Request(url.replace(/^ws/, "http"), { headers: { upgrade: "websocket" } });
+  const request = new Request(url.replace(/^ws/, "http"), {
+    headers: { "upgrade": "websocket", "sec-websocket-protocol": "other, gretun-relay-channels" },
+  });
   const ends: Ends = { server: new End(later, isLost) };
   upgraded.set(request, ends);
   await server.servers.get(Number(port || 80))!(request, trace.source);
@@ -81,6 +84,7 @@ export async function openWebSocket(
   server.serving.addEventListener("abort", () => client.ended(1006, ""), { once: true });
   client.readyState = WebSocket.OPEN;
   return {
+    protocol: ends.protocol,
     bufferedBytes: 0,
     start({ onMessage, onClosed }) {
       client.onmessage = ({ data }) => onMessage(new Uint8Array(data));
@@ -92,8 +96,12 @@ export async function openWebSocket(
 }
 
 /** As `Deno.upgradeWebSocket`. */
-export function upgradeWebSocket(request: Request): { socket: WebSocket; response: Response } {
-  const { server } = upgraded.get(request)!;
-  server.readyState = WebSocket.OPEN;
-  return { socket: server as unknown as WebSocket, response: new Response() };
+export function upgradeWebSocket(
+  request: Request,
+  { protocol }: { protocol?: string },
+): { socket: WebSocket; response: Response } {
+  const ends = upgraded.get(request)!;
+  ends.protocol = protocol;
+  ends.server.readyState = WebSocket.OPEN;
+  return { socket: ends.server as unknown as WebSocket, response: new Response() };
 }

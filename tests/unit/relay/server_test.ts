@@ -11,8 +11,9 @@ import {
   RelayServer,
   type RelayServerOptions,
 } from "../../../lib/relay/mod.ts";
-import { systemDialer } from "../../../lib/dial/mod.ts";
-import { StandIn, type StandInOptions } from "../../../lib/relay/stand_in.ts";
+import { openWebSocket, systemDialer } from "../../../lib/dial/mod.ts";
+import type { NodeKey } from "../../../lib/keys.ts";
+import { type StandInEdges, type StandInOptions, StandIns } from "../../../lib/relay/stand_in.ts";
 import { isStun, resolveServers, StunClient } from "../../../lib/stun/mod.ts";
 import { type FakeNode, fakeNode } from "../../fakes/coordinator.ts";
 import { VirtualClock } from "../../fakes/virtual_clock.ts";
@@ -26,10 +27,13 @@ class Relay implements AsyncDisposable {
   readonly #http: Deno.HttpServer<Deno.NetAddr>;
 
   constructor(
-    { hostname = "", clock = systemClock, kernel }: {
+    { hostname = "", clock = systemClock, show = (request) => request, ...others }: {
       hostname?: string;
       clock?: Clock;
-      kernel?: RelayServerOptions["kernel"];
+      kernel?: NonNullable<RelayServerOptions["kernel"]>;
+      upgradeWebSocket?: NonNullable<RelayServerOptions["upgradeWebSocket"]>;
+      /** What the relay sees of a request. */
+      show?: (request: Request) => Request;
     } = {},
   ) {
     this.server = new RelayServer({
@@ -43,11 +47,11 @@ class Relay implements AsyncDisposable {
       clock,
       random: systemRandom,
       log: silentLog,
-      ...(kernel ? { kernel } : {}),
+      ...others,
     });
     this.#http = Deno.serve(
       { hostname: "127.0.0.1", port: 0, onListen: () => {} },
-      (request, { remoteAddr }) => this.server.acceptWebSocket(request, remoteAddr.hostname),
+      (request, { remoteAddr }) => this.server.acceptWebSocket(show(request), remoteAddr.hostname),
     );
   }
 
@@ -75,13 +79,19 @@ class Relay implements AsyncDisposable {
 /** A node of one address family. */
 class Node implements AsyncDisposable {
   readonly received: string[] = [];
+  readonly lost: NodeKey[] = [];
   readonly client: RelayClient;
   path!: RelayPath;
   readonly #socket: Deno.DatagramConn;
   readonly #receiving: Promise<void>;
 
-  constructor(self: FakeNode, relay: Relay, options: { host: string; hasUdp?: boolean }) {
-    const { host, hasUdp = true } = options;
+  constructor(
+    self: FakeNode,
+    relay: Relay,
+    options: { host: string; hasUdp?: boolean; edges?: StandInEdges },
+  ) {
+    const { host, hasUdp = true, edges } = options;
+    const standIns = new StandIns(edges);
     this.#socket = Deno.listenDatagram({ transport: "udp", hostname: host, port: 0 });
     const offer = {
       relayKey: COORD.nodeKey,
@@ -108,7 +118,8 @@ class Node implements AsyncDisposable {
       clock: systemClock,
       random: systemRandom,
       log: silentLog,
-      onLost: () => {},
+      onLost: ({ peer }) => this.lost.push(peer),
+      openStandIn: (options, signal) => standIns.open(options, signal),
     });
     this.#receiving = this.#receive();
   }
@@ -291,10 +302,10 @@ Deno.test("StandIn: what answers with no WebSocket is no relay; aborting ends th
     () => new Response("hello"),
   );
   const { port } = http.addr;
-  await rejects(StandIn.open(standInOptions(`ws://127.0.0.1:${port}`), never), RelayError);
-  await rejects(StandIn.open(standInOptions("ws://127.0.0.1:1"), never), RelayError);
+  await rejects(new StandIns().open(standInOptions(`ws://127.0.0.1:${port}`), never), RelayError);
+  await rejects(new StandIns().open(standInOptions("ws://127.0.0.1:1"), never), RelayError);
   const aborted = AbortSignal.abort(new Error("enough"));
-  await rejects(StandIn.open(standInOptions("ws://127.0.0.1:1"), aborted), /enough/);
+  await rejects(new StandIns().open(standInOptions("ws://127.0.0.1:1"), aborted), /enough/);
 });
 
 Deno.test("StandIn: other programs of the host are not the node", async () => {
@@ -338,3 +349,113 @@ Deno.test("a kernel whose packets are held back is given up, once, and its figur
   await clock.until(clock.sleep(5_000));
   deepStrictEqual([given, await forwarded()], [1, 7]);
 });
+
+const shownAs = new WeakMap<Request, Request>();
+/** A relay that does not know of protocols. */
+const withoutChannels: ConstructorParameters<typeof Relay>[0] = {
+  show(request) {
+    const headers = [...request.headers].filter(([name]) => name !== "sec-websocket-protocol");
+    const shown = new Request(request.url, { headers });
+    shownAs.set(shown, request);
+    return shown;
+  },
+  upgradeWebSocket: (shown) => Deno.upgradeWebSocket(shownAs.get(shown)!),
+};
+const asksForNone: StandInEdges = {
+  openWebSocket: ({ dialer, url, random }, signal) =>
+    openWebSocket(dialer, new URL(url), random, signal),
+  listenUdp: (hostname, port) => Deno.listenDatagram({ transport: "udp", hostname, port }),
+};
+
+/** A node and its peers, all by WebSocket. */
+async function star(relay: Relay, peers: number, edges?: StandInEdges) {
+  const [self, ...others] = await Promise.all(
+    Array.from({ length: peers + 1 }, (_, i) => fakeNode(`node-${i}`)),
+  );
+  const centre = new Node(self!, relay, { ...NO_UDP, ...(edges ? { edges } : {}) });
+  const ends = others.map((other) => new Node(other, relay, NO_UDP));
+  await Promise.all([centre, ...ends].map(({ client }) => client.measure(never)));
+  const paths = await Promise.all(
+    others.map(({ nodeKey }) => centre.client.allocate(nodeKey, never)),
+  );
+  for (const end of ends) end.path = await end.client.allocate(self!.nodeKey, never);
+  return {
+    ...{ centre, ends, paths },
+    async [Symbol.asyncDispose]() {
+      for (const node of [centre, ...ends]) await node[Symbol.asyncDispose]();
+    },
+  };
+}
+
+for (
+  const [name, options, edges, connections] of [
+    ["one connection of a node carries all its peers", {}, undefined, 1],
+    [
+      "a relay that knows no channels has a connection for each peer",
+      withoutChannels,
+      undefined,
+      3,
+    ],
+    ["a node that knows no channels has a connection for each peer", {}, asksForNone, 3],
+  ] as const
+) {
+  Deno.test(`WebSocket: ${name}, in order`, async () => {
+    await using relay = new Relay(options);
+    await using nodes = await star(relay, 3, edges);
+    const { centre, ends, paths } = nodes;
+    strictEqual(await relay.metric("gretun_relay_connections"), connections + 3);
+    strictEqual(new Set(paths.map(({ endpoint }) => formatEndpoint(endpoint))).size, 3);
+    for (let i = 0; i < 20; i++) {
+      for (const [to, { endpoint }] of paths.entries()) centre.send(`${i} to ${to}`, endpoint);
+    }
+    for (const [to, end] of ends.entries()) {
+      const from = ` from ${formatEndpoint(end.path.endpoint)}`;
+      for (let i = 0; i < 20; i++) strictEqual(await end.next(), `${i} to ${to}${from}`);
+      end.send(`back ${to}`);
+      strictEqual(await centre.next(), `back ${to} from ${formatEndpoint(paths[to]!.endpoint)}`);
+    }
+  });
+}
+
+Deno.test("WebSocket: a path that ends leaves the others, the last one ends the connection", async () => {
+  await using relay = new Relay();
+  await using nodes = await star(relay, 2);
+  const { centre, ends, paths } = nodes;
+  await paths[0]![Symbol.asyncDispose]();
+  ends[1]!.send("still there");
+  ok((await centre.next()).startsWith("still there"));
+  ends[0]!.send("to nobody");
+  await until(async () =>
+    await relay.metric('gretun_relay_drops_total{reason="unbound-peer"}') === 1
+  );
+  strictEqual(await relay.metric("gretun_relay_connections"), 3);
+  await paths[1]![Symbol.asyncDispose]();
+  await until(async () => await relay.metric("gretun_relay_connections") === 2);
+  deepStrictEqual(centre.lost, []);
+});
+
+Deno.test("WebSocket: when the connection ends, all its paths are lost, and open in a new one", async () => {
+  const sockets: WebSocket[] = [];
+  await using relay = new Relay({
+    upgradeWebSocket: (request, options) => {
+      const upgraded = Deno.upgradeWebSocket(request, options);
+      sockets.push(upgraded.socket);
+      return upgraded;
+    },
+  });
+  await using nodes = await star(relay, 2);
+  const { centre, paths } = nodes;
+  for (const socket of sockets) socket.close();
+  await until(async () => centre.lost.length === 2);
+  const again = await Promise.all(paths.map(({ peer }) => centre.client.allocate(peer, never)));
+  deepStrictEqual(again.map(({ kind }) => kind), ["relay-tcp", "relay-tcp"]);
+  strictEqual(sockets.length, 4);
+});
+
+async function until(holds: () => Promise<boolean>): Promise<void> {
+  for (let i = 0; i < 500; i++) {
+    if (await holds()) return;
+    await pause(10);
+  }
+  throw new Error("not within 5 s");
+}
