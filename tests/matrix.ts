@@ -1,11 +1,12 @@
 /**
  * Every kind of network against every other: hosts of all kinds join one overlay, one after the
- * other, and ping those that are there. What each pair should find is a pure function of the two
+ * other, ping those that are there and carry TCP to them. What each pair should find is a pure function of the two
  * kinds; the rest of the file is about finding out what it did.
  */
 import { type Ip, parseIp } from "../lib/addr.ts";
 import { askDaemon, type DaemonReport } from "../lib/daemon/control.ts";
 import type { PathKind } from "../lib/daemon/peer_report.ts";
+import { errorText } from "../lib/errors.ts";
 import { decodeEchoReply, encodeEcho } from "../lib/health/icmp.ts";
 import {
   type Families,
@@ -19,7 +20,7 @@ import { IcmpSocket, Poller } from "../lib/linux/mod.ts";
 import { flushConntrack, RtNetlink } from "../lib/netlink.ts";
 import { Attack } from "./hostile.ts";
 import { giveAddress, Miniupnpd } from "./miniupnpd.ts";
-import { GRETUN, sleep, until } from "./overlay.ts";
+import { GRETUN, sleep, transfer, until } from "./overlay.ts";
 
 const GRETUN_COORD = new URL("../gretun-coord", import.meta.url).pathname;
 /** HTTP there, so that networks which let out nothing else reach it. */
@@ -154,6 +155,11 @@ function canPunch(a: NetworkKind, b: NetworkKind, shared: number): boolean {
   return isPredictable(a) && isPredictable(b);
 }
 
+/** Packets of all sizes: the path's MTU is not found out. */
+function carriesAll({ nats }: NetworkKind): boolean {
+  return nats.every(({ uplink }) => uplink?.mtu === undefined);
+}
+
 function isMapped(a: NetworkKind, b: NetworkKind): boolean {
   return a.mapsPorts === true && hasIpv4(b) && hasFreeUdp(b);
 }
@@ -244,6 +250,7 @@ const SLOW_AFTER_MS = 3_000;
 const SLOW_INTERVAL_MS = 500;
 /** Ports are guessed for one peer after the other: a second attempt has to wait for all the others. */
 const SETTLE_MS = 90_000;
+const TRANSFERS_AT_ONCE = 4;
 const IDENTIFIER = 0x6772;
 
 interface Pair {
@@ -392,6 +399,7 @@ export class Matrix implements AsyncDisposable {
     const results = await this.#settle(joined);
     stop.abort();
     await pinging;
+    await this.#carryTcp(results);
     await Promise.all(joined.map((member) => member.leave()));
     // Who meets next has never been there before.
     for (const router of this.#routers) router.within(() => flushConntrack());
@@ -470,6 +478,26 @@ export class Matrix implements AsyncDisposable {
       if (isDone || performance.now() > deadline) return results;
       await sleep(1_000);
     }
+  }
+
+  /** Between those who ping each other, a few pairs at once; notes where it fails. */
+  async #carryTcp(results: readonly PairResult[]): Promise<void> {
+    const waiting = this.#pairs.map((pair, i) => ({ ...pair, result: results[i]! }))
+      .filter(({ first, second, answeredMs }) =>
+        answeredMs !== undefined && [first, second].every(({ kind }) => carriesAll(kind))
+      );
+    const carry = async () => {
+      for (let next = waiting.shift(); next; next = waiting.shift()) {
+        const { first, second, result } = next;
+        const ends = { from: second.host, to: first.host, ip: first.tunnelIp! };
+        try {
+          await transfer(`${second.name} and ${first.name} to carry TCP`, ends);
+        } catch (error) {
+          result.problem ??= `TCP does not pass: ${errorText(error)}`;
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: TRANSFERS_AT_ONCE }, carry));
   }
 
   #follow({ stderr }: Deno.ChildProcess, take: (text: string) => void): void {

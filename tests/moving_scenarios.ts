@@ -163,6 +163,7 @@ export function testNewMappings(plane: Plane): void {
       const what = `the NAT of the ${whose}, who ${roles[i]}, maps anew`;
       await step(what, 1_000, () => nat.restart(OTHER_PORTS));
     }
+    await alice.transfers(bob);
   });
 }
 
@@ -207,6 +208,7 @@ export function testMoving(plane: Plane): void {
     });
     await t.step("from the relay back to a direct path", async () => {
       strictEqual((await peerOf(alice)).state, "relay");
+      await alice.transfers(bob);
       const sinceMs = now();
       await unblock(natA);
       await overlay.allDirect();
@@ -221,6 +223,7 @@ export function testMoving(plane: Plane): void {
       await step(`${host.name} moves to another network`, 5_000, () => host.moveTo(elsewhere));
     }
     await alice.pathTo("bob", /^10\./);
+    await alice.transfers(bob);
     strictEqual((await ifindexes()).join(), before.join());
   });
 
@@ -239,6 +242,7 @@ export function testMoving(plane: Plane): void {
     relays.get(before)!.kill("SIGKILL");
     await flow.within(`${plane}: another relay takes over`, 8_000 * SLACK[plane], sinceMs);
     notStrictEqual(await relayIp(), before);
+    await alice.transfers(bob);
   });
 }
 
