@@ -120,6 +120,7 @@ class Node implements Disposable {
       () => this.#heardMs,
     ];
     return {
+      name: "peer",
       nodeKey: "peer".padEnd(64, "0") as NodeKey,
       controlling,
       get nat() {

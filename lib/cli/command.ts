@@ -7,6 +7,9 @@ export interface CommandIo {
   stderr: (text: string) => void;
   /** Aborted when the program is to stop. */
   signal: AbortSignal;
+  stderrKind?: "journal" | "terminal" | "other";
+  /** From now on everything on standard error has that format. */
+  logsAs?: (format: "text" | "json") => void;
 }
 
 export interface Command {

@@ -1,7 +1,7 @@
 /** Where a program's words go. */
 import type { Clock } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
-import { textLog } from "../log.ts";
+import { type LineFormat, textLog } from "../log.ts";
 
 /** What of a standard stream is needed: how much was written. */
 export interface OutputStream {
@@ -42,10 +42,14 @@ const PATIENCE_MS = 100;
  * gone or does not read, the disk is full. The next message that is written has their number before
  * it.
  */
-export function messageWriter(stream: MessageStream, clock: Clock): (text: string) => void {
+export function messageWriter(
+  stream: MessageStream,
+  clock: Clock,
+  format?: LineFormat,
+): (text: string) => void {
   let lost = 0;
   let isMidLine = false;
-  const log = textLog(write, "warn", clock);
+  const log = textLog(write, "warn", clock, format);
   function write(text: string): void {
     if (!stream.canWrite(lost > 0 ? 0 : PATIENCE_MS)) throw new Error("nobody reads");
     writeAll(stream, isMidLine ? `\n${text}` : text, () => isMidLine = true);

@@ -4,7 +4,8 @@
  */
 import { systemClock } from "../edges.ts";
 import { InterruptedError } from "../errors.ts";
-import { type CommandIo, errorLine, EXIT_FAILURE, exitCode } from "./command.ts";
+import { type CommandIo, EXIT_FAILURE, exitCode } from "./command.ts";
+import { fatalLine, lineFormat, type LogFormat, stderrKind } from "./log.ts";
 import { messageWriter, OutputClosedError, resultWriter } from "./output.ts";
 
 /**
@@ -33,13 +34,22 @@ const SIGHUP = 1;
 export async function runProgram(body: (io: ProgramIo) => Promise<number>): Promise<never> {
   const stopping = new AbortController();
   let canWrite = (_fd: number, _timeoutMs: number): boolean => true;
-  const stderr = messageWriter({
-    writeSync: (bytes) => Deno.stderr.writeSync(bytes),
-    canWrite: (timeoutMs) => canWrite(STDERR_FD, timeoutMs),
-  }, systemClock);
+  const kind = stderrKind(Deno.env.get("JOURNAL_STREAM"), {
+    isTerminal: () => Deno.stderr.isTerminal(),
+    stat: () => Deno.statSync(`/dev/fd/${STDERR_FD}`),
+  });
+  let format: LogFormat = "text";
+  const stderr = messageWriter(
+    {
+      writeSync: (bytes) => Deno.stderr.writeSync(bytes),
+      canWrite: (timeoutMs) => canWrite(STDERR_FD, timeoutMs),
+    },
+    systemClock,
+    (entry) => lineFormat(format, kind)(entry),
+  );
   const tell = (error: unknown): number => {
     if (error instanceof OutputClosedError) return EXIT_FAILURE;
-    stderr(errorLine(error) + "\n");
+    stderr(fatalLine(error, format, kind) + "\n");
     return exitCode(error);
   };
   let failure: number | undefined;
@@ -53,6 +63,8 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
     stdout: resultWriter(Deno.stdout),
     stderr,
     signal: stopping.signal,
+    stderrKind: kind,
+    logsAs: (wanted) => format = wanted,
     async serve(own = []) {
       const linux = await import("../linux/mod.ts");
       canWrite = linux.canWrite;

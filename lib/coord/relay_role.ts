@@ -2,7 +2,9 @@
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { keyBase64, type NodeKey } from "../keys.ts";
+import { sinceText } from "../log.ts";
 import { backoffMs } from "../retry.ts";
+import { Trouble } from "../trouble.ts";
 import type { RelayRegistration } from "./api.ts";
 import { type CoordClient, CoordError } from "./client.ts";
 
@@ -38,6 +40,7 @@ export class RelayRole {
   async run(signal: AbortSignal): Promise<void> {
     const { coordinator, registration, clock, log } = this.#options;
     let failures = 0;
+    let trouble: Trouble | undefined;
     while (!signal.aborted) {
       let pauseMs;
       try {
@@ -46,20 +49,24 @@ export class RelayRole {
         this.#grantKey = registered.grantKey;
         pauseMs = registered.leaseSeconds * 1000 / 3;
         failures = 0;
+        trouble = undefined;
       } catch (error) {
         if (signal.aborted) return;
-        if (failures === 0) this.#warn(error);
+        trouble ??= new Trouble(clock.nowMs());
+        if (trouble.isStillNews(clock.nowMs())) this.#warn(error, trouble.sinceMs);
+        else if (failures === 0) this.#warn(error);
         pauseMs = backoffMs(RETRY, failures++);
       }
       await clock.sleep(pauseMs, signal).catch(() => {});
     }
   }
 
-  #warn(error: unknown): void {
-    const { log, relayKey } = this.#options;
+  #warn(error: unknown, sinceMs?: number): void {
+    const { clock, log, relayKey } = this.#options;
     const isUnknown = error instanceof CoordError && error.status === FORBIDDEN;
     log.warn("not registered with the coordinator, trying again", {
       error: errorText(error),
+      ...(sinceMs === undefined ? {} : { since: sinceText(clock, sinceMs) }),
       ...(isUnknown ? { hint: `start it with --relay-key ${keyBase64(relayKey)}` } : {}),
     });
   }

@@ -3,7 +3,7 @@ import type { Cidr } from "../addr.ts";
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { Sign } from "../ed25519.ts";
-import { type DiscoKey, keyBase64, type NodeKey } from "../keys.ts";
+import { type DiscoKey, keyBase64, type NodeKey, shortKey } from "../keys.ts";
 import { SourceLimits, sourceNetwork } from "../limits.ts";
 import { encodeGrant } from "../relay/mod.ts";
 import {
@@ -184,6 +184,10 @@ export class CoordServer {
     this.#replays.sweep(clock.wallMs());
     relays?.directory.sweep(nowMs, (node) => this.nodes.get(node) !== undefined);
     const ended = this.nodes.expire(nowMs);
+    for (const node of ended) {
+      const reason = isExpired(node, nowMs) ? "membership ended" : "silent";
+      this.#options.log.info("node not listed any more", { ...nodeFields(node), reason });
+    }
     if (ended.length > 0) this.#listChanged(...ended);
     else if (this.#unsaved.size > 0) this.#save();
   }
@@ -260,7 +264,10 @@ export class CoordServer {
     switch (`${call.request.method} ${call.path}`) {
       case "DELETE /v1/register":
         this.#instances.forget(node.nodeKey);
-        if (this.nodes.leave(node.nodeKey, nowMs)) this.#listChanged(node);
+        if (this.nodes.leave(node.nodeKey, nowMs)) {
+          this.#listChanged(node);
+          this.#options.log.info("node left", nodeFields(node));
+        }
         return Response.json({ ok: true });
       case "POST /v1/endpoints": {
         const reach = parseReach(jsonOf(call.body));
@@ -353,8 +360,10 @@ export class CoordServer {
 
   #refuseClone(nodeKey: NodeKey, first: string, second: string): never {
     if (this.#instances.rivals(nodeKey, second, this.#nowMs())) {
-      const endpoint = `${first}, ${second}`;
-      this.#options.log.warn("two hosts use one node key", { peer: nodeKey, endpoint });
+      this.#options.log.warn("two hosts use one node key", {
+        ...nodeFields({ nodeKey, name: this.nodes.get(nodeKey)?.name ?? "" }),
+        source: `${first}, ${second}`,
+      });
     }
     throw new Refusal(
       409,
@@ -383,6 +392,7 @@ export class CoordServer {
     }
     const nowMs = this.#nowMs();
     const token = this.#tokenToJoin(wanted.nodeKey, { hash: tokenHash, signed, nowMs });
+    const known = this.nodes.get(wanted.nodeKey);
     const { record, changed } = this.nodes.register(wanted, {
       signed,
       nowMs,
@@ -391,7 +401,13 @@ export class CoordServer {
     if (token) this.saveToken({ ...token, uses: token.uses + 1 });
     if (changed) {
       this.#listChanged(record);
-      log.info("node registered", { peer: record.nodeKey, tunnel_ip: record.tunnelIp });
+      log.info(known ? "node is back" : "node joined", {
+        ...nodeFields(record),
+        source,
+        tunnel_ip: record.tunnelIp,
+        token: token?.id,
+        state: record.isWaiting ? "waiting for approval" : undefined,
+      });
     } else if (this.#unsaved.size > 0) {
       this.#save();
     }
@@ -550,7 +566,11 @@ export class CoordServer {
     claimed(claim.nodeKey);
     const wanted = parseRelayRegistration(jsonOf(body));
     if (directory.register(claim.nodeKey, wanted, source, this.#nowMs())) {
-      this.#options.log.info("relay registered", { relay: claim.nodeKey, endpoint: wanted.udp });
+      this.#options.log.info("relay registered", {
+        key: shortKey(claim.nodeKey),
+        source,
+        endpoint: wanted.udp,
+      });
     }
     return Response.json(relayRegisteredJson(grantKey, RELAY_LEASE_MS / 1000));
   }
@@ -579,6 +599,11 @@ export class CoordServer {
     }
     this.#unsaved.clear();
   }
+}
+
+/** How the log names a node. */
+function nodeFields({ name, nodeKey }: Pick<NodeRecord, "name" | "nodeKey">) {
+  return { node: name, key: shortKey(nodeKey) };
 }
 
 function httpDate(clock: Clock): string {

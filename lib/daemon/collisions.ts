@@ -1,6 +1,7 @@
 /** Keeps from links what this host cannot spare, and says what that is. */
+import type { PeerRecord } from "../coord/api.ts";
 import type { Clock, Log } from "../edges.ts";
-import { type NodeKey, shortKey } from "../keys.ts";
+import type { NodeKey } from "../keys.ts";
 import {
   type Collision,
   COLLISION_HINT,
@@ -11,6 +12,7 @@ import {
   withoutCollisions,
 } from "../links/mod.ts";
 import type { HostViewOptions } from "../links/mod.ts";
+import { peerFields } from "./words.ts";
 
 /** Links of many peers are set at once, and a look at the host costs a few dumps. */
 const VIEW_MS = 1_000;
@@ -28,6 +30,8 @@ interface Known {
   collisions: readonly Collision[];
 }
 
+type NamedPeer = Pick<PeerRecord, "name" | "nodeKey">;
+
 export class Collisions {
   readonly #options: CollisionsOptions;
   /** By peer, as it was last told. */
@@ -40,10 +44,11 @@ export class Collisions {
   }
 
   /** What of it can be set now. */
-  admit(peer: NodeKey, wanted: Inner): Inner {
+  admit(peer: NamedPeer, wanted: Inner): Inner {
+    const { nodeKey } = peer;
     const { inner, collisions } = withoutCollisions(wanted, this.#host());
-    this.#tell(peer, this.#known.get(peer)?.collisions ?? [], collisions);
-    this.#known.set(peer, { wanted, collisions });
+    this.#tell(peer, this.#known.get(nodeKey)?.collisions ?? [], collisions);
+    this.#known.set(nodeKey, { wanted, collisions });
     this.#options.onChange(this.#count());
     return inner;
   }
@@ -75,10 +80,12 @@ export class Collisions {
     return { ...this.#view, needed: [...this.#view.needed, ...needed()] };
   }
 
-  #tell(peer: NodeKey, before: readonly Collision[], now: readonly Collision[]): void {
+  #tell(peer: NamedPeer, before: readonly Collision[], now: readonly Collision[]): void {
     const { log } = this.#options;
     const fields = ({ wanted, found }: Collision) => ({
-      ...{ peer: shortKey(peer), address: wanted, with: found },
+      ...peerFields(peer),
+      address: wanted,
+      with: found,
     });
     const isIn = (list: readonly Collision[]) => ({ wanted, found }: Collision) =>
       list.some((other) => other.wanted === wanted && other.found === found);

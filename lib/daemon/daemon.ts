@@ -132,6 +132,8 @@ class Daemon implements AsyncDisposable {
   #own: OwnEndpoints | undefined;
   #ownNat: OwnNat | undefined;
   readonly #portMapper: PortMapper | undefined;
+  /** Whether the coordinator has told its list. */
+  #isListed = false;
   /** More such news may follow the first before our links are looked at. */
   #isSettling = false;
 
@@ -166,7 +168,7 @@ class Daemon implements AsyncDisposable {
       onRegistered: (registered) => this.#registered(registered),
       onPeers: (peers) => {
         this.#lookForTwin(peers);
-        this.#peers!.list(peers.filter(({ nodeKey }) => nodeKey !== identity.nodeKey));
+        this.#listed(peers.filter(({ nodeKey }) => nodeKey !== identity.nodeKey));
       },
       onSignal: (sealed) => this.#peers!.signal(sealed),
       onBack: () => {
@@ -215,6 +217,7 @@ class Daemon implements AsyncDisposable {
     const { log } = this.#edges;
     const { kind: plane, families } = this.#plane;
     log.info("listening", { port: this.#options.port, plane, ipv6: families.includes(6) });
+    log.info("asking the coordinator to join", { coord: this.#options.coordinator.href });
     await this.#session.register(this.#signal);
     if (this.#signal.aborted) return;
     await Promise.all([
@@ -294,6 +297,12 @@ class Daemon implements AsyncDisposable {
     log.warn("the coordinator gives this node another address", { from, to });
     this.#peers.readdress(tunnelIp);
     this.#own!.look();
+  }
+
+  #listed(peers: readonly PeerRecord[]): void {
+    if (!this.#isListed && peers.length === 0) this.#edges.log.info("no peers yet, waiting");
+    this.#isListed = true;
+    this.#peers!.list(peers);
   }
 
   #lookForTwin(peers: readonly PeerRecord[]): void {

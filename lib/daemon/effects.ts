@@ -3,17 +3,20 @@ import { type Cidr, type Endpoint, formatEndpoint } from "../addr.ts";
 import type { DataPlane } from "../dataplane/mod.ts";
 import * as disco from "../disco/mod.ts";
 import type { Clock, Log, Random } from "../edges.ts";
-import { errorText } from "../errors.ts";
-import { type DiscoKey, keyBytes, type NodeKey, shortKey } from "../keys.ts";
+import { errorText, GretunError } from "../errors.ts";
+import { type DiscoKey, keyBytes, type NodeKey } from "../keys.ts";
 import { type Inner, pairAddress } from "../links/mod.ts";
+import { sinceText } from "../log.ts";
 import type { PathAddress, PeerEffect, PeerEvent, PendingPings } from "../peer/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
 import type { Collisions } from "./collisions.ts";
+import { Trouble } from "../trouble.ts";
 import { type Entry, innerLimits, isRelayed } from "./entry.ts";
 import type { Identity } from "./identity.ts";
 import type { InnerChecks } from "./inner_checks.ts";
 import type { DaemonMetrics } from "./metrics.ts";
 import type { PortGuesser } from "./port_guesser.ts";
+import { peerFields, stateText } from "./words.ts";
 
 /**
  * Padding, in zero bytes, by which a ping of the controlling side says "this path". Any disco
@@ -72,8 +75,8 @@ export class Effects {
   }
 
   perform(entry: Entry, effect: PeerEffect): void {
-    const { log, metrics } = this.#options;
-    const peer = shortKey(entry.record.nodeKey);
+    const { log } = this.#options;
+    const peer = peerFields(entry.record);
     switch (effect.kind) {
       case "send-ping":
         return this.sendPing(entry, effect.to, { nominating: effect.nominating });
@@ -90,8 +93,7 @@ export class Effects {
       case "set-link":
         return void this.#setLink(entry, effect.endpoint);
       case "state-changed":
-        if (effect.punchMs !== undefined) metrics.punched(effect.punchMs / 1000);
-        return log.info("peer state change", { peer, from: effect.from, to: effect.to });
+        return this.#stateChanged(entry, effect);
       case "path-doubted":
         if (isRelayed(entry, effect.endpoint)) entry.relay!.check();
         return this.#options.onDoubt();
@@ -99,11 +101,11 @@ export class Effects {
         // Known sooner than by its next refresh, if it is the relay that is gone.
         if (isRelayed(entry, effect.endpoint)) entry.relay!.check();
         return log.warn("path lost, searching again", {
-          peer,
+          ...peer,
           endpoint: formatEndpoint(effect.endpoint),
         });
       case "no-path-yet":
-        if (effect.rounds === 1) log.warn("no direct path yet, searching on", { peer });
+        if (effect.rounds === 1) log.warn("no direct path yet, searching on", peer);
         return this.#options.onStuck();
       case "open-relay":
         this.#options.onStuck();
@@ -115,6 +117,16 @@ export class Effects {
       default:
         effect satisfies never;
     }
+  }
+
+  #stateChanged(
+    { record }: Entry,
+    { from, to, punchMs }: Extract<PeerEffect, { kind: "state-changed" }>,
+  ): void {
+    if (punchMs !== undefined) this.#options.metrics.punched(punchMs / 1000);
+    const states = { from: stateText(from), to: stateText(to) };
+    if (states.from === states.to) return;
+    this.#options.log.info("peer state change", { ...peerFields(record), ...states });
   }
 
   sendOpener(entry: Entry, to: PathAddress): void {
@@ -155,18 +167,18 @@ export class Effects {
   async #openRelay(entry: Entry): Promise<void> {
     const { clock, log, allocateRelay } = this.#options;
     const { nodeKey } = entry.record;
-    const peer = shortKey(nodeKey);
+    const peer = peerFields(entry.record);
     try {
       const relay = await allocateRelay(nodeKey, this.#options.closed);
       if (!this.#options.isCurrent(entry)) return void relay[Symbol.asyncDispose]();
       entry.relay = relay;
       const endpoint = formatEndpoint(relay.endpoint);
-      log.info("relay opened", { peer, endpoint, path: relay.kind });
+      log.info("relay opened", { ...peer, endpoint, path: relay.kind });
       const nowMs = clock.nowMs();
       this.#options.onEvent(entry, { kind: "relay-open", nowMs, endpoint: relay.endpoint });
     } catch (error) {
       if (!this.#options.isCurrent(entry)) return;
-      log.debug("no relay", { peer, error: errorText(error) });
+      log.debug("no relay", { ...peer, error: errorText(error) });
       this.#options.onEvent(entry, { kind: "relay-closed", nowMs: clock.nowMs() });
     }
   }
@@ -182,9 +194,9 @@ export class Effects {
     const keys = await entry.keys;
     if (!this.#options.isCurrent(entry)) return;
     const { record } = entry;
-    const peer = shortKey(record.nodeKey);
+    const peer = peerFields(record);
     try {
-      const inner = collisions.admit(record.nodeKey, {
+      const inner = collisions.admit(record, {
         addresses: [pairAddress(tunnelIp().ip, record.tunnelIp)],
         routes: [],
       });
@@ -201,24 +213,39 @@ export class Effects {
       guesser.linkUses(record.nodeKey, localPort);
       log.info("tunnel up", {
         ifname: state.ifname,
-        peer,
+        ...peer,
         endpoint: formatEndpoint(endpoint),
         port: localPort,
         tunnel_ip: record.tunnelIp,
         mtu: state.mtu,
         plane: plane.kind,
       });
+      delete entry.linkTrouble;
       this.#checkInner(entry, inner);
       this.#options.onEvent(entry, { kind: "link-set", nowMs: clock.nowMs(), endpoint });
     } catch (error) {
-      log.error("tunnel not set, trying again", { peer, error: errorText(error) });
+      this.#linkFailed(entry, error);
       this.#options.onEvent(entry, { kind: "link-failed", nowMs: clock.nowMs(), endpoint });
     }
   }
 
-  #checkInner({ record: { nodeKey, tunnelIp: ip }, ifname }: Entry, { addresses }: Inner): void {
+  #linkFailed(entry: Entry, cause: unknown): void {
+    const { clock, log } = this.#options;
+    const isFirst = entry.linkTrouble === undefined;
+    const trouble = entry.linkTrouble ??= new Trouble(clock.nowMs());
+    const isNews = trouble.isStillNews(clock.nowMs()) || isFirst;
+    log[isNews ? "error" : "debug"]("tunnel not set, trying again", {
+      ...peerFields(entry.record),
+      error: errorText(cause),
+      ...(cause instanceof GretunError ? { hint: cause.hint } : {}),
+      ...(isFirst ? {} : { since: sinceText(clock, trouble.sinceMs) }),
+    });
+  }
+
+  #checkInner({ record, ifname }: Entry, { addresses }: Inner): void {
     const { innerChecks } = this.#options;
-    if (addresses.length > 0 && ifname) innerChecks.start(nodeKey, { ip, ifname });
+    const { name, nodeKey, tunnelIp: ip } = record;
+    if (addresses.length > 0 && ifname) innerChecks.start(nodeKey, { name, ip, ifname });
     else innerChecks.stop(nodeKey);
   }
 }

@@ -4,6 +4,7 @@ import type { PeerRecord } from "../coord/api.ts";
 import type { InnerLimits } from "../dataplane/mod.ts";
 import type { Peer, SeenIds } from "../peer/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
+import type { Trouble } from "../trouble.ts";
 import type { GuessPeer } from "./port_guesser.ts";
 
 export interface Entry {
@@ -25,6 +26,10 @@ export interface Entry {
   mtu?: number;
   /** When its path was last lost. */
   lostMs?: number;
+  /** It has no path, since it was last heard. */
+  away?: Trouble;
+  /** Its link cannot be set. */
+  linkTrouble?: Trouble;
 }
 
 export function isRelayed({ relay }: Entry, endpoint: Endpoint): boolean {

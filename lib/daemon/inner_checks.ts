@@ -6,7 +6,8 @@
 import type { Ip } from "../addr.ts";
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
-import { type NodeKey, shortKey } from "../keys.ts";
+import type { NodeKey } from "../keys.ts";
+import { peerFields } from "./words.ts";
 
 /** Both ends have their links by then. */
 const FIRST_MS = 1_000;
@@ -17,6 +18,9 @@ export interface InnerLink {
   ip: Ip;
   ifname: string;
 }
+
+/** `name`: the peer's. */
+type CheckedLink = InnerLink & { name: string };
 
 export interface InnerChecksOptions {
   /** The round trip by that link, if it takes a second at most; rejects where none can be asked. */
@@ -46,7 +50,7 @@ export class InnerChecks implements Disposable {
   }
 
   /** The peer has this link now. */
-  start(peer: NodeKey, link: InnerLink): void {
+  start(peer: NodeKey, link: CheckedLink): void {
     this.#running.get(peer)?.abort();
     const controller = new AbortController();
     this.#running.set(peer, controller);
@@ -59,7 +63,7 @@ export class InnerChecks implements Disposable {
     this.#silent.delete(peer);
   }
 
-  async #check(peer: NodeKey, link: InnerLink, signal: AbortSignal): Promise<void> {
+  async #check(peer: NodeKey, link: CheckedLink, signal: AbortSignal): Promise<void> {
     const { clock, log, isAlive } = this.#options;
     for (let waitMs = FIRST_MS; !signal.aborted; waitMs = AGAIN_MS) {
       await clock.sleep(waitMs, signal).catch(() => {});
@@ -70,7 +74,10 @@ export class InnerChecks implements Disposable {
         this.#note(peer, link, isAnswered);
         if (isAnswered) return;
       } catch (error) {
-        log.debug("tunnel not pinged", { peer: shortKey(peer), error: errorText(error) });
+        log.debug("tunnel not pinged", {
+          ...peerFields({ name: link.name, nodeKey: peer }),
+          error: errorText(error),
+        });
       }
     }
   }
@@ -82,9 +89,9 @@ export class InnerChecks implements Disposable {
     return false;
   }
 
-  #note(peer: NodeKey, { ip, ifname }: InnerLink, isAnswered: boolean): void {
+  #note(peer: NodeKey, { name, ip, ifname }: CheckedLink, isAnswered: boolean): void {
     const { log } = this.#options;
-    const fields = { peer: shortKey(peer), tunnel_ip: ip, ifname };
+    const fields = { ...peerFields({ name, nodeKey: peer }), tunnel_ip: ip, ifname };
     if (!isAnswered && !this.#silent.has(peer)) {
       this.#silent.add(peer);
       log.warn("path works, but pings in the tunnel are not answered", {

@@ -3,6 +3,8 @@ import { CoordError } from "../coord/client.ts";
 import type { Clock, Log, LogFields, Random } from "../edges.ts";
 import { jitter } from "../retry.ts";
 import { errorText, GretunError } from "../errors.ts";
+import { sinceText } from "../log.ts";
+import { Trouble } from "../trouble.ts";
 
 const PAUSE_MIN_MS = 500;
 const PAUSE_MAX_MS = 5_000;
@@ -11,7 +13,8 @@ const PAUSE_PART = 1 / 3;
 
 export class Outage {
   readonly #options: { clock: Clock; random: Random; log: Log };
-  #current: { sinceMs: number; error: string } | undefined;
+  #trouble: Trouble | undefined;
+  #error = "";
   /** What was said of the present outage. */
   readonly #said = new Set<string>();
 
@@ -20,17 +23,17 @@ export class Outage {
   }
 
   get current(): { sinceMs: number; error: string } | undefined {
-    return this.#current;
+    return this.#trouble && { sinceMs: this.#trouble.sinceMs, error: this.#error };
   }
 
   /** A call failed. For how long to wait before the next try. */
   failed(call: string, error: unknown): number {
     const { clock, random } = this.#options;
     const nowMs = clock.nowMs();
-    const text = errorText(error);
-    this.#current = { sinceMs: this.#current?.sinceMs ?? nowMs, error: text };
-    this.#say(error, { call, error: text, ...hintOf(error) });
-    const lastsMs = nowMs - this.#current.sinceMs;
+    this.#error = errorText(error);
+    this.#trouble ??= new Trouble(nowMs);
+    this.#say(error, { call, error: this.#error, ...hintOf(error) });
+    const lastsMs = nowMs - this.#trouble.sinceMs;
     const pauseMs = Math.min(Math.max(PAUSE_MIN_MS, lastsMs * PAUSE_PART), PAUSE_MAX_MS);
     const askedMs = error instanceof CoordError ? error.retryAfterMs ?? 0 : 0;
     // Nodes that fell out of the same coordinator do not come back to it in step.
@@ -39,18 +42,23 @@ export class Outage {
 
   /** A connection that breaks and one that is refused afterwards are one thing. */
   #say(error: unknown, fields: LogFields): void {
-    const { log } = this.#options;
-    const kind = error instanceof CoordError ? String(error.status) : fields.error as string;
-    if (this.#said.has(kind)) return log.debug("coordinator still away", fields);
-    this.#said.add(kind);
-    const verb = isRefusal(error) ? "refuses" : "does not answer";
-    log.warn(`coordinator ${verb}, trying again`, fields);
+    const { clock, log } = this.#options;
+    const { sinceMs } = this.#trouble!;
+    const isStillNews = this.#trouble!.isStillNews(clock.nowMs());
+    const kind = error instanceof CoordError ? String(error.status) : this.#error;
+    if (!this.#said.has(kind)) {
+      this.#said.add(kind);
+      const verb = isRefusal(error) ? "refuses" : "does not answer";
+      return log.warn(`coordinator ${verb}, trying again`, fields);
+    }
+    const since = sinceText(clock, sinceMs);
+    log[isStillNews ? "warn" : "debug"]("coordinator still away", { since, ...fields });
   }
 
   /** A call succeeded; whether that ends an outage. */
   end(): boolean {
-    if (!this.#current) return false;
-    this.#current = undefined;
+    if (!this.#trouble) return false;
+    this.#trouble = undefined;
     this.#said.clear();
     this.#options.log.info("coordinator is back");
     return true;

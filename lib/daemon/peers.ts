@@ -9,8 +9,9 @@ import type { NodeNat, PeerRecord } from "../coord/api.ts";
 import * as disco from "../disco/mod.ts";
 import type { Datagram } from "../edges.ts";
 import { errorText } from "../errors.ts";
-import { type DiscoKey, keyBytes, type NodeKey, shortKey } from "../keys.ts";
+import { type DiscoKey, keyBytes, type NodeKey } from "../keys.ts";
 import { COLLISION_HINT, type HostViewOptions, type NeededAddress } from "../links/mod.ts";
+import { sinceText } from "../log.ts";
 import {
   type Detours,
   newPeer,
@@ -26,11 +27,13 @@ import type { RelayPath } from "../relay/mod.ts";
 import { Collisions } from "./collisions.ts";
 import { Effects, type EffectsOptions, NOMINATING_PADDING } from "./effects.ts";
 import { type Entry, innerLimits, isRelayed } from "./entry.ts";
+import { Trouble } from "../trouble.ts";
 import { greKey } from "./gre_keys.ts";
 import { InnerChecks, type InnerChecksOptions } from "./inner_checks.ts";
 import { type Finding, type PeerReport, reportPeer } from "./peer_report.ts";
 import type { PingTarget } from "./ping.ts";
 import type { GuessPeer } from "./port_guesser.ts";
+import { peerFields } from "./words.ts";
 
 /** Between looks at the links' counters: while data flows, and while none does. */
 const BUSY_INTERVAL_MS = 100;
@@ -144,8 +147,10 @@ export class Peers {
     if (!entry) return;
     entry.record = record;
     if (knownIp && knownIp !== record.tunnelIp) {
-      const peer = shortKey(record.nodeKey);
-      this.#options.log.info("peer has another address", { peer, tunnel_ip: record.tunnelIp });
+      this.#options.log.info("peer has another address", {
+        ...peerFields(record),
+        tunnel_ip: record.tunnelIp,
+      });
       this.#dispatch(entry, { kind: "link-gone", nowMs });
     }
     const endpoints = this.#routable(entry, record.endpoints.map(({ endpoint }) => endpoint));
@@ -158,7 +163,7 @@ export class Peers {
     try {
       boxKey = disco.boxKey(identity.discoPrivate, record.discoKey);
     } catch (error) {
-      log.warn("peer refused", { peer: shortKey(record.nodeKey), error: errorText(error) });
+      log.warn("peer refused", { ...peerFields(record), error: errorText(error) });
       return undefined;
     }
     const controlling = identity.nodeKey < record.nodeKey;
@@ -173,6 +178,7 @@ export class Peers {
       rxPackets: 0,
       txPackets: 0,
     };
+    this.#options.log.info("peer found", { ...peerFields(record), tunnel_ip: record.tunnelIp });
     this.#byNode.set(record.nodeKey, entry);
     this.#byDisco.set(record.discoKey, entry);
     this.#options.metrics.peerAdded(entry.peer.state);
@@ -198,6 +204,9 @@ export class Peers {
   /** The peer as one whose NAT's ports may have to be guessed. */
   #guessed(entry: () => Entry): GuessPeer {
     return {
+      get name() {
+        return entry().record.name;
+      },
       get nodeKey() {
         return entry().record.nodeKey;
       },
@@ -334,8 +343,10 @@ export class Peers {
       const nodeKey = id as NodeKey;
       const entry = this.#byNode.get(nodeKey);
       if (entry?.peer.link.kind !== "set") continue;
-      const peer = shortKey(nodeKey);
-      this.#options.log.warn("link is gone, making it again", { peer, ifname: entry.ifname });
+      this.#options.log.warn("link is gone, making it again", {
+        ...peerFields(entry.record),
+        ifname: entry.ifname,
+      });
       this.#dispatch(entry, { kind: "link-gone", nowMs });
     }
     for (const nodeKey of this.#collisions.changed()) {
@@ -417,7 +428,7 @@ export class Peers {
     if (entry?.relay !== relay || this.#closed.signal.aborted) return;
     delete entry.relay;
     const { clock, log } = this.#options;
-    log.warn("relay lost", { peer: shortKey(relay.peer), reason });
+    log.warn("relay lost", { ...peerFields(entry.record), reason });
     this.#event(entry, { kind: "relay-closed", nowMs: clock.nowMs() });
   }
 
@@ -431,9 +442,21 @@ export class Peers {
 
   /** The kernel moves the data: only its counters tell that nothing comes back any more. */
   #lookAtTraffic(): void {
+    for (const entry of this.#byNode.values()) this.#lookWhetherAway(entry);
     const isBusy = this.#byNode.size > 0 && this.#takeCounters();
     const waitMs = isBusy ? BUSY_INTERVAL_MS : IDLE_INTERVAL_MS;
     this.#trafficTimer = this.#options.clock.timer(waitMs, () => this.#lookAtTraffic());
+  }
+
+  #lookWhetherAway(entry: Entry): void {
+    const { clock, log } = this.#options;
+    const { peer, record } = entry;
+    const nowMs = clock.nowMs();
+    if (peer.path && !peer.path.dead) return void delete entry.away;
+    entry.away ??= new Trouble(entry.heardMs ?? peer.punchingSinceMs ?? nowMs);
+    if (!entry.away.isStillNews(nowMs)) return;
+    const since = sinceText(clock, entry.away.sinceMs);
+    log.warn("peer still away", { ...peerFields(record), since });
   }
 
   /** Whether data went through any link since the last look. */
@@ -518,10 +541,10 @@ export class Peers {
     try {
       this.#options.plane.removeLink(record.nodeKey);
       this.#options.guesser.forget(record.nodeKey);
-      this.#options.log.info("peer gone", { peer: shortKey(record.nodeKey) });
+      this.#options.log.info("peer gone", peerFields(record));
     } catch (error) {
       this.#options.log.warn("link not removed", {
-        peer: shortKey(record.nodeKey),
+        ...peerFields(record),
         error: errorText(error),
       });
     }

@@ -5,7 +5,7 @@ import type { NodeNat } from "../coord/api.ts";
 import type { PortGuess } from "../disco/mod.ts";
 import type { Clock, Log, Random, SendDatagram } from "../edges.ts";
 import { errorText } from "../errors.ts";
-import { type NodeKey, shortKey } from "../keys.ts";
+import type { NodeKey } from "../keys.ts";
 import {
   ANSWER_MS,
   ATTEMPT_MS,
@@ -26,6 +26,7 @@ import {
   SERVE_GAP_MS,
   walk,
 } from "../peer/mod.ts";
+import { peerFields } from "./words.ts";
 
 const ATTEMPT_LENGTH = 8;
 /** A port that its link has left is kept open for as long as its path may come back. */
@@ -44,6 +45,7 @@ export interface GuessPort extends Disposable {
 
 /** What guessing needs of a peer. */
 export interface GuessPeer {
+  readonly name: string;
   readonly nodeKey: NodeKey;
   /** Of the pair, see `peer.ts`. */
   readonly controlling: boolean;
@@ -196,7 +198,7 @@ export class PortGuesser implements Disposable {
       peer.tell({ type: "port-guess", isAnswer: false, ...about });
       const answer = await this.#answer(attempt);
       if (!answer || guessRole(own, answer.ports) !== role) {
-        this.#options.log.debug("ports not told", { peer: shortKey(peer.nodeKey) });
+        this.#options.log.debug("ports not told", { ...peerFields(peer) });
         history.nextMs = this.#later(pauseMs("unanswered", kind, ++history.unanswered));
         return;
       }
@@ -217,7 +219,7 @@ export class PortGuesser implements Disposable {
       history.failed = isDirect ? 0 : history.failed + 1;
       history.nextMs = this.#later(pauseMs("failed", kind, Math.max(1, history.failed)));
       this.#options.log.info("guessed ports", {
-        peer: shortKey(peer.nodeKey),
+        ...peerFields(peer),
         state: isDirect ? "direct" : "failed",
       });
     });
@@ -280,12 +282,12 @@ export class PortGuesser implements Disposable {
     const { log } = this.#options;
     const attempt = { peer, id: toHex(id), answer: Promise.withResolvers<PortGuess | undefined>() };
     this.#attempt = attempt;
-    log.debug("guessing ports", { peer: shortKey(peer.nodeKey), attempt: attempt.id });
+    log.debug("guessing ports", { ...peerFields(peer), attempt: attempt.id });
     try {
       await body(attempt);
     } catch (error) {
       if (this.#closed.signal.aborted) return;
-      log.warn("ports not guessed", { peer: shortKey(peer.nodeKey), error: errorText(error) });
+      log.warn("ports not guessed", { ...peerFields(peer), error: errorText(error) });
     } finally {
       this.#attempt = undefined;
       this.#closeUnused(peer.nodeKey);

@@ -7,7 +7,7 @@ import { type Dialer, systemDialer } from "../dial/mod.ts";
 import type { Clock, Log, Random, SendDatagram } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { Sign } from "../ed25519.ts";
-import type { NodeKey } from "../keys.ts";
+import { type NodeKey, shortKey } from "../keys.ts";
 import { firstToSucceed } from "../stagger.ts";
 import { resolveServers, serverAt, StunClient } from "../stun/mod.ts";
 import { RelayError, RelayExchange, type RelayLine } from "./exchange.ts";
@@ -447,7 +447,7 @@ class KeptPath implements RelayPath {
       this.#renewAtMs = this.#halfwayTo(offer);
     } catch (error) {
       signal.throwIfAborted();
-      log.warn("relay grant not renewed", { peer: this.peer, error: errorText(error) });
+      log.warn("relay grant not renewed", { key: shortKey(this.peer), error: errorText(error) });
     }
   }
 

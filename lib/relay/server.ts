@@ -8,7 +8,7 @@
 import { type Endpoint, formatEndpoint, parseIp } from "../addr.ts";
 import { type Clock, type ListenUdp, type Log, type Random, systemListenUdp } from "../edges.ts";
 import { errorText } from "../errors.ts";
-import type { NodeKey } from "../keys.ts";
+import { type NodeKey, shortKey } from "../keys.ts";
 import { answerBinding, AnswerLimit } from "../stun/mod.ts";
 import {
   type Allocation,
@@ -142,7 +142,7 @@ export class RelayServer implements Disposable {
       await clock.sleep(SWEEP_MS, signal).catch(() => {});
       this.#webSockets.sweep(clock.nowMs());
       for (const { nodes } of this.#allocations.sweep(clock.nowMs())) {
-        log.debug("relay allocation ended", { node: nodes[0], peer: nodes[1] });
+        log.debug("relay allocation ended", { keys: nodes.map(shortKey).join() });
       }
     }
   }

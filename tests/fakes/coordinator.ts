@@ -8,7 +8,7 @@ import { CoordServer, type RelayOptions } from "../../lib/coord/server.ts";
 import { SqliteStore } from "../../lib/coord/sqlite.ts";
 import type { Store } from "../../lib/coord/store.ts";
 import type { Sign } from "../../lib/ed25519.ts";
-import { silentLog, systemRandom } from "../../lib/edges.ts";
+import { type Log, silentLog, systemRandom } from "../../lib/edges.ts";
 import {
   type DiscoKey,
   discoKeyFromBytes,
@@ -78,6 +78,7 @@ export interface FakeCoordinatorOptions {
   debug?: boolean;
   stun?: string[];
   relays?: RelayOptions;
+  log?: Log;
 }
 
 /** Tells who waits for what, so that a test lets time pass only when a call is really held. */
@@ -134,7 +135,7 @@ export class FakeCoordinator {
       pool: options.pool ?? parseCidr("100.64.0.0/24"),
       store: this.store,
       clock: this.clock,
-      log: silentLog,
+      log: options.log ?? silentLog,
       stun: options.stun ?? [":3478"],
       debug: options.debug ?? false,
       ...(options.relays ? { relays: options.relays } : {}),

@@ -38,6 +38,18 @@ Deno.test("a coordinator that is away, and back", async () => {
   strictEqual(a.said(/is back/).length, 1);
 });
 
+Deno.test("a peer that stays away is told again after a minute, by its name and key", async () => {
+  await using world = new World();
+  const { a, b } = await pair(world);
+  b.kill();
+  await world.run(70_000);
+  const still = a.said(/peer still away.*"since"/);
+  strictEqual(still.length, 1);
+  const { peer, key } = still[0]!.fields!;
+  strictEqual(peer, b.host.name);
+  strictEqual(key, b.identity.nodeKey.slice(0, 8));
+});
+
 const HTML = "<!doctype html><html><body>log in</body></html>";
 const ANSWERS: Record<string, () => Response> = {
   "401": () => new Response("log in", { status: 401 }),

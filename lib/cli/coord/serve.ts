@@ -4,10 +4,10 @@ import { ownKey, RelayDirectory } from "../../coord/serve.ts";
 import { CoordServer, type CoordServerOptions } from "../../coord/server.ts";
 import { type Log, systemClock, systemRandom } from "../../edges.ts";
 import { GretunError, UsageError } from "../../errors.ts";
-import { textLog } from "../../log.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { doubleDashed, flagsHelp, parseFlags } from "../flags.ts";
 import { parseListen } from "../listen.ts";
+import { openLog } from "../log.ts";
 import { serveMetrics } from "../metrics_server.ts";
 import { warnOfCollisions } from "./collisions.ts";
 import { openControl } from "./control.ts";
@@ -29,7 +29,7 @@ const EDGES = { clock: systemClock, random: systemRandom };
 
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(doubleDashed(args, Object.keys(SERVE_FLAGS)), SERVE_FLAGS);
-  const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
+  const log = openLog(io, flags["log-format"], flags.verbose ? "debug" : "info");
   if (flags["relay-only"]) await serveRelayOnly(flags, log, io.signal);
   else await serve(flags, log, io.signal);
   return EXIT_OK;

@@ -1,5 +1,6 @@
 /** The flags of `gretun-coord serve`. */
 import type { parseFlags } from "../flags.ts";
+import { LOG_FLAGS } from "../log.ts";
 import { HTTP_FLAGS } from "./http.ts";
 import { RELAY_FLAGS } from "./relay.ts";
 import { STATE_FLAG } from "./state.ts";
@@ -31,7 +32,7 @@ export const SERVE_FLAGS = {
   },
   open: { type: "boolean", help: "let nodes join without a token, though there are some" },
   debug: { type: "boolean", help: "serve /debug/peers to everybody" },
-  verbose: { type: "boolean", short: "v", help: "log more" },
+  ...LOG_FLAGS,
 } as const;
 
 export type ServeFlags = ReturnType<typeof parseFlags<typeof SERVE_FLAGS>>;

@@ -165,8 +165,10 @@ class Demo {
             `MTU ${line.mtu}`,
         );
         break;
+      case "peer found":
+        tell("punching");
+        break;
       case "peer state change":
-        if (line.to === "punching") tell("punching");
         return line.to === "direct";
     }
     return false;

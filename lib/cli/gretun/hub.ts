@@ -1,11 +1,10 @@
 /** `gretun hub`: the server of tunnels without a coordinator; its status; keys. */
 import { type Endpoint, parseEndpoint } from "../../addr.ts";
 import { fromHex, toBase64 } from "../../bytes.ts";
-import { type Log, systemClock, systemRandom } from "../../edges.ts";
+import { type Log, systemRandom } from "../../edges.ts";
 import { errorText, UsageError } from "../../errors.ts";
 import { linuxHost } from "../../host/mod.ts";
 import type * as Hub from "../../hub/mod.ts";
-import { textLog } from "../../log.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
 import { refusedText } from "../refused.ts";
@@ -26,6 +25,7 @@ import {
   STATUS_FLAGS,
 } from "./hub_options.ts";
 import { parseListen } from "../listen.ts";
+import { openLog } from "../log.ts";
 import { formatTable } from "../table.ts";
 import { serveMetrics } from "../metrics_server.ts";
 
@@ -123,7 +123,7 @@ async function serve(args: string[], io: CommandIo): Promise<number> {
     return EXIT_OK;
   }
   requireCapabilities("hub");
-  const log = textLog(io.stderr, () => flags.verbose ? "debug" : "info", systemClock);
+  const log = openLog(io, flags["log-format"], () => flags.verbose ? "debug" : "info");
   await using host = linuxHost({ busyMs: BUSY_MS });
   await using server = new MetricsServer(metrics, log);
   await server.listenAt(flags["metrics-addr"]);

@@ -17,6 +17,7 @@ import {
 import { hasCapability } from "../../linux/mod.ts";
 import { type CommandIo, EXIT_OK } from "../command.ts";
 import { type FlagSpecs, parseFlags } from "../flags.ts";
+import { LOG_FLAGS } from "../log.ts";
 
 export const DEFAULT_PORT = 7788;
 export const DEFAULT_STATE_DIR = "/run/gretun";
@@ -127,7 +128,7 @@ export const COMMON_FLAGS = {
     placeholder: "HOST:PORT",
     help: "serve Prometheus metrics at /metrics (default off)",
   },
-  verbose: { type: "boolean", short: "v", help: "log more" },
+  ...LOG_FLAGS,
 } as const satisfies FlagSpecs;
 
 /** Keys of files that are secrets: never on the command line. */

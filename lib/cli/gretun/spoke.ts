@@ -1,12 +1,10 @@
 /** `gretun spoke`: the client of a hub. */
 import type { Cidr, Ip } from "../../addr.ts";
 import { fromBase64, fromHex } from "../../bytes.ts";
-import { systemClock } from "../../edges.ts";
 import { checkPublicKey } from "../../ed25519.ts";
 import { errorText, GretunError, NoDaemonError, UsageError } from "../../errors.ts";
 import { linuxHost } from "../../host/mod.ts";
 import type * as Hub from "../../hub/mod.ts";
-import { textLog } from "../../log.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, type FlagSpecs } from "../flags.ts";
 import { refusedText } from "../refused.ts";
@@ -28,6 +26,7 @@ import {
   STATUS_FLAGS,
 } from "./hub_options.ts";
 import { parseListen } from "../listen.ts";
+import { openLog } from "../log.ts";
 import { type HostName, parseHost, resolveHost, tryParseIp } from "../resolve.ts";
 import { serveMetrics } from "../metrics_server.ts";
 
@@ -108,7 +107,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const { stateDir, port } = options;
   if (flags["reauth-only"] && await isReauthAsked(hub, { stateDir, port })) return EXIT_OK;
   requireCapabilities("spoke");
-  const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
+  const log = openLog(io, flags["log-format"], flags.verbose ? "debug" : "info");
   const host = parseHost("hub", options.hub.host);
   const resolve = () => resolveHub(host, options, io.signal);
   await using machine = linuxHost({ busyMs: BUSY_MS });

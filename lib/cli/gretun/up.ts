@@ -3,12 +3,12 @@ import { type Endpoint, isUsableEndpoint, parseEndpoint } from "../../addr.ts";
 import { MAX_NAME_LENGTH, parseTokenText } from "../../coord/api.ts";
 import { systemClock, systemRandom } from "../../edges.ts";
 import { GretunError, UsageError } from "../../errors.ts";
-import { textLog } from "../../log.ts";
 import { hasCapability, notifyManager } from "../../linux/mod.ts";
 import { ServiceManager } from "../../service/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp } from "../flags.ts";
 import { parseListen } from "../listen.ts";
+import { LOG_FLAGS, openLog } from "../log.ts";
 import { serveMetrics } from "../metrics_server.ts";
 import { readSecretFile } from "../secret_file.ts";
 import { readSettings, readSettingsFile, wordAfter } from "../settings.ts";
@@ -122,7 +122,7 @@ const FLAGS = {
     help: "settings, one KEY VALUE a line (default /etc/gretun/up.conf, if there is one)",
   },
   "check-config": { type: "boolean", help: "check the settings and exit" },
-  verbose: { type: "boolean", short: "v", help: "log more" },
+  ...LOG_FLAGS,
 } as const;
 
 export const command: Command = {
@@ -174,7 +174,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   }
   requireCapability();
   const stateDir = stateDirOf(flags);
-  const log = textLog(io.stderr, flags.verbose ? "debug" : "info", systemClock);
+  const log = openLog(io, flags["log-format"], flags.verbose ? "debug" : "info");
   moveOldState(stateDir, log);
   if (wordAfter(args, "token") !== undefined) {
     log.warn("a token on the command line can be read by other users; use --token-file");

@@ -138,7 +138,9 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
     const { hub, options: { port, name } } = this;
     await this.#programs.endLeftovers();
     this.edges.log.info("connecting", { hub: formatEndpoint(hub), client: name, port });
-    if (!this.#way.isThere) this.edges.log.warn("no route to the hub yet", { hub: hub.ip });
+    if (!this.#way.isThere) {
+      this.edges.log.warn("no route to the hub yet", { hub: formatEndpoint(hub) });
+    }
     this.#protocol.start();
   }
 

@@ -19,6 +19,7 @@ import {
   registration,
   unsigned,
 } from "../../fakes/coordinator.ts";
+import { MemoryLog } from "../../fakes/world.ts";
 
 const NO_KEY = Array(32).fill(0);
 const STARTED = "2027-01-15T08:00:00.000Z";
@@ -913,4 +914,23 @@ Deno.test("a mailbox keeps its bound however many messages come", async () => {
   }
   const { envelopes } = await json(await coord.call(b, "GET", "/v1/signal"));
   strictEqual((envelopes as unknown[]).length, MAX_QUEUE);
+});
+
+Deno.test("who joins, comes back and leaves is logged with name, key and source", async () => {
+  const log = new MemoryLog();
+  const coord = new FakeCoordinator({ log });
+  const node = await fakeNode("nas");
+  const register = (source: string) =>
+    coord.call(node, "POST", "/v1/register", { body: registration(node), source });
+  await register("198.51.100.7");
+  await register("198.51.100.7");
+  await coord.call(node, "DELETE", "/v1/register");
+  await register("198.51.100.8");
+  const common = { level: "info", node: "nas", key: node.nodeKey.slice(0, 8) };
+  const joined = { tunnel_ip: "100.64.0.1", token: undefined, state: undefined };
+  deepStrictEqual(log.lines, [
+    { ...common, ...joined, msg: "node joined", source: "198.51.100.7" },
+    { ...common, msg: "node left" },
+    { ...common, ...joined, msg: "node is back", source: "198.51.100.8" },
+  ]);
 });

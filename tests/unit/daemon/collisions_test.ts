@@ -64,10 +64,14 @@ Deno.test("what collides is not set, and told once with what to do", () => {
   const at = host();
   at.joins("10.0.1.77/24");
   for (let i = 0; i < 3; i++) {
-    deepStrictEqual(at.collisions.admit(BOB, WANTED), { ...WANTED, addresses: [] });
+    deepStrictEqual(at.collisions.admit({ name: "bob", nodeKey: BOB }, WANTED), {
+      ...WANTED,
+      addresses: [],
+    });
   }
   deepStrictEqual(at.said, [["address collides, not set", {
-    peer: "abababab",
+    peer: "bob",
+    key: "abababab",
     address: "10.0.1.1 peer 10.0.1.2/32",
     with: "10.0.1.0/24 of eth0",
     hint: "Choose another --pool at the coordinator, or change that network",
@@ -79,15 +83,15 @@ Deno.test("what collides is not set, and told once with what to do", () => {
 
 Deno.test("a host that comes into a network, or leaves one, sets less or more", () => {
   const at = host();
-  deepStrictEqual(at.collisions.admit(BOB, WANTED), WANTED);
+  deepStrictEqual(at.collisions.admit({ name: "bob", nodeKey: BOB }, WANTED), WANTED);
   deepStrictEqual(at.collisions.changed(), []);
   at.joins("10.0.1.77/24");
   deepStrictEqual(at.collisions.changed(), [BOB]);
-  deepStrictEqual(at.collisions.admit(BOB, WANTED).addresses, []);
+  deepStrictEqual(at.collisions.admit({ name: "bob", nodeKey: BOB }, WANTED).addresses, []);
   deepStrictEqual(at.collisions.changed(), []);
   at.leaves();
   deepStrictEqual(at.collisions.changed(), [BOB]);
-  deepStrictEqual(at.collisions.admit(BOB, WANTED), WANTED);
+  deepStrictEqual(at.collisions.admit({ name: "bob", nodeKey: BOB }, WANTED), WANTED);
   deepStrictEqual(at.said.map(([message]) => message), [
     "address collides, not set",
     "address collides no more",
@@ -98,7 +102,10 @@ Deno.test("a host that comes into a network, or leaves one, sets less or more", 
 Deno.test("what the daemon itself has to reach is not routed into a link", () => {
   const at = host();
   at.needs("10.7.0.9", "the coordinator");
-  deepStrictEqual(at.collisions.admit(BOB, WANTED), { ...WANTED, routes: [] });
+  deepStrictEqual(at.collisions.admit({ name: "bob", nodeKey: BOB }, WANTED), {
+    ...WANTED,
+    routes: [],
+  });
   deepStrictEqual(at.collisions.of(BOB), [
     { wanted: "10.7.0.0/16", found: "the coordinator 10.7.0.9" },
   ]);

@@ -7,7 +7,7 @@ import type { NodeKey } from "../../../lib/keys.ts";
 import { VirtualClock } from "../../fakes/virtual_clock.ts";
 
 const BOB = "ab".repeat(32) as NodeKey;
-const LINK = { ip: parseIp("100.64.0.2"), ifname: "gretun0" };
+const LINK = { name: "bob", ip: parseIp("100.64.0.2"), ifname: "gretun0" };
 const HOUR_MS = 3_600_000;
 
 function world() {

@@ -56,6 +56,7 @@ class Node {
     // deno-lint-ignore no-this-alias
     const node = this;
     this.peer = {
+      name: "peer",
       nodeKey: (name === "a" ? "b" : "a") as NodeKey,
       controlling: name === "a",
       get nat() {

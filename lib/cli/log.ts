@@ -1,0 +1,72 @@
+/** The log of a long-running command: its flags, and where its lines go. */
+import { type Log, systemClock } from "../edges.ts";
+import { errorText, GretunError } from "../errors.ts";
+import {
+  journalLine,
+  jsonLine,
+  keyValueLine,
+  type LineFormat,
+  type LogLevel,
+  terminalLine,
+  textLog,
+} from "../log.ts";
+import { type CommandIo, errorLine } from "./command.ts";
+
+export const LOG_FLAGS = {
+  "log-format": {
+    type: "choice",
+    choices: ["text", "json"],
+    default: "text",
+    placeholder: "text|json",
+    help: "log lines as words with key=value, or one JSON object each",
+  },
+  verbose: { type: "boolean", short: "v", help: "log more" },
+} as const;
+
+export type LogFormat = "text" | "json";
+
+/** `level` may change while the program runs. */
+export function openLog(
+  io: CommandIo,
+  format: LogFormat,
+  level: LogLevel | (() => LogLevel),
+): Log {
+  io.logsAs?.(format);
+  return textLog(io.stderr, level, systemClock, lineFormat(format, io.stderrKind));
+}
+
+/** What standard error is. */
+export type StderrKind = "journal" | "terminal" | "other";
+
+export function lineFormat(format: LogFormat, stderr: StderrKind = "other"): LineFormat {
+  const text = stderr === "terminal" ? terminalLine : keyValueLine;
+  const line = format === "json" ? jsonLine : text;
+  return stderr === "journal" ? journalLine(line) : line;
+}
+
+/** The line of what ends the program: as text the same for commands that have no log. */
+export function fatalLine(error: unknown, format: LogFormat, stderr: StderrKind): string {
+  const fields = error instanceof GretunError ? { hint: error.hint } : { bug: true };
+  const text: LineFormat = () => errorLine(error);
+  const line = format === "json" ? jsonLine : text;
+  return (stderr === "journal" ? journalLine(line) : line)({
+    timeMs: systemClock.wallMs(),
+    level: "fatal",
+    message: errorText(error),
+    fields,
+  });
+}
+
+/**
+ * systemd says in $JOURNAL_STREAM which stream is its journal, as DEVICE:INODE: whoever sends the
+ * output elsewhere does not take the variable away.
+ */
+export function stderrKind(
+  journalStream: string | undefined,
+  stderr: { isTerminal(): boolean; stat(): { dev: number; ino: number | null } },
+): StderrKind {
+  if (stderr.isTerminal()) return "terminal";
+  if (journalStream === undefined) return "other";
+  const { dev, ino } = stderr.stat();
+  return journalStream === `${dev}:${ino}` ? "journal" : "other";
+}
