@@ -237,25 +237,44 @@ export function testTrust(plane: "fou" | "tun"): void {
   });
 }
 
-/** A route to the peer's own address that leads into the tunnel. */
+/** Routes to a peer's own address that lead into the tunnel to it, and into another tunnel of ours. */
 export function testOwnWays(plane: "fou" | "tun"): void {
-  Deno.test(`${plane}: outer packets that routes lead into the tunnel stop there, and it is told`, async () => {
+  Deno.test(`${plane}: outer packets that routes lead into a tunnel of ours stop there, and it is told`, async () => {
     await using overlay = await Overlay.start();
     const [alice, bob] = await twoNodes(overlay, [plane, plane]);
-    const [peer] = (await bob.report()).peers;
-    const route = ["route", "add", peer!.endpoint!.split(":")[0]!, "dev", "gretun0"];
-    strictEqual((await bob.host.run("ip", route)).code, 0);
-    const ping = bob.host.spawn("ping", ["-n", "-i", "0.05", await alice.tunnelIp()]);
-    const isTold = () =>
-      Promise.resolve(/packets of a tunnel cannot go out.*leads through gretun0/.test(bob.log));
-    await until("bob to tell of it", isTold, () => bob.log);
-    await until("the guard", async () => {
-      const { refused = {} } = await bob.report();
-      return (refused["own-tunnel"] ?? 0) + (refused["not-for-peer"] ?? 0) > 0;
-    }, () => bob.log);
-    ping.kill();
-    await ping.status;
-    await bob.host.run("ip", ["route", "del", ...route.slice(2)]);
-    await bob.reaches(alice);
+    overlay.join(overlay.lab.publicHost("carol"), ["--data-plane", plane]);
+    await overlay.allDirect();
+    const { peers } = await bob.report();
+    const endpoint = peers.find(({ name }) => name === "alice")!.endpoint!;
+    for (const { ifname } of peers) {
+      const before = await stopped(bob);
+      const route = [endpoint.split(":")[0]!, "dev", ifname!];
+      strictEqual((await bob.host.run("ip", ["route", "add", ...route])).code, 0);
+      const ping = bob.host.spawn("ping", ["-n", "-i", "0.05", await alice.tunnelIp()]);
+      const words = new RegExp(`packets of a tunnel cannot go out.*leads through ${ifname}`);
+      await until("bob to tell of it", async () => words.test(bob.log), () => bob.log);
+      const isStopped = async () => await stopped(bob) > before;
+      await until(`packets to stop at ${ifname}`, isStopped, () => bob.log);
+      ping.kill();
+      await ping.status;
+      strictEqual((await bob.host.run("ip", ["route", "del", ...route])).code, 0);
+      await bob.reaches(alice);
+      await overlay.allDirect();
+    }
   });
+}
+
+/**
+ * Outer packets that did not go into a tunnel. What would go into the one that it comes from is
+ * stopped by the kernel, before the guard, and counted as a collision.
+ */
+async function stopped(node: OverlayNode): Promise<number> {
+  const { refused = {} } = await node.report();
+  const { stdout } = await node.host.run("ip", ["-s", "-j", "link"]);
+  const links = JSON.parse(stdout) as { stats64: { tx: { collisions?: number } } }[];
+  const collisions = links.map(({ stats64 }) => stats64.tx.collisions ?? 0);
+  return collisions.reduce(
+    (sum, count) => sum + count,
+    (refused["own-tunnel"] ?? 0) + (refused["not-for-peer"] ?? 0),
+  );
 }
