@@ -11,6 +11,8 @@ const GRETUN_COORD = program("gretun-coord");
 /** Long for a machine under emulation; only a second attempt at random ports, after a minute, gets near it. */
 const PATIENCE_MS = 100_000;
 const POLL_MS = 25;
+/** After a second. Looking is most of what an emulated machine does while it waits. */
+const LATER_POLL_MS = 100;
 
 /** Made by the kernel in each namespace when it loads a module. */
 const FALLBACK_DEVICES = ["gre0", "gretap0", "erspan0", "tunl0", "ip6gre0", "ip6tnl0"];
@@ -23,11 +25,11 @@ export async function until<T>(
   look: () => Promise<T | undefined | false>,
   explain: () => string = () => "",
 ): Promise<T> {
-  const deadline = performance.now() + PATIENCE_MS;
-  while (performance.now() < deadline) {
+  const startMs = performance.now();
+  for (let passedMs = 0; passedMs < PATIENCE_MS; passedMs = performance.now() - startMs) {
     const value = await look();
     if (value !== undefined && value !== false) return value;
-    await sleep(POLL_MS);
+    await sleep(passedMs < 1_000 ? POLL_MS : LATER_POLL_MS);
   }
   throw new Error(`still waiting for: ${what}\n${explain()}`);
 }
