@@ -355,7 +355,7 @@ class Daemon implements AsyncDisposable {
       random,
       log,
       metrics,
-      signal: (to, sealed) => this.#session.sendSignal(to, sealed, this.#signal),
+      signal: (to, sealed) => this.#session.sendSignal(to, sealed),
       allocateRelay: (peer, signal) => this.#relays.allocate(peer, signal),
       onDoubt: () => this.#own!.doubt(),
       onStuck: () => void this.#lookElsewhere(),

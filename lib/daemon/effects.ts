@@ -34,8 +34,8 @@ export interface EffectsOptions {
   random: Random;
   log: Log;
   metrics: DaemonMetrics;
-  /** Sends a sealed message through the coordinator; never rejects. */
-  signal: (to: DiscoKey, sealed: Uint8Array) => Promise<void>;
+  /** Sends a sealed message through the coordinator. */
+  signal: (to: DiscoKey, sealed: Uint8Array) => void;
   /** A way to that peer through a relay; rejects when there is none. */
   allocateRelay: (peer: NodeKey, signal: AbortSignal) => Promise<RelayPath>;
   /** Pings stay unanswered: a NAT may have mapped this node anew. */
@@ -161,7 +161,7 @@ export class Effects {
   #invite(entry: Entry): void {
     const endpoints = [...this.#options.ownEndpoints()];
     const sealed = this.seal(entry, { type: "call-me-maybe", endpoints });
-    void this.#options.signal(entry.record.discoKey, sealed);
+    this.#options.signal(entry.record.discoKey, sealed);
   }
 
   async #openRelay(entry: Entry): Promise<void> {

@@ -10,6 +10,8 @@ import type { GuessPeer } from "./port_guesser.ts";
 export interface Entry {
   record: PeerRecord;
   peer: Peer;
+  /** When it wants its next tick. */
+  dueMs: number;
   boxKey: Uint8Array<ArrayBuffer>;
   keys: Promise<{ ikey: number; okey: number }> | undefined;
   seenPings: SeenIds;

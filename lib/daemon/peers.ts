@@ -75,6 +75,8 @@ export class Peers {
   readonly #closed = new AbortController();
   #tunnelIp: Cidr;
   #timer: Disposable | undefined;
+  /** When it fires. */
+  #timerMs = Infinity;
   #trafficTimer: Disposable;
 
   constructor(options: PeersOptions) {
@@ -175,6 +177,7 @@ export class Peers {
       boxKey,
       keys: this.#options.greKeys ? this.#deriveKeys(boxKey, record.discoKey) : undefined,
       seenPings: new SeenIds(),
+      dueMs: -Infinity,
       rxPackets: 0,
       txPackets: 0,
     };
@@ -228,7 +231,7 @@ export class Peers {
       ping: (to) => this.#effects.sendPing(entry(), to),
       open: (to) => this.#effects.sendOpener(entry(), to),
       tell: (message) => {
-        void this.#options.signal(entry().record.discoKey, this.#effects.seal(entry(), message));
+        this.#options.signal(entry().record.discoKey, this.#effects.seal(entry(), message));
       },
     };
   }
@@ -480,9 +483,10 @@ export class Peers {
 
   // --- the loop
 
+  /** Most change nothing of when the next tick is due, and the others need not be looked at. */
   #event(entry: Entry, event: PeerEvent): void {
     this.#dispatch(entry, event);
-    this.#arm();
+    if (entry.dueMs < this.#timerMs) this.#armAt(entry.dueMs);
   }
 
   #dispatch(entry: Entry, event: PeerEvent): void {
@@ -490,6 +494,7 @@ export class Peers {
     const before = entry.peer.state;
     this.#options.metrics.peerChanged(before, peer.state);
     entry.peer = peer;
+    entry.dueMs = nextTickMs(peer);
     if (before !== peer.state) this.#stateChanged(entry, before);
     for (const effect of effects) this.#effects.perform(entry, effect);
   }
@@ -507,19 +512,24 @@ export class Peers {
 
   /** Sleeps until the first peer wants its tick. */
   #arm(): void {
+    let dueMs = Infinity;
+    for (const entry of this.#byNode.values()) dueMs = Math.min(dueMs, entry.dueMs);
+    this.#armAt(dueMs);
+  }
+
+  #armAt(dueMs: number): void {
     this.#timer?.[Symbol.dispose]();
-    if (this.#closed.signal.aborted) return;
-    let due = Infinity;
-    for (const { peer } of this.#byNode.values()) due = Math.min(due, nextTickMs(peer));
-    if (due === Infinity) return;
-    const waitMs = Math.max(0, Math.ceil(due - this.#options.clock.nowMs()));
+    this.#timerMs = Infinity;
+    if (this.#closed.signal.aborted || dueMs === Infinity) return;
+    const waitMs = Math.max(0, Math.ceil(dueMs - this.#options.clock.nowMs()));
     this.#timer = this.#options.clock.timer(waitMs, () => this.#tick());
+    this.#timerMs = dueMs;
   }
 
   #tick(): void {
     const nowMs = this.#options.clock.nowMs();
     for (const entry of this.#byNode.values()) {
-      if (nextTickMs(entry.peer) <= nowMs) this.#dispatch(entry, { kind: "tick", nowMs });
+      if (entry.dueMs <= nowMs) this.#dispatch(entry, { kind: "tick", nowMs });
     }
     this.#arm();
   }

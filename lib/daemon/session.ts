@@ -18,6 +18,7 @@ import { errorText } from "../errors.ts";
 import type { DiscoKey } from "../keys.ts";
 import type { Identity } from "./identity.ts";
 import { Outage } from "./outage.ts";
+import { Outbox } from "./outbox.ts";
 
 /** An answer to a held call that comes sooner and tells nothing new is no coordinator's. */
 const HELD_AT_LEAST_MS = 1_000;
@@ -58,6 +59,8 @@ export class Session implements Disposable {
   readonly coord: CoordClient;
   readonly #options: SessionOptions;
   readonly #outage: Outage;
+  readonly #outbox = new Outbox((to, sealed) => this.#postSignal(to, sealed));
+  readonly #closed = new AbortController();
   #isRegistered = false;
   #connectedSinceMs: number | undefined;
   #registering: Promise<void> | undefined;
@@ -92,7 +95,16 @@ export class Session implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#closed.abort();
     this.coord[Symbol.dispose]();
+  }
+
+  async #postSignal(to: DiscoKey, sealed: Uint8Array): Promise<void> {
+    const { signal } = this.#closed;
+    await this.coord.sendSignal(to, sealed, signal).catch((error) => {
+      if (signal.aborted) return;
+      this.#options.log.debug("call-me-maybe not sent", { error: errorText(error) });
+    });
   }
 
   /** Until it succeeds, or `signal` is aborted. */
@@ -110,12 +122,8 @@ export class Session implements Disposable {
     this.#postIsDue.resolve();
   }
 
-  /** Never rejects. */
-  async sendSignal(to: DiscoKey, sealed: Uint8Array, signal: AbortSignal): Promise<void> {
-    await this.coord.sendSignal(to, sealed, signal).catch((error) => {
-      if (signal.aborted) return;
-      this.#options.log.debug("call-me-maybe not sent", { error: errorText(error) });
-    });
+  sendSignal(to: DiscoKey, sealed: Uint8Array): void {
+    this.#outbox.send(to, sealed);
   }
 
   /** The network is another: what waits for the next try does not wait any longer. */

@@ -33,6 +33,7 @@ import {
   type Verification,
 } from "./state.ts";
 import {
+  ABSENT_INVITE_ROUNDS,
   BURST_MS,
   CONFIRMED_FOR_MS,
   deadAfterMs,
@@ -158,7 +159,7 @@ class Transition {
       case "pong":
         return this.#ponged(event.from, event.rttMs);
       case "relay-ready":
-        return this.#askForRelayWithin(0);
+        return this.#relayReady();
       case "moved":
         this.#verifyPath();
         this.#askForRelayWithin(RELAY_AFTER_MS);
@@ -337,6 +338,9 @@ class Transition {
     const candidate = all[this.peer.rounds % Math.max(1, all.length)];
     if (candidate) {
       this.#update({ ...candidate, burstMs: this.#nowMs, sent: BURST_MS.length - 1 });
+    }
+    if (this.peer.rounds % ABSENT_INVITE_ROUNDS === 0) {
+      this.effects.push({ kind: "send-call-me-maybe" });
     }
     this.#set({ nextBurstMs: this.#nowMs + roundPauseMs(this.peer) });
   }
@@ -554,6 +558,14 @@ class Transition {
   }
 
   // --- the relay
+
+  /** Invitations of before were lost. */
+  #relayReady(): void {
+    this.#askForRelayWithin(0);
+    if (!isSearching(this.peer)) return;
+    this.#set({ rounds: 0 });
+    this.#startRound({ invite: true });
+  }
 
   #askForRelayWithin(ms: number): void {
     const { relay } = this.peer;

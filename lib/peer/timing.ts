@@ -25,6 +25,8 @@ const BURST_PAUSE_MS = [5_000, 10_000, 20_000, 40_000, 60_000] as const;
  */
 export const ABSENT_MS = 120_000;
 export const ABSENT_ROUNDS = 5;
+/** In each of so many of those rounds it is invited, too: it may think the same of us. */
+export const ABSENT_INVITE_ROUNDS = 5;
 /**
  * The same while a relay carries the data: the second one is longer than a burst and the 30 s after
  * which Linux forgets what was not answered. Where routers on both sides have taken pings for their
@@ -124,10 +126,15 @@ export function roundPauseMs({ state, rounds }: Peer): number {
   return pauses[Math.min(rounds, pauses.length - 1)]!;
 }
 
-/** When a relay is to be asked for or given back. */
+/**
+ * When a relay is to be asked for or given back. The peer has to ask, too: one that has not shown
+ * itself lately, not even by an invitation through the coordinator, will not.
+ */
 export function nextRelayMs({ relay, state, directSinceMs, heardMs }: Peer): number {
   const isWanted = state === "punching" || state === "unknown";
-  if (relay.kind === "none" && isWanted) return relay.askMs;
+  if (relay.kind === "none" && isWanted) {
+    return relay.askMs - heardMs <= ABSENT_MS ? relay.askMs : Infinity;
+  }
   if (relay.kind !== "open") return Infinity;
   if (state === "direct") return directSinceMs + RELAY_KEPT_MS;
   return isWanted ? Math.max(relay.sinceMs, heardMs) + RELAY_UNUSED_MS : Infinity;

@@ -633,10 +633,17 @@ Deno.test("step() forgets an unlisted peer once its path is dead, not before", (
   ok(bench.count("forget") > 0);
 });
 
+/** A peer that is there: it invites us. */
+function invitedBench(controlling: boolean, endpoints: Endpoint[] = [PUBLIC_B]): Bench {
+  const bench = new Bench(controlling);
+  bench.give({ kind: "listed", nowMs: 0, endpoints });
+  bench.give({ kind: "call-me-maybe", nowMs: 0, endpoints });
+  return bench;
+}
+
 /** Nothing answers directly, but the relay does. */
 function relayedBench(controlling = true): Bench {
-  const bench = new Bench(controlling);
-  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  const bench = invitedBench(controlling);
   bench.runUntil(RELAY_AFTER_MS);
   bench.give({ kind: "relay-open", nowMs: RELAY_AFTER_MS + 50, endpoint: RELAY });
   bench.give({ kind: "pong", nowMs: RELAY_AFTER_MS + 90, from: RELAY, rttMs: 40 });
@@ -645,8 +652,7 @@ function relayedBench(controlling = true): Bench {
 }
 
 Deno.test("step() asks for a relay once a search is unanswered for a second, not before", () => {
-  const bench = new Bench(true);
-  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  const bench = invitedBench(true);
   bench.runUntil(60_000);
   deepStrictEqual(bench.times("open-relay"), [RELAY_AFTER_MS]);
   const answered = directBench();
@@ -655,8 +661,7 @@ Deno.test("step() asks for a relay once a search is unanswered for a second, not
 });
 
 Deno.test("step() reaches a peer that has no endpoints through the relay", () => {
-  const bench = new Bench(false);
-  bench.give({ kind: "listed", nowMs: 0, endpoints: [] });
+  const bench = invitedBench(false, []);
   bench.runUntil(RELAY_AFTER_MS);
   strictEqual(bench.count("open-relay"), 1);
   bench.give({ kind: "relay-open", nowMs: RELAY_AFTER_MS + 50, endpoint: RELAY });
@@ -665,14 +670,37 @@ Deno.test("step() reaches a peer that has no endpoints through the relay", () =>
   strictEqual(bench.peer.state, "relay");
 });
 
-Deno.test("step() asks again for a relay that it did not get, for ever", () => {
-  const bench = new Bench(true);
-  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+Deno.test("step() asks again for a relay that it did not get, for as long as the peer shows itself", () => {
+  const bench = invitedBench(true);
   for (let i = 1; i <= 20; i++) {
+    bench.give({ kind: "call-me-maybe", nowMs: bench.nowMs, endpoints: [PUBLIC_B] });
     bench.runUntil(bench.nowMs + RELAY_RETRY_MS.at(-1)! + 1);
     strictEqual(bench.count("open-relay"), i);
     bench.give({ kind: "relay-closed", nowMs: bench.nowMs });
   }
+});
+
+Deno.test("step() asks for no relay to a peer that never shows itself, and at once when it does", () => {
+  const bench = new Bench(true);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  bench.runUntil(3_600_000);
+  strictEqual(bench.count("open-relay"), 0);
+  const sent = bench.pings(PUBLIC_B).length;
+  const invited = bench.count("send-call-me-maybe");
+  bench.runUntil(7_200_000);
+  strictEqual(bench.pings(PUBLIC_B).length - sent, 60, "one ping a minute");
+  strictEqual(bench.count("send-call-me-maybe") - invited, 12, "it may think the same of us");
+  bench.give({ kind: "call-me-maybe", nowMs: bench.nowMs, endpoints: [PUBLIC_B] });
+  deepStrictEqual(bench.times("open-relay"), [bench.nowMs]);
+});
+
+Deno.test("step() invites everybody anew when the coordinator is back", () => {
+  const bench = new Bench(true);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  bench.runUntil(600_000);
+  const sent = bench.count("send-call-me-maybe");
+  bench.give({ kind: "relay-ready", nowMs: bench.nowMs });
+  strictEqual(bench.count("send-call-me-maybe") - sent, 1);
 });
 
 Deno.test("step() takes a relay as a path, and a direct one as soon as it answers", () => {
