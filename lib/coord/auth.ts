@@ -1,30 +1,56 @@
 /**
  * Signed requests. Headers `X-Gretun-Node` (base64 Ed25519 public key), `X-Gretun-Timestamp` (Unix
- * seconds), `Authorization: Gretun BASE64`, and from our own nodes `X-Gretun-Nonce`. Signed bytes:
- * timestamp LF method LF path LF SHA-256 of the body, then, with a nonce, LF and the nonce's text.
+ * seconds), `Authorization: Gretun BASE64`, and from our own nodes `X-Gretun-Nonce` and
+ * `X-Gretun-Coordinator`, the key of who is to take it. What is signed:
+ *
+ *     "gretun request" LF coordinator LF timestamp LF method LF path with query LF nonce LF SHA-256 of the body
+ *
+ * Nodes of before sign less: timestamp LF method LF path LF SHA-256 of the body, then, with a nonce,
+ * LF and the nonce's text. So do ours to a coordinator without a key, with a nonce that tells one with a
+ * key that they could have done better.
  */
 import { concatBytes, fromBase64, toBase64 } from "../bytes.ts";
 import { type Sign, verify } from "../ed25519.ts";
 import { keyBase64, keyBytes, type NodeKey, nodeKeyFromBytes } from "../keys.ts";
+import { COORDINATOR_HEADER, NONCE_HEADER, readNonce } from "./api.ts";
 
 export const WINDOW_SECONDS = 60;
-const NONCE_PATTERN = /^[A-Za-z0-9+/=]{16,64}$/;
+const DOMAIN = "gretun request";
+/** Of nonces by nodes that can sign for a coordinator's key. */
+const ABLE = "gretun2/";
+
+/** An Ed25519 key pair, as who signs by it needs it. */
+export interface SigningKey {
+  publicKey: NodeKey;
+  sign: Sign;
+}
 
 interface SignedParts {
   timestamp: string;
   method: string;
-  /** Without the query. */
   path: string;
+  /** With its question mark. */
+  query?: string;
   body: Uint8Array<ArrayBuffer>;
   nonce?: string;
+  /** Absent: it has none, or it is not known. */
+  coordinator?: NodeKey;
+}
+
+export function ownNonce(random: Uint8Array): string {
+  return ABLE + toBase64(random);
 }
 
 async function signedBytes(parts: SignedParts): Promise<Uint8Array<ArrayBuffer>> {
   const text = new TextEncoder();
-  const head = text.encode(`${parts.timestamp}\n${parts.method}\n${parts.path}\n`);
+  const { timestamp, method, path, query = "", nonce, coordinator } = parts;
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", parts.body));
-  const tail = parts.nonce === undefined ? "" : `\n${parts.nonce}`;
-  return concatBytes(head, digest, text.encode(tail));
+  if (coordinator !== undefined) {
+    const lines = [DOMAIN, keyBase64(coordinator), timestamp, method, path + query, nonce ?? ""];
+    return concatBytes(text.encode(lines.join("\n") + "\n"), digest);
+  }
+  const head = text.encode(`${timestamp}\n${method}\n${path}\n`);
+  return concatBytes(head, digest, text.encode(nonce === undefined ? "" : `\n${nonce}`));
 }
 
 /** The headers of one request. */
@@ -33,11 +59,13 @@ export async function signRequest(
   nodeKey: NodeKey,
   sign: Sign,
 ): Promise<Record<string, string>> {
+  const { timestamp, nonce, coordinator } = parts;
   const signature = await sign(await signedBytes(parts));
   return {
     "x-gretun-node": keyBase64(nodeKey),
-    "x-gretun-timestamp": parts.timestamp,
-    ...(parts.nonce === undefined ? {} : { "x-gretun-nonce": parts.nonce }),
+    "x-gretun-timestamp": timestamp,
+    ...(nonce === undefined ? {} : { [NONCE_HEADER]: nonce }),
+    ...(coordinator === undefined ? {} : { [COORDINATOR_HEADER]: keyBase64(coordinator) }),
     authorization: `Gretun ${toBase64(signature)}`,
   };
 }
@@ -65,6 +93,13 @@ export interface Claim {
   /** Names this request among all that are still in the window. */
   signature: string;
   hasNonce: boolean;
+  /** Whose key it is signed for; absent from nodes of before. */
+  coordinator?: NodeKey;
+}
+
+/** Whether the node that made the request can sign for a coordinator's key. */
+export function isAble(headers: Headers): boolean {
+  return headers.has(COORDINATOR_HEADER) || readNonce(headers)?.startsWith(ABLE) === true;
 }
 
 /** What the headers claim, with everything checked that costs nothing. Throws {@link AuthError}. */
@@ -83,35 +118,52 @@ export function readClaim(headers: Headers, nowMs: number): Claim {
   if (signature.length !== 64) {
     throw new AuthError(`signature is ${signature.length} bytes: want 64`);
   }
-  const keyText = decoded(node, "node key");
-  if (keyText.length !== 32) throw new AuthError(`node key is ${keyText.length} bytes: want 32`);
+  const nodeKey = decodedKey(node, "node key");
   if (!/^\d{1,12}$/.test(timestamp)) throw new AuthError("timestamp is not Unix seconds");
   const timestampSeconds = Number(timestamp);
   const aheadSeconds = timestampSeconds - Math.floor(nowMs / 1000);
   if (Math.abs(aheadSeconds) > WINDOW_SECONDS) throw new ClockError(aheadSeconds);
-  const nonce = headers.get("x-gretun-nonce");
-  if (nonce !== null && !NONCE_PATTERN.test(nonce)) {
+  const hasNonce = headers.has(NONCE_HEADER);
+  if (hasNonce && readNonce(headers) === undefined) {
     throw new AuthError("nonce is not 16 to 64 base64 characters");
   }
-  const nodeKey = nodeKeyFromBytes(keyText);
-  // Base64 of 64 bytes can be written in 16 ways, which are one signature.
-  return { nodeKey, timestampSeconds, signature: toBase64(signature), hasNonce: nonce !== null };
+  const coordinator = headers.get(COORDINATOR_HEADER);
+  return {
+    nodeKey,
+    timestampSeconds,
+    // Base64 of 64 bytes can be written in 16 ways, which are one signature.
+    signature: toBase64(signature),
+    hasNonce,
+    ...(coordinator === null ? {} : { coordinator: decodedKey(coordinator, "coordinator's key") }),
+  };
+}
+
+interface SignedRequest {
+  method: string;
+  path: string;
+  query?: string;
+  headers: Headers;
+  body: Uint8Array<ArrayBuffer>;
 }
 
 /** Whether the signature is right: the one dear step, to be taken last. */
-export async function verifyClaim(
-  claim: Claim,
-  request: { method: string; path: string; headers: Headers; body: Uint8Array<ArrayBuffer> },
-): Promise<boolean> {
-  const nonce = request.headers.get("x-gretun-nonce");
+export async function verifyClaim(claim: Claim, request: SignedRequest): Promise<boolean> {
+  const { headers, ...parts } = request;
+  const nonce = readNonce(headers);
+  const { coordinator } = claim;
   const bytes = await signedBytes({
-    timestamp: request.headers.get("x-gretun-timestamp")!,
-    method: request.method,
-    path: request.path,
-    body: request.body,
-    ...(nonce === null ? {} : { nonce }),
+    ...parts,
+    timestamp: headers.get("x-gretun-timestamp")!,
+    ...(nonce === undefined ? {} : { nonce }),
+    ...(coordinator === undefined ? {} : { coordinator }),
   });
   return await verify(keyBytes(claim.nodeKey), fromBase64(claim.signature), bytes);
+}
+
+function decodedKey(text: string, what: string): NodeKey {
+  const bytes = decoded(text, what);
+  if (bytes.length !== 32) throw new AuthError(`${what} is ${bytes.length} bytes: want 32`);
+  return nodeKeyFromBytes(bytes);
 }
 
 function decoded(text: string, what: string): Uint8Array {

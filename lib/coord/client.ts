@@ -1,11 +1,11 @@
 /** A node's calls to the coordinator. */
 import type { Cidr, Ip } from "../addr.ts";
-import { toBase64, toHex } from "../bytes.ts";
+import { concatBytes, toHex } from "../bytes.ts";
 import { type Dialer, DialError, HttpClient, type HttpRequest, systemDialer } from "../dial/mod.ts";
 import { type Clock, type Random, timeLimit } from "../edges.ts";
 import type { Sign } from "../ed25519.ts";
 import { errorText, GretunError, UsageError } from "../errors.ts";
-import type { DiscoKey, NodeKey } from "../keys.ts";
+import { type DiscoKey, keyBase64, type NodeKey } from "../keys.ts";
 import type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from "../relay/mod.ts";
 import {
   type AdvertisedEndpoint,
@@ -32,7 +32,8 @@ import {
   relaysRequestJson,
   signalJson,
 } from "./api.ts";
-import { signRequest } from "./auth.ts";
+import { type Asked, readSigner } from "./answer_signature.ts";
+import { ownNonce, signRequest } from "./auth.ts";
 import { type ClockNews, ClockOffset } from "./clock_offset.ts";
 
 export type { ClockNews };
@@ -50,10 +51,11 @@ export interface CoordErrorOptions {
   status?: number;
   retryAfterMs?: number;
   code?: string;
+  middleStatus?: number;
   cause?: unknown;
 }
 
-/** A call failed; `status` is absent where no answer came. */
+/** A call failed; `status` is absent where the coordinator gave no answer. */
 export class CoordError extends GretunError {
   override name = "CoordError";
   readonly status?: number;
@@ -61,12 +63,15 @@ export class CoordError extends GretunError {
   readonly retryAfterMs?: number;
   /** What kind of refusal it is, in our own coordinator's words (`RefusalCode`). */
   readonly code?: string;
+  /** Of an answer that is not the coordinator's own. */
+  readonly middleStatus?: number;
 
   constructor(message: string, hint: string, options: CoordErrorOptions = {}) {
     super(message, hint, { cause: options.cause });
     if (options.status !== undefined) this.status = options.status;
     if (options.retryAfterMs !== undefined) this.retryAfterMs = options.retryAfterMs;
     if (options.code !== undefined) this.code = options.code;
+    if (options.middleStatus !== undefined) this.middleStatus = options.middleStatus;
   }
 
   /** Whether the same call may succeed later. */
@@ -101,6 +106,7 @@ interface CallOptions {
 interface SignedCall {
   url: string;
   init: { method: string; headers: Record<string, string>; body?: string };
+  asked: Asked;
 }
 
 /** The coordinator's list, and by which name it knows this state of it. */
@@ -115,6 +121,10 @@ export interface CoordClientOptions {
   dialer?: Dialer;
   /** In place of HTTP by the dialer. */
   http?: CoordHttp;
+  /** The coordinator's key; without it the first that is met is taken. */
+  coordinatorKey?: NodeKey;
+  /** That key. */
+  onFirstContact?: (key: NodeKey) => void;
   /** The coordinator's clock turned out to differ from what it was taken for. */
   onClock?: (news: ClockNews) => void;
   /** What a token lets this node join by. */
@@ -134,6 +144,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
   /** Names this run among all that may use the node's key. */
   readonly #instance: string;
   #clone: string | undefined;
+  #key: NodeKey | undefined;
 
   constructor(options: CoordClientOptions) {
     this.#options = options;
@@ -141,6 +152,12 @@ export class CoordClient implements RelayCoordinator, Disposable {
     this.#http = options.http ?? new HttpClient(options.dialer ?? systemDialer());
     this.#clockOffset = new ClockOffset(options.clock);
     this.#instance = toHex(options.random(INSTANCE_LENGTH));
+    this.#key = options.coordinatorKey;
+  }
+
+  /** What all answers have to be signed with; undefined as long as none was. */
+  get coordinatorKey(): NodeKey | undefined {
+    return this.#key;
   }
 
   /** The time as the coordinator has it, in ms since 1970: its clock or ours may be off. */
@@ -263,6 +280,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
     let mayWaitAgain = method === "GET";
     let mayCorrectClock = true;
     while (true) {
+      const signedFor = this.#key;
       const request = await this.#signed(method, path, options);
       const abandoned = this.#abandoned; // as it is by now
       const { aheadMs } = this.#clockOffset;
@@ -275,6 +293,8 @@ export class CoordClient implements RelayCoordinator, Disposable {
           mayCorrectClock = false;
           continue;
         }
+        // The first answer of all has told whom to sign for.
+        if (isMisdirected(error) && signedFor !== this.#key) continue;
         if (!isTimeout(error)) throw error;
         // The coordinator may be elsewhere by now, and nobody say so.
         this.reconnect();
@@ -286,18 +306,23 @@ export class CoordClient implements RelayCoordinator, Disposable {
 
   async #signed(method: string, path: string, options: CallOptions): Promise<SignedCall> {
     const { identity, random } = this.#options;
-    const body = options.body === undefined ? "" : JSON.stringify(options.body);
+    const { body: value, query = "" } = options;
+    const body = value === undefined ? "" : JSON.stringify(value);
+    const nonce = ownNonce(random(NONCE_LENGTH));
     const parts = {
       timestamp: String(Math.floor(this.wallMs() / 1000)),
       method,
       // As the coordinator sees it, also behind a proxy that serves it under a path of its own.
       path,
+      query,
       body: new TextEncoder().encode(body) as Uint8Array<ArrayBuffer>,
-      nonce: toBase64(random(NONCE_LENGTH)),
+      nonce,
+      ...(this.#key === undefined ? {} : { coordinator: this.#key }),
     };
     const headers = await signRequest(parts, identity.nodeKey, identity.sign);
     return {
-      url: `${this.#base}${path}${options.query ?? ""}`,
+      asked: { nonce, method, path: path + query, authorization: headers.authorization! },
+      url: `${this.#base}${path}${query}`,
       init: {
         method,
         headers: {
@@ -312,36 +337,56 @@ export class CoordClient implements RelayCoordinator, Disposable {
 
   async #callOver(
     abandoned: AbortSignal,
-    { url, init }: SignedCall,
+    { url, init, asked }: SignedCall,
     { signal }: CallOptions,
   ): Promise<unknown> {
     const timeoutMs = init.method === "GET" ? POLL_TIMEOUT_MS : TIMEOUT_MS;
     using timeout = timeLimit(this.#options.clock, timeoutMs);
     const either = AbortSignal.any([timeout.signal, abandoned, signal]);
-    return await this.#fetch(url, { ...init, signal: either }, signal);
+    const answer = await this.#fetch(url, { ...init, signal: either }, signal);
+    return await this.#take(answer, asked);
   }
 
   /** Throws `CoordError`, or the reason of the caller's signal. */
-  async #fetch(url: string, init: HttpRequest, callerSignal: AbortSignal): Promise<unknown> {
-    let response;
-    let text;
+  async #fetch(url: string, init: HttpRequest, callerSignal: AbortSignal): Promise<Answer> {
     try {
-      response = await this.#http.request(url, init);
-      text = await boundedText(response);
+      const response = await this.#http.request(url, init);
+      return { response, body: await boundedBody(response) };
     } catch (cause) {
       callerSignal.throwIfAborted();
       throw unreachable(this.#base, cause);
     }
-    const news = this.#clockOffset.answered(response);
+  }
+
+  /** What the coordinator says. Throws {@link CoordError} for a refusal, and for what is not its word. */
+  async #take({ response, body }: Answer, asked: Asked): Promise<unknown> {
+    const { status, headers } = response;
+    const signer = await readSigner(asked, { status, headers, body });
+    const text = new TextDecoder().decode(body);
+    if (this.#key === undefined && signer) {
+      this.#key = signer.coordinator;
+      this.#options.onFirstContact?.(signer.coordinator);
+    }
+    if (this.#key !== signer?.coordinator) {
+      throw signer
+        ? otherKey(this.#base, signer.coordinator, this.#key!)
+        : notSigned(this.#base, { status, text });
+    }
+    const news = this.#clockOffset.answered(signer?.timeMs ?? timeOf(response));
     if (news) this.#options.onClock?.(news);
     this.#clone = response.headers.get(CLONE_HEADER) ?? undefined;
     if (!response.ok) {
-      const code = response.headers.get(REFUSAL_HEADER) ?? undefined;
+      const code = headers.get(REFUSAL_HEADER) ?? undefined;
       const retryAfterMs = readRetryAfter(response, this.wallMs());
-      throw refused(this.#base, { status: response.status, text, retryAfterMs, code });
+      throw refused(this.#base, { status, text, retryAfterMs, code });
     }
     return readJson(text, this.#base);
   }
+}
+
+interface Answer {
+  response: Response;
+  body: Uint8Array<ArrayBuffer>;
 }
 
 /**
@@ -359,7 +404,7 @@ export async function askStunServers(
   let text;
   try {
     response = await http.request(`${base}/v1/stun`, { method: "GET", signal });
-    text = await boundedText(response);
+    text = new TextDecoder().decode(await boundedBody(response));
   } catch (cause) {
     signal.throwIfAborted();
     throw unreachable(base, cause);
@@ -405,6 +450,33 @@ function unreachable(base: string, cause: unknown): CoordError {
   return new CoordError(message, hint, { cause });
 }
 
+/** By its header, as far as it is the coordinator's: others have clocks of their own. */
+function timeOf({ ok, status, headers }: Response): number | undefined {
+  if (!ok && status !== 401) return undefined;
+  const dateMs = Date.parse(headers.get("date") ?? "");
+  // It tells whole seconds.
+  return Number.isNaN(dateMs) ? undefined : dateMs + 500;
+}
+
+function otherKey(base: string, key: NodeKey, known: NodeKey): CoordError {
+  const message = `coordinator ${base} has another key: ${keyBase64(key)}, not ` +
+    `${keyBase64(known)} as this node knows it`;
+  const hint = "Somebody may be in its place; if its operator says that the new key is right, " +
+    `start once with --coordinator-key ${keyBase64(key)}`;
+  return new CoordError(message, hint, { code: "other-key" });
+}
+
+function notSigned(base: string, { status, text }: Pick<Refusal, "status" | "text">): CoordError {
+  const message = `what answers at ${base} does not sign with the coordinator's key: ` +
+    told(status, text);
+  const hint = "Something on the way answers in its place, or it runs a version without a key";
+  return new CoordError(message, hint, { code: "not-signed", middleStatus: status });
+}
+
+function isMisdirected(error: unknown): boolean {
+  return error instanceof CoordError && error.code === ("key" satisfies RefusalCode);
+}
+
 function isUnauthorized(error: unknown): boolean {
   return error instanceof CoordError && error.status === 401;
 }
@@ -422,13 +494,17 @@ interface Refusal {
 }
 
 function refused(base: string, { status, text, retryAfterMs, code }: Refusal): CoordError {
-  const reason = text.replace(/[\p{C}\s]+/gu, " ").trim().slice(0, 200);
-  const message = `coordinator ${base} refused: ${`${status} ${reason}`.trim()}`;
+  const message = `coordinator ${base} refused: ${told(status, text)}`;
   return new CoordError(message, refusedHint(status, code), {
     status,
     ...(code === undefined ? {} : { code }),
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
   });
+}
+
+/** What an answer said, on one line. */
+function told(status: number, text: string): string {
+  return `${status} ${text.replace(/[\p{C}\s]+/gu, " ").trim().slice(0, 200)}`.trim();
 }
 
 /** RFC 9110 section 10.2.3: seconds, or a date; it means something with these. */
@@ -445,6 +521,7 @@ const HINTS: Partial<Record<string, string>> = {
   clone: "If this machine was cloned, delete its keys.json so that it makes its own",
   token: "Ask the coordinator's operator for a token, and give it with --token-file",
   approval: "Have the coordinator's operator approve this node",
+  v1: "Update gretun on this host",
   expired: "Ask the coordinator's operator for a new token, and give it with --token-file",
 } satisfies Partial<Record<RefusalCode, string>>;
 
@@ -482,12 +559,13 @@ function expectField(answer: unknown, field: string): void {
   throw new ApiError(`it has no "${field}"`);
 }
 
-async function boundedText(response: Response): Promise<string> {
-  const decoder = new TextDecoder();
-  let text = "";
-  for await (const chunk of response.body ?? []) {
-    text += decoder.decode(chunk, { stream: true });
-    if (text.length > MAX_ANSWER_LENGTH) throw new RangeError("answer is too long");
+async function boundedBody(response: Response): Promise<Uint8Array<ArrayBuffer>> {
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  for await (const part of response.body ?? []) {
+    parts.push(part);
+    length += part.length;
+    if (length > MAX_ANSWER_LENGTH) throw new RangeError("answer is too long");
   }
-  return text + decoder.decode();
+  return concatBytes(...parts);
 }

@@ -30,17 +30,12 @@ export class ClockOffset {
     return this.#aheadMs;
   }
 
-  /** News if an answer shows another offset than was thought. */
-  answered(
-    { ok, status, headers }: Pick<Response, "ok" | "status" | "headers">,
-  ): ClockNews | undefined {
-    // Others between us and the coordinator have clocks of their own.
-    if (!ok && status !== 401) return undefined;
-    const dateMs = Date.parse(headers.get("date") ?? "");
-    if (Number.isNaN(dateMs)) return undefined;
+  /** News if an answer, made at that time by the coordinator's clock, shows another offset. */
+  answered(timeMs: number | undefined): ClockNews | undefined {
+    if (timeMs === undefined) return undefined;
     const wallMs = this.#clock.wallMs();
     const baseMs = wallMs - this.#clock.nowMs();
-    const aheadMs = dateMs + 500 - wallMs;
+    const aheadMs = timeMs - wallMs;
     const knownBaseMs = this.#baseMs;
     this.#baseMs = baseMs;
     if (Math.abs(aheadMs - this.#aheadMs) < TOLERANCE_MS) return undefined;

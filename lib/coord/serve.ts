@@ -1,7 +1,8 @@
 /** What a program needs to be a coordinator, or a relay of one. */
 import type { Random } from "../edges.ts";
-import { publicKeyOf, type Sign, signer } from "../ed25519.ts";
-import { KEY_LENGTH, type NodeKey, nodeKeyFromBytes } from "../keys.ts";
+import { publicKeyOf, signer } from "../ed25519.ts";
+import { KEY_LENGTH, nodeKeyFromBytes } from "../keys.ts";
+import type { SigningKey } from "./auth.ts";
 import type { Store } from "./store.ts";
 
 export { Admin, type AdminOptions } from "./admin.ts";
@@ -12,11 +13,11 @@ export { RelayRole } from "./relay_role.ts";
 export { SqliteStore } from "./sqlite.ts";
 export type { Store };
 
-/** Of the coordinator, or of a relay of its own: made once, kept in the state. */
-export async function ownKey(
-  store: Store,
-  random: Random,
-): Promise<{ publicKey: NodeKey; sign: Sign }> {
-  const seed = store.seed("relay", random(KEY_LENGTH));
+/** The key in the store: of a relay of its own, and of coordinators of before. */
+export function storedSeed(store: Store, random: Random): Uint8Array {
+  return store.seed("relay", random(KEY_LENGTH));
+}
+
+export async function signingKey(seed: Uint8Array): Promise<SigningKey> {
   return { publicKey: nodeKeyFromBytes(publicKeyOf(seed)), sign: await signer(seed) };
 }

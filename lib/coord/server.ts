@@ -19,6 +19,7 @@ import {
   parseSignal,
   peersJson,
   readInstance,
+  readNonce,
   REFUSAL_HEADER,
   registerResponseJson,
   relayOfferJson,
@@ -27,11 +28,14 @@ import {
   stunJson,
   type TokenRecord,
 } from "./api.ts";
+import { signAnswer } from "./answer_signature.ts";
 import {
   AuthError,
   type Claim,
   ClockError,
+  isAble,
   readClaim,
+  type SigningKey,
   verifyClaim,
   WINDOW_SECONDS,
 } from "./auth.ts";
@@ -55,10 +59,14 @@ export interface CoordServerOptions {
   store: Store;
   clock: Clock;
   log: Log;
+  /** Answers are signed with it. */
+  key: SigningKey;
   /** What nodes are told of the STUN server. */
   stun: string[];
   /** Whether nodes may join without a token though there are some. */
   isOpen?: boolean;
+  /** Whether nodes of before are taken though a token is needed: they sign for no coordinator. */
+  allowsV1?: boolean;
   /** Whether /debug/peers is served. */
   debug: boolean;
   /** Absent: this coordinator knows of no relays. */
@@ -208,9 +216,20 @@ export class CoordServer {
     claimed: (node: NodeKey) => void = () => {},
   ): Promise<Response> {
     const response = await this.#answerOrRefusal(request, { source, claimed });
-    // Nodes whose clock is off sign by ours. The answer that opens a WebSocket is not to be touched.
-    if (response.status !== 101) response.headers.set("date", httpDate(this.#options.clock));
-    return response;
+    // The answer that opens a WebSocket is not to be touched.
+    return response.status === 101 ? response : await this.#finished(request, response);
+  }
+
+  /** Nodes whose clock is off sign by ours, so each answer tells the time. */
+  async #finished(request: Request, response: Response): Promise<Response> {
+    const { clock, key } = this.#options;
+    response.headers.set("date", httpDate(clock));
+    const nonce = readNonce(request.headers);
+    if (nonce === undefined) return response;
+    const { method, url, headers } = request;
+    const authorization = headers.get("authorization") ?? "";
+    const asked = { nonce, method, path: pathAndQuery(url), authorization };
+    return await signAnswer(response, asked, key, clock.wallMs());
   }
 
   async #answerOrRefusal(request: Request, caller: Caller): Promise<Response> {
@@ -293,8 +312,16 @@ export class CoordServer {
   // --- authentication
 
   #claim(request: Request): Claim {
-    const { clock } = this.#options;
+    const { clock, key } = this.#options;
     const claim = readClaim(request.headers, clock.wallMs());
+    if (isAble(request.headers)) {
+      // What was meant for another coordinator is worth nothing here.
+      if (claim.coordinator !== key.publicKey) {
+        throw new Refusal(421, "not signed for this coordinator's key", undefined, "key");
+      }
+    } else {
+      this.#refuseV1();
+    }
     // Signatures seen before a restart are forgotten: nothing from before it is taken again. The
     // program starts again in another second than the one it ended in.
     const sinceStartMs = clock.nowMs() - this.#started.nowMs;
@@ -305,6 +332,16 @@ export class CoordServer {
       throw new Refusal(425, "signed before the coordinator started: sign again", 1000);
     }
     return claim;
+  }
+
+  #refuseV1(): void {
+    if (this.isOpen || this.#options.allowsV1) return;
+    throw new Refusal(
+      403,
+      "nodes of an older gretun may not come in here: update it, or ask the operator for --allow-v1",
+      undefined,
+      "v1",
+    );
   }
 
   #member(nodeKey: NodeKey): NodeRecord {
@@ -323,7 +360,8 @@ export class CoordServer {
 
   async #verify(claim: Claim, { request, path, body }: Call): Promise<void> {
     const { method, headers } = request;
-    if (!await verifyClaim(claim, { method, path, headers, body })) {
+    const query = new URL(request.url).search;
+    if (!await verifyClaim(claim, { method, path, query, headers, body })) {
       throw new AuthError("bad signature");
     }
     // Looking at the list changes nothing: the original, whose requests in one second are all
@@ -379,6 +417,7 @@ export class CoordServer {
     const { clock, log, stun } = this.#options;
     const signed = request.headers.has("authorization");
     const claim = signed ? this.#claim(request) : undefined;
+    if (!claim) this.#refuseV1();
     const body = await readBody(request, clock);
     const wanted = parseRegisterRequest(jsonOf(body));
     if (claim && claim.nodeKey !== wanted.nodeKey) throw new AuthError("signed by another node");
@@ -604,6 +643,11 @@ export class CoordServer {
 /** How the log names a node. */
 function nodeFields({ name, nodeKey }: Pick<NodeRecord, "name" | "nodeKey">) {
   return { node: name, key: shortKey(nodeKey) };
+}
+
+function pathAndQuery(url: string): string {
+  const { pathname, search } = new URL(url);
+  return pathname + search;
 }
 
 function httpDate(clock: Clock): string {

@@ -17,6 +17,8 @@ export interface DaemonReport {
   node_key: string;
   node_name: string;
   coordinator: string;
+  /** Base64; absent: it has none, or it is not known yet. */
+  coordinator_key?: string;
   state: "waiting for the coordinator" | "running";
   tunnel_ip?: string;
   data_plane?: string;

@@ -9,6 +9,7 @@ import { type DataPlane, type EncapCsum, GreCodec, openPlane } from "../dataplan
 import { DISCO_PATTERN, isDisco } from "../disco/mod.ts";
 import { type Datagram, timeLimit } from "../edges.ts";
 import { errorText } from "../errors.ts";
+import { keyBase64, type NodeKey } from "../keys.ts";
 import { lockPort, type NeededAddress } from "../links/mod.ts";
 import type { RtNetlink } from "../netlink.ts";
 import { RelayClient } from "../relay/mod.ts";
@@ -20,6 +21,7 @@ import { HostDetours } from "./detours.ts";
 import { Findings } from "./findings.ts";
 import type { DaemonEdges } from "./edges.ts";
 import type { Identity } from "./identity.ts";
+import { Known } from "./known.ts";
 import type { DaemonMetrics } from "./metrics.ts";
 import { ExtraStun, type StunPort } from "./own/extra_stun.ts";
 import type { InterfaceChoice } from "./own/endpoints.ts";
@@ -51,6 +53,8 @@ export interface DaemonOptions {
   nodeName: string;
   /** What lets this node join a coordinator that asks for it. */
   tokenSecret?: Uint8Array;
+  /** The coordinator's key, as the operator gave it; without it the one that is remembered. */
+  coordinatorKey?: NodeKey;
   identity: Identity;
   port: number;
   ifnamePattern: string;
@@ -152,7 +156,9 @@ class Daemon implements AsyncDisposable {
     this.#detours = new HostDetours(rtnl);
     this.#findings = new Findings(edges.log);
     this.#twins = new TwinWatch(options.nodeName);
-    const { coordinator, identity, nodeName } = options;
+    const { coordinator, coordinatorKey, identity, nodeName } = options;
+    const known = new Known(edges.knownFile, coordinator.href, edges.log);
+    if (coordinatorKey) known.setCoordinatorKey(coordinatorKey);
     const { clock, random, lookup, portMapNet } = edges;
     this.#session = new Session({
       ...edges,
@@ -160,6 +166,8 @@ class Daemon implements AsyncDisposable {
       identity,
       nodeName,
       tokenSecret: options.tokenSecret,
+      coordinatorKey: known.coordinatorKey,
+      onFirstContact: (key) => known.setCoordinatorKey(key),
       wantedIp: () => this.#tunnelIp?.ip,
       advertised: () => {
         this.#twins.tells(this.#own!.list);
@@ -233,6 +241,7 @@ class Daemon implements AsyncDisposable {
   report(): DaemonReport {
     const refused = [...this.#plane.refused()].filter(([, count]) => count > 0);
     const { identity, nodeName, coordinator, port } = this.#options;
+    const { coordinatorKey } = this.#session.coord;
     const peers = this.#peers?.report() ?? [];
     const ofPeers = peers.flatMap(({ name, findings = [] }) =>
       findings.map(({ text, remedy }) => ({ text: `${name}: ${text}`, remedy }))
@@ -242,6 +251,7 @@ class Daemon implements AsyncDisposable {
       node_key: identity.nodeKey,
       node_name: nodeName,
       coordinator: coordinator.href,
+      ...(coordinatorKey ? { coordinator_key: keyBase64(coordinatorKey) } : {}),
       state: this.#peers ? "running" : "waiting for the coordinator",
       ...(this.#tunnelIp ? { tunnel_ip: formatCidr(this.#tunnelIp) } : {}),
       data_plane: this.#plane.kind,

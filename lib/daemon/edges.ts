@@ -8,9 +8,11 @@ import type { Sign } from "../ed25519.ts";
 import { Poller } from "../linux/mod.ts";
 import { type PortMapNet, systemNet } from "../portmap/mod.ts";
 import { type StandInLine, type StandInOptions, StandIns } from "../relay/mod.ts";
+import { openStateDir } from "../state_dir.ts";
 import { type Lookup, systemLookup } from "../lookup.ts";
 import { type Asked, serveControl } from "./control.ts";
 import type { InnerLink } from "./inner_checks.ts";
+import type { KnownFile } from "./known.ts";
 
 const PING_TIMEOUT_MS = 1_000;
 
@@ -30,6 +32,8 @@ export interface DaemonEdges {
   pingThrough: (link: InnerLink) => Promise<number | undefined>;
   /** How routers are asked for a port. */
   portMapNet: PortMapNet;
+  /** What is remembered of others. */
+  knownFile: KnownFile;
   /** Answers those who ask what the daemon does; throws `GretunError`. */
   serveControl: (asked: Omit<Asked, "down">) => Promise<AsyncDisposable>;
 }
@@ -61,8 +65,21 @@ export function systemEdges(
     openStandIn: (options, signal) => standIns.open({ ...options, dialer }, signal),
     pingThrough,
     portMapNet: systemNet,
+    knownFile: knownFileIn(stateDir),
     serveControl: (asked) => serveControl(stateDir, { ...asked, down: onDown }),
     [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
+  };
+}
+
+const KNOWN = "known.json";
+
+/** Throws `GretunError`. */
+function knownFileIn(stateDir: string): KnownFile {
+  const directory = openStateDir(stateDir);
+  return {
+    path: `${stateDir}/${KNOWN}`,
+    read: () => directory.read(KNOWN),
+    write: (text) => directory.write(KNOWN, text),
   };
 }
 

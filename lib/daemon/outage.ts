@@ -2,7 +2,7 @@
 import { CoordError } from "../coord/client.ts";
 import type { Clock, Log, LogFields, Random } from "../edges.ts";
 import { jitter } from "../retry.ts";
-import { errorText, GretunError } from "../errors.ts";
+import { errorText } from "../errors.ts";
 import { sinceText } from "../log.ts";
 import { Trouble } from "../trouble.ts";
 
@@ -45,7 +45,7 @@ export class Outage {
     const { clock, log } = this.#options;
     const { sinceMs } = this.#trouble!;
     const isStillNews = this.#trouble!.isStillNews(clock.nowMs());
-    const kind = error instanceof CoordError ? String(error.status) : this.#error;
+    const kind = error instanceof CoordError ? `${error.status} ${error.code}` : this.#error;
     if (!this.#said.has(kind)) {
       this.#said.add(kind);
       const verb = isRefusal(error) ? "refuses" : "does not answer";
@@ -70,5 +70,6 @@ function isRefusal(error: unknown): boolean {
 }
 
 function hintOf(error: unknown): LogFields {
-  return isRefusal(error) ? { hint: (error as GretunError).hint } : {};
+  const isTold = error instanceof CoordError && (isRefusal(error) || error.code !== undefined);
+  return isTold ? { hint: error.hint } : {};
 }

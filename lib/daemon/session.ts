@@ -15,7 +15,7 @@ import {
 import { aborted, type Clock, type Log, type Random } from "../edges.ts";
 import type { Sign } from "../ed25519.ts";
 import { errorText } from "../errors.ts";
-import type { DiscoKey } from "../keys.ts";
+import { type DiscoKey, keyBase64, type NodeKey } from "../keys.ts";
 import type { Identity } from "./identity.ts";
 import { Outage } from "./outage.ts";
 import { Outbox } from "./outbox.ts";
@@ -37,6 +37,9 @@ export interface SessionOptions {
   nodeName: string;
   /** What lets this node join a coordinator that asks for it. */
   tokenSecret?: Uint8Array | undefined;
+  /** The coordinator's key, where it is known; the first contact tells it otherwise. */
+  coordinatorKey: NodeKey | undefined;
+  onFirstContact: (key: NodeKey) => void;
   /** The address to ask for, for want of a known one the coordinator chooses. */
   wantedIp: () => Ip | undefined;
   /** What to tell the others of this node, now. */
@@ -70,7 +73,7 @@ export class Session implements Disposable {
   #wake = new AbortController();
 
   constructor(options: SessionOptions) {
-    const { url, identity: { nodeKey }, sign, clock, random, http, log } = options;
+    const { url, identity: { nodeKey }, sign, clock, random, http, log, coordinatorKey } = options;
     this.#options = options;
     this.#outage = new Outage({ clock, random, log });
     this.coord = new CoordClient({
@@ -80,16 +83,23 @@ export class Session implements Disposable {
       clock,
       random,
       http,
+      ...(coordinatorKey ? { coordinatorKey } : {}),
+      onFirstContact: (key) => {
+        log.info("first contact: from now on the coordinator has to have this key", {
+          key: keyBase64(key),
+        });
+        options.onFirstContact(key);
+      },
       onClock: (news) => tellOfClock(log, news),
     });
   }
 
-  /** Since when it has not answered, in monotonic ms, and what was heard instead. */
   /** Since when the coordinator has answered without a break. */
   get connectedSinceMs(): number | undefined {
     return this.#connectedSinceMs;
   }
 
+  /** Since when it has not answered, in monotonic ms, and what was heard instead. */
   get outage(): { sinceMs: number; error: string } | undefined {
     return this.#outage.current;
   }
@@ -239,6 +249,14 @@ export class Session implements Disposable {
       { discoKey, nodeName, ...(requestedTunnelIp ? { requestedTunnelIp } : {}) },
       signal,
     );
+    if (!this.#isRegistered && this.coord.coordinatorKey === undefined) {
+      this.#options.log.warn(
+        "the coordinator has no key: who is on the way can change what it says",
+        {
+          hint: "Update gretun-coord",
+        },
+      );
+    }
     // It does not know this node's endpoints any more.
     if (this.#isRegistered) this.post();
     this.#isRegistered = true;
@@ -260,9 +278,10 @@ function isForgotten(error: unknown): boolean {
 function isCutOff(what: string, error: unknown, lastedMs: number): boolean {
   const isHeldCall = what === "peers" || what === "signals";
   if (!isHeldCall || lastedMs < CUT_AFTER_MS || !(error instanceof CoordError)) return false;
-  const { status, cause } = error;
+  const { status, middleStatus, cause } = error;
   const isOurTimeout = cause instanceof DOMException && cause.name === "TimeoutError";
-  return status === undefined ? !isOurTimeout : [408, 502, 503, 504].includes(status);
+  const answered = status ?? middleStatus;
+  return answered === undefined ? !isOurTimeout : [408, 502, 503, 504].includes(answered);
 }
 
 function tellOfClock(log: Log, { aheadMs, whose }: ClockNews): void {

@@ -1,13 +1,13 @@
 /** A coordinator in memory under virtual time, and nodes that sign as ours do. */
 import { type Cidr, parseCidr } from "../../lib/addr.ts";
 import { toBase64 } from "../../lib/bytes.ts";
-import { signRequest } from "../../lib/coord/auth.ts";
+import { ownNonce, type SigningKey, signRequest } from "../../lib/coord/auth.ts";
 import { HOLD_MS } from "../../lib/coord/hold.ts";
 import type { Nodes } from "../../lib/coord/nodes.ts";
 import { CoordServer, type RelayOptions } from "../../lib/coord/server.ts";
 import { SqliteStore } from "../../lib/coord/sqlite.ts";
 import type { Store } from "../../lib/coord/store.ts";
-import type { Sign } from "../../lib/ed25519.ts";
+import { publicKeyOf, type Sign, signer } from "../../lib/ed25519.ts";
 import { type Log, silentLog, systemRandom } from "../../lib/edges.ts";
 import {
   type DiscoKey,
@@ -65,6 +65,8 @@ export interface CallOptions {
   ahead?: number;
   /** Replaces the random one; null: signed as the original does, without. */
   nonce?: string | null;
+  /** Whom it is signed for, in place of this one; null: nobody, as nodes of before do. */
+  coordinator?: NodeKey | null;
   /** Address that the call comes from. */
   source?: string;
   /** Replace what was signed. */
@@ -72,6 +74,8 @@ export interface CallOptions {
 }
 
 export interface FakeCoordinatorOptions {
+  key?: SigningKey;
+  allowsV1?: boolean;
   pool?: Cidr;
   store?: Store;
   clock?: WatchedClock;
@@ -80,6 +84,17 @@ export interface FakeCoordinatorOptions {
   relays?: RelayOptions;
   log?: Log;
 }
+
+export function signingKey(seed: Uint8Array): SigningKey {
+  const sign = signer(seed);
+  return {
+    publicKey: nodeKeyFromBytes(publicKeyOf(seed)),
+    sign: async (bytes) => (await sign)(bytes),
+  };
+}
+
+/** Of all that are given none: started again, they are the same. */
+const KEY = signingKey(new Uint8Array(32).fill(9));
 
 /** Tells who waits for what, so that a test lets time pass only when a call is really held. */
 export class WatchedClock extends VirtualClock {
@@ -127,11 +142,15 @@ export class FakeCoordinator {
   readonly clock: WatchedClock;
   readonly store: Store;
   readonly server: CoordServer;
+  readonly key: SigningKey;
 
   constructor(options: FakeCoordinatorOptions = {}) {
     this.clock = options.clock ?? new WatchedClock();
     this.store = options.store ?? SqliteStore.open(":memory:");
+    this.key = options.key ?? KEY;
     this.server = new CoordServer({
+      key: this.key,
+      ...(options.allowsV1 ? { allowsV1: true } : {}),
       pool: options.pool ?? parseCidr("100.64.0.0/24"),
       store: this.store,
       clock: this.clock,
@@ -154,14 +173,19 @@ export class FakeCoordinator {
     options: CallOptions = {},
   ): Promise<Request> {
     const body = bodyText(options.body);
-    const nonce = options.nonce === undefined ? toBase64(systemRandom(16)) : options.nonce;
+    const { coordinator = options.nonce === null ? null : this.key.publicKey } = options;
+    const random = systemRandom(16);
+    const { nonce = coordinator === null ? toBase64(random) : ownNonce(random) } = options;
+    const [path, query] = pathAndQuery.split("?");
     const headers = await signRequest(
       {
         timestamp: String(Math.floor(this.clock.wallMs() / 1000) + (options.ahead ?? 0)),
         method,
-        path: pathAndQuery.split("?")[0]!,
+        path: path!,
+        query: query === undefined ? "" : `?${query}`,
         body: new TextEncoder().encode(body) as Uint8Array<ArrayBuffer>,
         ...(nonce === null ? {} : { nonce }),
+        ...(coordinator === null ? {} : { coordinator }),
       },
       node.nodeKey,
       node.sign,

@@ -1,6 +1,6 @@
 /** `gretun-coord --relay-only`: a relay of another coordinator, which tells nodes of it. */
 import { CoordClient, parseCoordinatorUrl } from "../../coord/client.ts";
-import { type HttpHandler, ownKey, RelayRole } from "../../coord/serve.ts";
+import { type HttpHandler, RelayRole, signingKey, storedSeed } from "../../coord/serve.ts";
 import { systemDialer } from "../../dial/mod.ts";
 import { type Log, systemClock, systemRandom } from "../../edges.ts";
 import { UsageError } from "../../errors.ts";
@@ -32,7 +32,7 @@ export async function serveRelayOnly(
   const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
   const http = httpSettings(flags);
   using store = openStore(statePath(flags.state));
-  const { publicKey: relayKey, sign } = await ownKey(store, systemRandom);
+  const { publicKey: relayKey, sign } = await signingKey(storedSeed(store, systemRandom));
   const host = settings.advertise.replace(/:\d+$/, "");
   using client = new CoordClient({
     url: coordinator.href,

@@ -1,9 +1,10 @@
 /** `gretun-coord serve`: the coordinator, with its STUN server and its relay. */
 import { type Cidr, familyOf, formatCidr, parseCidr } from "../../addr.ts";
-import { ownKey, RelayDirectory } from "../../coord/serve.ts";
+import { RelayDirectory, signingKey, type Store, storedSeed } from "../../coord/serve.ts";
 import { CoordServer, type CoordServerOptions } from "../../coord/server.ts";
 import { type Log, systemClock, systemRandom } from "../../edges.ts";
-import { GretunError, UsageError } from "../../errors.ts";
+import { errorText, GretunError, UsageError } from "../../errors.ts";
+import { keyBase64 } from "../../keys.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { doubleDashed, flagsHelp, parseFlags } from "../flags.ts";
 import { parseListen } from "../listen.ts";
@@ -11,11 +12,12 @@ import { openLog } from "../log.ts";
 import { serveMetrics } from "../metrics_server.ts";
 import { warnOfCollisions } from "./collisions.ts";
 import { openControl } from "./control.ts";
+import { keyPath, openKeySeed } from "./coordinator_key.ts";
 import { httpSettings, openHttp } from "./http.ts";
 import { openRelay, relayKeys, relaySettings } from "./relay.ts";
 import { serveRelayOnly } from "./relay_only.ts";
 import { SERVE_FLAGS, type ServeFlags } from "./serve_flags.ts";
-import { openStore, statePath } from "./state.ts";
+import { IN_MEMORY, openStore, statePath } from "./state.ts";
 import { startStun, stunSettings } from "./stun.ts";
 import denoJson from "../../../deno.json" with { type: "json" };
 
@@ -48,7 +50,8 @@ async function serve(flags: ServeFlags, log: Log, stop: AbortSignal): Promise<vo
   const pool = parsePool(flags.pool);
   const state = statePath(flags.state);
   using store = openStore(state);
-  const { publicKey: grantKey, sign } = await ownKey(store, systemRandom);
+  const key = await signingKey(keySeed(state, store, log));
+  const { publicKey: grantKey, sign } = key;
   const own = relayed && { relayKey: grantKey, udp: relayed.advertise, ws: "" };
   const coord = openCoordinator({
     pool,
@@ -56,7 +59,9 @@ async function serve(flags: ServeFlags, log: Log, stop: AbortSignal): Promise<vo
     clock: systemClock,
     log,
     stun: stun.advertised,
+    key,
     debug: flags.debug,
+    allowsV1: flags["allow-v1"],
     isOpen: flags.open,
     relays: {
       directory: new RelayDirectory({ allowed, ...(own ? { own } : {}) }),
@@ -78,6 +83,7 @@ async function serve(flags: ServeFlags, log: Log, stop: AbortSignal): Promise<vo
   const server = await openHttp(http, log);
   log.info("coordinator listening", {
     addr: flags.listen,
+    key: keyBase64(grantKey),
     pool: formatCidr(pool),
     tls: http.tls !== undefined,
     stun: stun.advertised.join(","),
@@ -103,6 +109,20 @@ async function serve(flags: ServeFlags, log: Log, stop: AbortSignal): Promise<vo
   await coord.run(stop);
   log.info("coordinator shutting down");
   await serving;
+}
+
+/** A coordinator in memory has one too: its nodes are to know it again. */
+function keySeed(state: string, store: Store, log: Log): Uint8Array {
+  const fresh = storedSeed(store, systemRandom);
+  try {
+    return openKeySeed(keyPath(state), fresh);
+  } catch (error) {
+    if (state !== IN_MEMORY) throw error;
+    log.warn("key not kept: nodes will not take this coordinator after a restart", {
+      error: errorText(error),
+    });
+    return fresh;
+  }
 }
 
 function parsePool(text: string): Cidr {

@@ -31,6 +31,10 @@ export const SERVE_FLAGS = {
     help: "serve the relay's Prometheus metrics at /metrics (default off)",
   },
   open: { type: "boolean", help: "let nodes join without a token, though there are some" },
+  "allow-v1": {
+    type: "boolean",
+    help: "take older nodes, which sign for no coordinator, though a token is needed",
+  },
   debug: { type: "boolean", help: "serve /debug/peers to everybody" },
   ...LOG_FLAGS,
 } as const;

@@ -11,7 +11,7 @@ export const STATE_FLAG = {
   },
 } as const;
 
-const IN_MEMORY = ":memory:";
+export const IN_MEMORY = ":memory:";
 
 export function statePath(given: string | undefined): string {
   if (given !== undefined) return given;
@@ -19,12 +19,15 @@ export function statePath(given: string | undefined): string {
   return `${userDirectory("XDG_STATE_HOME", "--state")}/gretun-coord/coord.db`;
 }
 
+export function stateDirectory(path: string): string {
+  return path.includes("/") ? path.replace(/\/[^/]*$/, "") || "/" : ".";
+}
+
 /** The database's directory and file are this user's alone. Throws `GretunError`. */
 export function openStore(path: string): Store {
   if (path !== IN_MEMORY) {
-    const directory = path.includes("/") ? path.replace(/\/[^/]*$/, "") || "/" : ".";
     try {
-      Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+      Deno.mkdirSync(stateDirectory(path), { recursive: true, mode: 0o700 });
       Deno.openSync(path, { write: true, create: true, mode: 0o600 }).close();
     } catch (cause) {
       throw new GretunError(

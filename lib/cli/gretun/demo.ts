@@ -127,7 +127,9 @@ class Demo {
   async startCoordinator(coord: Host, program: string): Promise<void> {
     const listen = `${coord.ip}:${COORDINATOR_PORT}`;
     const args = ["--listen", listen, "--stun-listen", `${coord.ip}:${STUN_PORT}`];
-    const child = coord.spawn(program, [...args, "--state", ":memory:"], { stderr: "piped" });
+    const child = coord.spawn(program, [...args, "--state", `${DIRECTORY}/coord.db`], {
+      stderr: "piped",
+    });
     await this.#follow("coord", child, ({ msg }) => msg === "coordinator listening");
     say(this.#io, "coord", `gretun-coord --listen ${listen}`);
   }

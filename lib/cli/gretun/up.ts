@@ -3,6 +3,7 @@ import { type Endpoint, isUsableEndpoint, parseEndpoint } from "../../addr.ts";
 import { MAX_NAME_LENGTH, parseTokenText } from "../../coord/api.ts";
 import { systemClock, systemRandom } from "../../edges.ts";
 import { GretunError, UsageError } from "../../errors.ts";
+import { type NodeKey, nodeKeyFromBase64 } from "../../keys.ts";
 import { hasCapability, notifyManager } from "../../linux/mod.ts";
 import { ServiceManager } from "../../service/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
@@ -107,6 +108,11 @@ const FLAGS = {
     placeholder: "FILE",
     help: "a token of the coordinator's operator, which lets this host join; or GRETUN_TOKEN",
   },
+  "coordinator-key": {
+    type: "string",
+    placeholder: "KEY",
+    help: "the coordinator's key, in base64; without it, a token's, or what the first contact told",
+  },
   token: {
     type: "string",
     placeholder: "TOKEN",
@@ -167,7 +173,9 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const metricsAddr = flags["metrics-addr"];
   const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
   const dialer = systemDialer(flags.ca === undefined ? {} : { caFile: flags.ca });
-  const tokenSecret = readToken(flags["token-file"], flags.token);
+  const token = readToken(flags["token-file"], flags.token);
+  const keyText = flags["coordinator-key"];
+  const coordinatorKey = keyText === undefined ? token?.coordinator : parseCoordinatorKey(keyText);
   if (flags["check-config"]) {
     io.stdout(`${file?.path ?? "The settings"}: no problem found\n`);
     return EXIT_OK;
@@ -193,7 +201,8 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     {
       coordinator,
       nodeName,
-      ...(tokenSecret ? { tokenSecret } : {}),
+      ...(token ? { tokenSecret: token.secret } : {}),
+      ...(coordinatorKey ? { coordinatorKey } : {}),
       identity,
       port: flags["fou-port"],
       ifnamePattern: flags.iface,
@@ -227,15 +236,29 @@ async function run(args: string[], io: CommandIo): Promise<number> {
 }
 
 /** A file wins. Never quotes the token. */
-function readToken(file: string | undefined, token: string | undefined): Uint8Array | undefined {
+function readToken(
+  file: string | undefined,
+  token: string | undefined,
+): ReturnType<typeof parseTokenText> | undefined {
   const text = file === undefined ? token : readSecretFile(file);
   if (text === undefined) return undefined;
   try {
-    return parseTokenText(text).secret;
+    return parseTokenText(text);
   } catch {
     throw new UsageError(
       `${file ?? "the token"} is not a token`,
       "Give what gretun-coord token create printed, whole",
+    );
+  }
+}
+
+function parseCoordinatorKey(text: string): NodeKey {
+  try {
+    return nodeKeyFromBase64(text);
+  } catch {
+    throw new UsageError(
+      `--coordinator-key ${JSON.stringify(text)} is no key`,
+      "Give what gretun-coord status shows as its key",
     );
   }
 }

@@ -1,5 +1,9 @@
 /** Headers of the coordinator's own, besides those of signed requests. */
 
+/** Of a request: names it among all of its node. */
+export const NONCE_HEADER = "x-gretun-nonce";
+/** Base64 of the coordinator's key: of a request, whom it is signed for; of an answer, who signed it. */
+export const COORDINATOR_HEADER = "x-gretun-coordinator";
 /** Of a request: names one run of a node's program, new at each start. */
 export const INSTANCE_HEADER = "x-gretun-instance";
 /** Of a refusal that programs tell from others. */
@@ -18,7 +22,19 @@ export type RefusalCode =
   /** The operator has to approve the node first. */
   | "approval"
   /** The operator has ended its membership. */
-  | "expired";
+  | "expired"
+  /** The request is not signed for this coordinator's key, which the answer names. */
+  | "key"
+  /** The node's program is older than this coordinator takes. */
+  | "v1";
+
+const NONCE_PATTERN = /^[A-Za-z0-9+/=]{16,64}$/;
+
+/** {@link NONCE_HEADER} of a request, where it is one. */
+export function readNonce(headers: Headers): string | undefined {
+  const text = headers.get(NONCE_HEADER);
+  return text !== null && NONCE_PATTERN.test(text) ? text : undefined;
+}
 
 /** {@link INSTANCE_HEADER} of a request, where it is one. */
 export function readInstance(headers: Headers): string | undefined {

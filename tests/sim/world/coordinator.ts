@@ -77,6 +77,8 @@ export class SimCoordinator {
   server: CoordServer | undefined;
   #pool: Cidr;
   #store: MemoryStore;
+  /** Kept apart from the rest of the state. */
+  #keySeed: Uint8Array;
   #stop = new AbortController();
 
   constructor(host: SimHost, ip: Ip, dice: Dice, options: SimCoordinatorOptions) {
@@ -87,6 +89,16 @@ export class SimCoordinator {
     this.#options = options;
     this.#pool = parseCidr(options.pool ?? "100.64.0.0/24");
     this.#store = new MemoryStore();
+    this.#keySeed = dice.bytes(32);
+  }
+
+  get key(): NodeKey {
+    return nodeKeyFromBytes(publicOf(this.#keySeed));
+  }
+
+  /** As one that is made anew in its place. */
+  changeKey(): void {
+    this.#keySeed = this.#dice.bytes(32);
   }
 
   /** Its state survives from one start to the next. */
@@ -96,8 +108,7 @@ export class SimCoordinator {
     const { relay = true, stun = true } = this.#options;
     this.#stop = new AbortController();
     const random = this.#dice.bytes;
-    const seed = this.#store.seed("relay", random(32));
-    const [key, sign] = [nodeKeyFromBytes(publicOf(seed)), await signer(seed)];
+    const [key, sign] = [this.key, await signer(this.#keySeed)];
     const listenUdp = host.listenDatagram;
     if (stun) {
       const service = new StunService({ signal: this.#stop.signal, listenUdp, clock });
@@ -124,6 +135,7 @@ export class SimCoordinator {
       store: this.#store,
       clock,
       log: silentLog,
+      key: { publicKey: key, sign },
       stun: stun ? [":3478"] : [],
       debug: false,
       relays: {

@@ -44,6 +44,8 @@ export class SimNode {
   identity: Identity;
   /** Whether peers answer its pings in the tunnel. */
   answersPings = true;
+  /** What it remembers from one run to the next. */
+  known: string | undefined;
   readonly #dice: Dice;
   readonly #options: Omit<DaemonOptions, "metrics" | "identity">;
   #run: Run | undefined;
@@ -77,7 +79,8 @@ export class SimNode {
     };
   }
 
-  async start(): Promise<void> {
+  /** With options that are for this run alone. */
+  async start(once: Partial<DaemonOptions> = {}): Promise<void> {
     const run: Run = {
       isAlive: true,
       stop: new AbortController(),
@@ -86,7 +89,8 @@ export class SimNode {
     };
     this.#run = run;
     const edges = await this.#edges(run);
-    const options = { ...this.#options, identity: this.identity, metrics: new DaemonMetrics() };
+    const { identity } = this;
+    const options = { ...this.#options, identity, metrics: new DaemonMetrics(), ...once };
     run.ended = runDaemon(options, edges, run.stop.signal).catch((error) => {
       run.error = error;
     }).finally(() => run.hasEnded = true);
@@ -186,6 +190,13 @@ export class SimNode {
         },
         openMulticast: () => undefined,
         connect: () => Promise.reject(new Error("no port mapping here")),
+      },
+      knownFile: {
+        path: "known.json",
+        read: () => this.known,
+        write: (text) => {
+          if (run.isAlive) this.known = text;
+        },
       },
       serveControl: async ({ report, ping }) => {
         Object.assign(run, { report, ping });

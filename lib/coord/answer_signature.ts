@@ -1,0 +1,88 @@
+/**
+ * Signed answers. The coordinator signs each answer to a request that has a nonce, with its key of
+ * Ed25519. Headers: `X-Gretun-Coordinator` (base64 public key), `X-Gretun-Time` (Unix ms),
+ * `X-Gretun-Signature` (base64). What is signed:
+ *
+ *     "gretun answer" LF coordinator LF of the request: nonce LF method LF path with query LF Authorization
+ *     LF of the answer: status LF time LF Retry-After LF refusal LF clone LF SHA-256 of the body
+ *
+ * The request's own signature is part of it, so that no answer to another one fits. A header that is not
+ * there is an empty line; other headers may be changed on the way and mean nothing.
+ */
+import { concatBytes, fromBase64, toBase64 } from "../bytes.ts";
+import { SIGNATURE_LENGTH, verify } from "../ed25519.ts";
+import { keyBase64, keyBytes, type NodeKey, nodeKeyFromBase64 } from "../keys.ts";
+import { CLONE_HEADER, COORDINATOR_HEADER, REFUSAL_HEADER } from "./api.ts";
+import type { SigningKey } from "./auth.ts";
+
+const TIME_HEADER = "x-gretun-time";
+const SIGNATURE_HEADER = "x-gretun-signature";
+const DOMAIN = "gretun answer";
+
+/** The request that is answered. */
+export interface Asked {
+  nonce: string;
+  method: string;
+  /** As the coordinator sees it, with the query. */
+  path: string;
+  /** Its header, "" where there is none. */
+  authorization: string;
+}
+
+interface Answer {
+  status: number;
+  headers: Headers;
+  body: Uint8Array<ArrayBuffer>;
+}
+
+async function signedBytes(
+  coordinator: NodeKey,
+  { nonce, method, path, authorization }: Asked,
+  { status, headers, body }: Answer,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const named = [TIME_HEADER, "retry-after", REFUSAL_HEADER, CLONE_HEADER];
+  const lines = [
+    ...[DOMAIN, keyBase64(coordinator), nonce, method, path, authorization, String(status)],
+    ...named.map((name) => headers.get(name) ?? ""),
+  ];
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", body));
+  return concatBytes(new TextEncoder().encode(lines.join("\n") + "\n"), digest);
+}
+
+/** The same answer with its signature. */
+export async function signAnswer(
+  response: Response,
+  asked: Asked,
+  { publicKey, sign }: SigningKey,
+  wallMs: number,
+): Promise<Response> {
+  const { status } = response;
+  const body = new Uint8Array(await response.arrayBuffer());
+  const headers = new Headers(response.headers);
+  headers.set(COORDINATOR_HEADER, keyBase64(publicKey));
+  headers.set(TIME_HEADER, String(Math.floor(wallMs)));
+  const signature = await sign(await signedBytes(publicKey, asked, { status, headers, body }));
+  headers.set(SIGNATURE_HEADER, toBase64(signature));
+  return new Response(body, { status, headers });
+}
+
+/** Who signed the answer, and when by its clock; undefined where nobody did. */
+export async function readSigner(
+  asked: Asked,
+  answer: Answer,
+): Promise<{ coordinator: NodeKey; timeMs: number } | undefined> {
+  const { headers } = answer;
+  const [key, time, signature] = [COORDINATOR_HEADER, TIME_HEADER, SIGNATURE_HEADER]
+    .map((name) => headers.get(name));
+  if (!key || !signature || !/^\d{1,15}$/.test(time ?? "")) return undefined;
+  try {
+    const coordinator = nodeKeyFromBase64(key);
+    const bytes = await signedBytes(coordinator, asked, answer);
+    const given = fromBase64(signature);
+    const isRight = given.length === SIGNATURE_LENGTH &&
+      await verify(keyBytes(coordinator), given, bytes);
+    return isRight ? { coordinator, timeMs: Number(time) } : undefined;
+  } catch {
+    return undefined; // no base64, or no key
+  }
+}
