@@ -118,6 +118,7 @@ const PURE = [
   "lib/dataplane/gre.ts",
   ...[
     "arena",
+    "cipher",
     "encapsulation",
     "icmp_error",
     "join",

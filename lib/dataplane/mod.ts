@@ -26,6 +26,7 @@ export type {
   PlaneRefusal,
   PlaneThreads,
   PlaneWorld,
+  ThreadCodec,
   WantedLink,
 } from "./plane.ts";
 export { PLANE_DROPS, PLANE_REFUSALS } from "./plane.ts";

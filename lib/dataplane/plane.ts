@@ -4,7 +4,13 @@
  */
 import type { Cidr, Endpoint, Family, Ip } from "../addr.ts";
 import type { Clock, Datagram, Log, SendDatagram } from "../edges.ts";
-import { type Drop, DROPS, type Encapsulation, type EngineFeatures } from "../engine/mod.ts";
+import {
+  type Drop,
+  DROPS,
+  type Encapsulation,
+  type EngineFeatures,
+  type EngineLink,
+} from "../engine/mod.ts";
 import type { Host } from "../host/mod.ts";
 import type { DaemonRole, LinkAddress, LinkCounters } from "../links/mod.ts";
 import type { Signalling, SockAddr } from "../linux/mod.ts";
@@ -137,6 +143,7 @@ export interface PlaneWorld {
 export const PLANE_REFUSALS = [
   ...["not-ip", "malformed", "wrong-address", "wrong-inner-address"] as const,
   ...["out-of-reach", "router-message", "not-for-peer", "own-tunnel"] as const,
+  ...["replayed", "bad-tag"] as const,
 ] as const;
 export type PlaneRefusal = typeof PLANE_REFUSALS[number];
 
@@ -184,12 +191,27 @@ export interface PlaneOptions {
   onFault: (what: string, error: unknown) => void;
 }
 
+/** What threads of their own need to carry a codec's packets without it, and what they tell. */
+export interface ThreadCodec {
+  readonly encapsulation: Encapsulation;
+  /** Own identifier of jtunnel. */
+  readonly ownId?: Uint8Array;
+  /** Packets that are of no link go through {@link DataCodec.decode}. */
+  readonly meetsStrangers?: true;
+  /** What a link needs besides what is wanted. */
+  extras?(id: string): Pick<EngineLink, "farId" | "seal">;
+  /** Called by the codec when {@link ThreadCodec.extras} has other news. */
+  onChanged?: (id: string) => void;
+  /** Packets from the link's far end were carried since this was called last. */
+  heard?(id: string): void;
+  /** A sealed packet was taken: the session's first, or one from elsewhere than the link's remote. */
+  onSession?(session: Uint8Array, source: SockAddr): void;
+}
+
 /** What user-space packets look like on the wire, and whose they are. */
 export interface DataCodec {
-  /** By which threads of their own carry such packets without the codec; absent: they cannot. */
-  readonly encapsulation?: Encapsulation;
-  /** Threads carried packets from the link's far end since this was called last. */
-  heard?(id: string): void;
+  /** Absent: threads cannot carry them. */
+  readonly threads?: ThreadCodec;
   /** What is added to an inner packet over IPv4, headers of IP and UDP and all. */
   overheadBytes(link: Pick<WantedLink, "keys">): number;
   /** Throws `GretunError` for a link whose packets could be those of another one. */

@@ -1,5 +1,7 @@
 /** Headers between UDP and the inner packet, and whose a datagram is by them. */
 import type { Arena } from "./arena.ts";
+import { SessionCounters } from "../session_counters.ts";
+import { type OpenSession, SEALED_HEADER, SEALED_TAG } from "./cipher.ts";
 import type { Encapsulation, LinkSpec } from "./messages.ts";
 import { IPV4, versionOf } from "./packet.ts";
 import { WordTable } from "./tables.ts";
@@ -18,9 +20,19 @@ export function headerLength(encapsulation: Encapsulation, link: Pick<LinkSpec, 
       return 0;
     case "jtunnel":
       return 8;
+    case "sealed":
+      return SEALED_HEADER;
     default:
       return encapsulation satisfies never;
   }
+}
+
+/** A session of a link that datagrams are taken in. */
+export interface TakenSession extends OpenSession {
+  link: number;
+  anySource: boolean;
+  /** When the main thread was told of it, on the worker's clock. */
+  toldMs: number;
 }
 
 /** Puts headers before inner packets. */
@@ -56,6 +68,8 @@ export class HeaderWriter {
 export class HeaderReader {
   /** Of the last datagram that {@link find} knew. */
   innerAt = 0;
+  /** The session of that one, where there are any. */
+  session: TakenSession | undefined;
   readonly #arena: Arena;
   readonly #encapsulation: Encapsulation;
   /** By source address and, last, key or port; jtunnel by identifier. */
@@ -63,8 +77,9 @@ export class HeaderReader {
   #keyless = new WordTable(0);
   readonly #key = new Int32Array(5);
   #port = 0;
-  /** By link: the port that its packets come from. */
-  readonly #ports: number[] = [];
+  /** By link: where its packets come from. */
+  readonly #remotes: { words: Int32Array; port: number }[] = [];
+  #sessions: TakenSession[] = [];
   /** The last answer: packets come in runs. */
   #lastKey = -2;
   #lastFound = -1;
@@ -78,14 +93,30 @@ export class HeaderReader {
   setLinks(links: readonly LinkSpec[]): void {
     this.#known = new WordTable(links.length);
     this.#keyless = new WordTable(links.length);
+    this.#sessions = [];
     for (const link of links) if (link.path) this.#add(link, link.path.to);
+    if (this.#encapsulation === "sealed") this.#addSessions(links);
     this.#lastKey = -2;
+  }
+
+  #addSessions(links: readonly LinkSpec[]): void {
+    for (const { id: link, seal } of links) {
+      for (const { memory, ...session } of seal?.taking ?? []) {
+        const counters = new SessionCounters(memory);
+        const { anySource } = seal!;
+        this.#sessions.push({ ...session, counters, link, anySource, toldMs: -Infinity });
+      }
+    }
+    this.#known = new WordTable(this.#sessions.length);
+    for (const [i, { id }] of this.#sessions.entries()) {
+      this.#known.set(this.#sessionKey(new DataView(id.buffer, id.byteOffset), 0), i);
+    }
   }
 
   #add({ id, keys, farId }: LinkSpec, to: Uint8Array): void {
     const view = new DataView(to.buffer, to.byteOffset, to.length);
     this.#setSource(view, 0, to.length);
-    this.#ports[id] = this.#port;
+    this.#remotes[id] = { words: this.#key.slice(0, 4), port: this.#port };
     switch (this.#encapsulation) {
       case "gre":
         this.#key[4] = keys?.ikey ?? 0;
@@ -99,6 +130,8 @@ export class HeaderReader {
         if (farId) {
           this.#known.set(this.#jtunnelKey(new DataView(farId.buffer, farId.byteOffset), 0), id);
         }
+        break;
+      case "sealed":
         break;
       default:
         this.#encapsulation satisfies never;
@@ -120,6 +153,8 @@ export class HeaderReader {
         return this.#findBare(at, length);
       case "jtunnel":
         return this.#findJtunnel(at, length);
+      case "sealed":
+        return this.#findSealed(at, length);
       default:
         return this.#encapsulation satisfies never;
     }
@@ -140,7 +175,7 @@ export class HeaderReader {
       this.#lastKey = key;
       this.#key[4] = key < 0 ? 0 : key;
       const found = (key < 0 ? this.#keyless : this.#known).get(this.#key);
-      this.#lastFound = this.#ports[found] === this.#port ? found : -1;
+      this.#lastFound = this.#remotes[found]?.port === this.#port ? found : -1;
     }
     return this.#lastFound < 0 ? -2 : this.#lastFound;
   }
@@ -163,6 +198,29 @@ export class HeaderReader {
     if (length < 8 || versionOf(this.#arena.bytes, this.innerAt, length - 8) === 0) return -1;
     const found = this.#known.get(this.#jtunnelKey(this.#arena.view, at));
     return found < 0 ? -2 : found;
+  }
+
+  #findSealed(at: number, length: number): number {
+    if (length < SEALED_HEADER + SEALED_TAG) return -1;
+    this.session = this.#sessions[this.#known.get(this.#sessionKey(this.#arena.view, at))];
+    if (!this.session) return -2;
+    this.innerAt = at + SEALED_HEADER;
+    return this.session.link;
+  }
+
+  /** Whether the datagrams come from where the link's path leads. */
+  isFromRemote(link: number): boolean {
+    const remote = this.#remotes[link];
+    if (remote?.port !== this.#port) return false;
+    for (let i = 0; i < 4; i++) if (remote.words[i] !== this.#key[i]) return false;
+    return true;
+  }
+
+  #sessionKey(view: DataView, at: number): Int32Array {
+    this.#idKey.fill(0);
+    this.#idKey[0] = view.getInt32(at);
+    this.#idKey[1] = view.getInt32(at + 4);
+    return this.#idKey;
   }
 
   #jtunnelKey(view: DataView, at: number): Int32Array {

@@ -23,6 +23,7 @@ import {
   type Drop,
   DROPS,
   type Encapsulation,
+  type LinkSeal,
   type LinkSpec,
   MAX_LINKS,
   type Report,
@@ -43,6 +44,10 @@ export interface EngineOptions {
   /** Datagrams that are too large for the way may be cut up. */
   allowFragments: boolean;
   onControl: (bytes: Uint8Array, from: Endpoint, localPort: number) => void;
+  /** Gets datagrams that are neither; absent: they are dropped. */
+  onStranger?: (bytes: Uint8Array, from: Endpoint) => void;
+  /** A sealed datagram was taken: the session's first, or one from elsewhere than the path leads. */
+  onSession?: (link: number, session: Uint8Array, from: Endpoint) => void;
   /** A datagram did not fit the way that this link's packets take. */
   onTooBig: (link: number) => void;
   /** A thread has ended by itself: packets of one direction are lost until {@link Engine.restart}. */
@@ -57,6 +62,7 @@ export interface EngineLink {
   keys?: { ikey: number; okey: number };
   /** jtunnel's identifier of the far end. */
   farId?: Uint8Array;
+  seal?: LinkSeal;
   /** Inner addresses that the far end may have; absent: all. */
   sources?: readonly Cidr[];
   /** Inner addresses that the far end may reach here; absent: all. */
@@ -171,13 +177,14 @@ export class Engine implements AsyncDisposable {
   setLink(id: number, link: EngineLink): void {
     const device = this.#devices[id];
     if (!device) return;
-    const { mtu, remote, localPort, keys, farId, sources, destinations } = link;
+    const { mtu, remote, localPort, keys, farId, seal, sources, destinations } = link;
     const socket = remote && this.#socketFor(remote, localPort);
     const spec: LinkSpec = {
       ...{ id, device: device.fd.fd, cutsUdp: device.cutsUdp, mtu },
       ...(socket === undefined ? {} : { path: { socket, to: sockaddrOf(remote!) } }),
       ...(keys && { keys }),
       ...(farId && { farId }),
+      ...(seal && { seal }),
       ...(sources && { sources: sources.map(networkOf) }),
       ...(destinations && { destinations: destinations.map(networkOf) }),
     };
@@ -257,6 +264,7 @@ export class Engine implements AsyncDisposable {
     const { encapsulation, ownId, control } = this.#options;
     const start: WorkerStart = {
       ...{ index, epoll: epoll.handles, encapsulation, control, changes: port2 },
+      meetsStrangers: this.#options.onStranger !== undefined,
       shared: this.#shared.buffer,
       ...(ownId && { ownId }),
     };
@@ -274,10 +282,18 @@ export class Engine implements AsyncDisposable {
   #onReport(thread: Thread, report: Report): void {
     switch (report.kind) {
       case "control":
-        this.#taken();
+        this.#shared.taken("control");
         return this.#onControl(report.bytes, report.from, report.socket);
+      case "stranger":
+        this.#shared.taken("stranger");
+        if (!this.#isClosed) this.#options.onStranger?.(report.bytes, parseSockaddr(report.from));
+        return;
+      case "session":
+        this.#shared.taken("control");
+        if (this.#isClosed) return;
+        return this.#options.onSession?.(report.link, report.id, parseSockaddr(report.from));
       case "too-big":
-        this.#taken();
+        this.#shared.taken("control");
         if (!this.#isClosed) this.#options.onTooBig(report.link);
         return;
       case "failed":
@@ -291,10 +307,6 @@ export class Engine implements AsyncDisposable {
       default:
         report satisfies never;
     }
-  }
-
-  #taken(): void {
-    Atomics.sub(this.#shared.pending, 0, 1);
   }
 
   #onControl(bytes: Uint8Array, from: Uint8Array, id: number): void {

@@ -1,7 +1,8 @@
 /** From UDP to TUN devices: receives, tells data from signalling, checks, joins, and writes. */
 import { bulk, isSignalling, type Signalling } from "../linux/bulk.ts";
 import type { Arena } from "./arena.ts";
-import type { HeaderReader } from "./encapsulation.ts";
+import { type Cipher, SEALED_TAG } from "./cipher.ts";
+import type { HeaderReader, TakenSession } from "./encapsulation.ts";
 import { type Joined, Joiner, MAX_PIECES } from "./join.ts";
 import type { WorkerTables } from "./links.ts";
 import type { Drop, SocketSpec } from "./messages.ts";
@@ -15,6 +16,7 @@ const READ_ROOM = 4 * MAX_DATAGRAM;
 const MAX_READS = 64;
 const SOCKADDR_LENGTH = 28;
 const CONTROL_LENGTH = 64;
+const TELL_GAP_MS = 250;
 const MSG_DONTWAIT = 0x40;
 const SOL_UDP = 17;
 const UDP_GRO = 104;
@@ -24,6 +26,10 @@ export interface InwardEvents {
   onHeard(link: number): void;
   /** A view that is valid during the call. */
   onControl(bytes: Uint8Array, from: Uint8Array, socket: number): void;
+  /** As above; neither control nor of a link. */
+  onStranger(bytes: Uint8Array, from: Uint8Array): void;
+  /** The first datagram of a session, or one from elsewhere; told again after a while. */
+  onSession(session: TakenSession, from: Uint8Array): void;
 }
 
 export interface InwardTools {
@@ -31,7 +37,11 @@ export interface InwardTools {
   sum: Sum;
   tables: WorkerTables;
   headers: HeaderReader;
+  /** Where datagrams are sealed. */
+  cipher: Cipher | undefined;
   control: Signalling | "all";
+  meetsStrangers: boolean;
+  nowMs: () => number;
   events: InwardEvents;
 }
 
@@ -109,8 +119,9 @@ export class Inward {
     const id = headers.find(at, length);
     const link = id < 0 ? undefined : tables.links[id];
     if (!link) return this.#takeOther(socket, { at, length }, id === -2);
-    const { innerAt } = headers;
-    const inner = length - (innerAt - at);
+    const { innerAt, session } = headers;
+    if (session && !this.#open(session, at, length)) return;
+    const inner = length - (innerAt - at) - (session ? SEALED_TAG : 0);
     const version = versionOf(arena.bytes, innerAt, inner);
     if (version === 0) return events.onDrop("malformed");
     const refusal = link.inner.refusesIn(arena, innerAt, inner, version);
@@ -119,18 +130,40 @@ export class Inward {
     this.#joiner.take(link.spec.device, innerAt, inner, link.spec.cutsUdp);
   }
 
+  #open(session: TakenSession, at: number, length: number): boolean {
+    const { headers, arena, events, cipher, nowMs } = this.#tools;
+    const isAtHome = headers.isFromRemote(session.link);
+    const refusal = isAtHome || session.anySource
+      ? cipher!.open(session, arena, at, length)
+      : "wrong-address";
+    if (refusal) {
+      events.onDrop(refusal);
+      return false;
+    }
+    const isNews = !isAtHome || session.toldMs === -Infinity;
+    if (isNews && nowMs() - session.toldMs >= TELL_GAP_MS) {
+      session.toldMs = nowMs();
+      events.onSession(session, this.#from());
+    }
+    return true;
+  }
+
+  #from(): Uint8Array {
+    const { bytes } = this.#tools.arena;
+    return bytes.subarray(this.#nameAt, this.#nameAt + this.#receiving.nameLength);
+  }
+
   #takeOther(
     socket: SocketSpec,
     { at, length }: { at: number; length: number },
     isData: boolean,
   ): void {
-    const { arena, control, events } = this.#tools;
+    const { arena, control, events, meetsStrangers } = this.#tools;
     const bytes = arena.bytes.subarray(at, at + length);
-    if (control !== "all" && !isSignalling(control, bytes)) {
-      return events.onDrop(isData ? "wrong-address" : "malformed");
-    }
-    const from = arena.bytes.subarray(this.#nameAt, this.#nameAt + this.#receiving.nameLength);
-    events.onControl(bytes, from, socket.id);
+    if (control === "all" || isSignalling(control, bytes)) {
+      events.onControl(bytes, this.#from(), socket.id);
+    } else if (meetsStrangers) events.onStranger(bytes, this.#from());
+    else events.onDrop(isData ? "wrong-address" : "malformed");
   }
 
   #write(packet: Joined): void {

@@ -1,5 +1,7 @@
 /** A worker's own copy of the tables: it changes between two rounds of packets, never within one. */
 import type { Arena } from "./arena.ts";
+import { SessionCounters } from "../session_counters.ts";
+import type { OpenSession } from "./cipher.ts";
 import { headerLength } from "./encapsulation.ts";
 import type { Change, Encapsulation, LinkSpec, SocketSpec } from "./messages.ts";
 import { goesTo, InnerCheck, udpSourcePort } from "./inner_check.ts";
@@ -15,6 +17,8 @@ export interface WorkerLink {
   readonly headerLength: number;
   /** -1: no key on the wire. */
   readonly okey: number;
+  /** That its datagrams are sealed in, where they are. */
+  readonly session: OpenSession | undefined;
   readonly inner: InnerCheck;
   /** The far end's `sockaddr` in the arena. */
   readonly toAt: number;
@@ -73,14 +77,25 @@ export class WorkerTables {
     }
   }
 
+  #canSend({ path, seal }: LinkSpec): boolean {
+    return path !== undefined && (this.#encapsulation !== "sealed" || seal?.sending !== undefined);
+  }
+
+  #session({ seal }: LinkSpec): OpenSession | undefined {
+    if (!seal?.sending) return undefined;
+    const { memory, ...session } = seal.sending;
+    return { ...session, counters: new SessionCounters(memory) };
+  }
+
   #link(spec: LinkSpec): WorkerLink {
     const toAt = this.#addressesAt + (spec.id % MAX_ROOMS) * SOCKADDR_ROOM;
     if (spec.path) this.#arena.bytes.set(spec.path.to, toAt);
     return {
       spec,
-      socket: spec.path && this.sockets[spec.path.socket],
+      socket: this.#canSend(spec) ? this.sockets[spec.path!.socket] : undefined,
       headerLength: headerLength(this.#encapsulation, spec),
       okey: spec.keys?.okey ?? -1,
+      session: this.#session(spec),
       inner: new InnerCheck(spec),
       toAt,
       toLength: spec.path?.to.length ?? 0,

@@ -4,7 +4,29 @@ import type { EpollHandles, Signalling } from "../linux/bulk.ts";
 import type { Network } from "./tables.ts";
 
 /** How inner packets travel in datagrams. */
-export type Encapsulation = "gre" | "bare" | "jtunnel";
+export type Encapsulation = "gre" | "bare" | "jtunnel" | "sealed";
+
+/** One end of a session whose datagrams are sealed. */
+export interface SealedSession {
+  /** 8 bytes. */
+  id: Uint8Array;
+  /** 32 bytes each. */
+  sendKey: Uint8Array;
+  receiveKey: Uint8Array;
+  /** Else datagrams are readable, with a tag. */
+  encrypt: boolean;
+  /** Of its `SessionCounters`. */
+  memory: SharedArrayBuffer;
+}
+
+/** How datagrams of a link are sealed. */
+export interface LinkSeal {
+  /** Absent: nothing is sent. */
+  sending?: SealedSession;
+  taking: readonly SealedSession[];
+  /** Whether what is sealed well may come from elsewhere than the link's path leads. */
+  anySource: boolean;
+}
 
 export interface LinkSpec {
   /** 0 and up; numbers of removed links are used again. */
@@ -20,6 +42,7 @@ export interface LinkSpec {
   keys?: { ikey: number; okey: number };
   /** jtunnel's identifier of the far end, 8 bytes. */
   farId?: Uint8Array;
+  seal?: LinkSeal;
   /** Inner addresses that the far end may have; absent: all. */
   sources?: readonly Network[];
   /** Inner addresses that the far end may reach here; absent: all. */
@@ -52,6 +75,8 @@ export interface WorkerStart {
   ownId?: Uint8Array;
   /** What is for the main thread where it is no data of a link. */
   control: Signalling | "all";
+  /** Whether the main thread wants datagrams that are neither control nor of a link. */
+  meetsStrangers: boolean;
   shared: SharedArrayBuffer;
   /** Changes come here; looked at when the shared version has moved. */
   changes: MessagePort;
@@ -59,6 +84,9 @@ export interface WorkerStart {
 
 export type Report =
   | { kind: "control"; bytes: Uint8Array; from: Uint8Array; socket: number }
+  | { kind: "stranger"; bytes: Uint8Array; from: Uint8Array }
+  /** The first datagram of a session, or one from elsewhere than the link's path leads. */
+  | { kind: "session"; link: number; id: Uint8Array; from: Uint8Array }
   /** A datagram did not fit the way: the link's MTU may be another. */
   | { kind: "too-big"; link: number }
   | { kind: "failed"; reason: string }
@@ -73,6 +101,8 @@ export const DROPS = [
   "router-message",
   "not-for-peer",
   "own-tunnel",
+  "replayed",
+  "bad-tag",
   "not-carried",
   "no-path",
   "no-route",
@@ -86,15 +116,17 @@ export type Drop = typeof DROPS[number];
 export const MAX_WORKERS = 2;
 /** More links than this have no counter of their own. */
 export const MAX_LINKS = 4096;
-/** Datagrams for the main thread that it has not taken yet; more are dropped. */
-export const MAX_PENDING = 256;
+/** Reports for the main thread that it has not taken yet; more are dropped. */
+export const MAX_PENDING = { control: 256, stranger: 64 } as const;
+export type Queue = keyof typeof MAX_PENDING;
+const QUEUES: Queue[] = ["control", "stranger"];
 
 /** Memory that all threads see. */
 export class Shared {
   /** 0: version of the last change posted; 1 and up: last one that each worker has taken. */
   readonly versions: Int32Array;
-  /** 0: datagrams on their way to the main thread. */
-  readonly pending: Int32Array;
+  /** Reports on their way to the main thread, by queue: strangers leave others their room. */
+  readonly #pending: Int32Array;
   /** Of each worker, by {@link DROPS}. */
   readonly drops: Float64Array;
   /** Packets received, of each link; wraps around. */
@@ -102,9 +134,21 @@ export class Shared {
 
   constructor(readonly buffer: SharedArrayBuffer = new SharedArrayBuffer(Shared.#length)) {
     this.versions = new Int32Array(buffer, 0, 1 + MAX_WORKERS);
-    this.pending = new Int32Array(buffer, 32, 1);
+    this.#pending = new Int32Array(buffer, 32, QUEUES.length);
     this.drops = new Float64Array(buffer, 64, MAX_WORKERS * DROPS.length);
     this.heard = new Int32Array(buffer, Shared.#heardAt, MAX_LINKS);
+  }
+
+  /** Whether there is room for one more report. */
+  take(queue: Queue): boolean {
+    const i = QUEUES.indexOf(queue);
+    if (Atomics.load(this.#pending, i) >= MAX_PENDING[queue]) return false;
+    Atomics.add(this.#pending, i, 1);
+    return true;
+  }
+
+  taken(queue: Queue): void {
+    Atomics.sub(this.#pending, QUEUES.indexOf(queue), 1);
   }
 
   static readonly #heardAt = 64 + MAX_WORKERS * DROPS.length * 8;

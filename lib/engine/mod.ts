@@ -7,4 +7,10 @@
  * engine.setLink(link, { mtu: 1464, remote, keys });
  */
 export { Engine, type EngineFeatures, type EngineLink, type EngineOptions } from "./engine.ts";
-export { type Drop, DROPS, type Encapsulation } from "./messages.ts";
+export {
+  type Drop,
+  DROPS,
+  type Encapsulation,
+  type LinkSeal,
+  type SealedSession,
+} from "./messages.ts";

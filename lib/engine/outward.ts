@@ -1,6 +1,7 @@
 /** From TUN devices to UDP: reads, cuts super-packets, puts headers before, and sends. */
 import { bulk, bulkErrno } from "../linux/bulk.ts";
 import type { Arena } from "./arena.ts";
+import { type Cipher, SEALED_HEADER, SEALED_TAG } from "./cipher.ts";
 import { type HeaderWriter, MAX_HEADER } from "./encapsulation.ts";
 import { type IcmpReason, MAX_ICMP_ERROR, writeIcmpError } from "./icmp_error.ts";
 import type { WorkerLink, WorkerTables } from "./links.ts";
@@ -18,6 +19,8 @@ const READ_ROOM = 4 * 65_536;
 const MAX_READS = 64;
 const HEADER_SLOT = 256;
 const HEADER_SLOTS = 64;
+/** A batch, and one datagram that begins the next. */
+const SEALED_ROOM = 2 * 65_536 + 64;
 const EAGAIN = 11;
 const EINTR = 4;
 
@@ -35,6 +38,8 @@ export interface OutwardTools {
   arena: Arena;
   sum: Sum;
   headers: HeaderWriter;
+  /** Where datagrams are sealed. */
+  cipher: Cipher | undefined;
   tables: WorkerTables;
   nowMs: () => number;
   events: OutwardEvents;
@@ -49,10 +54,13 @@ export class Outward {
   readonly #roomAt: number;
   readonly #slotsAt: number;
   #filled = 0;
+  /** Sealed datagrams that are not sent yet. */
+  readonly #sealedAt: number;
+  #sealed = 0;
 
   constructor(tools: OutwardTools) {
     this.#tools = tools;
-    const { arena, sum } = tools;
+    const { arena, sum, cipher } = tools;
     this.#batch = new SendBatch(arena, {
       onDrop: (reason, link, at, length) => this.#onUnsent(reason, link, at, length),
     });
@@ -61,6 +69,7 @@ export class Outward {
     this.#iovecs = new Iovecs(arena, 1);
     this.#roomAt = arena.room(READ_ROOM);
     this.#slotsAt = arena.room(HEADER_SLOT * HEADER_SLOTS);
+    this.#sealedAt = arena.room(cipher ? SEALED_ROOM : 0);
   }
 
   /** Takes what the device has, within bounds. */
@@ -112,6 +121,7 @@ export class Outward {
     if ((arena.bytes[vnet + VNET.flags]! & NEEDS_CSUM) !== 0) {
       if (!finishChecksum(arena, sum, vnet, at, length)) return events.onDrop("malformed");
     }
+    if (link.session) return this.#seal(link, at, length, 0, 0);
     const { headerLength } = link;
     this.#batch.prepare(link, headerLength + length);
     headers.write(at - headerLength, version, link.okey);
@@ -127,6 +137,11 @@ export class Outward {
     const header = link.headerLength;
     for (let k = 0; k < cutter.count; k++) {
       const payload = cutter.payloadLength(k);
+      if (link.session) {
+        cutter.writeHeaders(k, this.#slotsAt);
+        this.#seal(link, this.#slotsAt, cutter.headerLength, cutter.payloadAt(k), payload);
+        continue;
+      }
       this.#batch.prepare(link, header + cutter.headerLength + payload);
       const slot = this.#slotsAt + this.#batch.count * HEADER_SLOT;
       headers.write(slot, version, link.okey);
@@ -136,10 +151,29 @@ export class Outward {
     this.#flush();
   }
 
+  /** A packet in one or two pieces, which need not stay where they are. */
+  #seal(
+    link: WorkerLink,
+    headAt: number,
+    headLength: number,
+    restAt: number,
+    restLength: number,
+  ): void {
+    this.#batch.prepare(link, SEALED_HEADER + headLength + restLength + SEALED_TAG);
+    if (this.#batch.count === 0) this.#sealed = 0;
+    const to = this.#sealedAt + this.#sealed;
+    const pieces = [headAt, headLength, restAt, restLength] as const;
+    const length = this.#tools.cipher!.seal(link.session!, this.#tools.arena, to, pieces);
+    this.#batch.add(link, to, length);
+    this.#sealed += length;
+  }
+
   #onUnsent(reason: Drop, link: WorkerLink, headAt: number, headLength: number): void {
     this.#tools.events.onDrop(reason);
     if (reason === "send-buffer") return;
     if (reason === "too-big") this.#tools.events.onTooBig(link.spec.id);
+    // The packet is not there to be quoted any more.
+    if (link.session) return;
     const at = headAt + link.headerLength;
     const length = headLength - link.headerLength;
     const version = versionOf(this.#tools.arena.bytes, at, length);

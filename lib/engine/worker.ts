@@ -5,6 +5,7 @@
 import { type MessagePort as NodePort, receiveMessageOnPort } from "node:worker_threads";
 import { EpollWaiter } from "../linux/bulk.ts";
 import { Arena } from "./arena.ts";
+import { Cipher, type Sodium } from "./cipher.ts";
 import { HeaderReader, HeaderWriter } from "./encapsulation.ts";
 import { Inward } from "./inward.ts";
 import { WorkerTables } from "./links.ts";
@@ -13,7 +14,7 @@ import {
   type Drop,
   DROPS,
   MAX_LINKS,
-  MAX_PENDING,
+  type Queue,
   type Report,
   Shared,
   type WorkerStart,
@@ -42,8 +43,8 @@ class Path {
   readonly #changes: NodePort;
   #version = 0;
 
-  constructor(start: WorkerStart) {
-    const { encapsulation, ownId, control } = start;
+  constructor(start: WorkerStart, cipher: Cipher | undefined) {
+    const { encapsulation, ownId, control, meetsStrangers } = start;
     this.#start = start;
     this.#changes = start.changes as unknown as NodePort;
     this.#shared = new Shared(start.shared);
@@ -55,7 +56,7 @@ class Path {
     this.#reader = new HeaderReader(arena, encapsulation);
     const onDrop = (reason: Drop) => this.#count(reason);
     this.#outward = new Outward({
-      ...{ arena, sum, tables: this.#tables },
+      ...{ arena, sum, cipher, tables: this.#tables },
       headers: new HeaderWriter(arena, encapsulation, ownId),
       nowMs: () => performance.now(),
       events: {
@@ -65,7 +66,7 @@ class Path {
       },
     });
     this.#inward = new Inward({
-      ...{ arena, sum, control },
+      ...{ arena, sum, cipher, control, meetsStrangers, nowMs: () => performance.now() },
       tables: this.#tables,
       headers: this.#reader,
       events: {
@@ -75,6 +76,10 @@ class Path {
         },
         onControl: (bytes, from, socket) =>
           this.#post({ kind: "control", bytes: bytes.slice(), from: from.slice(), socket }),
+        onStranger: (bytes, from) =>
+          this.#post({ kind: "stranger", bytes: bytes.slice(), from: from.slice() }, "stranger"),
+        onSession: ({ link, id }, from) =>
+          this.#post({ kind: "session", link, id, from: from.slice() }),
       },
     });
   }
@@ -120,10 +125,9 @@ class Path {
     this.#shared.drops[this.#start.index * DROPS.length + DROPS.indexOf(reason)]!++;
   }
 
-  #post(report: Report): void {
-    if (Atomics.load(this.#shared.pending, 0) >= MAX_PENDING) return this.#count("control-flood");
-    Atomics.add(this.#shared.pending, 0, 1);
-    self.postMessage(report);
+  #post(report: Report, queue: Queue = "control"): void {
+    if (this.#shared.take(queue)) self.postMessage(report);
+    else this.#count("control-flood");
   }
 }
 
@@ -136,10 +140,17 @@ function bestSum(arena: Arena, memory: WebAssembly.Memory): Sum {
   }
 }
 
-self.onmessage = ({ data }) => {
+/** Loaded only where it is needed. */
+async function openCipher(): Promise<Cipher> {
+  const { default: open } = await import("libsodium");
+  return new Cipher(await (open as unknown as () => Promise<Sodium>)());
+}
+
+self.onmessage = async ({ data }) => {
   self.onmessage = null;
   try {
-    const path = new Path(data);
+    const cipher = data.encapsulation === "sealed" ? await openCipher() : undefined;
+    const path = new Path(data, cipher);
     path.run();
     self.postMessage({ kind: "stopped" });
   } catch (error) {

@@ -2,6 +2,9 @@
 import type { Clock } from "../../edges.ts";
 import type { Engine } from "../../engine/mod.ts";
 import type { Host } from "../../host/mod.ts";
+import { type SockAddr, sockAddrOf } from "../../linux/mod.ts";
+import { fillOpenChecksum } from "../../open_checksum.ts";
+import { InnerGuard, isIpPacket } from "../guard/inner.ts";
 import {
   type DataCodec,
   type ExtraPort,
@@ -16,12 +19,16 @@ import { Revival } from "./revival.ts";
 
 export type OpenEngine = NonNullable<Host["openEngine"]>;
 
-/** What packets look like, and who wants to know whose have come. */
-export type EngineCodec = Pick<DataCodec, "heard"> & Required<Pick<DataCodec, "encapsulation">>;
+export type EngineCodec = Required<Pick<DataCodec, "threads">> & Pick<DataCodec, "decode">;
 
 export interface EngineWorld {
   openEngine: OpenEngine;
   clock: Clock;
+}
+
+interface Carried {
+  wanted: WantedLink;
+  mtu: number;
 }
 
 const HEARD_GAP_MS = 500;
@@ -32,9 +39,11 @@ export class EnginePath implements PacketPath {
   readonly #clock: Clock;
   readonly #codec: EngineCodec;
   /** By the engine's numbers. */
-  readonly #wanted = new Map<number, WantedLink>();
+  readonly #carried = new Map<number, Carried>();
   /** Packets, by the same. */
   readonly #heard = new Map<number, number>();
+  /** Of packets that did not go through the threads. */
+  readonly #refused = new Map<PlaneRefusal, number>();
   #listening: Disposable | undefined;
 
   /** `onTooBig`: the way of this link's packets has become narrower. Throws `SystemError`. */
@@ -47,28 +56,61 @@ export class EnginePath implements PacketPath {
     this.#clock = clock;
     this.#codec = codec;
     this.#revival = new Revival(clock, () => this.#engine.restart(), onFault);
+    const { encapsulation, ownId, meetsStrangers } = codec.threads;
     this.#engine = openEngine({
-      ...{ port, encapsulation: codec.encapsulation, allowFragments, ...(bind ? { bind } : {}) },
+      ...{ port, encapsulation, allowFragments, ...(bind ? { bind } : {}) },
+      ...(ownId && { ownId }),
       control: signalling ?? { kind: "patterns", any: [] },
       onControl: (bytes, from, localPort) => {
         const isMain = localPort === this.#engine.port;
         onDatagram({ bytes, from }, isMain ? undefined : localPort);
       },
+      ...(meetsStrangers && { onStranger: (bytes, from) => this.#take(bytes, sockAddrOf(from)) }),
+      onSession: (_link, session, from) => codec.threads.onSession?.(session, sockAddrOf(from)),
       onTooBig: (link) => {
-        const wanted = this.#wanted.get(link);
-        if (wanted) onTooBig(wanted);
+        const carried = this.#carried.get(link);
+        if (carried) onTooBig(carried.wanted);
       },
       onFailed: (reason) => this.#revival.ended(reason),
     });
-    if (codec.heard) this.#listen();
+    if (codec.threads.heard) this.#listen();
+    codec.threads.onChanged = (id) => this.#changed(id);
+  }
+
+  #changed(id: string): void {
+    for (const [link, { wanted }] of this.#carried) if (wanted.id === id) this.#set(link);
+  }
+
+  #set(link: number): void {
+    const { wanted, mtu } = this.#carried.get(link)!;
+    this.#engine.setLink(link, { ...wanted, mtu, ...this.#codec.threads.extras?.(wanted.id) });
+  }
+
+  /** A packet of no link, unless the codec knows better. */
+  #take(bytes: Uint8Array, source: SockAddr): void {
+    const packet = this.#codec.decode(bytes, source);
+    if (typeof packet === "string") return this.#refuse(packet);
+    if (!packet) return;
+    for (const [link, { wanted }] of this.#carried) {
+      if (wanted.id !== packet.id) continue;
+      const { inner } = packet;
+      const reason = isIpPacket(inner) ? new InnerGuard(wanted).refusesIn(inner) : "not-ip";
+      if (reason) return this.#refuse(reason);
+      fillOpenChecksum(inner);
+      return this.#engine.inject(link, inner);
+    }
+  }
+
+  #refuse(reason: PlaneRefusal): void {
+    this.#refused.set(reason, (this.#refused.get(reason) ?? 0) + 1);
   }
 
   #listen(): void {
     this.#listening = this.#clock.timer(HEARD_GAP_MS, () => {
       this.#listen();
-      for (const [id, wanted] of this.#wanted) {
+      for (const [id, { wanted }] of this.#carried) {
         const heard = this.#engine.heard(id);
-        if (heard !== (this.#heard.get(id) ?? 0)) this.#codec.heard?.(wanted.id);
+        if (heard !== (this.#heard.get(id) ?? 0)) this.#codec.threads.heard?.(wanted.id);
         this.#heard.set(id, heard);
       }
     });
@@ -100,11 +142,11 @@ export class EnginePath implements PacketPath {
     return {
       name: ifname,
       set: (wanted, mtu) => {
-        this.#wanted.set(id, wanted);
-        this.#engine.setLink(id, { ...wanted, mtu });
+        this.#carried.set(id, { wanted, mtu });
+        this.#set(id);
       },
       [Symbol.dispose]: () => {
-        this.#wanted.delete(id);
+        this.#carried.delete(id);
         this.#heard.delete(id);
         this.#engine.removeLink(id);
       },
@@ -114,7 +156,8 @@ export class EnginePath implements PacketPath {
   refused(): Map<PlaneRefusal, number> {
     const drops = this.#engine.drops();
     const found = PLANE_REFUSALS.flatMap((reason) => {
-      const count = reason in drops ? drops[reason as keyof typeof drops] : 0;
+      const inThreads = reason in drops ? drops[reason as keyof typeof drops] : 0;
+      const count = inThreads + (this.#refused.get(reason) ?? 0);
       return count > 0 ? [[reason, count] as const] : [];
     });
     return new Map(found);

@@ -7,7 +7,7 @@ import type { DataCodec, LinkKeys, WantedLink } from "../plane.ts";
 import { remoteTaken } from "../remote_taken.ts";
 
 export class GreCodec implements DataCodec {
-  readonly encapsulation = "gre";
+  readonly threads = { encapsulation: "gre" } as const;
   readonly #links = new Map<string, WantedLink>();
   /** By what an arriving packet shows. */
   readonly #ids = new Map<string, string>();

@@ -238,7 +238,7 @@ export class UserPlane implements DataPlane {
 }
 
 function isEngineCodec(codec: DataCodec): codec is DataCodec & EngineCodec {
-  return codec.encapsulation !== undefined;
+  return codec.threads !== undefined;
 }
 
 /** Links are made later, so now is the time to find that this kernel cannot: throws `GretunError`. */

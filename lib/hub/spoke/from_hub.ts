@@ -1,17 +1,17 @@
 /** A spoke's codec takes nothing that does not come from its hub. */
 import { equalSockAddrs, type SockAddr, sockAddrOf } from "../../linux/mod.ts";
-import type { DataCodec, WantedLink } from "../../dataplane/mod.ts";
+import type { DataCodec, ThreadCodec, WantedLink } from "../../dataplane/mod.ts";
 import type { SpokeCore } from "./spoke_core.ts";
 
 export class FromHub implements DataCodec {
-  readonly encapsulation?: NonNullable<DataCodec["encapsulation"]>;
+  readonly threads?: ThreadCodec;
   readonly #codec: DataCodec;
   readonly #core: SpokeCore;
   #hub: SockAddr;
 
   constructor(codec: DataCodec, core: SpokeCore) {
     // Threads take what comes from the link's remote alone, which is the hub.
-    if (codec.encapsulation) this.encapsulation = codec.encapsulation;
+    if (codec.threads) this.threads = codec.threads;
     this.#codec = codec;
     this.#core = core;
     this.#hub = sockAddrOf(core.hub);

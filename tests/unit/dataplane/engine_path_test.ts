@@ -1,9 +1,15 @@
 /** The user-space plane over threads that are not there. */
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { parseEndpoint } from "../../../lib/addr.ts";
-import { type DataCodec, GreCodec, openPlane } from "../../../lib/dataplane/mod.ts";
+import { fromHex, toHex } from "../../../lib/bytes.ts";
+import {
+  type DataCodec,
+  GreCodec,
+  openPlane,
+  type ThreadCodec,
+} from "../../../lib/dataplane/mod.ts";
 import { silentLog } from "../../../lib/edges.ts";
-import type { Engine, EngineOptions } from "../../../lib/engine/mod.ts";
+import type { Engine, EngineLink, EngineOptions } from "../../../lib/engine/mod.ts";
 import { FakeHost } from "../../fakes/host.ts";
 import { VirtualClock } from "../../fakes/virtual_clock.ts";
 
@@ -11,6 +17,8 @@ class Bench implements AsyncDisposable {
   readonly clock = new VirtualClock();
   readonly faults: unknown[] = [];
   restarts = 0;
+  readonly links: EngineLink[] = [];
+  readonly injected: Uint8Array[] = [];
   heard = 0;
   engine!: EngineOptions;
   readonly plane;
@@ -25,7 +33,8 @@ class Bench implements AsyncDisposable {
         memory.openTun(ifname, () => {});
         return 0;
       },
-      setLink: () => {},
+      setLink: (_id: number, link: EngineLink) => void this.links.push(link),
+      inject: (_id: number, packet: Uint8Array) => void this.injected.push(packet),
       heard: () => this.heard,
       removeLink: () => {},
       [Symbol.asyncDispose]: async () => {},
@@ -80,7 +89,8 @@ Deno.test("the user plane tells what threads use and drop, apart from what they 
 
 Deno.test("a codec is told whose packets the threads carried", async () => {
   const heard: string[] = [];
-  const codec = Object.assign(new GreCodec(), { heard: (id: string) => void heard.push(id) });
+  const threads = { encapsulation: "gre", heard: (id: string) => void heard.push(id) } as const;
+  const codec = Object.assign(new GreCodec(), { threads });
   await using bench = new Bench(codec);
   const link = { id: "alice", remote: parseEndpoint("198.51.100.1:7777") };
   bench.plane.setLink({ ...link, addresses: [], routes: [] });
@@ -95,4 +105,31 @@ Deno.test("a codec is told whose packets the threads carried", async () => {
   bench.heard = 7;
   await bench.pass(2000);
   strictEqual(heard.length, 2);
+});
+
+Deno.test("a codec hears of strangers and sessions, and changes what threads know of a link", async () => {
+  const sessions: string[] = [];
+  const threads: ThreadCodec = {
+    ...{ encapsulation: "jtunnel", meetsStrangers: true },
+    extras: () => ({ farId }),
+    onSession: (id) => void sessions.push(toHex(id)),
+  };
+  let farId = fromHex("0000000000000001");
+  const inner = fromHex("45".padEnd(40, "0"));
+  const decode = ([first]: Uint8Array) =>
+    first === 1 ? { id: "alice", inner } : first === 2 ? "malformed" as const : undefined;
+  await using bench = new Bench(Object.assign(new GreCodec(), { threads, decode }));
+  const remote = parseEndpoint("198.51.100.1:7777");
+  bench.plane.setLink({ id: "alice", remote, addresses: [], routes: [] });
+  deepStrictEqual(bench.links.at(-1)?.farId, farId);
+  farId = fromHex("0000000000000002");
+  threads.onChanged?.("bob");
+  deepStrictEqual(bench.links.length, 1);
+  threads.onChanged?.("alice");
+  deepStrictEqual(bench.links.at(-1)?.farId, farId);
+  for (const first of [1, 2, 3]) bench.engine.onStranger?.(new Uint8Array([first]), remote);
+  deepStrictEqual(bench.injected, [inner]);
+  deepStrictEqual(bench.plane.refused().get("malformed"), 1);
+  bench.engine.onSession?.(0, fromHex("0102030405060708"), remote);
+  deepStrictEqual(sessions, ["0102030405060708"]);
 });

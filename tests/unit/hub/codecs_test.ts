@@ -5,7 +5,7 @@ import { fromHex, toHex } from "../../../lib/bytes.ts";
 import { SealedCodec } from "../../../lib/hub/protocol/gretun/codec.ts";
 import { BareCodec } from "../../../lib/hub/protocol/ipipou/codec.ts";
 import { JtunnelCodec } from "../../../lib/hub/protocol/jtunnel/codec.ts";
-import { Sealer, sessionKeys, sessionText } from "../../../lib/hub/protocol/gretun/seal.ts";
+import { Sealer, sessionKeys } from "../../../lib/hub/protocol/gretun/seal.ts";
 import { endpointOf, equalSockAddrs, sockAddrOf } from "../../../lib/linux/mod.ts";
 
 const INNER = fromHex("4500002400010000400166d60a0000020a0000010800645b77770001494e4a4543544544");
@@ -37,7 +37,11 @@ Deno.test("jtunnel: by identifier; what is short or no IP is refused", () => {
       return id === "0123456789abcdef" ? "alice" : undefined;
     },
     onRefused: (reason) => log.push(reason),
+    onCarried: (name) => log.push(`carried ${name}`),
+    farId: (name) => name === "alice" ? "0123456789abcdef" : undefined,
   });
+  deepStrictEqual(codec.threads.extras?.("alice"), { farId: fromHex("0123456789abcdef") });
+  deepStrictEqual(codec.threads.extras?.("bob"), {});
   const packet = (id: string, inner: string) => codec.decode(fromHex(id + inner), A);
   deepStrictEqual(packet("0123456789abcdef", toHex(INNER)), { id: "alice", inner: INNER });
   strictEqual(packet("0123456789abcdef", ""), undefined);
@@ -60,9 +64,10 @@ Deno.test("sealed: by session; unknown, replayed and changed packets are told ap
   const log: string[] = [];
   const codec = new SealedCodec({
     onHeard: ({ name }) => log.push(name),
+    onCarried: (name) => log.push(`carried ${name}`),
     onUnknownSession: () => log.push("unknown"),
     onRefused: (reason) => log.push(reason),
-  });
+  }, { anySource: true });
   const keys = sessionKeys(new Uint8Array(32).fill(3), true);
   const id = fromHex("0102030405060708");
   const far = new Sealer(id, { send: keys.dataFromClient, receive: keys.dataFromHub }, true);
@@ -70,15 +75,23 @@ Deno.test("sealed: by session; unknown, replayed and changed packets are told ap
   const packet = far.seal(INNER);
   strictEqual(codec.decode(packet, A), undefined);
   strictEqual(codec.encode("alice", INNER), undefined, "no session yet");
-  const session = { name: "alice", sealer: near };
-  codec.sessions.set(sessionText(id), session);
-  codec.sending.set("alice", session);
+  const session = { name: "alice", id, sealer: near };
+  const changed: string[] = [];
+  codec.threads.onChanged = (name) => void changed.push(name);
+  codec.setSessions("alice", { sending: session, taking: [session] });
+  deepStrictEqual(changed, ["alice"]);
+  deepStrictEqual(codec.threads.extras?.("alice").seal?.sending, near.shared);
   deepStrictEqual(codec.decode(packet, B), { id: "alice", inner: INNER });
   strictEqual(codec.decode(packet, A), undefined);
-  const changed = far.seal(INNER);
-  changed[20]! ^= 1;
-  strictEqual(codec.decode(changed, A), undefined);
+  const forged = far.seal(INNER);
+  forged[20]! ^= 1;
+  strictEqual(codec.decode(forged, A), undefined);
   strictEqual(codec.decode(packet.subarray(0, 20), A), undefined);
   deepStrictEqual(log, ["unknown", "alice", "replayed", "bad-tag", "malformed"]);
   deepStrictEqual(far.open(codec.encode("alice", INNER)!), INNER);
+  codec.threads.onSession?.(id, A);
+  codec.setSessions("alice", undefined);
+  codec.threads.onSession?.(id, A);
+  strictEqual(codec.encode("alice", INNER), undefined);
+  deepStrictEqual(log.slice(5), ["alice"]);
 });

@@ -18,7 +18,7 @@ import {
   isReflection,
   parseJtunnelId,
 } from "../../../lib/hub/protocol/jtunnel/wire.ts";
-import { NonceStore } from "../../../lib/hub/protocol/gretun/replay.ts";
+import { NonceStore } from "../../../lib/hub/protocol/gretun/nonce_store.ts";
 
 const { ipipou, jtunnel } = JSON.parse(
   Deno.readTextFileSync(new URL("../../vectors/hub.json", import.meta.url)),

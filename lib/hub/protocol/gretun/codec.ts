@@ -1,32 +1,74 @@
 /** How the user-space plane tells whose a datagram is: by its session. */
 import type { SockAddr } from "../../../linux/mod.ts";
-import { type DataCodec, isIpPacket } from "../../../dataplane/mod.ts";
+import { type DataCodec, isIpPacket, type ThreadCodec } from "../../../dataplane/mod.ts";
 import type { Refusal } from "./auth.ts";
-import { SEALED_OVERHEAD_BYTES, type Sealer, sessionOf } from "./seal.ts";
+import { SEALED_OVERHEAD_BYTES, type Sealer, sessionOf, sessionText } from "./seal.ts";
 
 /** One end's view of one session. */
 export interface SealedSession {
   name: string;
+  id: Uint8Array;
   sealer: Sealer;
 }
 
 export interface SealedEvents {
-  /** A packet that only the far end can have sent. */
+  /** A packet that only the far end can have sent: of threads, the first ones of a session alone. */
   onHeard(session: SealedSession, source: SockAddr): void;
+  /** Threads have carried packets of the link's far end. */
+  onCarried(name: string): void;
   onUnknownSession(bytes: Uint8Array, source: SockAddr): void;
   onRefused(reason: Refusal): void;
 }
 
+/** Sessions of a link. */
+export interface LinkSessions {
+  /** That packets are sent in. */
+  sending: SealedSession;
+  /** Whose packets are taken. */
+  taking: readonly SealedSession[];
+}
+
 /** Sealed data: sessions by the number in the packet. */
 export class SealedCodec implements DataCodec {
-  /** Those whose packets are taken; the owner keeps it. */
-  readonly sessions = new Map<string, SealedSession>();
-  /** By link: the one that packets are sent in. */
-  readonly sending = new Map<string, SealedSession>();
+  readonly threads: ThreadCodec;
+  readonly #links = new Map<string, LinkSessions>();
+  readonly #taking = new Map<string, SealedSession>();
   readonly #events: SealedEvents;
 
-  constructor(events: SealedEvents) {
+  /** `anySource`: whether packets that are sealed well may come from elsewhere than the remote. */
+  constructor(events: SealedEvents, { anySource }: { anySource: boolean }) {
     this.#events = events;
+    this.threads = {
+      encapsulation: "sealed",
+      meetsStrangers: true,
+      extras: (name) => {
+        const sessions = this.#links.get(name);
+        if (!sessions) return {};
+        const sending = sessions.sending.sealer.shared;
+        const taking = sessions.taking.map(({ sealer }) => sealer.shared);
+        return { seal: { sending, taking, anySource } };
+      },
+      heard: (name) => events.onCarried(name),
+      onSession: (id, source) => {
+        const session = this.#taking.get(sessionText(id));
+        if (session) events.onHeard(session, source);
+      },
+    };
+  }
+
+  /** The sessions of a link from now on; undefined: none. */
+  setSessions(name: string, sessions: LinkSessions | undefined): void {
+    for (const { id } of this.#links.get(name)?.taking ?? []) this.#taking.delete(sessionText(id));
+    if (sessions) this.#links.set(name, sessions);
+    else this.#links.delete(name);
+    for (const session of sessions?.taking ?? []) {
+      this.#taking.set(sessionText(session.id), session);
+    }
+    this.threads.onChanged?.(name);
+  }
+
+  sessions(name: string): LinkSessions | undefined {
+    return this.#links.get(name);
   }
 
   overheadBytes(): number {
@@ -34,12 +76,12 @@ export class SealedCodec implements DataCodec {
   }
 
   encode(name: string, inner: Uint8Array): Uint8Array | undefined {
-    return isIpPacket(inner) ? this.sending.get(name)?.sealer.seal(inner) : undefined;
+    return isIpPacket(inner) ? this.#links.get(name)?.sending.sealer.seal(inner) : undefined;
   }
 
   decode(bytes: Uint8Array, source: SockAddr) {
     const key = sessionOf(bytes);
-    const session = key === undefined ? undefined : this.sessions.get(key);
+    const session = key === undefined ? undefined : this.#taking.get(key);
     if (!session) {
       if (key === undefined) this.#events.onRefused("malformed");
       else this.#events.onUnknownSession(bytes, source);

@@ -11,6 +11,7 @@ import type { Datagram } from "../../../edges.ts";
 import { publicKeyOf } from "../../../ed25519.ts";
 import { errorText } from "../../../errors.ts";
 import { TokenBucket } from "../../../limits.ts";
+import { ReplayWindow } from "../../../replay_window.ts";
 import { endpointOf, equalSockAddrs, type SockAddr, sockAddrOf } from "../../../linux/mod.ts";
 import { Admission } from "./admission.ts";
 import { checkAuth, Cookies, type Credential, makeWelcome, Pair } from "./auth.ts";
@@ -19,7 +20,6 @@ import { counterTag, equalTags } from "./crypto.ts";
 import { sha256 } from "./digest.ts";
 import { type GreKeys, greKeys } from "./gre_keys.ts";
 import type { HubCore, HubEntry, HubOptions, HubProtocol } from "../../hub_core.ts";
-import { ReplayWindow } from "./replay.ts";
 import { Sealer, type SessionKeys, sessionText } from "./seal.ts";
 import {
   type Auth,
@@ -55,7 +55,6 @@ const FRAMING: Record<PlaneKind, Framing> = {
 /** A session that a client has proven itself in. */
 interface Session extends SealedSession {
   entry: HubEntry;
-  id: Uint8Array;
   keys: SessionKeys;
   /** What its client was told of. */
   options: HubOptions;
@@ -113,9 +112,13 @@ export class GretunHub implements HubProtocol {
     this.#cookies = new Cookies(core.edges.random(32));
     this.#codec = new SealedCodec({
       onHeard: (session, source) => this.#heard(session as Session, source),
+      onCarried: (name) => {
+        const entry = core.entries.get(name);
+        if (entry) core.heard(entry);
+      },
       onUnknownSession: (bytes, source) => this.#unknownSession(bytes, endpointOf(source)),
       onRefused: (reason) => core.refused(reason),
-    });
+    }, { anySource: true });
     this.plane = openPlane(
       { wanted: dataPlane, kernel: "gre-fou", codec: () => this.#codec },
       { ...options, signalling: HUB_SIGNALLING },
@@ -179,14 +182,9 @@ export class GretunHub implements HubProtocol {
   disconnected(entry: HubEntry): void {
     const state = this.#clients.get(entry);
     if (!state) return;
-    for (const session of state.sessions) this.#dropSession(session);
+    for (const { id } of state.sessions) this.#sessions.delete(sessionText(id));
     state.sessions = [];
-    this.#codec.sending.delete(entry.file.name);
-  }
-
-  #dropSession({ id }: Session): void {
-    this.#sessions.delete(sessionText(id));
-    this.#codec.sessions.delete(sessionText(id));
+    this.#codec.setSessions(entry.file.name, undefined);
   }
 
   linkExtras(entry: HubEntry) {
@@ -366,21 +364,22 @@ export class GretunHub implements HubProtocol {
       options: this.#core.options,
       controlWindow: new ReplayWindow(),
     };
-    this.#sessions.set(sessionText(id), session);
-    this.#codec.sessions.set(sessionText(id), session);
     // The client is in the session that we send in, not in those between it and the new one.
-    const current = this.#codec.sending.get(name);
-    const kept = state.sessions.filter((old) => old === current);
-    for (const old of state.sessions) if (!kept.includes(old)) this.#dropSession(old);
-    state.sessions = [session, ...kept];
-    if (!current) this.#codec.sending.set(name, session);
+    const current = this.#codec.sessions(name)?.sending;
+    for (const old of state.sessions) {
+      if (old !== current) this.#sessions.delete(sessionText(old.id));
+    }
+    this.#sessions.set(sessionText(id), session);
+    state.sessions = [session, ...state.sessions.filter((old) => old === current)];
+    this.#codec.setSessions(name, { sending: current ?? session, taking: state.sessions });
   }
 
   /** The client is in this session now: its welcome has arrived. */
   #confirm(session: Session): void {
     const state = this.#clients.get(session.entry);
     if (!state || state.sessions[0] !== session) return;
-    this.#codec.sending.set(session.name, session);
+    if (this.#codec.sessions(session.name)?.sending === session) return;
+    this.#codec.setSessions(session.name, { sending: session, taking: state.sessions });
   }
 
   #heard(session: Session, source: SockAddr): void {
@@ -420,11 +419,11 @@ export class GretunHub implements HubProtocol {
     const session = this.#sessions.get(sessionText(keepalive.session));
     if (!session) return this.#unknownSession(bytes.subarray(8), from);
     if (!this.#admission.session(this.#nowMs)) return this.#core.refused("rate-limited");
-    if (!session.controlWindow.isFresh(counter)) return this.#core.refused("replayed");
+    if (!session.controlWindow.isFresh(Number(counter))) return this.#core.refused("replayed");
     const covered = bytes.subarray(0, 64 - TAG_LENGTH);
     const tag = counterTag(session.keys.controlFromClient, counter, covered);
     if (!equalTags(tag, keepalive.tag)) return this.#core.refused("bad-tag");
-    session.controlWindow.take(counter);
+    session.controlWindow.take(Number(counter));
     if (bye) return this.#core.bye(session.entry);
     this.#confirm(session);
     this.#core.heard(session.entry);

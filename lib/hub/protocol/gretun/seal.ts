@@ -10,8 +10,8 @@
  */
 import { chacha20poly1305 } from "@noble/ciphers/chacha.js";
 import { Reader } from "../../../bytes.ts";
+import { SessionCounters } from "../../../session_counters.ts";
 import { counterNonce, counterTag, deriveKey, equalTags } from "./crypto.ts";
-import { ReplayWindow } from "./replay.ts";
 import { SESSION_LENGTH, TAG_LENGTH } from "./wire.ts";
 
 export const SEAL_HEADER_LENGTH = 16;
@@ -50,14 +50,13 @@ export function sessionText(session: Uint8Array): string {
   return text;
 }
 
-/** Seals and opens the packets of one end of a session. */
+/** Seals and opens the packets of one end of a session, here or in threads. */
 export class Sealer {
   readonly #session: Uint8Array;
   readonly #sendKey: Uint8Array;
   readonly #receiveKey: Uint8Array;
   readonly #encrypt: boolean;
-  readonly #window = new ReplayWindow();
-  #counter = 0n;
+  readonly #counters = new SessionCounters();
 
   constructor(
     session: Uint8Array,
@@ -70,18 +69,26 @@ export class Sealer {
     this.#encrypt = encrypt;
   }
 
+  /** What threads need to go on with the same session; what they count is seen here. */
+  get shared() {
+    return {
+      ...{ id: this.#session, sendKey: this.#sendKey, receiveKey: this.#receiveKey },
+      ...{ encrypt: this.#encrypt, memory: this.#counters.memory },
+    };
+  }
+
   /** Of the last packet sent, so that a reset can be told from a forged one. */
   get sent(): bigint {
-    return this.#counter;
+    return BigInt(this.#counters.sent);
   }
 
   /** Of the packets received, -1 before the first. */
   get highest(): bigint {
-    return this.#window.highest;
+    return BigInt(this.#counters.received.highest);
   }
 
   seal(inner: Uint8Array): Uint8Array<ArrayBuffer> {
-    const counter = this.#counter++;
+    const counter = BigInt(this.#counters.next());
     const packet = new Uint8Array(SEAL_HEADER_LENGTH + inner.length + TAG_LENGTH);
     packet.set(this.#session);
     new DataView(packet.buffer).setBigUint64(SESSION_LENGTH, counter);
@@ -100,10 +107,11 @@ export class Sealer {
   /** The inner packet; why not, otherwise. Its session was looked at by the caller. */
   open(packet: Uint8Array): Uint8Array | "replayed" | "bad-tag" {
     const counter = new Reader(packet, "network").skip(SESSION_LENGTH).u64();
-    if (!this.#window.isFresh(counter)) return "replayed";
+    const { received } = this.#counters;
+    if (!received.isFresh(Number(counter))) return "replayed";
     const inner = this.#opened(packet, counter);
     if (!inner) return "bad-tag";
-    this.#window.take(counter);
+    received.take(Number(counter));
     return inner;
   }
 

@@ -19,7 +19,7 @@ import { SealedCodec, type SealedSession } from "./codec.ts";
 import { BareCodec } from "../ipipou/codec.ts";
 import { counterTag, equalTags } from "./crypto.ts";
 import { greKeys } from "./gre_keys.ts";
-import { Sealer, type SessionKeys, sessionText } from "./seal.ts";
+import { Sealer, type SessionKeys } from "./seal.ts";
 import { FromHub } from "../../spoke/from_hub.ts";
 import type { HubPlaneKind } from "../../hub_core.ts";
 import {
@@ -63,7 +63,6 @@ const HINTS = {
 };
 
 interface Session extends SealedSession {
-  id: Uint8Array;
   keys: SessionKeys;
   /** Of the next keepalive. */
   counter: bigint;
@@ -100,9 +99,10 @@ export class GretunSpoke implements SpokeProtocol {
     this.#policy = newSpoke(jitter(core.edges.random));
     this.#sealed = new SealedCodec({
       onHeard: () => {},
+      onCarried: () => {},
       onUnknownSession: () => core.refused("unknown-session"),
       onRefused: (reason) => core.refused(reason),
-    });
+    }, { anySource: false });
     this.plane = this.#openFirst();
     this.#sayWhatIsNotProtected();
   }
@@ -364,12 +364,9 @@ export class GretunSpoke implements SpokeProtocol {
       ...{ counter: 0n, aliveCounter: -1n },
     };
     this.#session = session;
-    this.#sealed.sending.set(HUB_LINK, session);
     // The hub sends in the old one until it hears from us in the new one.
-    this.#sealed.sessions.clear();
-    for (const each of [session, previous]) {
-      if (each) this.#sealed.sessions.set(sessionText(each.id), each);
-    }
+    const taking = previous ? [session, previous] : [session];
+    this.#sealed.setSessions(HUB_LINK, { sending: session, taking });
     if (previous?.encrypt === encrypt || welcome.framing !== "sealed") return;
     if (encrypt) this.#core.edges.log.info("data is encrypted and authenticated");
     else this.#core.edges.log.warn("data is authenticated and NOT encrypted");

@@ -1,12 +1,12 @@
 /** How the user-space plane tells whose a bare IPv4 packet is where no threads carry it. */
 import { endpointOf, type SockAddr } from "../../../linux/mod.ts";
-import type { DataCodec } from "../../../dataplane/mod.ts";
+import type { DataCodec, ThreadCodec } from "../../../dataplane/mod.ts";
 import type { Refusal } from "../gretun/auth.ts";
 import { BARE_OVERHEAD_BYTES, isBareIpv4 } from "./wire.ts";
 
 /** By the endpoint that the link's packets come from. */
 export class BareCodec implements DataCodec {
-  readonly encapsulation = "bare";
+  readonly threads: ThreadCodec;
   /** Names by `IP PORT`; the owner keeps it. */
   readonly sources = new Map<string, string>();
   readonly #onHeard: (name: string) => void;
@@ -14,15 +14,12 @@ export class BareCodec implements DataCodec {
 
   constructor(onHeard: (name: string) => void, onRefused: (reason: Refusal) => void) {
     this.#onHeard = onHeard;
+    this.threads = { encapsulation: "bare", heard: onHeard };
     this.#onRefused = onRefused;
   }
 
   overheadBytes(): number {
     return BARE_OVERHEAD_BYTES;
-  }
-
-  heard(name: string): void {
-    this.#onHeard(name);
   }
 
   encode(_name: string, inner: Uint8Array): Uint8Array | undefined {

@@ -20,7 +20,7 @@ import {
   type IpipouRefusal,
   MAX_TOKEN_LENGTH,
 } from "./wire.ts";
-import { NonceStore } from "../gretun/replay.ts";
+import { NonceStore } from "../gretun/nonce_store.ts";
 
 const SOURCE_LIMIT = { perSecond: 20, burst: 100, maxSources: 4096, whenFull: "forget" } as const;
 /** Of clients that are connected, from where they are: strangers' packets do not silence them. */

@@ -14,7 +14,7 @@ import { concatBytes, Reader, toHex, Writer } from "../../../bytes.ts";
 import type { Signalling } from "../../../linux/mod.ts";
 import { equalSecrets } from "../gretun/crypto.ts";
 import { signer, verify } from "../../../ed25519.ts";
-import type { NonceStore } from "../gretun/replay.ts";
+import type { NonceStore } from "../gretun/nonce_store.ts";
 
 export const IPIPOU_DEFAULT_SECRET = "netprickle.com";
 /** IPv4 20, UDP 8. */

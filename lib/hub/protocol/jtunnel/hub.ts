@@ -35,6 +35,11 @@ export class JtunnelHub implements HubProtocol {
     const codec = new JtunnelCodec(serverId!, {
       onPacket: (id, source) => this.#packet(id, source),
       onRefused: (reason) => core.refused(reason),
+      onCarried: (name) => {
+        const entry = core.entries.get(name);
+        if (entry) core.heard(entry);
+      },
+      farId: parseJtunnelId,
     });
     this.plane = openPlane(
       { wanted: "tun", codec: () => codec },

@@ -10,6 +10,7 @@ import {
   type SpokeStatus,
 } from "../../spoke/spoke_core.ts";
 import { JtunnelCodec } from "./codec.ts";
+import type { JtunnelId } from "./wire.ts";
 
 export class JtunnelSpoke implements SpokeProtocol {
   readonly plane: DataPlane;
@@ -23,13 +24,20 @@ export class JtunnelSpoke implements SpokeProtocol {
     if (dataPlane !== "tun" && dataPlane !== "auto") {
       throw new GretunError("jtunnel's protocol has no kernel plane", "Use --data-plane tun");
     }
+    let hubId: JtunnelId | undefined;
     const codec = new JtunnelCodec(clientId!, {
       onPacket: (id) => {
-        if (serverIds.length === 0 || serverIds.includes(id)) return HUB_LINK;
-        core.refused("unknown-client");
-        return undefined;
+        if (serverIds.length > 0 && !serverIds.includes(id)) {
+          core.refused("unknown-client");
+          return undefined;
+        }
+        hubId = id;
+        codec.threads.onChanged?.(HUB_LINK);
+        return HUB_LINK;
       },
       onRefused: (reason) => core.refused(reason),
+      onCarried: () => {},
+      farId: () => hubId,
     });
     this.#codec = new FromHub(codec, core);
     this.plane = openPlane(
