@@ -248,10 +248,7 @@ export async function isLetIn(scheme: string, hubArgs: string[]): Promise<void> 
 // --- many, and hostile
 
 /** So many clients connect at the same moment, each with its program. */
-export async function crowd(
-  hubArgs: string[],
-  { count, limitMs }: { count: number; limitMs: number },
-): Promise<void> {
+export async function crowd(hubArgs: string[], count: number): Promise<void> {
   await using lab = new HubLab();
   const spokes = Array.from({ length: count }, (_, i) => {
     const name = `client-${i}`;
@@ -279,7 +276,6 @@ export async function crowd(
   console.log(
     `${count} clients: connected in ${Math.round(connectedMs)} ms, with programs ${rounded} ms`,
   );
-  ok(tookMs < limitMs, `${tookMs} ms`);
   strictEqual(await lab.hub.stop("SIGTERM"), 0, lab.hub.log.slice(-2000));
   strictEqual((await lab.hub.linkNames()).length, 0);
 }
