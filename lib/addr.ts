@@ -175,10 +175,18 @@ const cidrs = (...texts: string[]) => texts.map(parseCidr);
 const LOOPBACK = cidrs("127.0.0.0/8", "::1/128");
 const LINK_LOCAL = cidrs("169.254.0.0/16", "fe80::/10");
 const MULTICAST = cidrs("224.0.0.0/4", "ff00::/8");
+/** "This network" and what is kept for the future (RFC 6890), broadcast among it. */
+const RESERVED = cidrs("0.0.0.0/8", "240.0.0.0/4", "::/128");
 /** RFC 1918, RFC 6598 (shared address space of carrier NATs), RFC 4193. */
-const PRIVATE = cidrs("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7");
+export const PRIVATE_NETWORKS: readonly Cidr[] = cidrs(
+  "10.0.0.0/8",
+  "172.16.0.0/12",
+  "192.168.0.0/16",
+  "100.64.0.0/10",
+  "fc00::/7",
+);
 
-function within(ranges: Cidr[]): (ip: Ip) => boolean {
+function within(ranges: readonly Cidr[]): (ip: Ip) => boolean {
   const nets = ranges.map(({ ip, prefixLength }) => ({ bytes: ipBytes(ip), prefixLength }));
   return (ip) => {
     const bytes = ipBytes(ip);
@@ -188,7 +196,8 @@ function within(ranges: Cidr[]): (ip: Ip) => boolean {
 export const isLoopback = within(LOOPBACK);
 export const isLinkLocal = within(LINK_LOCAL);
 export const isMulticast = within(MULTICAST);
-export const isPrivate = within(PRIVATE);
+const isReserved = within(RESERVED);
+export const isPrivate = within(PRIVATE_NETWORKS);
 
 /** Whether it means something only in a network or host of its own. */
 export function isInner(ip: Ip): boolean {
@@ -200,6 +209,6 @@ export function isUnspecified(ip: Ip): boolean {
 
 /** Whether a datagram could be sent to it from another host: not every byte pattern is a place. */
 export function isUsableEndpoint({ ip, port }: Endpoint): boolean {
-  return port !== 0 && !isUnspecified(ip) && !isLoopback(ip) && !isLinkLocal(ip) &&
-    !isMulticast(ip) && ip !== "255.255.255.255";
+  return port !== 0 && !isReserved(ip) && !isLoopback(ip) && !isLinkLocal(ip) &&
+    !isMulticast(ip);
 }

@@ -74,6 +74,12 @@ export class SourceLimits {
     return this.#levels.size;
   }
 
+  /** Whether the source has a token. */
+  has(source: string, nowMs: number): boolean {
+    const level = this.#levels.get(source);
+    return !level || tokensAt(this.#rate, level, nowMs) + ROUNDING >= 1;
+  }
+
   /** Whether the source had a token, which is then gone. */
   take(source: string, nowMs: number): boolean {
     return this.takeOrWait(source, nowMs) === 0;

@@ -44,6 +44,7 @@ import type { Caller } from "./http_server.ts";
 import { HeldCalls } from "./hold.ts";
 import { Instances } from "./instances.ts";
 import { Mailbox } from "./mailbox.ts";
+import { MemberLimits } from "./member_limits.ts";
 import { isExpired, type Joining, LEASE_MS, Nodes } from "./nodes.ts";
 import { Refusal } from "./refusal.ts";
 import { RELAY_LEASE_MS, type RelayDirectory } from "./relays.ts";
@@ -142,6 +143,7 @@ export class CoordServer {
    */
   readonly #newcomers: SourceLimits;
   readonly #mailbox = new Mailbox();
+  readonly #memberLimits = new MemberLimits();
   readonly #replays = new Replays();
   readonly #held: HeldCalls;
   readonly #instances = new Instances();
@@ -290,6 +292,7 @@ export class CoordServer {
         return Response.json({ ok: true });
       case "POST /v1/endpoints": {
         const reach = parseReach(jsonOf(call.body));
+        this.#memberLimits.reach(node.nodeKey, nowMs);
         if (this.nodes.setReach(node.nodeKey, reach, nowMs)) this.#listChanged(node);
         return Response.json({ ok: true });
       }
@@ -542,6 +545,7 @@ export class CoordServer {
     const { to, sealed } = parseSignal(jsonOf(body));
     // Nothing is kept for a key that nobody has.
     if (this.nodes.hasDiscoKey(to)) {
+      this.#memberLimits.message(node.nodeKey, to, this.#nowMs());
       this.#mailbox.put(to, { from: node.discoKey, sealed }, this.#nowMs());
       this.#held.wake(mailOf(to));
     }

@@ -28,6 +28,7 @@ import type { InterfaceChoice } from "./own/endpoints.ts";
 import { OwnEndpoints, SETTLE_MS } from "./own/own_endpoints.ts";
 import { OwnNat } from "./own/own_nat.ts";
 import { PortMapper } from "./own/port_mapper.ts";
+import { PrivateNetworks } from "./own/private_networks.ts";
 import { resolveReachable } from "./own/reachable.ts";
 import { Peers } from "./peers.ts";
 import { type PingAnswer, pingPeer, type PingWish } from "./ping.ts";
@@ -120,6 +121,7 @@ class Daemon implements AsyncDisposable {
   readonly #rtnl: RtNetlink;
   readonly #plane: DataPlane;
   readonly #detours: HostDetours;
+  readonly #privateNetworks: PrivateNetworks;
   readonly #findings: Findings;
   readonly #twins: TwinWatch;
   /** When this node last told its endpoints because of another host. */
@@ -154,6 +156,7 @@ class Daemon implements AsyncDisposable {
     options.metrics.watchPlane(plane);
     this.#plane = plane;
     this.#detours = new HostDetours(rtnl);
+    this.#privateNetworks = new PrivateNetworks(rtnl);
     this.#findings = new Findings(edges.log);
     this.#twins = new TwinWatch(options.nodeName);
     const { coordinator, coordinatorKey, identity, nodeName } = options;
@@ -370,6 +373,7 @@ class Daemon implements AsyncDisposable {
       onDoubt: () => this.#own!.doubt(),
       onStuck: () => void this.#lookElsewhere(),
       isRelay: (ip) => this.#relays.isRelay(ip),
+      reaches: (ip) => this.#privateNetworks.reach(ip),
       detours: (ips) => this.#detours.of(ips),
       onAllLost: (count) =>
         this.#findings.found({
@@ -537,6 +541,7 @@ class Daemon implements AsyncDisposable {
     this.#session.networkChanged();
     try {
       this.#detours.changed();
+      this.#privateNetworks.changed();
       this.#peers?.routesChanged();
       this.#peers?.restoreLinks();
     } catch (error) {

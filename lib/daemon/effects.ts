@@ -7,7 +7,14 @@ import { errorText, GretunError } from "../errors.ts";
 import { type DiscoKey, keyBytes, type NodeKey } from "../keys.ts";
 import { type Inner, pairAddress } from "../links/mod.ts";
 import { sinceText } from "../log.ts";
-import type { PathAddress, PeerEffect, PeerEvent, PendingPings } from "../peer/mod.ts";
+import {
+  type PathAddress,
+  type PeerEffect,
+  type PeerEvent,
+  type PendingPings,
+  PingBudget,
+  standing,
+} from "../peer/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
 import type { Collisions } from "./collisions.ts";
 import { Trouble } from "../trouble.ts";
@@ -50,6 +57,8 @@ export interface EffectsOptions {
 export interface PingOptions {
   nominating?: boolean;
   ttl?: number;
+  /** At a port of a hard NAT. */
+  isGuess?: boolean;
   onPong?: (rttMs: number) => void;
 }
 
@@ -69,6 +78,7 @@ export interface EffectsTable {
 
 export class Effects {
   readonly #options: EffectsOptions & EffectsTable;
+  readonly #budget = new PingBudget();
 
   constructor(options: EffectsOptions & EffectsTable) {
     this.#options = options;
@@ -129,11 +139,27 @@ export class Effects {
     this.#options.log.info("peer state change", { ...peerFields(record), ...states });
   }
 
-  sendOpener(entry: Entry, to: PathAddress): void {
-    for (const ttl of OPENER_TTLS) this.sendPing(entry, to, { ttl });
+  sendOpener(entry: Entry, to: PathAddress, isGuess = false): void {
+    if (!this.#mayPing(entry, to, isGuess)) return;
+    for (const ttl of OPENER_TTLS) this.#ping(entry, to, { ttl });
   }
 
-  sendPing(entry: Entry, to: PathAddress, { nominating, ttl, onPong }: PingOptions = {}): void {
+  sendPing(entry: Entry, to: PathAddress, options: PingOptions = {}): void {
+    if (this.#mayPing(entry, to, options.isGuess)) this.#ping(entry, to, options);
+  }
+
+  /** Whether the peer has answered there, or may be looked for there once more. */
+  #mayPing({ peer, record: { nodeKey } }: Entry, to: PathAddress, isGuess = false): boolean {
+    const nowMs = this.#options.clock.nowMs();
+    const because = standing(peer, to, nowMs);
+    if (because === "proven") return true;
+    const ping = { peer: nodeKey, to: to.ip, because: isGuess ? "guessed" as const : because };
+    if (this.#budget.take(ping, nowMs)) return true;
+    this.#options.metrics.pingHeldBack();
+    return false;
+  }
+
+  #ping(entry: Entry, to: PathAddress, { nominating, ttl, onPong }: PingOptions): void {
     const { identity, clock, random, metrics } = this.#options;
     const txId = random(TX_ID_LENGTH);
     this.#options.pending.add(txId, {

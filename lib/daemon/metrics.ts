@@ -8,6 +8,10 @@ const PUNCH_BUCKETS_SECONDS = [0.25, 0.5, 1, 2, 5, 10, 30];
 export class DaemonMetrics extends Metrics {
   readonly #peers = this.gauge("gretun_peers", "Peers by state", ["state"]);
   readonly #pings = this.counter("gretun_disco_pings_sent_total", "Disco pings sent");
+  readonly #heldBack = this.counter(
+    "gretun_disco_pings_held_back_total",
+    "Disco pings not sent, as too many went to addresses that have not answered",
+  );
   readonly #pongs = this.counter(
     "gretun_disco_pongs_received_total",
     "Disco pongs that answered a ping of ours",
@@ -59,6 +63,10 @@ export class DaemonMetrics extends Metrics {
 
   pingSent(): void {
     this.#pings.inc();
+  }
+
+  pingHeldBack(): void {
+    this.#heldBack.inc();
   }
 
   collided(count: number): void {

@@ -21,6 +21,7 @@ import {
   type PeerState,
   PendingPings,
   SeenIds,
+  standing,
   step,
 } from "../peer/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
@@ -44,7 +45,7 @@ const LOST_AT_LEAST = 2;
 /** For a ping that a user asked for. */
 const PING_TIMEOUT_MS = 2_000;
 /** As many endpoints as one node has. */
-const MAX_INVITED = 32;
+const MAX_TOLD = 32;
 
 export interface PeersOptions extends EffectsOptions {
   /** This node's address and the overlay's prefix length. */
@@ -53,6 +54,8 @@ export interface PeersOptions extends EffectsOptions {
   ownNat: () => NodeNat | undefined;
   /** Whether a relay has that address. */
   isRelay: (ip: Ip) => boolean;
+  /** Whether that address means anything here. */
+  reaches: (ip: Ip) => boolean;
   /** Which of these addresses are reached through tunnels. */
   detours: (ips: Iterable<Ip>) => Detours;
   /** Paths to all peers, of so many, were lost in a few seconds; and one is there again. */
@@ -155,7 +158,7 @@ export class Peers {
       });
       this.#dispatch(entry, { kind: "link-gone", nowMs });
     }
-    const endpoints = this.#routable(entry, record.endpoints.map(({ endpoint }) => endpoint));
+    const endpoints = this.#told(entry, record.endpoints.map(({ endpoint }) => endpoint));
     this.#dispatch(entry, { kind: "listed", nowMs, endpoints });
   }
 
@@ -228,8 +231,8 @@ export class Peers {
           .filter(({ source }) => source === "reflexive");
         return Math.max(...reflexive.map(({ heardMs = -Infinity }) => heardMs));
       },
-      ping: (to) => this.#effects.sendPing(entry(), to),
-      open: (to) => this.#effects.sendOpener(entry(), to),
+      ping: (to) => this.#effects.sendPing(entry(), to, { isGuess: true }),
+      open: (to) => this.#effects.sendOpener(entry(), to, true),
       tell: (message) => {
         this.#options.signal(entry().record.discoKey, this.#effects.seal(entry(), message));
       },
@@ -247,6 +250,12 @@ export class Peers {
     return endpoints.filter((endpoint) =>
       isUsableEndpoint(endpoint) && !cidrContains(this.#tunnelIp, endpoint.ip)
     );
+  }
+
+  /** Those where the peer may be, by what was said of it. */
+  #told(entry: Entry, endpoints: readonly Endpoint[]): Endpoint[] {
+    const first = endpoints.slice(0, MAX_TOLD);
+    return this.#routable(entry, first.filter(({ ip }) => this.#options.reaches(ip)));
   }
 
   /** Those that packets do not go to by our own links; the peer is told of detours among them. */
@@ -289,6 +298,8 @@ export class Peers {
     const nowMs = this.#options.clock.nowMs();
     if (message.type === "ping") {
       if (!isOwnPing(entry, message) || !entry.seenPings.add(message.txId)) return;
+      // A pong is longer than such a ping: nobody has us send more to others than they send to us.
+      if (!message.nodeKey && standing(entry.peer, from, nowMs) !== "proven") return;
       const isTaken = isRelayed(entry, from) ||
         (this.#isDirect(entry, from) && this.#routable(entry, [from]).length > 0);
       if (!isTaken) return;
@@ -310,10 +321,10 @@ export class Peers {
     if (message.type === "port-guess") {
       // Port 0 stands for many, and is told of an address alone.
       const { ip, port } = message.endpoint;
-      const isUsable = this.#usable([{ ip, port: port || 1 }]).length > 0;
+      const isUsable = this.#told(entry, [{ ip, port: port || 1 }]).length > 0;
       if (isUsable) this.#options.guesser.received(entry.guessed, message);
     } else if (message.type === "call-me-maybe") {
-      const endpoints = this.#routable(entry, message.endpoints).slice(0, MAX_INVITED);
+      const endpoints = this.#told(entry, message.endpoints);
       const nowMs = this.#options.clock.nowMs();
       this.#event(entry, { kind: "call-me-maybe", nowMs, endpoints });
     }

@@ -5,7 +5,9 @@
 export * from "./hard_nat.ts";
 export type { PathAddress } from "./path_address.ts";
 export { PendingPings } from "./pending.ts";
+export { PingBudget, type UnprovenPing } from "./ping_budget.ts";
 export { newPeer, step } from "./reducer.ts";
 export { SeenIds } from "./seen_ids.ts";
+export { type Standing, standing } from "./standing.ts";
 export * from "./state.ts";
 export { nextTickMs, REFLEXIVE_KEPT_MS } from "./timing.ts";

@@ -16,8 +16,9 @@ import { SimTime } from "./time.ts";
 export type { SimCoordinator } from "./coordinator.ts";
 export type { Serve, SimHost } from "./host.ts";
 export * from "./nat.ts";
-export { FAIR, type Weather } from "./net.ts";
-export type { LogLine, SimNode } from "./node.ts";
+export { FAIR, type Station, type Weather } from "./net.ts";
+export type { Packet } from "./packet.ts";
+export { type LogLine, simIdentity, type SimNode } from "./node.ts";
 export { Dice } from "./random.ts";
 
 installSimCrypto();

@@ -907,10 +907,14 @@ Deno.test("1,000 members behind one NAT are served at once after a restart", asy
 });
 
 Deno.test("a mailbox keeps its bound however many messages come", async () => {
-  const { coord, a, b } = await bench();
+  const { coord, b } = await bench();
   const body = { to: [...keyBytes(b.discoKey)], sealed: "AAEC" };
-  for (let i = 0; i < 2 * MAX_QUEUE; i++) {
-    await json(await coord.call(a, "POST", "/v1/signal", { body }));
+  const senders = await Promise.all(["c", "d", "e", "f", "g"].map(fakeNode));
+  for (const sender of senders) {
+    await coord.register(sender);
+    for (let i = 0; i < 2 * MAX_QUEUE / senders.length; i++) {
+      await json(await coord.call(sender, "POST", "/v1/signal", { body }));
+    }
   }
   const { envelopes } = await json(await coord.call(b, "GET", "/v1/signal"));
   strictEqual((envelopes as unknown[]).length, MAX_QUEUE);
@@ -933,4 +937,17 @@ Deno.test("who joins, comes back and leaves is logged with name, key and source"
     { ...common, msg: "node left" },
     { ...common, ...joined, msg: "node is back", source: "198.51.100.8" },
   ]);
+});
+
+Deno.test("one member does not send another more than it can mean", async () => {
+  const { coord, a, b } = await bench();
+  const body = { to: [...keyBytes(b.discoKey)], sealed: "AAEC" };
+  const statuses: number[] = [];
+  for (let i = 0; i < MAX_QUEUE; i++) {
+    statuses.push((await coord.call(a, "POST", "/v1/signal", { body })).status);
+  }
+  deepStrictEqual([...new Set(statuses)], [200, 429]);
+  const refused = await coord.call(a, "POST", "/v1/signal", { body });
+  strictEqual(refused.headers.get("retry-after"), "1");
+  deepStrictEqual((await coord.call(b, "POST", "/v1/signal", { body })).status, 200);
 });
