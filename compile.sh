@@ -45,5 +45,5 @@ build gretun main.ts "$@" --include lib/engine/worker.ts --allow-ffi --allow-net
 DIAL_ENV=SSL_CERT_FILE,SSL_CERT_DIR
 for name in http_proxy https_proxy all_proxy no_proxy; do DIAL_ENV+=,$name,${name^^}; done
 build gretun-coord coord.ts "$@" --allow-ffi --allow-net --allow-read --allow-write \
-  --allow-env=HOME,XDG_STATE_HOME,JOURNAL_STREAM,$DIAL_ENV --allow-sys=uid --allow-run=systemctl,useradd,userdel,chgrp
+  --allow-env=HOME,XDG_STATE_HOME,STATE_DIRECTORY,JOURNAL_STREAM,NOTIFY_SOCKET,WATCHDOG_USEC,GRETUN_*,$DIAL_ENV --allow-sys=uid --allow-run=systemctl,useradd,userdel,chgrp
 echo "$stamp" >"$CACHE/compile.stamp"

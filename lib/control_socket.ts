@@ -1,6 +1,6 @@
 /**
  * How a running program is asked: HTTP on a unix socket that belongs to its user and opens to nobody
- * else. Both sides have time limits, and an answer may be a stream of JSON lines.
+ * else, but for a group where one is named. Both sides have time limits, and an answer may be a stream of JSON lines.
  */
 import { aborted } from "./edges.ts";
 import { errorText, GretunError, NoDaemonError } from "./errors.ts";
@@ -15,6 +15,7 @@ const ANSWER_MS = 15_000;
 /** A client that does not read any more loses its stream. */
 const STALLED_MS = 15_000;
 const ONLY_THE_USER = 0o177;
+const GROUP_TOO = 0o660;
 
 export type ControlHandler = (request: Request) => Response | Promise<Response>;
 
@@ -23,13 +24,14 @@ export type ControlHandler = (request: Request) => Response | Promise<Response>;
  * `GretunError` when another program answers there, or the path is not this user's to have.
  */
 export async function serveControlSocket(
-  { path, program }: { path: string; program: string },
+  { path, program, groupId }: { path: string; program: string; groupId?: number },
   handler: ControlHandler,
 ): Promise<AsyncDisposable> {
   try {
     await makeWay(path, program);
     const options = { path, transport: "unix", onListen: () => {} } as const;
     const server = withUmask(ONLY_THE_USER, () => Deno.serve(options, limited(handler)));
+    if (groupId !== undefined) await openTo(groupId, path);
     const { ino } = await Deno.lstat(path);
     return {
       async [Symbol.asyncDispose]() {
@@ -44,6 +46,20 @@ export async function serveControlSocket(
     throw new GretunError(
       `cannot listen on ${path}: ${errorText(cause)}`,
       "Give a writable directory with a shorter path with --state-dir",
+      { cause },
+    );
+  }
+}
+
+async function openTo(groupId: number, path: string): Promise<void> {
+  try {
+    // The service's own group is that already, and its sandbox lets it change none.
+    if ((await Deno.lstat(path)).gid !== groupId) await Deno.chown(path, null, groupId);
+    await Deno.chmod(path, GROUP_TOO);
+  } catch (cause) {
+    throw new GretunError(
+      `cannot give ${path} to the group ${groupName(groupId)}: ${errorText(cause)}`,
+      "Name a group that the daemon's user is in",
       { cause },
     );
   }
@@ -194,7 +210,10 @@ async function open(question: ControlQuestion, limit?: AbortSignal): Promise<Ans
   }
   if (!response.ok) {
     const why = errorText(await response.text());
-    throw new GretunError(`the ${program} refuses: ${why}`, "See its log for the reason");
+    throw new GretunError(
+      `the ${program} refuses: ${why}`,
+      response.status === FORBIDDEN ? AS_ITS_USER : "See its log for the reason",
+    );
   }
   const held = stack.move();
   return { response, [Symbol.asyncDispose]: () => held[Symbol.asyncDispose]() };
@@ -213,12 +232,41 @@ async function reach(question: ControlQuestion): Promise<void> {
   }
 }
 
+const AS_ITS_USER = "Run the command as the user that runs it, as with sudo";
+const FORBIDDEN = 403;
+
 function denied({ program, path }: ControlQuestion, cause: unknown): GretunError {
+  const group = groupThatMay(path);
   return new GretunError(
     `may not ask the ${program} at ${path}: permission denied`,
-    "Run the command as the user that runs it, as with sudo",
+    group === undefined
+      ? AS_ITS_USER
+      : `Add yourself to group ${group} and log in again (sudo usermod -aG ${group} $USER), or use sudo`,
     { cause },
   );
+}
+
+/** Whose members may ask there, if it is not the user's alone. */
+function groupThatMay(path: string): string | undefined {
+  try {
+    const { gid, mode } = Deno.lstatSync(path);
+    return (mode! & GROUP_TOO) === GROUP_TOO ? groupName(gid!) : undefined;
+  } catch {
+    return undefined; // in a directory that is closed to us
+  }
+}
+
+/** Undefined: there is no such group. */
+export function groupIdOf(name: string): number | undefined {
+  const line = groups().find(([each]) => each === name);
+  return line && Number(line[2]);
+}
+
+const groupName = (id: number) =>
+  groups().find(([, , each]) => each === String(id))?.[0] ?? `${id}`;
+
+function groups(): string[][] {
+  return Deno.readTextFileSync("/etc/group").split("\n").map((line) => line.split(":"));
 }
 
 function noDaemon({ program, path, hint }: ControlQuestion, cause: unknown): NoDaemonError {
@@ -239,7 +287,8 @@ async function isThere(path: string): Promise<boolean> {
   }
 }
 
-async function isAnswering(path: string): Promise<boolean> {
+/** Whether a program is there, even one that this user may not ask. */
+export async function isAnswering(path: string): Promise<boolean> {
   try {
     (await Deno.connect({ transport: "unix", path })).close();
     return true;

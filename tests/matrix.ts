@@ -4,7 +4,7 @@
  * kinds; the rest of the file is about finding out what it did.
  */
 import { type Ip, parseIp } from "../lib/addr.ts";
-import { askDaemon, type DaemonReport } from "../lib/daemon/control.ts";
+import { askDaemon, controlPath, type DaemonReport } from "../lib/daemon/control.ts";
 import type { PathKind } from "../lib/daemon/peer_report.ts";
 import { errorText } from "../lib/errors.ts";
 import { decodeEchoReply, encodeEcho } from "../lib/health/icmp.ts";
@@ -204,7 +204,7 @@ class Member {
   }
 
   report(): Promise<DaemonReport | undefined> {
-    return askDaemon(this.stateDir).catch(() => undefined);
+    return askDaemon(controlPath(this.stateDir)).catch(() => undefined);
   }
 
   async leave(): Promise<void> {

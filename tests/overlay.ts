@@ -1,7 +1,7 @@
 /** An overlay in a lab: the programs themselves, a coordinator and as many nodes as a test wants. */
 import { deepStrictEqual, ok } from "node:assert/strict";
 import { concatBytes, toHex } from "../lib/bytes.ts";
-import { askDaemon, type DaemonReport } from "../lib/daemon/control.ts";
+import { askDaemon, controlPath, type DaemonReport } from "../lib/daemon/control.ts";
 import { type Families, type Host, Lab, type Nat } from "../lib/lab/mod.ts";
 
 const program = (name: string) => new URL(`../${name}`, import.meta.url).pathname;
@@ -301,7 +301,7 @@ export class OverlayNode {
   }
 
   report(): Promise<DaemonReport> {
-    return askDaemon(this.stateDir);
+    return askDaemon(controlPath(this.stateDir));
   }
 
   /** Undefined while no daemon answers. */

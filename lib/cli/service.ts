@@ -1,26 +1,124 @@
-/** What the installing commands of both programs share. */
+/** The service manager, and the commands of both programs that install and remove their services. */
+import { systemClock } from "../edges.ts";
 import { GretunError } from "../errors.ts";
-import type { CommandIo } from "./command.ts";
-import type { Step } from "../service/mod.ts";
-import { applyStep, stepText } from "../service/mod.ts";
+import { notifyManager } from "../linux/mod.ts";
+import {
+  applyStep,
+  hasSystemd,
+  type InstallOptions,
+  installSteps,
+  presentFiles,
+  runningUnit,
+  ServiceManager,
+  type Step,
+  stepText,
+  uninstallSteps,
+  unitsNamed,
+} from "../service/mod.ts";
+import { type Command, type CommandIo, EXIT_OK } from "./command.ts";
+import { flagsHelp, parseFlags } from "./flags.ts";
+
+/** Of a program that may have been started by systemd. */
+export function systemManager(): ServiceManager {
+  return new ServiceManager({
+    socketPath: Deno.env.get("NOTIFY_SOCKET"),
+    watchdogUs: Deno.env.get("WATCHDOG_USEC"),
+    send: notifyManager,
+    clock: systemClock,
+  });
+}
+
+interface ServingWorld<A extends unknown[]> {
+  serveControl(...args: A): Promise<AsyncDisposable>;
+}
+
+/** Who can be asked is ready. */
+export function readyWhenServed<A extends unknown[], W extends ServingWorld<A>>(
+  world: W,
+  manager: ServiceManager,
+  role: string,
+  port: number,
+): W {
+  return {
+    ...world,
+    async serveControl(...args: A) {
+      const served = await world.serveControl(...args);
+      manager.ready(() => `${role} on UDP port ${port}`);
+      return served;
+    },
+  };
+}
 
 export const INSTALL_FLAGS = {
   "no-start": { type: "boolean", help: "neither enable nor start the service" },
   "dry-run": { type: "boolean", help: "print the steps, and do nothing" },
 } as const;
 
-export const UNINSTALL_FLAGS = {
+const UNINSTALL_FLAGS = {
   "keep-state": { type: "boolean", help: "leave keys, database and configuration" },
   "dry-run": { type: "boolean", help: "print the steps, and do nothing" },
 } as const;
 
-export function requireRoot(what: string): void {
+type Kind = InstallOptions["kind"];
+
+const PROGRAMS = { up: "gretun", coord: "gretun-coord" } as const;
+
+/** Prints each step, then does it. Throws `GretunError`. */
+export function install(
+  options: Omit<InstallOptions, "program" | "start">,
+  flags: { "no-start": boolean; "dry-run": boolean },
+  io: CommandIo,
+): number {
+  const isDryRun = flags["dry-run"];
+  const start = !flags["no-start"];
+  const program = PROGRAMS[options.kind];
+  if (!isDryRun) {
+    requireRoot("install");
+    if (!hasSystemd()) {
+      throw new GretunError(
+        "systemd does not run on this host",
+        `Start ${program} by the means of this host's own service manager`,
+      );
+    }
+  }
+  const all = { ...options, program: Deno.execPath(), start };
+  performSteps(installSteps(all, presentFiles), io, isDryRun);
+  if (isDryRun || !start) return EXIT_OK;
+  io.stdout(`${runningUnit(options.kind, options.instance)} runs. Look with: ${program} status\n`);
+  return EXIT_OK;
+}
+
+/** Takes back what {@link install} did. */
+export function uninstallCommand(kind: Kind, summary: string): Command {
+  const program = PROGRAMS[kind];
+  const other = PROGRAMS[kind === "up" ? "coord" : "up"];
+  return {
+    summary,
+    help: () => `Usage: ${program} uninstall [flags]\n\n${flagsHelp(UNINSTALL_FLAGS)}\n`,
+    // deno-lint-ignore require-await
+    async run(args, io) {
+      const flags = parseFlags(args, UNINSTALL_FLAGS);
+      if (!flags["dry-run"]) requireRoot("uninstall");
+      const units = hasSystemd() ? unitsNamed(program) : [];
+      const steps = uninstallSteps({
+        kind,
+        units: units.filter((unit) => kind === "coord" || !unit.startsWith(PROGRAMS.coord)),
+        keepState: flags["keep-state"],
+        isShared: presentFiles.exists(`/etc/systemd/system/${other}.service`),
+      }, presentFiles);
+      performSteps(steps, io, flags["dry-run"]);
+      return EXIT_OK;
+    },
+  };
+}
+
+function requireRoot(what: string): void {
   if (Deno.uid() === 0) return;
   throw new GretunError(`only root can ${what} services`, "Run the same command with sudo");
 }
 
 /** Prints each step, then does it. */
-export function performSteps(steps: readonly Step[], io: CommandIo, isDryRun: boolean): void {
+function performSteps(steps: readonly Step[], io: CommandIo, isDryRun: boolean): void {
   if (steps.length === 0) io.stdout("Nothing to do: all is in place.\n");
   for (const step of steps) {
     io.stdout(stepText(step) + "\n");

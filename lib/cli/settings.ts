@@ -56,6 +56,14 @@ export function wordAfter(args: readonly string[], flag: string): string | undef
   return args[i] === name ? args[i + 1] : args[i]!.slice(name.length + 1);
 }
 
+/** The variables that this process has for these settings, and no others. */
+export function environmentOf(specs: FlagSpecs): Record<string, string> {
+  const names = Object.keys(specs).map(variableOf);
+  return Object.fromEntries(names.map((name) => [name, Deno.env.get(name) ?? ""]));
+}
+
+const variableOf = (key: string) => PREFIX + key.toUpperCase().replaceAll("-", "_");
+
 interface Word {
   key: string;
   word: string;
@@ -63,7 +71,7 @@ interface Word {
 
 function environmentWords(environment: Readonly<Record<string, string>>, specs: FlagSpecs): Word[] {
   return Object.entries(specs).flatMap(([key, spec]) => {
-    const variable = PREFIX + key.toUpperCase().replaceAll("-", "_");
+    const variable = variableOf(key);
     const value = environment[variable];
     if (value === undefined || value === "") return [];
     const word = wordOf(key, spec, value);

@@ -1,6 +1,7 @@
-/** The control socket: a running daemon answers over HTTP on a unix socket in its state directory. */
+/** The control socket: a running daemon answers over HTTP on a unix socket. */
 import {
   askControlSocket,
+  type ControlHandler,
   jsonLines,
   readControlLines,
   serveControlSocket,
@@ -44,8 +45,14 @@ export interface DaemonReport {
   };
 }
 
-function socketPath(stateDir: string): string {
+/** Of a daemon whose state directory is named. */
+export function controlPath(stateDir: string): string {
   return `${stateDir}/control.sock`;
+}
+
+/** Where the members of a group ask, who may look and not end the daemon. */
+export function groupPath(path: string): string {
+  return path.replace(/\.sock$/, ".group.sock");
 }
 
 const PROGRAM = "daemon";
@@ -59,16 +66,30 @@ export interface Asked {
   down: () => void;
 }
 
-/** Serves until disposed; refuses when another daemon answers in the same directory. */
+/** Serves until disposed; refuses when another daemon answers there. */
 export async function serveControl(
-  stateDir: string,
-  { report, ping, down }: Asked,
+  path: string,
+  asked: Asked,
+  groupId?: number,
 ): Promise<AsyncDisposable> {
-  const place = { path: socketPath(stateDir), program: PROGRAM };
-  return await serveControlSocket(place, (request) => {
+  await using stack = new AsyncDisposableStack();
+  stack.use(await serveControlSocket({ path, program: PROGRAM }, handler(asked)));
+  if (groupId !== undefined) {
+    const place = { path: groupPath(path), program: PROGRAM, groupId };
+    stack.use(await serveControlSocket(place, handler({ ...asked, down: undefined })));
+  }
+  return stack.move();
+}
+
+/** Without `down` nobody may end the daemon. */
+function handler(
+  { report, ping, down }: Omit<Asked, "down"> & { down: Asked["down"] | undefined },
+): ControlHandler {
+  return (request) => {
     const { pathname, searchParams } = new URL(request.url);
     if (pathname === "/v1/status" && request.method === "GET") return Response.json(report());
     if (pathname === "/v1/down" && request.method === "POST") {
+      if (!down) return textAnswer(403, "only the user that runs the daemon may end it");
       down();
       return textAnswer(200, "ok");
     }
@@ -80,14 +101,13 @@ export async function serveControl(
       return answers ? jsonLines(answers) : textAnswer(404, "there is no such peer");
     }
     return textAnswer(404, "not found");
-  });
+  };
 }
 
 const HINT = "Start one with gretun up, or name its directory with --state-dir";
 
-/** Ends the daemon that runs with `stateDir`; throws {@link NoDaemonError} when none does. */
-export async function askDown(stateDir: string): Promise<void> {
-  const path = socketPath(stateDir);
+/** Ends the daemon that runs at `path`; throws {@link NoDaemonError} when none does. */
+export async function askDown(path: string): Promise<void> {
   await askControlSocket({
     path,
     pathname: "/v1/down",
@@ -98,25 +118,25 @@ export async function askDown(stateDir: string): Promise<void> {
 }
 
 /**
- * What comes back from a peer that the daemon with `stateDir` pings, until the signal; throws
+ * What comes back from a peer that the daemon at `path` pings, until the signal; throws
  * {@link NoDaemonError} when none runs.
  */
 export async function* askPing(
-  stateDir: string,
+  path: string,
   { peer, count, untilDirect, signal }: PingWish & { peer: NodeKey; signal: AbortSignal },
 ): AsyncGenerator<PingAnswer> {
   const until = untilDirect ? "&until=direct" : "";
   const question = {
-    ...{ path: socketPath(stateDir), pathname: `/v1/ping?peer=${peer}&count=${count}${until}` },
+    ...{ path, pathname: `/v1/ping?peer=${peer}&count=${count}${until}` },
     ...{ method: "POST", program: PROGRAM, hint: HINT, signal } as const,
   };
   for await (const line of readControlLines(question)) yield line as PingAnswer;
 }
 
-/** Asks the daemon that runs with `stateDir`; throws {@link NoDaemonError} when none does. */
-export async function askDaemon(stateDir: string): Promise<DaemonReport> {
+/** Asks the daemon that runs at `path`; throws {@link NoDaemonError} when none does. */
+export async function askDaemon(path: string): Promise<DaemonReport> {
   const text = await askControlSocket({
-    path: socketPath(stateDir),
+    path,
     pathname: "/v1/status",
     program: PROGRAM,
     hint: HINT,

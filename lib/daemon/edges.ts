@@ -44,13 +44,15 @@ export interface SystemEdgesOptions {
   /** To the coordinator, and to relays by WebSocket. */
   dialer: Dialer;
   stateDir: string;
+  /** Where the daemon is asked, by its user and by a group. */
+  control: { path: string; groupId?: number };
   /** Somebody asks the daemon to end. */
   onDown: () => void;
 }
 
 /** To be disposed when the daemon has ended. */
 export function systemEdges(
-  { log, sign, dialer, stateDir, onDown }: SystemEdgesOptions,
+  { log, sign, dialer, stateDir, control, onDown }: SystemEdgesOptions,
 ): DaemonEdges & AsyncDisposable {
   const host = linuxHost();
   const standIns = new StandIns();
@@ -66,7 +68,8 @@ export function systemEdges(
     pingThrough,
     portMapNet: systemNet,
     knownFile: knownFileIn(stateDir),
-    serveControl: (asked) => serveControl(stateDir, { ...asked, down: onDown }),
+    serveControl: (asked) =>
+      serveControl(control.path, { ...asked, down: onDown }, control.groupId),
     [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
   };
 }

@@ -4,7 +4,7 @@
  *
  * @example
  * const identity = await loadIdentity(stateDir, systemRandom);
- * await using edges = systemEdges({ log, sign: await signer(identity.nodeSeed), stateDir });
+ * await using edges = systemEdges({ log, sign: await signer(identity.nodeSeed), control });
  * await runDaemon({ coordinator, identity, ...options }, edges, signal);
  */
 export { type DaemonOptions, runDaemon } from "./daemon.ts";

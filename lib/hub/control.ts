@@ -61,7 +61,7 @@ interface Place {
   port: number;
 }
 
-function socketPath(stateDir: string, role: Role, port: number): string {
+export function controlPath(stateDir: string, role: Role, port: number): string {
   return `${stateDir}/${role}-${port}.sock`;
 }
 
@@ -71,7 +71,7 @@ export async function serveControl(
   { stateDir, role, port }: Place,
   { report, reauth }: { report: () => HubReport | SpokeReport; reauth: () => void },
 ): Promise<AsyncDisposable> {
-  const place = { path: socketPath(stateDir, role, port), program: role };
+  const place = { path: controlPath(stateDir, role, port), program: role };
   return await world.serveControl(place, (request) => {
     const { pathname } = new URL(request.url);
     if (pathname === "/v1/status" && request.method === "GET") return Response.json(report());
@@ -99,7 +99,7 @@ async function call(
   method: "GET" | "POST",
 ): Promise<string> {
   return await askControlSocket({
-    path: socketPath(stateDir, role, port),
+    path: controlPath(stateDir, role, port),
     pathname,
     method,
     program: role,

@@ -11,6 +11,7 @@ export {
   askControl,
   askReauth,
   type ClientReport,
+  controlPath,
   type HubReport,
   type Role,
   type SpokeReport,

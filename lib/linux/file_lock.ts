@@ -1,7 +1,8 @@
 /**
  * Locks that belong to the network namespace of the calling thread and end with the process, however
  * it ends: files held with flock(2), in a directory that nobody else can write. A file names its
- * holder, so that a refusal can.
+ * holder, so that a refusal can; it is removed with the lock, and what a killed program leaves is held by
+ * nobody.
  */
 import { GretunError } from "../errors.ts";
 import {
@@ -43,11 +44,17 @@ export interface Locks {
   holder(name: string): LockHolder | undefined;
 }
 
+/** In root's directory, which systemd makes for the services' user. */
+const SERVICES_DIRECTORY = "/run/gretun/service";
+
 /** In the first of `directories` that is this user's alone; they are made where they are missing. */
-export function fileLocks(directories: () => readonly string[] = lockDirectories): Locks {
+export function fileLocks(
+  directories: () => readonly string[] = lockDirectories,
+  servicesDirectory = SERVICES_DIRECTORY,
+): Locks {
   const holder = (name: string) => {
     for (const directory of directories()) {
-      const found = isOursAlone(directory, [euid(), ROOT]) && holderOf(pathOf(directory, name));
+      const found = isTrusted(directory, servicesDirectory) && holderOf(pathOf(directory, name));
       if (found) return found;
     }
     return undefined;
@@ -63,9 +70,16 @@ export function fileLocks(directories: () => readonly string[] = lockDirectories
 
 const euid = () => libc().geteuid();
 
+/** Whoever has a directory in one of root's has it from root. */
+function isTrusted(directory: string, servicesDirectory: string): boolean {
+  const parent = directory.replace(/\/[^/]*$/, "");
+  return isOursAlone(directory, [euid(), ROOT]) ||
+    (directory === servicesDirectory && isOursAlone(parent, [ROOT]) && isOursAlone(directory));
+}
+
 function lockDirectories(): string[] {
   const user = Deno.env.get("XDG_RUNTIME_DIR") || `/run/user/${euid()}`;
-  return ["/run/gretun", `${user}/gretun`, `/tmp/gretun-${euid()}`];
+  return ["/run/gretun", SERVICES_DIRECTORY, `${user}/gretun`, `/tmp/gretun-${euid()}`];
 }
 
 /** Other namespaces have the same ports, and other files. */
@@ -78,7 +92,7 @@ function ownDirectory(directories: readonly string[]): string {
   let failure: unknown;
   for (const directory of directories) {
     try {
-      Deno.mkdirSync(directory, { mode: DIRECTORY_MODE });
+      if (directory !== SERVICES_DIRECTORY) Deno.mkdirSync(directory, { mode: DIRECTORY_MODE });
     } catch (error) {
       if (!(error instanceof Deno.errors.AlreadyExists)) failure = error;
     }
@@ -91,11 +105,12 @@ function ownDirectory(directories: readonly string[]): string {
   );
 }
 
-/** Whether only one of `owners` can make files there. */
-function isOursAlone(directory: string, owners: readonly number[]): boolean {
+/** Whether only one user, of these if any are named, can make files there. */
+function isOursAlone(directory: string, owners?: readonly number[]): boolean {
   try {
     const { isDirectory, uid, mode } = Deno.lstatSync(directory);
-    return isDirectory && owners.includes(uid!) && (mode! & WRITABLE_BY_OTHERS) === 0;
+    const isOwned = owners === undefined || owners.includes(uid!);
+    return isDirectory && isOwned && (mode! & WRITABLE_BY_OTHERS) === 0;
   } catch {
     return false;
   }
@@ -111,6 +126,7 @@ function tryLockFile(path: string, role: string): Disposable | undefined {
     if (!flock(file, LOCK_EX)) libc().pollHere(null, 0n, TRY_GAP_MS);
     else if (!isRemoved(file)) { // else by a holder that let go of it meanwhile
       Deno.writeTextFileSync(path, JSON.stringify({ role, pid: Deno.pid } satisfies LockHolder));
+      Deno.chmodSync(path, FILE_MODE); // whatever the umask
       stack.defer(() => remove(path));
       return stack.move();
     }

@@ -1,6 +1,6 @@
 /**
  * The service manager that started this program (sd_notify(3)): told when it is ready and when it
- * stops, and again and again that its event loop turns. Without a manager nothing happens.
+ * stops, and again and again that its event loop turns and how it is. Without a manager nothing happens.
  */
 import type { Clock } from "../edges.ts";
 
@@ -21,15 +21,17 @@ export class ServiceManager implements Disposable {
     this.#options = options;
   }
 
-  ready(): void {
+  /** `status` is a line for who asks the manager. */
+  ready(status: () => string): void {
     this.#tell("READY=1");
     const periodMs = Number(this.#options.watchdogUs) / 1000 / 2;
-    if (periodMs > 0) this.#watch(periodMs);
+    this.#beat(status, periodMs);
   }
 
-  #watch(periodMs: number): void {
-    this.#tell("WATCHDOG=1");
-    this.#timer = this.#options.clock.timer(periodMs, () => this.#watch(periodMs));
+  #beat(status: () => string, periodMs: number): void {
+    this.#tell(`WATCHDOG=1\nSTATUS=${status()}`);
+    if (!(periodMs > 0)) return;
+    this.#timer = this.#options.clock.timer(periodMs, () => this.#beat(status, periodMs));
   }
 
   /** It stops now. */

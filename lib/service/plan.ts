@@ -7,6 +7,7 @@ import { SERVICE_USER, type ServiceKind, unitName, unitText } from "./units.ts";
 const PROGRAM_DIRECTORY = "/usr/local/bin";
 const UNIT_DIRECTORY = "/etc/systemd/system";
 const CONFIG_DIRECTORY = "/etc/gretun";
+const RUN_DIRECTORY = "/run/gretun";
 
 export type Step =
   | { kind: "copy"; from: string; to: string }
@@ -81,12 +82,15 @@ export function uninstallSteps(options: UninstallOptions, present: Present): Ste
   const name = kind === "up" ? "gretun" : "gretun-coord";
   const remove = (path: string): Step[] => present.exists(path) ? [{ kind: "remove", path }] : [];
   const state = kind === "up"
-    ? ["/var/lib/gretun", "/run/gretun", ...(isShared ? [] : [CONFIG_DIRECTORY])]
-    : ["/var/lib/gretun-coord", "/run/gretun-coord", configPath(kind)];
+    ? ["/var/lib/gretun", `${RUN_DIRECTORY}/service`, ...(isShared ? [] : [CONFIG_DIRECTORY])]
+    : ["/var/lib/gretun-coord", configPath(kind)];
   return [
     // By its own word it removes the links that the service would keep.
     ...(kind === "up" && present.exists(`${PROGRAM_DIRECTORY}/gretun`)
-      ? [{ ...run(`${PROGRAM_DIRECTORY}/gretun`, "down"), mayFail: true }]
+      ? units.flatMap(instanceArguments).map((words): Step => ({
+        ...run(`${PROGRAM_DIRECTORY}/gretun`, "down", ...words),
+        mayFail: true,
+      }))
       : []),
     ...units.map((unit): Step => ({
       ...{ kind: "run", mayFail: true },
@@ -96,6 +100,10 @@ export function uninstallSteps(options: UninstallOptions, present: Present): Ste
     run("systemctl", "daemon-reload"),
     ...remove(`${PROGRAM_DIRECTORY}/${name}`),
     ...(keepState ? [] : state.flatMap(remove)),
+    // Root's own programs may still have locks and sockets beside.
+    ...(kind === "up" && present.exists(RUN_DIRECTORY)
+      ? [run("rmdir", "--ignore-fail-on-non-empty", RUN_DIRECTORY)]
+      : []),
     ...(isShared || keepState || !present.hasUser(SERVICE_USER)
       ? []
       : [run("userdel", SERVICE_USER)]),
@@ -111,6 +119,13 @@ export function configPath(kind: "up" | "coord", instance?: string): string {
 export function runningUnit(kind: "up" | "coord", instance?: string): string {
   if (kind === "coord") return "gretun-coord.service";
   return instance === undefined ? "gretun.service" : `gretun@${instance}.service`;
+}
+
+/** Of the daemon that a unit runs, if it is one. */
+function instanceArguments(unit: string): string[][] {
+  const instance = /^gretun@(.*)\.service$/.exec(unit)?.[1];
+  if (instance !== undefined) return [["--instance", instance]];
+  return unit === runningUnit("up") ? [[]] : [];
 }
 
 function unitsOf(kind: "up" | "coord"): { kind: ServiceKind; isTemplate: boolean }[] {

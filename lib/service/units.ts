@@ -10,10 +10,6 @@ interface Service {
   program: "gretun" | "gretun-coord";
   /** After the program's name. */
   command: string;
-  /** The one that checks the configuration and ends; none: the start itself does. */
-  check?: string;
-  /** Whether it tells the manager that it is ready, and again and again that it lives. */
-  notifies: boolean;
   capabilities: readonly string[];
   /** What the service gets besides the rest of the sandbox. */
   lines: readonly string[];
@@ -34,8 +30,6 @@ const SERVICES: Record<ServiceKind, Service> = {
     description: "gretun overlay network",
     program: "gretun",
     command: "up",
-    check: "up --check-config",
-    notifies: true,
     capabilities: TUNNEL_CAPABILITIES,
     lines: [
       LOAD_MODULES,
@@ -48,8 +42,6 @@ const SERVICES: Record<ServiceKind, Service> = {
     description: "gretun hub",
     program: "gretun",
     command: "hub",
-    check: "hub --check-config",
-    notifies: false,
     capabilities: TUNNEL_CAPABILITIES,
     lines: [
       LOAD_MODULES,
@@ -63,8 +55,6 @@ const SERVICES: Record<ServiceKind, Service> = {
     description: "gretun spoke",
     program: "gretun",
     command: "spoke",
-    check: "spoke --check-config",
-    notifies: false,
     capabilities: TUNNEL_CAPABILITIES,
     lines: [
       LOAD_MODULES,
@@ -76,8 +66,7 @@ const SERVICES: Record<ServiceKind, Service> = {
   coord: {
     description: "gretun coordinator",
     program: "gretun-coord",
-    command: "",
-    notifies: false,
+    command: "serve",
     capabilities: [],
     lines: [
       "LimitNOFILE=65536",
@@ -109,8 +98,11 @@ const SANDBOX = [
   "RemoveIPC=yes",
   "UMask=0077",
   "SystemCallArchitectures=native",
-  "SystemCallFilter=@system-service",
+  // The JavaScript engine guards its code by protection keys.
+  "SystemCallFilter=@system-service @pkey",
   "SystemCallFilter=~@privileged @resources",
+  // A program is told no, not killed.
+  "SystemCallErrorNumber=EPERM",
 ];
 
 export interface UnitOptions {
@@ -132,7 +124,7 @@ export function unitText(options: UnitOptions): string {
   const program = `/usr/local/bin/${service.program}`;
   const config = configArguments(options);
   const words = (...parts: string[]) => parts.filter((part) => part !== "").join(" ");
-  const directory = kind === "coord" ? "gretun-coord" : "gretun";
+  const isCoord = kind === "coord";
   const capabilities = service.capabilities.join(" ");
   return [
     "[Unit]",
@@ -143,25 +135,27 @@ export function unitText(options: UnitOptions): string {
     "StartLimitIntervalSec=0",
     "",
     "[Service]",
-    `Type=${service.notifies ? "notify" : "exec"}`,
+    "Type=notify",
     `User=${SERVICE_USER}`,
     `Group=${SERVICE_USER}`,
-    ...(service.check ? [`ExecStartPre=${words(program, service.check, config)}`] : []),
+    `ExecStartPre=${words(program, service.command, "--check-config", config)}`,
     `ExecStart=${words(program, service.command, config)}`,
     // What was asked to end stays down.
     "Restart=on-failure",
     "RestartSec=2",
     // Wrong usage: the same start would end in the same way.
     "RestartPreventExitStatus=2",
-    ...(service.notifies ? ["WatchdogSec=60"] : []),
+    "WatchdogSec=60",
     "KillMode=mixed",
     "TimeoutStopSec=15",
-    `StateDirectory=${directory}`,
+    `StateDirectory=${isCoord ? "gretun-coord" : "gretun"}`,
     "StateDirectoryMode=0700",
-    `RuntimeDirectory=${directory}`,
-    "RuntimeDirectoryMode=0750",
-    "RuntimeDirectoryPreserve=yes",
-    "ConfigurationDirectory=gretun",
+    // In root's own, whose owner it leaves alone; others look for locks there, and for sockets.
+    ...(isCoord ? [] : [
+      "RuntimeDirectory=gretun/service",
+      "RuntimeDirectoryMode=0755",
+      "RuntimeDirectoryPreserve=yes",
+    ]),
     `CapabilityBoundingSet=${capabilities}`,
     ...(capabilities ? [`AmbientCapabilities=${capabilities}`] : []),
     ...service.lines,

@@ -4,6 +4,7 @@ import {
   askControlSocket,
   type ControlHandler,
   type ControlQuestion,
+  groupIdOf,
   jsonLines,
   readControlLines,
   serveControlSocket,
@@ -94,6 +95,21 @@ Deno.test({
     await Deno.chmod(at.directory, 0o755);
     await Deno.chown(at.directory, NOBODY, NOBODY);
     strictEqual(await askControlSocket(at.question), "lies");
+  },
+});
+
+Deno.test({
+  name: "a socket may be opened to a group, and to nobody else",
+  ignore: Deno.uid() !== 0,
+  async fn() {
+    await using at = await place();
+    await using _server = await serveControlSocket(
+      { path: at.path, program: "daemon", groupId: groupIdOf("daemon")! },
+      () => new Response("fine"),
+    );
+    const { mode, gid } = await Deno.lstat(at.path);
+    deepStrictEqual([mode! & 0o777, gid], [0o660, groupIdOf("daemon")]);
+    strictEqual(groupIdOf("no-such-group"), undefined);
   },
 });
 

@@ -7,19 +7,22 @@ import { UsageError } from "../../errors.ts";
 import { keyBase64 } from "../../keys.ts";
 import { parseListen } from "../listen.ts";
 import { serveMetrics } from "../metrics_server.ts";
-import { httpSettings, openHttp } from "./http.ts";
-import { openRelay, relaySettings } from "./relay.ts";
+import type { ServiceManager } from "../../service/mod.ts";
+import { type HttpSettings, httpSettings, openHttp } from "./http.ts";
+import { openRelay, type RelaySettings, relaySettings } from "./relay.ts";
 import type { ServeFlags } from "./serve_flags.ts";
 import { openStore, statePath } from "./state.ts";
 
 const EDGES = { clock: systemClock, random: systemRandom };
 
-/** Until the signal. Throws `GretunError`. */
-export async function serveRelayOnly(
-  flags: ServeFlags,
-  log: Log,
-  stop: AbortSignal,
-): Promise<void> {
+export interface ServeWorld {
+  log: Log;
+  manager: ServiceManager;
+  stop: AbortSignal;
+}
+
+/** Checks the settings; what it gives serves until the signal. Throws `GretunError`. */
+export function relayOnly(flags: ServeFlags): (world: ServeWorld) => Promise<void> {
   const settings = relaySettings(flags);
   if (!settings || flags.coordinator === undefined) {
     throw new UsageError(
@@ -31,6 +34,21 @@ export async function serveRelayOnly(
   const metricsAddr = flags["metrics-addr"];
   const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
   const http = httpSettings(flags);
+  return (world) => serve({ flags, settings, coordinator, metricsListen, http }, world);
+}
+
+interface Settings {
+  flags: ServeFlags;
+  settings: RelaySettings;
+  coordinator: URL;
+  metricsListen: ReturnType<typeof parseListen> | undefined;
+  http: HttpSettings;
+}
+
+async function serve(
+  { flags, settings, coordinator, metricsListen, http }: Settings,
+  { log, manager, stop }: ServeWorld,
+): Promise<void> {
   using store = openStore(statePath(flags.state));
   const { publicKey: relayKey, sign } = await signingKey(storedSeed(store, systemRandom));
   const host = settings.advertise.replace(/:\d+$/, "");
@@ -65,6 +83,7 @@ export async function serveRelayOnly(
     if (pathname === "/healthz") return new Response("ok\n");
     return new Response("not found\n", { status: 404 });
   };
+  manager.ready(() => `relay of ${coordinator.href}`);
   const serving = server.run(stop, handle);
   await role.run(stop);
   log.info("relay shutting down");

@@ -6,16 +6,18 @@ import { type Log, systemClock, systemRandom } from "../../edges.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { keyBase64 } from "../../keys.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { doubleDashed, flagsHelp, parseFlags } from "../flags.ts";
+import { doubleDashed, flagsHelp } from "../flags.ts";
 import { parseListen } from "../listen.ts";
 import { openLog } from "../log.ts";
+import { systemManager } from "../service.ts";
+import { environmentOf, readSettings, readSettingsFile } from "../settings.ts";
 import { serveMetrics } from "../metrics_server.ts";
 import { warnOfCollisions } from "./collisions.ts";
 import { openControl } from "./control.ts";
 import { keyPath, openKeySeed } from "./coordinator_key.ts";
 import { httpSettings, openHttp } from "./http.ts";
 import { openRelay, relayKeys, relaySettings } from "./relay.ts";
-import { serveRelayOnly } from "./relay_only.ts";
+import { relayOnly, type ServeWorld } from "./relay_only.ts";
 import { SERVE_FLAGS, type ServeFlags } from "./serve_flags.ts";
 import { IN_MEMORY, openStore, statePath } from "./state.ts";
 import { startStun, stunSettings } from "./stun.ts";
@@ -23,21 +25,38 @@ import denoJson from "../../../deno.json" with { type: "json" };
 
 export const command: Command = {
   summary: "be the coordinator of an overlay",
-  help: () => `Usage: gretun-coord [serve] [flags]\n\n${flagsHelp(SERVE_FLAGS)}\n`,
+  help: () =>
+    `Usage: gretun-coord [serve] [flags]
+
+A setting can also stand in the environment (--listen as GRETUN_LISTEN) or in a configuration file
+(listen :8443). A flag wins over the environment, and that over the file.
+
+${flagsHelp(SERVE_FLAGS)}
+`,
   run,
 };
 
+const DEFAULT_CONFIG = "/etc/gretun/coord.conf";
 const EDGES = { clock: systemClock, random: systemRandom };
 
 async function run(args: string[], io: CommandIo): Promise<number> {
-  const flags = parseFlags(doubleDashed(args, Object.keys(SERVE_FLAGS)), SERVE_FLAGS);
+  const words = doubleDashed(args, Object.keys(SERVE_FLAGS));
+  const file = readSettingsFile(words, DEFAULT_CONFIG);
+  const environment = environmentOf(SERVE_FLAGS);
+  const flags = readSettings(words, SERVE_FLAGS, { environment, ...(file ? { file } : {}) });
   const log = openLog(io, flags["log-format"], flags.verbose ? "debug" : "info");
-  if (flags["relay-only"]) await serveRelayOnly(flags, log, io.signal);
-  else await serve(flags, log, io.signal);
+  const run = flags["relay-only"] ? relayOnly(flags) : coordinator(flags);
+  if (flags["check-config"]) {
+    io.stdout(`${file?.path ?? "The settings"}: no problem found\n`);
+    return EXIT_OK;
+  }
+  using manager = systemManager();
+  await run({ log, manager, stop: io.signal });
   return EXIT_OK;
 }
 
-async function serve(flags: ServeFlags, log: Log, stop: AbortSignal): Promise<void> {
+/** Checks the settings; what it gives serves until the signal. */
+function coordinator(flags: ServeFlags): (world: ServeWorld) => Promise<void> {
   if (flags.coordinator !== undefined) {
     throw new UsageError("--coordinator is given without --relay-only", "Give both, or none");
   }
@@ -49,6 +68,23 @@ async function serve(flags: ServeFlags, log: Log, stop: AbortSignal): Promise<vo
   const http = httpSettings(flags);
   const pool = parsePool(flags.pool);
   const state = statePath(flags.state);
+  return (world) =>
+    serve({ flags, stun, relayed, allowed, metricsListen, http, pool, state }, world);
+}
+
+interface Settings {
+  flags: ServeFlags;
+  stun: ReturnType<typeof stunSettings>;
+  relayed: ReturnType<typeof relaySettings>;
+  allowed: ReturnType<typeof relayKeys>;
+  metricsListen: ReturnType<typeof parseListen> | undefined;
+  http: ReturnType<typeof httpSettings>;
+  pool: Cidr;
+  state: string;
+}
+
+async function serve(settings: Settings, { log, manager, stop }: ServeWorld): Promise<void> {
+  const { flags, stun, relayed, allowed, metricsListen, http, pool, state } = settings;
   using store = openStore(state);
   const key = await signingKey(keySeed(state, store, log));
   const { publicKey: grantKey, sign } = key;
@@ -102,6 +138,7 @@ async function serve(flags: ServeFlags, log: Log, stop: AbortSignal): Promise<vo
       connections: server.connections,
     }),
   }, log);
+  manager.ready(() => `${store.nodes().length} nodes`);
   const serving = server.run(
     stop,
     (request, { source, claimed }) => coord.handle(request, source, claimed),

@@ -36,6 +36,12 @@ export const SERVE_FLAGS = {
     help: "take older nodes, which sign for no coordinator, though a token is needed",
   },
   debug: { type: "boolean", help: "serve /debug/peers to everybody" },
+  config: {
+    type: "string",
+    placeholder: "FILE",
+    help: "settings, one KEY VALUE a line (default /etc/gretun/coord.conf, if there is one)",
+  },
+  "check-config": { type: "boolean", help: "check the settings and exit" },
   ...LOG_FLAGS,
 } as const;
 

@@ -1,6 +1,6 @@
 /** Where gretun-coord keeps its state. */
 import { errorText, GretunError } from "../../errors.ts";
-import { userDirectory } from "../home.ts";
+import { stateDirectory as ownDirectory } from "../home.ts";
 import { SqliteStore, type Store } from "../../coord/serve.ts";
 
 export const STATE_FLAG = {
@@ -15,8 +15,7 @@ export const IN_MEMORY = ":memory:";
 
 export function statePath(given: string | undefined): string {
   if (given !== undefined) return given;
-  if (Deno.uid() === 0) return "/var/lib/gretun-coord/coord.db";
-  return `${userDirectory("XDG_STATE_HOME", "--state")}/gretun-coord/coord.db`;
+  return `${ownDirectory("gretun-coord", "--state")}/coord.db`;
 }
 
 export function stateDirectory(path: string): string {

@@ -4,7 +4,7 @@ import { systemClock } from "../../edges.ts";
 import { GretunError, NoDaemonError } from "../../errors.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
-import { STATE_FLAGS, stateDirOf } from "./state_dir.ts";
+import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 
 const PATIENCE_MS = 15_000;
 const POLL_MS = 50;
@@ -22,10 +22,10 @@ ${flagsHelp(STATE_FLAGS)}
 };
 
 async function run(args: string[], io: CommandIo): Promise<number> {
-  const stateDir = stateDirOf(parseFlags(args, STATE_FLAGS));
-  await askDown(stateDir);
+  const socket = await socketToAsk(parseFlags(args, STATE_FLAGS));
+  await askDown(socket);
   const deadlineMs = systemClock.nowMs() + PATIENCE_MS;
-  while (await isThere(stateDir)) {
+  while (await isThere(socket)) {
     if (systemClock.nowMs() >= deadlineMs) {
       throw new GretunError(
         "the daemon has not ended yet",
@@ -38,9 +38,9 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   return EXIT_OK;
 }
 
-async function isThere(stateDir: string): Promise<boolean> {
+async function isThere(socket: string): Promise<boolean> {
   try {
-    await askDaemon(stateDir);
+    await askDaemon(socket);
     return true;
   } catch (error) {
     if (error instanceof NoDaemonError) return false;

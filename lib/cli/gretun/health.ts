@@ -19,7 +19,7 @@ import { flagsHelp, type FlagValues, parseFlags } from "../flags.ts";
 import { LiveText } from "../live_text.ts";
 import { isHostAddress, tryParseIp } from "../resolve.ts";
 import { formatTable, printable } from "../table.ts";
-import { STATE_FLAGS, stateDirOf } from "./state_dir.ts";
+import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 
 const FLAGS = {
   watch: { type: "boolean", help: "repeat until Ctrl-C" },
@@ -107,7 +107,10 @@ async function checkAll(
   };
   const limits = { count: 1, intervalMs: 0, timeoutMs: flags.timeout, signal };
   const world = { clock: systemClock, random: systemRandom };
-  const overlay = await overlayTargets(stateDirOf(flags), (port) => portHolder(locks, port)?.pid);
+  const overlay = await overlayTargets(
+    await socketToAsk(flags),
+    (port) => portHolder(locks, port)?.pid,
+  );
   return await checkTunnels([...tunnelTargets(state, targets), ...overlay], {
     concurrency: flags.concurrency,
     async ping(target, device) {
@@ -120,11 +123,11 @@ async function checkAll(
 
 /** The overlay as a whole, where all links may be gone; none where no daemon of it runs here. */
 async function overlayTargets(
-  stateDir: string,
+  socket: string,
   holderOf: (port: number) => number | undefined,
 ): Promise<{ name: string; fault: string }[]> {
   try {
-    const report = await askDaemon(stateDir);
+    const report = await askDaemon(socket);
     if (holderOf(report.port ?? 0) === undefined) return []; // it is another namespace's
     const fault = overlayFault(report);
     return fault === undefined ? [] : [{ name: "gretun up", fault }];

@@ -27,6 +27,7 @@ import {
 import { parseListen } from "../listen.ts";
 import { openLog } from "../log.ts";
 import { formatTable } from "../table.ts";
+import { readyWhenServed, systemManager } from "../service.ts";
 import { serveMetrics } from "../metrics_server.ts";
 
 const FLAGS = {
@@ -137,7 +138,9 @@ async function serve(args: string[], io: CommandIo): Promise<number> {
     await server.listenAt(flags["metrics-addr"]);
     return { options: next.options, changed };
   };
-  await hub.runHub(options, { ...hub.systemWorld({ log, host }), reread }, io.signal);
+  using manager = systemManager();
+  const world = readyWhenServed(hub.systemWorld({ log, host }), manager, "hub", options.port);
+  await hub.runHub(options, { ...world, reread }, io.signal);
   log.info("stopped");
   return EXIT_OK;
 }

@@ -2,12 +2,14 @@
 import { type Ip, parseIp } from "../../addr.ts";
 import { fromBase64 } from "../../bytes.ts";
 import { type ConfigProblem, parseConfig } from "../../config.ts";
+import { isAnswering } from "../../control_socket.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { readSecretFile, readText } from "../secret_file.ts";
 import {
   type Alias,
   askControl,
   configPath,
+  controlPath,
   type HubReport,
   isClientName,
   type Role,
@@ -18,9 +20,10 @@ import { hasCapability } from "../../linux/mod.ts";
 import { type CommandIo, EXIT_OK } from "../command.ts";
 import { type FlagSpecs, parseFlags } from "../flags.ts";
 import { LOG_FLAGS } from "../log.ts";
+import { RUNTIME_DIRS, runtimeDir } from "./runtime_dir.ts";
 
 export const DEFAULT_PORT = 7788;
-export const DEFAULT_STATE_DIR = "/run/gretun";
+export const DEFAULT_STATE_DIR = runtimeDir() ?? RUNTIME_DIRS[0];
 /** Timers and the control socket wait for no longer while data flows through this process. */
 export const BUSY_MS = 4;
 export const PROTOCOLS = ["gretun", "ipipou", "jtunnel"] as const;
@@ -175,10 +178,22 @@ export async function showStatus<R extends Role>(
   format: (report: (HubReport | SpokeReport) & { role: R }) => string,
 ): Promise<number> {
   const flags = parseFlags(args, STATUS_FLAGS);
-  const place = { stateDir: flags["state-dir"], port: flags.port, role };
+  const place = { stateDir: await stateDirOfRunning(flags, role), port: flags.port, role };
   const report = await askControl(place) as (HubReport | SpokeReport) & { role: R };
   io.stdout(flags.json ? JSON.stringify(report, null, 2) + "\n" : format(report));
   return EXIT_OK;
+}
+
+/** Of root's own, or else of the service's, unless another directory is named. */
+export async function stateDirOfRunning(
+  { "state-dir": named, port }: { "state-dir": string; port: number },
+  role: Role,
+): Promise<string> {
+  if (named !== DEFAULT_STATE_DIR) return named;
+  for (const directory of RUNTIME_DIRS) {
+    if (await isAnswering(controlPath(directory, role, port))) return directory;
+  }
+  return named;
 }
 
 /** Throws `UsageError`; problems of the file name its line. */

@@ -4,7 +4,7 @@ import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
 import { refusedText } from "../refused.ts";
 import { formatTable, printable } from "../table.ts";
-import { STATE_FLAGS, stateDirOf } from "./state_dir.ts";
+import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 
 const FLAGS = {
   ...STATE_FLAGS,
@@ -32,7 +32,7 @@ const HEADINGS = [
 
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(args, FLAGS);
-  const report = await askDaemon(stateDirOf(flags));
+  const report = await askDaemon(await socketToAsk(flags));
   if (flags.json) io.stdout(JSON.stringify(report, null, 2) + "\n");
   else if (report.peers.length === 0) io.stdout(`No peers yet: ${report.state}.\n`);
   else {

@@ -5,7 +5,7 @@ import { type Command, type CommandIo, EXIT_FAILURE, EXIT_OK } from "../command.
 import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
 import { printable } from "../table.ts";
 import { pathText, peersNamed } from "./overlay_status.ts";
-import { STATE_FLAGS, stateDirOf } from "./state_dir.ts";
+import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 
 /** Unless a number is given. */
 const AT_MOST = 10;
@@ -44,14 +44,14 @@ ${flagsHelp(FLAGS)}
 
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(withPositional(args, "peer", FLAGS), FLAGS);
-  const stateDir = stateDirOf(flags);
-  const peer = onePeer(await askDaemon(stateDir), flags.peer);
+  const socket = await socketToAsk(flags);
+  const peer = onePeer(await askDaemon(socket), flags.peer);
   const { count = AT_MOST } = flags;
   const untilDirect = flags.count === undefined;
   const wish = { peer: peer.node_key, count, untilDirect, signal: io.signal };
   const answered = { path: false, tunnel: false };
   let last = peer;
-  for await (const answer of askPing(stateDir, wish)) {
+  for await (const answer of askPing(socket, wish)) {
     io.signal.throwIfAborted();
     if (answer.rtt_ms !== undefined) answered[answer.via] = true;
     last = answer.peer;

@@ -23,11 +23,13 @@ import {
   requireCapabilities,
   type Settings,
   showStatus,
+  stateDirOfRunning,
   STATUS_FLAGS,
 } from "./hub_options.ts";
 import { parseListen } from "../listen.ts";
 import { openLog } from "../log.ts";
 import { type HostName, parseHost, resolveHost, tryParseIp } from "../resolve.ts";
+import { readyWhenServed, systemManager } from "../service.ts";
 import { serveMetrics } from "../metrics_server.ts";
 
 const FLAGS = {
@@ -104,14 +106,19 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     io.stdout("The configuration is right.\n");
     return EXIT_OK;
   }
-  const { stateDir, port } = options;
-  if (flags["reauth-only"] && await isReauthAsked(hub, { stateDir, port })) return EXIT_OK;
+  const { port } = options;
+  if (flags["reauth-only"]) {
+    const stateDir = await stateDirOfRunning({ "state-dir": flags["state-dir"], port }, "spoke");
+    if (await isReauthAsked(hub, { stateDir, port })) return EXIT_OK;
+  }
   requireCapabilities("spoke");
   const log = openLog(io, flags["log-format"], flags.verbose ? "debug" : "info");
   const host = parseHost("hub", options.hub.host);
   const resolve = () => resolveHub(host, options, io.signal);
   await using machine = linuxHost({ busyMs: BUSY_MS });
-  const edges = { ...hub.systemWorld({ log, host: machine }), resolve };
+  using manager = systemManager();
+  const world = hub.systemWorld({ log, host: machine });
+  const edges = { ...readyWhenServed(world, manager, "spoke", options.port), resolve };
   await using _metrics = metricsListen
     ? await serveMetrics(metricsListen, options.metrics, log)
     : undefined;

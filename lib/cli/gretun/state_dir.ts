@@ -1,16 +1,20 @@
 /**
- * Where the daemon keeps keys and control socket: /var/lib/gretun as root, as the service has it, else
- * in the user's state directory (XDG Base Directory Specification).
+ * Where the daemon keeps keys, and where it is asked: /var/lib/gretun and /run/gretun as root and as a
+ * service, else in the user's state directory (XDG Base Directory Specification).
  */
+import { isAnswering } from "../../control_socket.ts";
+import { controlPath, groupPath } from "../../daemon/control.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
 import type { Log } from "../../edges.ts";
-import { userDirectory } from "../home.ts";
+import { stateDirectory, userDirectory } from "../home.ts";
+import { RUNTIME_DIRS, runtimeDir } from "./runtime_dir.ts";
 
 export const STATE_FLAGS = {
   "state-dir": {
     type: "string",
     placeholder: "DIR",
-    help: "keys and control socket (default /var/lib/gretun as root, else ~/.local/state/gretun)",
+    help:
+      "keys and control socket (default /var/lib/gretun and /run/gretun as root, else ~/.local/state/gretun)",
   },
   instance: {
     type: "string",
@@ -31,6 +35,37 @@ export function stateDirOf(flags: StateFlags): string {
   return instance === undefined ? defaultStateDir() : `${defaultStateDir()}/instances/${instance}`;
 }
 
+/** Where a daemon that is started now is asked; its directory is made. */
+export function socketToServe(flags: StateFlags): string {
+  const path = ownSocket(flags);
+  Deno.mkdirSync(path.replace(/\/[^/]*$/, ""), { recursive: true });
+  return path;
+}
+
+/** Where one is asked that may run: this user's own, or another one's that this user may ask. */
+export async function socketToAsk(flags: StateFlags): Promise<string> {
+  const own = ownSocket(flags);
+  if (flags["state-dir"] !== undefined) return own;
+  const system = RUNTIME_DIRS.map((directory) => `${directory}/${socketName(flags)}`);
+  const others = Deno.uid() === 0 ? system : [...system.map(groupPath), ...system];
+  for (const path of [own, ...others]) {
+    if (await isAnswering(path)) return path;
+  }
+  return own;
+}
+
+function ownSocket(flags: StateFlags): string {
+  const directory = flags["state-dir"] === undefined ? runtimeDir() : undefined;
+  return directory === undefined
+    ? controlPath(stateDirOf(flags))
+    : `${directory}/${socketName(flags)}`;
+}
+
+function socketName({ instance }: StateFlags): string {
+  if (instance !== undefined) checkInstance(instance);
+  return instance === undefined ? "up.sock" : `up-${instance}.sock`;
+}
+
 export function checkInstance(name: string): void {
   if (/^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,31}$/.test(name)) return;
   throw new UsageError(
@@ -40,8 +75,7 @@ export function checkInstance(name: string): void {
 }
 
 function defaultStateDir(): string {
-  if (Deno.uid() === 0) return "/var/lib/gretun";
-  return `${userDirectory("XDG_STATE_HOME", "--state-dir")}/gretun`;
+  return stateDirectory("gretun", "--state-dir");
 }
 
 /** Version 0.1 had it in the configuration directory. */

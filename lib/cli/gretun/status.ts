@@ -8,7 +8,7 @@ import { LiveText } from "../live_text.ts";
 import { printable } from "../table.ts";
 import { keyText } from "./list.ts";
 import { isHealthy, isNamed, overlayStatus, peersNamed } from "./overlay_status.ts";
-import { STATE_FLAGS, stateDirOf } from "./state_dir.ts";
+import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 
 /** Between two looks of --watch. */
 const WATCH_MS = 1_000;
@@ -49,11 +49,10 @@ async function run(args: string[], io: CommandIo): Promise<number> {
 type Flags = ReturnType<typeof parseFlags<typeof FLAGS>>;
 
 async function showOverlay(flags: Flags, io: CommandIo): Promise<number> {
-  const stateDir = stateDirOf(flags);
   const live = new LiveText();
   let isWell = true;
   do {
-    const report = await askDaemon(stateDir);
+    const report = await askDaemon(await socketToAsk(flags));
     if (flags.peer !== undefined) peersNamed(report, flags.peer);
     isWell = isHealthy(report);
     if (flags.json) io.stdout(jsonText(report, flags));

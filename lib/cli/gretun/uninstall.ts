@@ -1,25 +1,7 @@
 /** `gretun uninstall`: takes back what `gretun install` did. */
-import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags } from "../flags.ts";
-import { performSteps, requireRoot, UNINSTALL_FLAGS } from "../service.ts";
+import { uninstallCommand } from "../service.ts";
 
-export const command: Command = {
-  summary: "stop the services and remove program, units, keys and configuration",
-  help: () => `Usage: gretun uninstall [flags]\n\n${flagsHelp(UNINSTALL_FLAGS)}\n`,
-  run,
-};
-
-async function run(args: string[], io: CommandIo): Promise<number> {
-  const flags = parseFlags(args, UNINSTALL_FLAGS);
-  const { hasSystemd, presentFiles, uninstallSteps, unitsNamed } = await import(
-    "../../service/mod.ts"
-  );
-  if (!flags["dry-run"]) requireRoot("uninstall");
-  const units = hasSystemd() ? unitsNamed("gretun").filter((unit) => !unit.includes("coord")) : [];
-  const steps = uninstallSteps({
-    ...{ kind: "up", units, keepState: flags["keep-state"] },
-    isShared: presentFiles.exists("/etc/systemd/system/gretun-coord.service"),
-  }, presentFiles);
-  performSteps(steps, io, flags["dry-run"]);
-  return EXIT_OK;
-}
+export const command = uninstallCommand(
+  "up",
+  "stop the services and remove program, units and state",
+);

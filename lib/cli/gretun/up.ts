@@ -1,19 +1,23 @@
 /** `gretun up`: the daemon in the foreground. */
 import { type Endpoint, isUsableEndpoint, parseEndpoint } from "../../addr.ts";
 import { MAX_NAME_LENGTH, parseTokenText } from "../../coord/api.ts";
-import { systemClock, systemRandom } from "../../edges.ts";
+import type { DaemonReport } from "../../daemon/control.ts";
+import { systemRandom } from "../../edges.ts";
 import { GretunError, UsageError } from "../../errors.ts";
 import { type NodeKey, nodeKeyFromBase64 } from "../../keys.ts";
-import { hasCapability, notifyManager } from "../../linux/mod.ts";
-import { ServiceManager } from "../../service/mod.ts";
+import { hasCapability } from "../../linux/mod.ts";
+import { SERVICE_USER } from "../../service/mod.ts";
+import { groupIdOf } from "../../control_socket.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp } from "../flags.ts";
+import { runtimeDir } from "./runtime_dir.ts";
+import { flagsHelp, type FlagValues } from "../flags.ts";
 import { parseListen } from "../listen.ts";
 import { LOG_FLAGS, openLog } from "../log.ts";
+import { systemManager } from "../service.ts";
 import { serveMetrics } from "../metrics_server.ts";
 import { readSecretFile } from "../secret_file.ts";
-import { readSettings, readSettingsFile, wordAfter } from "../settings.ts";
-import { moveOldState, STATE_FLAGS, stateDirOf } from "./state_dir.ts";
+import { environmentOf, readSettings, readSettingsFile, wordAfter } from "../settings.ts";
+import { moveOldState, socketToServe, STATE_FLAGS, stateDirOf } from "./state_dir.ts";
 
 const IFNAMSIZ = 16;
 const DEFAULT_CONFIG = "/etc/gretun/up.conf";
@@ -41,6 +45,11 @@ const FLAGS = {
   },
   "node-name": { type: "string", placeholder: "NAME", help: "display name (default host name)" },
   ...STATE_FLAGS,
+  "socket-group": {
+    type: "string",
+    placeholder: "GROUP",
+    help: "who may look with status, peers and ping (default gretun, the service's own)",
+  },
   "stun-server": {
     type: "list",
     placeholder: "HOST:PORT",
@@ -131,6 +140,8 @@ const FLAGS = {
   ...LOG_FLAGS,
 } as const;
 
+type Flags = FlagValues<typeof FLAGS>;
+
 export const command: Command = {
   summary: "connect this host to all others of a coordinator",
   help: () =>
@@ -150,8 +161,10 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     args,
     instance === undefined ? DEFAULT_CONFIG : `/etc/gretun/up-${instance}.conf`,
   );
-  const environment = Deno.env.toObject();
-  const flags = readSettings(args, FLAGS, { environment, ...(file ? { file } : {}) });
+  const flags = readSettings(args, FLAGS, {
+    environment: environmentOf(FLAGS),
+    ...(file ? { file } : {}),
+  });
   const [
     { parseCoordinatorUrl },
     { signer },
@@ -182,6 +195,8 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   }
   requireCapability();
   const stateDir = stateDirOf(flags);
+  const groupId = socketGroup(flags);
+  const control = { path: socketToServe(flags), ...(groupId === undefined ? {} : { groupId }) };
   const log = openLog(io, flags["log-format"], flags.verbose ? "debug" : "info");
   moveOldState(stateDir, log);
   if (wordAfter(args, "token") !== undefined) {
@@ -195,8 +210,8 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const sign = await signer(identity.nodeSeed);
   const asked = new AbortController();
   const onDown = () => asked.abort(new Error("gretun down"));
-  await using edges = systemEdges({ log, sign, dialer, stateDir, onDown });
-  using manager = openManager();
+  await using edges = systemEdges({ log, sign, dialer, stateDir, control, onDown });
+  using manager = systemManager();
   await runDaemon(
     {
       coordinator,
@@ -225,7 +240,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       ...edges,
       serveControl: async (asked) => {
         const served = await edges.serveControl(asked);
-        manager.ready();
+        manager.ready(() => statusLine(asked.report()));
         return served;
       },
     },
@@ -263,13 +278,22 @@ function parseCoordinatorKey(text: string): NodeKey {
   }
 }
 
-function openManager(): ServiceManager {
-  return new ServiceManager({
-    socketPath: Deno.env.get("NOTIFY_SOCKET"),
-    watchdogUs: Deno.env.get("WATCHDOG_USEC"),
-    send: notifyManager,
-    clock: systemClock,
-  });
+/** The service's own group is there only where that is installed. */
+function socketGroup({ "socket-group": name, "state-dir": ownDir }: Flags): number | undefined {
+  const isDefault = name === undefined;
+  if (isDefault && (ownDir !== undefined || runtimeDir() === undefined)) return undefined;
+  const id = groupIdOf(name ?? SERVICE_USER);
+  if (id !== undefined || isDefault) return id;
+  throw new UsageError(
+    `--socket-group ${JSON.stringify(name)} is no group of this host`,
+    "Name a group of /etc/group",
+  );
+}
+
+/** For the service manager. */
+function statusLine({ state, tunnel_ip, peers }: DaemonReport): string {
+  const reached = peers.filter(({ path }) => path !== undefined).length;
+  return state === "running" ? `${tunnel_ip}, ${reached} of ${peers.length} peers reached` : state;
 }
 
 function checkPattern(pattern: string): void {

@@ -5,7 +5,7 @@ import { GretunError, NoDaemonError } from "../../errors.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
 import { isNamed } from "./overlay_status.ts";
-import { STATE_FLAGS, stateDirOf } from "./state_dir.ts";
+import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 
 const POLL_MS = 100;
 
@@ -36,10 +36,9 @@ ${flagsHelp(FLAGS)}
 
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(withPositional(args, "peer", FLAGS), FLAGS);
-  const stateDir = stateDirOf(flags);
   const deadlineMs = systemClock.nowMs() + flags.timeout;
   while (true) {
-    const missing = await whatIsMissing(stateDir, flags.peer);
+    const missing = await whatIsMissing(flags);
     if (missing === undefined) return EXIT_OK;
     if (systemClock.nowMs() >= deadlineMs) {
       throw new GretunError(
@@ -51,9 +50,11 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   }
 }
 
-async function whatIsMissing(stateDir: string, peer: string | undefined) {
+type Flags = ReturnType<typeof parseFlags<typeof FLAGS>>;
+
+async function whatIsMissing(flags: Flags) {
   try {
-    return missingIn(await askDaemon(stateDir), peer);
+    return missingIn(await askDaemon(await socketToAsk(flags)), flags.peer);
   } catch (error) {
     if (error instanceof NoDaemonError) return error.message;
     throw error;

@@ -4,6 +4,7 @@ import type { Ip } from "../../../lib/addr.ts";
 import { exitCode } from "../../../lib/cli/command.ts";
 import { command } from "../../../lib/cli/gretun/ping.ts";
 import {
+  controlPath,
   type DaemonReport,
   type PeerReport,
   type PingAnswer,
@@ -40,7 +41,11 @@ async function run(
       asked.push(wish);
       return answer(wish);
     };
-    await using _served = await serveControl(stateDir, { report: () => REPORT, ping, down() {} });
+    await using _served = await serveControl(controlPath(stateDir), {
+      report: () => REPORT,
+      ping,
+      down() {},
+    });
     let text = "";
     const io = { stdout: (part: string) => void (text += part), stderr() {}, signal };
     const code = await command.run([...args, "--state-dir", stateDir], io);

@@ -5,6 +5,7 @@ import { DENO_RUN } from "../../deno_run.ts";
 
 fileLocks().holder("none"); // opens libc outside the tests, which look for leaks
 
+const NOBODY = 65_534;
 const HOLDER = import.meta.resolve("../../lock_holder.ts");
 
 /** A directory of this test's own, and locks in it. */
@@ -69,6 +70,28 @@ Deno.test("a directory that others can write, or that is no directory, is not us
   using lock = locks.tryLock("test", "up");
   ok(lock);
   deepStrictEqual(made.locks.holder("test"), { role: "up", pid: Deno.pid });
+});
+
+Deno.test({
+  name: "locks of root and of the services' user are seen by each other, and kept apart",
+  ignore: Deno.uid() !== 0,
+  fn() {
+    using made = makeLocks();
+    const service = `${made.directory}/service`;
+    Deno.mkdirSync(service);
+    const locks = fileLocks(() => [made.directory, service], service);
+    {
+      using _ofRoot = locks.tryLock("port-1", "create");
+      deepStrictEqual(locks.holder("port-1"), { role: "create", pid: Deno.pid });
+    }
+    using _ofService = fileLocks(() => [service]).tryLock("port-2", "up");
+    Deno.chownSync(service, NOBODY, NOBODY); // as systemd does
+    deepStrictEqual(locks.holder("port-2"), { role: "up", pid: Deno.pid });
+    strictEqual(locks.tryLock("port-2", "create"), undefined);
+    // Where others than root put a directory, only its owner believes what is in it.
+    Deno.chmodSync(made.directory, 0o777);
+    strictEqual(locks.holder("port-2"), undefined);
+  },
 });
 
 Deno.test("a missing directory is made, for its owner to write alone", () => {

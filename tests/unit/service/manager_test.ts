@@ -16,10 +16,11 @@ Deno.test("ServiceManager says ready once, then that it lives, then that it stop
   const options = { socketPath: "/run/n", watchdogUs: "60000000", send, clock };
   {
     using manager = new ServiceManager(options);
-    manager.ready();
+    let peers = 0;
+    manager.ready(() => `${peers++} peers`);
     await clock.until(clock.sleep(75_000));
   }
-  const beats = Array(3).fill("/run/n WATCHDOG=1");
+  const beats = [0, 1, 2].map((peers) => `/run/n WATCHDOG=1\nSTATUS=${peers} peers`);
   deepStrictEqual(said, ["/run/n READY=1", ...beats, "/run/n STOPPING=1"]);
 });
 
@@ -29,7 +30,7 @@ Deno.test("ServiceManager without a manager says nothing", () => {
   };
   const options = { socketPath: undefined, watchdogUs: undefined, send, clock: systemClock };
   using manager = new ServiceManager(options);
-  manager.ready();
+  manager.ready(() => "fine");
 });
 
 Deno.test("notifyManager() reaches a datagram socket, and a missing one is no error", async () => {

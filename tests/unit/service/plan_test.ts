@@ -107,13 +107,18 @@ Deno.test("uninstall leaves nothing, unless the state is to be kept", () => {
   const host = new FakeHost();
   host.apply(installSteps(OPTIONS, host));
   host.files.set("/var/lib/gretun/keys.json", "{}");
-  const options = { kind: "up", units: ["gretun.service"], isShared: false } as const;
+  host.files.set("/run/gretun/service/up.sock", "");
+  const units = ["gretun.service", "gretun@lab.service", "gretun-hub@x.service"];
+  const options = { kind: "up", units, isShared: false } as const;
   const kept = uninstallSteps({ ...options, keepState: true }, host).map(stepText);
   ok(!kept.some((text) => text.includes("/var/lib") || text.includes("userdel")), kept.join("\n"));
   const texts = host.apply(uninstallSteps({ ...options, keepState: false }, host));
-  deepStrictEqual(texts.slice(0, 2), [
+  deepStrictEqual(texts.slice(0, 5), [
     "/usr/local/bin/gretun down",
+    "/usr/local/bin/gretun down --instance lab",
     "systemctl disable --now --quiet gretun.service",
+    "systemctl disable --now --quiet gretun@lab.service",
+    "systemctl disable --now --quiet gretun-hub@x.service",
   ]);
   deepStrictEqual([...host.files.keys()], ["/tmp/gretun"]);
   deepStrictEqual([...host.users], []);
@@ -134,7 +139,12 @@ Deno.test("units run as a user of their own with two capabilities, the coordinat
     match(text, /^User=gretun$/m);
     match(text, /^CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW$/m);
   }
-  match(unitText({ kind: "up", isTemplate: false }), /^Type=notify$/m);
+  for (const kind of ["up", "hub", "spoke", "coord"] as const) {
+    const text = unitText({ kind, isTemplate: false });
+    match(text, /^Type=notify$/m);
+    match(text, /^WatchdogSec=60$/m);
+    match(text, /^ExecStartPre=\S+ \w+ --check-config/m);
+  }
   match(unitText({ kind: "coord", isTemplate: false }), /^CapabilityBoundingSet=$/m);
   strictEqual(unitName({ kind: "hub", isTemplate: true }), "gretun-hub@.service");
 });
