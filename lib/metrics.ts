@@ -39,7 +39,12 @@ export abstract class Metrics implements MetricsText {
     return new client.Counter({ name, help, labelNames, registers: [this.#registry] });
   }
 
-  protected histogram(name: string, help: string, buckets: number[]) {
-    return new client.Histogram({ name, help, buckets, registers: [this.#registry] });
+  protected histogram<L extends string>(
+    name: string,
+    help: string,
+    buckets: number[],
+    labelNames: L[] = [],
+  ) {
+    return new client.Histogram({ name, help, buckets, labelNames, registers: [this.#registry] });
   }
 }

@@ -35,7 +35,8 @@ NEEDED="
   setpriv util-linux
   modprobe kmod
   systemd-analyze systemd
-  curl curl"
+  curl curl
+  promtool prometheus"
 NEEDED_FOR_VM="
   qemu-system-x86_64 qemu-system-x86
   cpio cpio

@@ -4,19 +4,25 @@ import { errorText } from "../errors.ts";
 import { endServer } from "../http.ts";
 import type { MetricsText } from "../metrics.ts";
 import { type ListenAddress, openListen } from "./listen.ts";
+import { ProcessMetrics } from "./process_metrics.ts";
 
 const SHUTDOWN_MS = 300;
 
-/** A port that cannot be had is only a warning: the tunnels matter more. */
+/**
+ * Serves them, and those of the process. A port that cannot be had is only a warning: the tunnels
+ * matter more.
+ */
 export async function serveMetrics(
   listen: ListenAddress,
-  metrics: MetricsText,
+  metrics: readonly MetricsText[],
   log: Log,
 ): Promise<AsyncDisposable | undefined> {
   const addr = `${listen.hostname}:${listen.port}`;
+  const all = [new ProcessMetrics(), ...metrics];
+  const text = async () => (await Promise.all(all.map((each) => each.text()))).join("");
   const handler = async (request: Request) =>
     new URL(request.url).pathname === "/metrics"
-      ? new Response(await metrics.text(), { headers: { "content-type": metrics.contentType } })
+      ? new Response(await text(), { headers: { "content-type": all[0]!.contentType } })
       : new Response("metrics are at /metrics\n", { status: 404 });
   try {
     const serve = (each: ListenAddress) => Deno.serve({ ...each, onListen: () => {} }, handler);

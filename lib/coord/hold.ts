@@ -17,6 +17,10 @@ export class HeldCalls {
     this.#clock = clock;
   }
 
+  get size(): number {
+    return [...this.#byCaller.values()].reduce((sum, { size }) => sum + size, 0);
+  }
+
   /** Until the subject is woken, for a while, or until the caller hangs up. */
   async hold(
     subject: string,

@@ -12,6 +12,13 @@ const ENVELOPE_OVERHEAD = 128;
 
 type Queued = Required<Envelope> & { enqueuedMs: number };
 
+export interface MailboxSizes {
+  messages: number;
+  bytes: number;
+  /** Messages in the fullest one. */
+  deepest: number;
+}
+
 export class Mailbox {
   readonly #queues = new Map<DiscoKey, Queued[]>();
   #bytes = 0;
@@ -41,6 +48,15 @@ export class Mailbox {
     this.#queues.delete(to);
     for (const envelope of queue) this.#bytes -= bytesOf(envelope);
     return queue.filter(({ enqueuedMs }) => nowMs - enqueuedMs <= SIGNAL_MAX_AGE_MS);
+  }
+
+  get sizes(): MailboxSizes {
+    const lengths = [...this.#queues.values()].map(({ length }) => length);
+    return {
+      messages: lengths.reduce((sum, length) => sum + length, 0),
+      bytes: this.#bytes,
+      deepest: lengths.reduce((most, length) => Math.max(most, length), 0),
+    };
   }
 
   /** Forgets messages that are too old to matter. */

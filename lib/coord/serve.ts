@@ -6,7 +6,8 @@ import type { SigningKey } from "./auth.ts";
 import type { Store } from "./store.ts";
 
 export { Admin, type AdminOptions } from "./admin.ts";
-export { type HttpHandler, HttpServer } from "./http_server.ts";
+export { type HttpEvent, type HttpHandler, HttpServer } from "./http_server.ts";
+export { CoordMetrics } from "./metrics.ts";
 export { poolCollisions } from "./pool_collisions.ts";
 export { RelayDirectory } from "./relays.ts";
 export { RelayRole } from "./relay_role.ts";

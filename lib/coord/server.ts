@@ -45,6 +45,7 @@ import { HeldCalls } from "./hold.ts";
 import { Instances } from "./instances.ts";
 import { Mailbox } from "./mailbox.ts";
 import { MemberLimits } from "./member_limits.ts";
+import { CoordMetrics, type NodeState } from "./metrics.ts";
 import { isExpired, type Joining, LEASE_MS, Nodes } from "./nodes.ts";
 import { Refusal } from "./refusal.ts";
 import { RELAY_LEASE_MS, type RelayDirectory } from "./relays.ts";
@@ -70,6 +71,7 @@ export interface CoordServerOptions {
   allowsV1?: boolean;
   /** Whether /debug/peers is served. */
   debug: boolean;
+  metrics?: CoordMetrics;
   /** Absent: this coordinator knows of no relays. */
   relays?: RelayOptions;
 }
@@ -134,6 +136,7 @@ const ROUTES: Record<string, readonly string[]> = {
 
 export class CoordServer {
   readonly #options: CoordServerOptions;
+  readonly #metrics: CoordMetrics;
   readonly #started: { wallMs: number; nowMs: number };
   readonly nodes: Nodes;
   readonly tokens: Tokens;
@@ -156,12 +159,18 @@ export class CoordServer {
   constructor(options: CoordServerOptions) {
     const { clock, pool, store } = options;
     this.#options = options;
+    this.#metrics = options.metrics ?? new CoordMetrics();
     this.#started = { wallMs: clock.wallMs(), nowMs: clock.nowMs() };
     // Above all that an earlier run can have told, so that no node misses a change.
     const version = Math.max(store.version(), clock.wallMs()) + 1;
     this.nodes = new Nodes(pool, store.nodes(), version, clock.wallMs());
     this.tokens = new Tokens(store.tokens());
     this.#held = new HeldCalls(clock);
+    this.#metrics.watch({
+      nodes: () => this.#nodesByState(),
+      heldCalls: () => this.#held.size,
+      mailboxes: () => this.#mailbox.sizes,
+    });
     // Nodes that only register hold their address for one lease: one source gets half of a pool.
     const quarter = Math.floor(this.nodes.capacity / 4);
     const burst = Math.max(MIN_NEWCOMERS, Math.min(MAX_NEWCOMERS, quarter));
@@ -217,7 +226,9 @@ export class CoordServer {
     source = "",
     claimed: (node: NodeKey) => void = () => {},
   ): Promise<Response> {
+    const startMs = this.#options.clock.nowMs();
     const response = await this.#answerOrRefusal(request, { source, claimed });
+    this.#measure(request, response.status, startMs);
     // The answer that opens a WebSocket is not to be touched.
     return response.status === 101 ? response : await this.#finished(request, response);
   }
@@ -232,6 +243,25 @@ export class CoordServer {
     const authorization = headers.get("authorization") ?? "";
     const asked = { nonce, method, path: pathAndQuery(url), authorization };
     return await signAnswer(response, asked, key, clock.wallMs());
+  }
+
+  #measure({ url, method }: Request, status: number, startMs: number): void {
+    const path = new URL(url).pathname;
+    const methods = Object.hasOwn(ROUTES, path) ? ROUTES[path]! : undefined;
+    this.#metrics.answered({
+      route: methods ? path : "other",
+      method: methods?.includes(method) ? method : "other",
+      status,
+      seconds: (this.#options.clock.nowMs() - startMs) / 1000,
+    });
+  }
+
+  #nodesByState(): Record<NodeState, number> {
+    const counts = { listed: 0, waiting: 0, silent: 0 };
+    for (const { isWaiting, listed } of this.nodes.all()) {
+      counts[isWaiting ? "waiting" : listed ? "listed" : "silent"]++;
+    }
+    return counts;
   }
 
   async #answerOrRefusal(request: Request, caller: Caller): Promise<Response> {
@@ -634,9 +664,13 @@ export class CoordServer {
   #save(): void {
     const records = [...this.#unsaved].flatMap((key) => this.nodes.get(key) ?? []);
     const gone = [...this.#unsaved].filter((key) => !this.nodes.get(key));
+    const { clock, store } = this.#options;
+    const startMs = clock.nowMs();
     try {
-      this.#options.store.save(records, this.nodes.version, gone);
+      store.save(records, this.nodes.version, gone);
+      this.#metrics.saved((clock.nowMs() - startMs) / 1000);
     } catch (error) {
+      this.#metrics.saveFailed();
       this.#options.log.error("state not saved", { error: errorText(error) });
       throw new Refusal(503, "the state cannot be saved: see the coordinator's log", SAVE_RETRY_MS);
     }

@@ -154,6 +154,7 @@ class Daemon implements AsyncDisposable {
     this.#signal = signal;
     this.#rtnl = rtnl;
     options.metrics.watchPlane(plane);
+    options.metrics.watchReport(() => this.report());
     this.#plane = plane;
     this.#detours = new HostDetours(rtnl);
     this.#privateNetworks = new PrivateNetworks(rtnl);

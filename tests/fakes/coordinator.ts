@@ -3,6 +3,7 @@ import { type Cidr, parseCidr } from "../../lib/addr.ts";
 import { toBase64 } from "../../lib/bytes.ts";
 import { ownNonce, type SigningKey, signRequest } from "../../lib/coord/auth.ts";
 import { HOLD_MS } from "../../lib/coord/hold.ts";
+import type { CoordMetrics } from "../../lib/coord/metrics.ts";
 import type { Nodes } from "../../lib/coord/nodes.ts";
 import { CoordServer, type RelayOptions } from "../../lib/coord/server.ts";
 import { SqliteStore } from "../../lib/coord/sqlite.ts";
@@ -83,6 +84,7 @@ export interface FakeCoordinatorOptions {
   stun?: string[];
   relays?: RelayOptions;
   log?: Log;
+  metrics?: CoordMetrics;
 }
 
 export function signingKey(seed: Uint8Array): SigningKey {
@@ -157,6 +159,7 @@ export class FakeCoordinator {
       log: options.log ?? silentLog,
       stun: options.stun ?? [":3478"],
       debug: options.debug ?? false,
+      ...(options.metrics ? { metrics: options.metrics } : {}),
       ...(options.relays ? { relays: options.relays } : {}),
     });
   }

@@ -1,5 +1,5 @@
 /** The HTTP server of gretun-coord: its flags, its ports, and how many connections it may have. */
-import { HttpServer } from "../../coord/serve.ts";
+import { type HttpEvent, HttpServer } from "../../coord/serve.ts";
 import { type Log, systemClock } from "../../edges.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { listKernelDirectory, raiseFileLimit, setAccepted } from "../../linux/mod.ts";
@@ -62,7 +62,11 @@ export function httpSettings({ listen, cert, key }: HttpFlags): HttpSettings {
 }
 
 /** Opens the ports. Throws `GretunError`. */
-export async function openHttp({ listen, tls }: HttpSettings, log: Log): Promise<HttpServer> {
+export async function openHttp(
+  { listen, tls }: HttpSettings,
+  log: Log,
+  onEvent: (event: HttpEvent) => void = () => {},
+): Promise<HttpServer> {
   const maxFiles = raiseFileLimit();
   try {
     const listeners = await openListen<Deno.Listener>(
@@ -78,7 +82,7 @@ export async function openHttp({ listen, tls }: HttpSettings, log: Log): Promise
     });
     const free = maxFiles - listKernelDirectory("/proc/self/fd").length - FILES_FOR_OTHERS;
     const maxConnections = Math.max(1, Math.min(MAX_CONNECTIONS, free));
-    return new HttpServer({ listeners, maxConnections, clock: systemClock, log });
+    return new HttpServer({ listeners, maxConnections, clock: systemClock, log, onEvent });
   } catch (cause) {
     throw new GretunError(
       `cannot listen on ${listen.hostname}:${listen.port}: ${errorText(cause)}`,

@@ -72,7 +72,7 @@ async function serve(
   const keys = { relayKey, grantKey: () => role.grantKey };
   using relay = openRelay(settings, keys, { ...EDGES, log });
   await using _metrics = metricsListen
-    ? await serveMetrics(metricsListen, relay.server.metrics, log)
+    ? await serveMetrics(metricsListen, [relay.server.metrics], log)
     : undefined;
   const server = await openHttp(http, log);
   const key = keyBase64(relayKey);

@@ -1,6 +1,12 @@
 /** `gretun-coord serve`: the coordinator, with its STUN server and its relay. */
 import { type Cidr, familyOf, formatCidr, parseCidr } from "../../addr.ts";
-import { RelayDirectory, signingKey, type Store, storedSeed } from "../../coord/serve.ts";
+import {
+  CoordMetrics,
+  RelayDirectory,
+  signingKey,
+  type Store,
+  storedSeed,
+} from "../../coord/serve.ts";
 import { CoordServer, type CoordServerOptions } from "../../coord/server.ts";
 import { type Log, systemClock, systemRandom } from "../../edges.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
@@ -89,6 +95,7 @@ async function serve(settings: Settings, { log, manager, stop }: ServeWorld): Pr
   const key = await signingKey(keySeed(state, store, log));
   const { publicKey: grantKey, sign } = key;
   const own = relayed && { relayKey: grantKey, udp: relayed.advertise, ws: "" };
+  const metrics = new CoordMetrics();
   const coord = openCoordinator({
     pool,
     store,
@@ -99,6 +106,7 @@ async function serve(settings: Settings, { log, manager, stop }: ServeWorld): Pr
     debug: flags.debug,
     allowsV1: flags["allow-v1"],
     isOpen: flags.open,
+    metrics,
     relays: {
       directory: new RelayDirectory({ allowed, ...(own ? { own } : {}) }),
       grantKey,
@@ -113,10 +121,11 @@ async function serve(settings: Settings, { log, manager, stop }: ServeWorld): Pr
   await startStun(stun, log, stop);
   using relay = relayed &&
     openRelay(relayed, { relayKey: grantKey, grantKey: () => grantKey }, { ...EDGES, log });
-  await using _metrics = metricsListen && relay
-    ? await serveMetrics(metricsListen, relay.server.metrics, log)
+  const server = await openHttp(http, log, (event) => metrics.connection(event));
+  metrics.watchConnections(() => server.connections);
+  await using _metrics = metricsListen
+    ? await serveMetrics(metricsListen, [metrics, ...(relay ? [relay.server.metrics] : [])], log)
     : undefined;
-  const server = await openHttp(http, log);
   log.info("coordinator listening", {
     addr: flags.listen,
     key: keyBase64(grantKey),

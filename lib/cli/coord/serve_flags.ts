@@ -28,7 +28,7 @@ export const SERVE_FLAGS = {
   "metrics-addr": {
     type: "string",
     placeholder: "HOST:PORT",
-    help: "serve the relay's Prometheus metrics at /metrics (default off)",
+    help: "serve Prometheus metrics at /metrics (default off)",
   },
   open: { type: "boolean", help: "let nodes join without a token, though there are some" },
   "allow-v1": {

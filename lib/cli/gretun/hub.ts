@@ -172,7 +172,7 @@ class MetricsServer implements AsyncDisposable {
     this.#address = address;
     if (address === undefined) return;
     const listen = parseListen("metrics-addr", address);
-    this.#server = await serveMetrics(listen, this.#metrics, this.#log);
+    this.#server = await serveMetrics(listen, [this.#metrics], this.#log);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -120,7 +120,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const world = hub.systemWorld({ log, host: machine });
   const edges = { ...readyWhenServed(world, manager, "spoke", options.port), resolve };
   await using _metrics = metricsListen
-    ? await serveMetrics(metricsListen, options.metrics, log)
+    ? await serveMetrics(metricsListen, [options.metrics], log)
     : undefined;
   await hub.runSpoke(options, edges, io.signal);
   log.info("stopped");

@@ -205,7 +205,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const identity = await loadIdentity(stateDir, systemRandom);
   const metrics = new DaemonMetrics();
   await using _metrics = metricsListen
-    ? await serveMetrics(metricsListen, metrics, log)
+    ? await serveMetrics(metricsListen, [metrics], log)
     : undefined;
   const sign = await signer(identity.nodeSeed);
   const asked = new AbortController();
