@@ -5,6 +5,7 @@
  */
 import { type Cidr, type Endpoint, formatCidr, formatEndpoint, type Ip } from "../addr.ts";
 import { natJson, type PeerRecord } from "../coord/api.ts";
+import type { ClockNews } from "../coord/client.ts";
 import { type DataPlane, type EncapCsum, GreCodec, openPlane } from "../dataplane/mod.ts";
 import { DISCO_PATTERN, isDisco } from "../disco/mod.ts";
 import { type Datagram, timeLimit } from "../edges.ts";
@@ -183,6 +184,7 @@ class Daemon implements AsyncDisposable {
         this.#listed(peers.filter(({ nodeKey }) => nodeKey !== identity.nodeKey));
       },
       onSignal: (sealed) => this.#peers!.signal(sealed),
+      onClock: (news) => this.#compareClocks(news),
       onBack: () => {
         this.#own?.look(); // its STUN server is back too, as a rule
         this.#peers?.coordinatorIsBack();
@@ -317,6 +319,22 @@ class Daemon implements AsyncDisposable {
     if (!this.#isListed && peers.length === 0) this.#edges.log.info("no peers yet, waiting");
     this.#isListed = true;
     this.#peers!.list(peers);
+  }
+
+  #compareClocks({ aheadMs, whose }: ClockNews): void {
+    const seconds = Math.round(aheadMs / 1000);
+    if (seconds === 0) return this.#findings.over("clock");
+    const how = `${Math.abs(seconds)} s ${seconds > 0 ? "ahead of" : "behind"}`;
+    const what = {
+      "this host": "Set this host's",
+      "coordinator": "Set the coordinator's",
+      "unknown": "Set the one that is wrong",
+    }[whose];
+    this.#findings.found({
+      kind: "clock",
+      text: `clocks differ: the coordinator's is ${how} this host's`,
+      remedy: `${what}; until then requests are signed with the coordinator's time`,
+    });
   }
 
   #lookForTwin(peers: readonly PeerRecord[]): void {

@@ -51,6 +51,7 @@ export interface SessionOptions {
   onSignal: (sealed: Uint8Array) => void;
   /** It answers again. */
   onBack: () => void;
+  onClock: (news: ClockNews) => void;
   sign: Sign;
   http: CoordHttp;
   clock: Clock;
@@ -90,7 +91,7 @@ export class Session implements Disposable {
         });
         options.onFirstContact(key);
       },
-      onClock: (news) => tellOfClock(log, news),
+      onClock: options.onClock,
     });
   }
 
@@ -282,13 +283,4 @@ function isCutOff(what: string, error: unknown, lastedMs: number): boolean {
   const isOurTimeout = cause instanceof DOMException && cause.name === "TimeoutError";
   const answered = status ?? middleStatus;
   return answered === undefined ? !isOurTimeout : [408, 502, 503, 504].includes(answered);
-}
-
-function tellOfClock(log: Log, { aheadMs, whose }: ClockNews): void {
-  const seconds = Math.round(aheadMs / 1000);
-  if (seconds === 0) return log.info("clocks of coordinator and host agree again");
-  log.warn("clocks differ: requests are signed with the coordinator's time", {
-    coordinator_ahead_seconds: seconds,
-    wrong_or_set: whose,
-  });
 }

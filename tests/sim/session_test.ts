@@ -1,5 +1,5 @@
 /** Nothing that the coordinator, or somebody in its place, says or does not say ends a daemon. */
-import { ok, strictEqual } from "node:assert/strict";
+import { match, ok, strictEqual } from "node:assert/strict";
 import { type SimCoordinator, type SimNode, World } from "./world/mod.ts";
 
 async function pair(world: World) {
@@ -102,12 +102,13 @@ for (const seconds of [90, -90, 7_200, 86_400, -86_400]) {
     a.host.clock.wallStepMs += seconds * 1000;
     await staysUp(world, a, b, 40_000);
     await newcomerIsMet(world, coordinator, a);
-    strictEqual(a.said(/clocks differ.*this host/).length, 1);
+    strictEqual(a.said(/clocks differ.*Set this host's/).length, 1);
+    match(a.report().findings![0]!.text, new RegExp(`${Math.abs(seconds)} s (ahead|behind)`));
     a.host.clock.wallStepMs = 0;
     coordinator.host.clock.wallStepMs += seconds * 1000;
     await staysUp(world, a, b, 40_000);
     await newcomerIsMet(world, coordinator, a);
-    strictEqual(b.said(/clocks differ.*"coordinator"/).length, 1);
+    strictEqual(b.said(/clocks differ.*Set the coordinator's/).length, 1);
   });
 }
 
@@ -118,7 +119,7 @@ Deno.test("a host that starts in 1970 joins, and says whose clock is wrong", asy
   host.clock.wallStepMs = -host.clock.wallMs();
   const a = await world.up(host, coordinator);
   ok(await world.until(() => a.tunnelIp !== undefined, 1_000));
-  strictEqual(a.said(/clocks differ.*this host/).length, 1);
+  strictEqual(a.said(/clocks differ.*Set this host's/).length, 1);
 });
 
 Deno.test("a coordinator that lost its state: nodes register anew", async () => {

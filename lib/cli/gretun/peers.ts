@@ -1,5 +1,5 @@
 /** `gretun peers`: what the running daemon knows of the other nodes. */
-import { askDaemon, type PeerReport } from "../../daemon/control.ts";
+import { askDaemon, type DaemonReport, type PeerReport } from "../../daemon/control.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
 import { refusedText } from "../refused.ts";
@@ -34,14 +34,17 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(args, FLAGS);
   const report = await askDaemon(await socketToAsk(flags));
   if (flags.json) io.stdout(JSON.stringify(report, null, 2) + "\n");
-  else if (report.peers.length === 0) io.stdout(`No peers yet: ${report.state}.\n`);
-  else {
-    const findings = (report.findings ?? [])
-      .map(({ text, remedy }) => printable(`${text}. ${remedy}.`) + "\n");
-    const table = formatTable(HEADINGS, report.peers.map(row));
-    io.stdout(table + findings.join("") + refusedText(report.refused ?? {}));
-  }
+  else io.stdout(peersText(report));
   return EXIT_OK;
+}
+
+export function peersText({ state, peers, coordinator_error, findings, refused }: DaemonReport) {
+  const lines = (findings ?? []).map(({ text, remedy }) => `${text}. ${remedy}.`);
+  if (coordinator_error !== undefined) lines.push(`coordinator: ${coordinator_error}.`);
+  const table = peers.length === 0
+    ? `No peers yet: ${state}.\n`
+    : formatTable(HEADINGS, peers.map(row));
+  return table + lines.map((line) => printable(line) + "\n").join("") + refusedText(refused ?? {});
 }
 
 function row(peer: PeerReport): string[] {
