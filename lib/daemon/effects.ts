@@ -1,6 +1,6 @@
 /** Performs what the reducer of a peer asks for; what is asynchronous comes back as an event. */
 import { type Cidr, type Endpoint, formatEndpoint } from "../addr.ts";
-import type { DataPlane } from "../dataplane/mod.ts";
+import type { DataPlane, WantedLink } from "../dataplane/mod.ts";
 import * as disco from "../disco/mod.ts";
 import type { Clock, Log, Random } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
@@ -23,6 +23,7 @@ import type { Identity } from "./identity.ts";
 import type { InnerChecks } from "./inner_checks.ts";
 import type { DaemonMetrics } from "./metrics.ts";
 import type { PortGuesser } from "./port_guesser.ts";
+import { pathLimit } from "./probed_path.ts";
 import { peerFields, stateText } from "./words.ts";
 
 /**
@@ -59,6 +60,8 @@ export interface PingOptions {
   ttl?: number;
   /** At a port of a hard NAT. */
   isGuess?: boolean;
+  /** As long as a datagram of so many bytes, if it is not longer anyway. */
+  padTo?: number;
   onPong?: (rttMs: number) => void;
 }
 
@@ -159,7 +162,7 @@ export class Effects {
     return false;
   }
 
-  #ping(entry: Entry, to: PathAddress, { nominating, ttl, onPong }: PingOptions): void {
+  #ping(entry: Entry, to: PathAddress, { nominating, ttl, padTo, onPong }: PingOptions): void {
     const { identity, clock, random, metrics } = this.#options;
     const txId = random(TX_ID_LENGTH);
     this.#options.pending.add(txId, {
@@ -169,7 +172,8 @@ export class Effects {
     metrics.pingSent();
     const padding = nominating ? NOMINATING_PADDING : 0;
     const nodeKey = keyBytes(identity.nodeKey);
-    this.#send(entry, to, { type: "ping", txId, nodeKey, padding }, ttl);
+    const padded = padTo === undefined ? {} : { padTo };
+    this.#send(entry, to, { type: "ping", txId, nodeKey, padding, ...padded }, ttl);
   }
 
   #send(entry: Entry, to: PathAddress, message: disco.DiscoMessage, ttl?: number): void {
@@ -226,7 +230,7 @@ export class Effects {
         addresses: [pairAddress(tunnelIp().ip, record.tunnelIp)],
         routes: [],
       });
-      const state = plane.setLink({
+      const link: WantedLink = {
         id: record.nodeKey,
         remote: { ip, port },
         ...inner,
@@ -234,8 +238,10 @@ export class Effects {
         ...(localPort === undefined ? {} : { localPort }),
         ...(keys ? { keys: { kind: "gre", ...keys } } : {}),
         ...(isRelayed(entry, endpoint) ? { meetsSocket: true } : {}),
-      });
-      Object.assign(entry, state, { pathSinceMs: clock.nowMs() });
+        ...pathLimit(entry.probed, endpoint),
+      };
+      const state = plane.setLink(link);
+      Object.assign(entry, state, { wanted: link, pathSinceMs: clock.nowMs() });
       guesser.linkUses(record.nodeKey, localPort);
       log.info("tunnel up", {
         ifname: state.ifname,
@@ -266,6 +272,20 @@ export class Effects {
       ...(cause instanceof GretunError ? { hint: cause.hint } : {}),
       ...(isFirst ? {} : { since: sinceText(clock, trouble.sinceMs) }),
     });
+  }
+
+  /** Another size than was known gets through to the link's far end. */
+  resize(entry: Entry): void {
+    const { record, wanted, probed } = entry;
+    if (!wanted || !probed) return;
+    const { pathMtu: _, ...before } = wanted;
+    const link: WantedLink = { ...before, ...pathLimit(probed, probed.endpoint) };
+    try {
+      Object.assign(entry, this.#options.plane.setLink(link), { wanted: link });
+    } catch (error) {
+      const { log } = this.#options;
+      log.warn("MTU of a link not set", { ...peerFields(record), error: errorText(error) });
+    }
   }
 
   #checkInner({ record, ifname }: Entry, { addresses }: Inner): void {

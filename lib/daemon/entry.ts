@@ -1,11 +1,12 @@
 /** One peer as the daemon keeps it: its record, its state, and what goes with its link. */
 import { type Endpoint, equalEndpoints, hostCidr, type Ip } from "../addr.ts";
 import type { PeerRecord } from "../coord/api.ts";
-import type { InnerLimits } from "../dataplane/mod.ts";
+import type { InnerLimits, WantedLink } from "../dataplane/mod.ts";
 import type { Peer, SeenIds } from "../peer/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
 import type { Trouble } from "../trouble.ts";
 import type { GuessPeer } from "./port_guesser.ts";
+import type { ProbedPath } from "./probed_path.ts";
 
 export interface Entry {
   record: PeerRecord;
@@ -26,6 +27,9 @@ export interface Entry {
   txPackets: number;
   ifname?: string;
   mtu?: number;
+  /** The link as it was set last, and what is known of the path that it takes. */
+  wanted?: WantedLink;
+  probed?: ProbedPath;
   /** When its path was last lost. */
   lostMs?: number;
   /** It has no path, since it was last heard. */

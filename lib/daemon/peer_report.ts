@@ -4,6 +4,7 @@ import type { NodeNat } from "../coord/api.ts";
 import type { NodeKey } from "../keys.ts";
 import type { LinkCounters } from "../links/mod.ts";
 import { type Entry, isRelayed } from "./entry.ts";
+import { reportPathMtu } from "./probed_path.ts";
 
 /**
  * How packets get to a peer: over the own network, over the internet, by a port that the peer's
@@ -37,6 +38,9 @@ export interface PeerReport {
   why_not_direct?: string;
   ifname?: string;
   mtu?: number;
+  /** Of packets outside, as pings found it; seconds since the path was last looked at. */
+  path_mtu?: number;
+  path_mtu_looked_s?: number;
   rx_packets?: number;
   tx_packets?: number;
   rx_bytes?: number;
@@ -80,6 +84,7 @@ export function reportPeer(entry: Entry, look: Look): PeerReport {
       : {}),
     ...(ifname ? { ifname } : {}),
     ...(mtu ? { mtu } : {}),
+    ...reportPathMtu(entry.probed, nowMs),
     ...(counters
       ? {
         ...{ rx_packets: counters.rxPackets, tx_packets: counters.txPackets },

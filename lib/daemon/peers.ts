@@ -31,9 +31,11 @@ import { type Entry, innerLimits, isRelayed } from "./entry.ts";
 import { Trouble } from "../trouble.ts";
 import { greKey } from "./gre_keys.ts";
 import { InnerChecks, type InnerChecksOptions } from "./inner_checks.ts";
+import { PathProbes } from "./path_probes.ts";
 import { type Finding, type PeerReport, reportPeer } from "./peer_report.ts";
 import type { PingTarget } from "./ping.ts";
 import type { GuessPeer } from "./port_guesser.ts";
+import { narrowPathFinding } from "./probed_path.ts";
 import { peerFields } from "./words.ts";
 
 /** Between looks at the links' counters: while data flows, and while none does. */
@@ -75,6 +77,7 @@ export class Peers {
   readonly #collisions: Collisions;
   readonly #innerChecks: InnerChecks;
   readonly #effects: Effects;
+  readonly #probes: PathProbes;
   readonly #closed = new AbortController();
   #tunnelIp: Cidr;
   #timer: Disposable | undefined;
@@ -106,6 +109,12 @@ export class Peers {
       onEvent: (entry, event) => this.#event(entry, event),
       onForget: (entry) => this.#forget(entry),
       isCurrent: (entry) => this.#isCurrent(entry),
+    });
+    this.#probes = new PathProbes({
+      ...options,
+      ping: (entry, to, how) => this.#effects.sendPing(entry, to, how),
+      onChange: (entry) => this.#effects.resize(entry),
+      closed: this.#closed.signal,
     });
     this.#trafficTimer = options.clock.timer(IDLE_INTERVAL_MS, () => this.#lookAtTraffic());
   }
@@ -176,7 +185,7 @@ export class Peers {
     const entry: Entry = {
       guessed: this.#guessed(() => entry),
       record,
-      peer: newPeer({ controlling, nowMs, ...(adopted ? { adopted } : {}) }),
+      peer: newPeer({ controlling, nowMs, ...(adopted ? { adopted: adopted.path } : {}) }),
       boxKey,
       keys: this.#options.greKeys ? this.#deriveKeys(boxKey, record.discoKey) : undefined,
       seenPings: new SeenIds(),
@@ -185,6 +194,7 @@ export class Peers {
       txPackets: 0,
     };
     this.#options.log.info("peer found", { ...peerFields(record), tunnel_ip: record.tunnelIp });
+    if (adopted) this.#probes.adopt(entry, adopted.path, adopted.pathMtu);
     this.#byNode.set(record.nodeKey, entry);
     this.#byDisco.set(record.discoKey, entry);
     this.#options.metrics.peerAdded(entry.peer.state);
@@ -192,19 +202,20 @@ export class Peers {
   }
 
   /** Where the peer's link of an earlier run goes, unless that is a relay: it is asked for anew. */
-  #adoptedPath(record: PeerRecord): PathAddress | undefined {
+  #adoptedPath(record: PeerRecord): { path: PathAddress; pathMtu: number } | undefined {
     const { plane } = this.#options;
     const { nodeKey, endpoints } = record;
     const adopted = plane.adopted().find(({ id }) => id === nodeKey);
     if (!adopted) return undefined;
     plane.confine(record.nodeKey, innerLimits(record, this.#tunnelIp.ip));
-    const { remote, extraPort } = adopted;
+    const { remote, extraPort, pathMtu } = adopted;
     if (extraPort) {
       const measure = () => Promise.resolve(undefined);
       this.#options.guesser.adopt(nodeKey, Object.assign(extraPort, { measure }));
     }
     if (!endpoints.some(({ endpoint }) => endpoint.ip === remote.ip)) return undefined;
-    return { ...remote, ...(extraPort ? { localPort: extraPort.port } : {}) };
+    const path = { ...remote, ...(extraPort ? { localPort: extraPort.port } : {}) };
+    return { path, pathMtu };
   }
 
   /** The peer as one whose NAT's ports may have to be guessed. */
@@ -345,7 +356,10 @@ export class Peers {
   /** Our own addresses changed. */
   moved(): void {
     const nowMs = this.#options.clock.nowMs();
-    for (const entry of this.#byNode.values()) this.#dispatch(entry, { kind: "moved", nowMs });
+    for (const entry of this.#byNode.values()) {
+      this.#dispatch(entry, { kind: "moved", nowMs });
+      this.#probes.again(entry);
+    }
     this.#arm();
   }
 
@@ -378,7 +392,7 @@ export class Peers {
       reportPeer(entry, {
         ...look,
         counters: counters.get(entry.record.nodeKey),
-        findings: this.#findings(entry.record),
+        findings: this.#findings(entry),
       })
     );
   }
@@ -407,14 +421,16 @@ export class Peers {
     });
   }
 
-  #findings({ nodeKey, tunnelIp }: PeerRecord): Finding[] {
+  #findings(entry: Entry): Finding[] {
+    const { nodeKey, tunnelIp } = entry.record;
     const collisions = this.#collisions.of(nodeKey).map(({ wanted, found }) => ({
       text: `${wanted} is not set: it collides with ${found}`,
       remedy: COLLISION_HINT,
     }));
-    if (!this.#innerChecks.isSilent(nodeKey)) return collisions;
+    const found = [...collisions, ...narrowPathFinding(entry.probed)];
+    if (!this.#innerChecks.isSilent(nodeKey)) return found;
     const text = `the path works, but ${tunnelIp} answers no pings in the tunnel`;
-    return [...collisions, { text, remedy: "See whether a firewall drops them, here or there" }];
+    return [...found, { text, remedy: "See whether a firewall drops them, here or there" }];
   }
 
   /** UDP works again: paths that made do with TCP are tried anew. */
@@ -449,6 +465,7 @@ export class Peers {
   close(): void {
     this.#closed.abort();
     this.#timer?.[Symbol.dispose]();
+    for (const entry of this.#byNode.values()) this.#probes.forget(entry);
     this.#trafficTimer[Symbol.dispose]();
     this.#options.guesser[Symbol.dispose]();
     this.#innerChecks[Symbol.dispose]();
@@ -486,6 +503,7 @@ export class Peers {
       if (!sent && !received) continue;
       isBusy = true;
       this.#dispatch(entry, { kind: "traffic", nowMs, sent, received });
+      if (sent) this.#probes.used(entry, !received);
     }
     this.#options.guesser.look([...this.#byNode.values()].map(({ guessed }) => guessed));
     this.#arm();
@@ -508,6 +526,7 @@ export class Peers {
     entry.dueMs = nextTickMs(peer);
     if (before !== peer.state) this.#stateChanged(entry, before);
     for (const effect of effects) this.#effects.perform(entry, effect);
+    this.#probes.look(entry);
   }
 
   #stateChanged(entry: Entry, before: PeerState): void {
@@ -556,6 +575,7 @@ export class Peers {
     this.#byNode.delete(record.nodeKey);
     this.#byDisco.delete(record.discoKey);
     this.#effects.closeRelay(entry);
+    this.#probes.forget(entry);
     this.#collisions.forget(record.nodeKey);
     this.#innerChecks.stop(record.nodeKey);
     this.#options.metrics.peerRemoved(peer.state);

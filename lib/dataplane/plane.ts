@@ -54,6 +54,8 @@ export interface WantedLink extends InnerLimits {
   keys?: LinkKeys;
   /** A program's socket takes what goes to `remote`, as a relay's does: no kernel looks inside. */
   meetsSocket?: boolean;
+  /** The largest packet outside that gets to `remote`, where that is less than the route says. */
+  pathMtu?: number;
 }
 
 export interface LinkState {
@@ -66,6 +68,8 @@ export interface AdoptedLink extends LinkState {
   id: string;
   /** Its path may still work. */
   remote: Endpoint;
+  /** Of packets outside, by the link's MTU. */
+  pathMtu: number;
   /** Absent: the main one. */
   extraPort?: ExtraPort;
 }
@@ -104,6 +108,8 @@ export interface DataPlane extends AsyncDisposable {
   setLink(link: WantedLink): LinkState;
   /** Does nothing where there is none. */
   removeLink(id: string): void;
+  /** Of packets outside to the link's remote, as routes have it; undefined without one. */
+  routeMtu(id: string): number | undefined;
   /** Whose link was made and is there no more: somebody removed it. */
   missingLinks(): string[];
   /** Of every link. */

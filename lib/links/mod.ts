@@ -41,7 +41,7 @@ export {
   type Mark,
   markOf,
 } from "./mark.ts";
-export { ETHERNET_MTU, innerMtu, MIN_MTU, unlessNoWay } from "./mtu.ts";
+export { ETHERNET_MTU, innerMtu, MIN_MTU, routeMtu, unlessNoWay } from "./mtu.ts";
 export { countersOf, freeName, type LinkCounters, missing, otherNames } from "./names.ts";
 export { carriesFrames, isGre, overheadBytes, type OverheadOptions } from "./overhead.ts";
 export { formatHolder, lockPort, portHolder, PortLockedError } from "./port_lock.ts";

@@ -6,13 +6,18 @@ import { NetlinkError, type RtNetlink } from "../netlink.ts";
 export const MIN_MTU = 576;
 export const ETHERNET_MTU = 1500;
 
-/** On the way to `remote`; throws `NetlinkError` without a way. */
-export function innerMtu(rtnl: RtNetlink, remote: Ip, overheadBytes: number): number {
-  const outer = isLoopback(remote) ? ETHERNET_MTU : routeMtu(rtnl, remote);
-  return Math.max(MIN_MTU, outer) - overheadBytes;
+/** On the way to `remote`, which may carry less than its route says; throws as {@link routeMtu}. */
+export function innerMtu(
+  rtnl: RtNetlink,
+  remote: Ip,
+  { overheadBytes, pathMtu = Infinity }: { overheadBytes: number; pathMtu: number | undefined },
+): number {
+  return Math.max(MIN_MTU, Math.min(routeMtu(rtnl, remote), pathMtu)) - overheadBytes;
 }
 
-function routeMtu(rtnl: RtNetlink, ip: Ip): number {
+/** Of packets to `ip`, as far as this host knows; throws `NetlinkError` without a way. */
+export function routeMtu(rtnl: RtNetlink, ip: Ip): number {
+  if (isLoopback(ip)) return ETHERNET_MTU;
   const { mtu, device } = rtnl.routeTo(ip);
   return mtu ?? rtnl.link(device ?? 0)?.mtu ?? ETHERNET_MTU;
 }

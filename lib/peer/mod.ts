@@ -3,7 +3,8 @@
  * that are hard to cross, pings that wait for their pongs. No clock, no socket, no randomness.
  */
 export * from "./hard_nat.ts";
-export type { PathAddress } from "./path_address.ts";
+export { equalPaths, type PathAddress } from "./path_address.ts";
+export * from "./path_mtu.ts";
 export { PendingPings } from "./pending.ts";
 export { PingBudget, type UnprovenPing } from "./ping_budget.ts";
 export { newPeer, step } from "./reducer.ts";

@@ -21,6 +21,7 @@ import {
   NO_INNER,
   otherNames,
   overheadBytes,
+  routeMtu,
   setInner,
   unlessNoWay,
 } from "../../links/mod.ts";
@@ -172,7 +173,9 @@ export class KernelPlane implements DataPlane {
       ...(alternative ? { alternative: { local: alternative, own: this.#ownTo(ip) } } : {}),
     });
     const extraPort = this.#dataPorts.of(id);
-    const found = { id, remote, ifname: name, mtu };
+    const key = tunnel.okey !== undefined;
+    const pathMtu = mtu + overheadBytes({ kind: this.#encapsulation(ip)!.kind, encap: "fou", key });
+    const found = { id, remote, ifname: name, mtu, pathMtu };
     if (extraPort?.port === sport) this.#adopted.set(id, { ...found, extraPort });
     else {
       // The link has gone elsewhere: the port was kept for a while.
@@ -287,10 +290,16 @@ export class KernelPlane implements DataPlane {
     }
   }
 
-  #mtu({ remote: { ip }, keys }: WantedLink): number {
+  #mtu({ remote: { ip }, keys, pathMtu }: WantedLink): number {
     const { kind } = this.#encapsulationTo(ip);
     const overhead = overheadBytes({ kind, encap: "fou", key: keys !== undefined });
-    return this.#options.mtu ?? innerMtu(this.#kernel.rtnl, ip, overhead);
+    const way = { overheadBytes: overhead, pathMtu };
+    return this.#options.mtu ?? innerMtu(this.#kernel.rtnl, ip, way);
+  }
+
+  routeMtu(id: string): number | undefined {
+    const link = this.#links.get(id);
+    return link && unlessNoWay(() => routeMtu(this.#kernel.rtnl, link.remote.ip));
   }
 
   #createOrChange(present: Link | undefined, link: WantedLink, how: Manner): number {

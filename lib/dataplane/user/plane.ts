@@ -12,6 +12,7 @@ import {
   LinkKeeper,
   missing,
   NO_INNER,
+  routeMtu,
   setInner,
   unlessNoWay,
 } from "../../links/mod.ts";
@@ -150,10 +151,15 @@ export class UserPlane implements DataPlane {
   }
 
   #mtu(link: WantedLink): number {
-    const { ip } = link.remote;
+    const { remote: { ip }, pathMtu } = link;
     const more = familyOf(ip) === 6 ? IPV6_MORE_BYTES : 0;
-    return this.#options.mtu ??
-      innerMtu(this.#rtnl, ip, this.#codec.overheadBytes(link) + more);
+    const overheadBytes = this.#codec.overheadBytes(link) + more;
+    return this.#options.mtu ?? innerMtu(this.#rtnl, ip, { overheadBytes, pathMtu });
+  }
+
+  routeMtu(id: string): number | undefined {
+    const link = this.#links.get(id);
+    return link && unlessNoWay(() => routeMtu(this.#rtnl, link.wanted.remote.ip));
   }
 
   #create(link: WantedLink): UserLink {

@@ -1,7 +1,7 @@
 /** Networks: the internet, and local ones behind NATs. */
 import { cidrContains, type Ip, parseCidr } from "../../../lib/addr.ts";
 import type { Wire } from "./kernel.ts";
-import type { Packet } from "./packet.ts";
+import { lengthOf, type Packet } from "./packet.ts";
 import type { Dice } from "./random.ts";
 import type { SimTime } from "./time.ts";
 
@@ -29,6 +29,8 @@ export interface Weather {
   /** Of each packet's chance. */
   loss: number;
   duplicates: number;
+  /** Larger packets disappear, and nobody is told; absent: none does. */
+  mtu?: number;
 }
 
 export const FAIR: Weather = { delayMs: 10, jitterMs: 1, loss: 0, duplicates: 0 };
@@ -55,7 +57,8 @@ abstract class Network implements Wire {
   abstract trace(source: Ip, nextHop: Ip, to: Ip): Trace | undefined;
 
   protected deliver(packet: Packet, station: Ip): void {
-    const { delayMs, jitterMs, loss, duplicates } = this.weather;
+    const { delayMs, jitterMs, loss, duplicates, mtu = Infinity } = this.weather;
+    if (lengthOf(packet) > mtu) return;
     const copies = this.#dice.chance(duplicates) ? 2 : 1;
     for (let i = 0; i < copies; i++) {
       if (this.#dice.chance(loss)) continue;

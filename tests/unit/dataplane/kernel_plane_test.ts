@@ -137,11 +137,11 @@ Deno.test("kernel plane: after kill -9 the next run adopts links, their extra po
   const [first, second] = plane.adopted();
   strictEqual(first!.extraPort?.port, extra.port);
   deepStrictEqual({ ...first, extraPort: undefined }, {
-    ...{ id: PEER, ...remote("198.51.100.1:7777"), ifname: "gretun0", mtu: 1464 },
+    ...{ id: PEER, ...remote("198.51.100.1:7777"), ifname: "gretun0", mtu: 1464, pathMtu: 1500 },
     extraPort: undefined,
   });
   deepStrictEqual(second, {
-    ...{ id: OTHER, ...remote("198.51.100.2:999"), ifname: "gretun1", mtu: 1464 },
+    ...{ id: OTHER, ...remote("198.51.100.2:999"), ifname: "gretun1", mtu: 1464, pathMtu: 1500 },
   });
   const ifindex = linkOf(host, "gretun0")!.ifindex;
   const moved = [pairAddress(parseIp("10.0.0.7"), parseIp("10.0.0.2"))];
