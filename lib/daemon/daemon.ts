@@ -24,6 +24,7 @@ import type { DaemonEdges } from "./edges.ts";
 import type { Identity } from "./identity.ts";
 import { Known } from "./known.ts";
 import type { DaemonMetrics } from "./metrics.ts";
+import { EarlyStun } from "./own/early_stun.ts";
 import { ExtraStun, type StunPort } from "./own/extra_stun.ts";
 import type { InterfaceChoice } from "./own/endpoints.ts";
 import { OwnEndpoints, SETTLE_MS } from "./own/own_endpoints.ts";
@@ -42,6 +43,8 @@ const LEAVE_TIMEOUT_MS = 2_000;
 const TELL_TWIN_MS = 60_000;
 /** By then it has seen itself listed. */
 const TWIN_LEARNS_MS = 5_000;
+/** After so long a start, what STUN said at its beginning may not hold any more. */
+const EARLY_MS = 3_000;
 const RELAY_MEASURE_MS = 300_000;
 /** Where no relay answered by UDP: the network may just have been busy. */
 const RELAY_NO_UDP_MS = 60_000;
@@ -128,6 +131,7 @@ class Daemon implements AsyncDisposable {
   /** When this node last told its endpoints because of another host. */
   #toldTwinMs = -Infinity;
   readonly #stun: StunClient;
+  readonly #earlyStun: EarlyStun;
   readonly #extraStun: ExtraStun;
   readonly #relays: RelayClient;
   #networkNews = new AbortController();
@@ -191,6 +195,7 @@ class Daemon implements AsyncDisposable {
       },
     });
     this.#stun = new StunClient({ send: plane.send, clock, random });
+    this.#earlyStun = new EarlyStun(this.#stun);
     this.#extraStun = new ExtraStun({ plane, clock, random });
     this.#relays = new RelayClient({
       nodeKey: identity.nodeKey,
@@ -232,8 +237,11 @@ class Daemon implements AsyncDisposable {
     const { kind: plane, families } = this.#plane;
     log.info("listening", { port: this.#options.port, plane, ipv6: families.includes(6) });
     log.info("asking the coordinator to join", { coord: this.#options.coordinator.href });
+    void this.#askStunEarly();
+    const startMs = this.#edges.clock.nowMs();
     await this.#session.register(this.#signal);
     if (this.#signal.aborted) return;
+    if (this.#edges.clock.nowMs() - startMs > EARLY_MS) this.#earlyStun.forget();
     await Promise.all([
       this.#own!.run(this.#signal),
       this.#ownNat!.run(this.#signal),
@@ -467,6 +475,15 @@ class Daemon implements AsyncDisposable {
     return stunServers.length > 0 ? stunServers : this.#advertisedStun;
   }
 
+  async #askStunEarly(): Promise<void> {
+    const { stunServers, coordinator } = this.#options;
+    const { families } = this.#plane;
+    const names = stunServers.length > 0 ? stunServers : [coordinator.hostname];
+    const servers = await resolveReachable(names, families, this.#rtnl, this.#edges.lookup)
+      .catch(() => []);
+    this.#earlyStun.ask(servers, families);
+  }
+
   #watchNat(): OwnNat {
     return new OwnNat({
       openPort: () => this.#extraStun.openPort(),
@@ -488,7 +505,7 @@ class Daemon implements AsyncDisposable {
       families: this.#plane.families,
       overlay: () => this.#tunnelIp!,
       interfaces,
-      stun: this.#stun,
+      stun: this.#earlyStun,
       stunServers: () => this.#stunServers(),
       lookup,
       given: endpoints,
