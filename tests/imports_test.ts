@@ -25,23 +25,24 @@ const MAY_IMPORT: Record<Room, Room[]> = {
   stun: [],
   dial: [],
   relay: ["stun", "dial", "linux", "netlink", "nft"],
-  coord: ["relay", "dial"],
+  policy: [],
+  coord: ["relay", "dial", "policy"],
   links: ["linux", "netlink"],
   tunnel: ["links", "linux", "netlink"],
   health: ["links", "linux", "netlink"],
   lab: ["linux", "netlink", "nft"],
   portmap: ["linux", "netlink"],
-  dataplane: ["engine", "host", "links", "linux", "netlink", "nft"],
+  dataplane: ["engine", "host", "links", "linux", "netlink", "nft", "policy"],
   hub: ["host", "links", "linux", "netlink", "dataplane"],
   netcheck: ["stun", "portmap", "coord", "dial", "linux", "netlink"],
   daemon: [
     ...["disco", "dial", "stun", "peer", "portmap", "relay", "dataplane", "coord", "host"],
-    ...["health", "links", "linux", "netlink"],
+    ...["health", "links", "linux", "netlink", "policy"],
   ],
   cli: [
     ...["linux", "netlink", "stun", "portmap", "coord", "tunnel", "health", "lab", "dataplane"],
     ...["daemon", "dial", "host", "hub", "links", "relay", "netcheck"],
-    "service",
+    ...["service", "policy"],
   ],
   program: ["stun", "coord", "dial", "relay", "cli", "linux"],
 };
@@ -52,6 +53,8 @@ const DOORS: Record<Room, string[]> = {
   linux: ["lib/linux/mod.ts", "lib/linux/bulk.ts"],
   netlink: ["lib/netlink.ts"],
   daemon: ["lib/daemon/mod.ts", "lib/daemon/control.ts"],
+  // The others are for who knows what a policy says, and reads none.
+  policy: ["mod", "policy", "access"].map((door) => `lib/policy/${door}.ts`),
   coord: ["api", "server", "client", "serve"].map((door) => `lib/coord/${door}.ts`),
 };
 

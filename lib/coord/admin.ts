@@ -4,11 +4,13 @@
  *     GET  /v1/status
  *     GET  /v1/nodes            POST /v1/nodes/{approve,expire,rename,tag,delete}
  *     GET  /v1/tokens           POST /v1/tokens/{create,revoke}
+ *                               POST /v1/policy/{reload,explain}
  */
 import { formatCidr } from "../addr.ts";
-import type { Random } from "../edges.ts";
+import type { Log, Random } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { keyBase64, type NodeKey } from "../keys.ts";
+import { contains, formatAccess, parseAccess } from "../policy/access.ts";
 import {
   ApiError,
   MAX_NAME_LENGTH,
@@ -18,8 +20,20 @@ import {
   TOKEN_SECRET_LENGTH,
   tokenJson,
   tokenText,
+  toPeer,
 } from "./api.ts";
-import { type Json, MARK, MS, optional, parseShape, required, STRING, text } from "./api/json.ts";
+import {
+  type Json,
+  MARK,
+  MS,
+  optional,
+  parsed,
+  parseShape,
+  required,
+  STRING,
+  text,
+} from "./api/json.ts";
+import type { PolicyDesk } from "./policy_desk.ts";
 import type { CoordServer } from "./server.ts";
 import { hashOf } from "./tokens.ts";
 
@@ -40,6 +54,12 @@ const BODIES = {
     tags: required("tags", TAGS),
   },
   revoke: { id: required("id", STRING) },
+  explain: {
+    from: required("from", STRING),
+    to: required("to", STRING),
+    /** As a policy has it: "tcp:443". */
+    access: required("access", STRING),
+  },
 };
 
 export interface AdminOptions {
@@ -47,6 +67,9 @@ export interface AdminOptions {
   /** Tokens name it. */
   coordinatorKey: NodeKey;
   random: Random;
+  /** Absent: there is no policy. */
+  policy?: PolicyDesk;
+  log: Log;
   /** In wall-clock ms. */
   nowMs: () => number;
   /** What the program knows besides. */
@@ -100,13 +123,38 @@ export class Admin {
         return await this.#createToken(body);
       case "POST /v1/tokens/revoke":
         return this.#revoke(parseShape(BODIES.revoke, body).id);
+      case "POST /v1/policy/reload":
+        return this.#reloadPolicy();
+      case "POST /v1/policy/explain":
+        return this.#explain(body);
       default:
         return undefined;
     }
   }
 
+  #reloadPolicy(): Json {
+    const { policy, server, log } = this.#options;
+    if (policy) return policy.reload(server, log);
+    throw new ApiError("there is no policy: start the coordinator with --policy FILE");
+  }
+
+  #explain(body: unknown): Json {
+    const { server } = this.#options;
+    const given = parseShape(BODIES.explain, body);
+    const [from, to] = [this.#find(given.from), this.#find(given.to)];
+    const wanted = parsed("access", () => parseAccess(given.access));
+    const found = server.explain(from, to);
+    return {
+      ...{ from: toPeer(from).name, to: toPeer(to).name, access: given.access },
+      policy: found !== undefined,
+      allowed: !found || contains(found.access, wanted),
+      visible: !found || found.isSeen,
+      rules: (found?.rules ?? []).map(({ line, allow }) => ({ line, allow: formatAccess(allow) })),
+    };
+  }
+
   #status(): Json {
-    const { server, coordinatorKey, more } = this.#options;
+    const { server, coordinatorKey, policy, more } = this.#options;
     const { nodes } = server;
     const all = nodes.all();
     return {
@@ -120,6 +168,7 @@ export class Admin {
         capacity: nodes.capacity,
       },
       clones: server.clones(),
+      ...(policy ? { policy: policy.status() } : {}),
       ...more(),
     };
   }

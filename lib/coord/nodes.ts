@@ -8,9 +8,7 @@ import {
   isSameReach,
   type NodeReach,
   type NodeRecord,
-  type PeerRecord,
   type RegisterRequest,
-  toPeer,
   withReach,
 } from "./api.ts";
 import { byAddress, MAX_NODES, Pool } from "./pool.ts";
@@ -71,8 +69,8 @@ export class Nodes {
     return this.#byKey.get(key);
   }
 
-  hasDiscoKey(key: DiscoKey): boolean {
-    return this.#byDisco.has(key);
+  withDiscoKey(key: DiscoKey): NodeRecord | undefined {
+    return this.#byDisco.get(key);
   }
 
   /**
@@ -185,22 +183,24 @@ export class Nodes {
     this.#listChanged(record);
   }
 
-  /** The list of peers, by address. */
-  listed(): PeerRecord[] {
-    return toPeers([...this.#byKey.values()].filter(({ listed }) => listed));
+  /** Those in the list of peers, by address. */
+  listed(): NodeRecord[] {
+    return [...this.#byKey.values()].filter(({ listed }) => listed).toSorted(byAddress);
   }
 
-  /** What has changed since the list had that etag; undefined where that is not known. */
-  changes(etag: string): { peers: PeerRecord[]; gone: NodeKey[] } | undefined {
+  /** Those that came, changed or went since the list had that etag; undefined where that is not known. */
+  changes(etag: string): NodeRecord[] | undefined {
     const since = /^[0-9a-f]{16}$/.test(etag) ? parseInt(etag, 16) : NaN;
     if (!(since >= this.#knownSince && since <= this.#version)) return undefined;
     const changed = [...this.#changed].flatMap(([key, version]) =>
       version > since ? [this.#byKey.get(key)!] : []
     );
-    return {
-      peers: toPeers(changed.filter(({ listed }) => listed)),
-      gone: changed.filter(({ listed }) => !listed).map(({ nodeKey }) => nodeKey),
-    };
+    return changed.toSorted(byAddress);
+  }
+
+  /** Whoever asks next is told the whole list. */
+  forgetChanges(): void {
+    this.#knownSince = ++this.#version;
   }
 
   #listChanged(...records: NodeRecord[]): void {
@@ -262,11 +262,6 @@ function membershipEnded(record: NodeRecord): NodeRecord {
   const { tokenId: _token, isWaiting: _waiting, isEphemeral: _ephemeral, ...rest } = record;
   const { expiresMs: _expires, tags: _tags, ...left } = rest;
   return left;
-}
-
-/** By address. */
-function toPeers(records: readonly NodeRecord[]): PeerRecord[] {
-  return records.toSorted(byAddress).map(toPeer);
 }
 
 /** Who only registered and told no endpoint never was of use: the address is kept for a lease. */

@@ -8,6 +8,7 @@ import type { Store } from "./store.ts";
 export { Admin, type AdminOptions } from "./admin.ts";
 export { type HttpEvent, type HttpHandler, HttpServer } from "./http_server.ts";
 export { CoordMetrics } from "./metrics.ts";
+export { PolicyDesk, readPolicyFile } from "./policy_desk.ts";
 export { poolCollisions } from "./pool_collisions.ts";
 export { RelayDirectory } from "./relays.ts";
 export { RelayRole } from "./relay_role.ts";

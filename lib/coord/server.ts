@@ -5,6 +5,7 @@ import { errorText } from "../errors.ts";
 import type { Sign } from "../ed25519.ts";
 import { type DiscoKey, keyBase64, type NodeKey, shortKey } from "../keys.ts";
 import { SourceLimits, sourceNetwork } from "../limits.ts";
+import type { Policy } from "../policy/mod.ts";
 import { encodeGrant } from "../relay/mod.ts";
 import {
   ApiError,
@@ -17,7 +18,6 @@ import {
   parseRelayRequest,
   parseRelaysRequest,
   parseSignal,
-  peersJson,
   readInstance,
   readNonce,
   REFUSAL_HEADER,
@@ -41,7 +41,7 @@ import {
 } from "./auth.ts";
 import { jsonOf, readBody } from "./body.ts";
 import type { Caller } from "./http_server.ts";
-import { HeldCalls } from "./hold.ts";
+import { HeldCalls, HOLD_MS } from "./hold.ts";
 import { Instances } from "./instances.ts";
 import { Mailbox } from "./mailbox.ts";
 import { MemberLimits } from "./member_limits.ts";
@@ -52,6 +52,7 @@ import { RELAY_LEASE_MS, type RelayDirectory } from "./relays.ts";
 import { Replays } from "./replays.ts";
 import type { Store } from "./store.ts";
 import { hashOf, Tokens } from "./tokens.ts";
+import { type Explanation, PeerView } from "./view.ts";
 
 export const SWEEP_MS = 5_000;
 
@@ -69,6 +70,8 @@ export interface CoordServerOptions {
   isOpen?: boolean;
   /** Whether nodes of before are taken though a token is needed: they sign for no coordinator. */
   allowsV1?: boolean;
+  /** Who sees whom, and may open what there; absent: everybody everything. */
+  policy?: Policy;
   /** Whether /debug/peers is served. */
   debug: boolean;
   metrics?: CoordMetrics;
@@ -106,9 +109,6 @@ const CLONE_RETRY_MS = 30_000;
 const runOf = (key: NodeKey) => `run ${key}`;
 
 const MAX_ERROR_LENGTH = 200;
-/** Who is told of changes asked since one of the last few lists, as a rule. */
-const MAX_CACHED_LISTS = 32;
-const LIST_KEPT_MS = 5_000;
 
 const RELAY_REGISTER_PATH = "/v1/relay/register";
 const RELAY_WS_PATH = "/v1/relay/ws";
@@ -152,8 +152,7 @@ export class CoordServer {
   readonly #instances = new Instances();
   /** Nodes whose last change is not on the disk yet. */
   readonly #unsaved = new Set<NodeKey>();
-  /** By the etag that changes are since, or "" for the whole list. */
-  #cachedPeers: { etag: string; madeMs: number; texts: Map<string, string> } | undefined;
+  readonly #view: PeerView;
 
   /** Throws `GretunError` for a state that cannot be read, `RangeError` for one of another pool. */
   constructor(options: CoordServerOptions) {
@@ -164,6 +163,7 @@ export class CoordServer {
     // Above all that an earlier run can have told, so that no node misses a change.
     const version = Math.max(store.version(), clock.wallMs()) + 1;
     this.nodes = new Nodes(pool, store.nodes(), version, clock.wallMs());
+    this.#view = new PeerView(this.nodes, options.policy);
     this.tokens = new Tokens(store.tokens());
     this.#held = new HeldCalls(clock);
     this.#metrics.watch({
@@ -533,48 +533,47 @@ export class CoordServer {
     }
   }
 
+  /** Held until something changes of what the node sees. */
   async #peers(request: Request, node: NodeRecord): Promise<Response> {
     const { searchParams } = new URL(request.url);
-    const since = searchParams.get("since");
-    if (since === this.nodes.etag) {
-      await this.#held.hold(LIST, node.nodeKey, request.signal);
+    const since = searchParams.get("since") ?? "";
+    const untilMs = this.#nowMs() + HOLD_MS;
+    const viewer = () => this.nodes.get(node.nodeKey) ?? node;
+    const isNews = () => this.#view.answer(viewer(), since, this.#nowMs()).isNews;
+    let hasChanged = true;
+    while (hasChanged && !request.signal.aborted && !isNews()) {
+      const { etag } = this.nodes;
+      await this.#held.hold(LIST, node.nodeKey, request.signal, untilMs - this.#nowMs());
+      hasChanged = etag !== this.nodes.etag && this.#nowMs() < untilMs;
     }
-    return this.#peersNow(searchParams.has("changes") ? since ?? "" : "");
+    return this.#peersNow(viewer(), searchParams.has("changes") ? since : "");
   }
 
-  /**
-   * The whole list, or what has changed in it since then, where that is known. The same bytes for all
-   * who ask between two changes.
-   */
-  #peersNow(since = ""): Response {
-    const { etag } = this.nodes;
-    const nowMs = this.#nowMs();
-    // When nodes were last seen is no change of the list, but should not be old.
-    if (this.#cachedPeers?.etag !== etag || nowMs - this.#cachedPeers.madeMs > LIST_KEPT_MS) {
-      this.#cachedPeers = { etag, madeMs: nowMs, texts: new Map() };
-    }
-    const { texts } = this.#cachedPeers;
-    let text = texts.get(since);
-    if (text === undefined) {
-      text = JSON.stringify(this.#peersSince(since));
-      if (texts.size >= MAX_CACHED_LISTS) texts.clear();
-      texts.set(since, text);
-    }
+  /** Nobody as the viewer sees all. */
+  #peersNow(viewer?: NodeRecord, since = ""): Response {
+    const { text } = this.#view.answer(viewer, since, this.#nowMs());
     return new Response(text, { headers: { "content-type": "application/json" } });
   }
 
-  #peersSince(since: string): unknown {
-    const { etag } = this.nodes;
-    const changes = this.nodes.changes(since);
-    if (!changes) return peersJson({ etag, peers: this.nodes.listed() });
-    const { peers, gone } = changes;
-    return peersJson({ etag, peers, changes: { since, gone } });
+  get policy(): Policy | undefined {
+    return this.#view.policy;
+  }
+
+  /** From now on; nodes are told at once. */
+  setPolicy(policy: Policy): void {
+    this.#view.setPolicy(policy);
+    this.#listChanged();
+  }
+
+  /** What one may open at the other, and the rules that say so; undefined without a policy. */
+  explain(from: NodeRecord, to: NodeRecord): Explanation | undefined {
+    return this.#view.explain(from, to);
   }
 
   #signal({ body }: Call, node: NodeRecord): Response {
     const { to, sealed } = parseSignal(jsonOf(body));
-    // Nothing is kept for a key that nobody has.
-    if (this.nodes.hasDiscoKey(to)) {
+    // Nothing is kept for a key that nobody has, or nobody whom this node sees.
+    if (this.#view.seenBy(node, { disco: to })) {
       this.#memberLimits.message(node.nodeKey, to, this.#nowMs());
       this.#mailbox.put(to, { from: node.discoKey, sealed }, this.#nowMs());
       this.#held.wake(mailOf(to));
@@ -583,10 +582,13 @@ export class CoordServer {
   }
 
   async #signals(request: Request, { nodeKey, discoKey }: NodeRecord): Promise<Response> {
-    let envelopes = this.#mailbox.take(discoKey, this.#nowMs());
+    const take = () =>
+      this.#mailbox.take(discoKey, this.#nowMs())
+        .filter(({ from }) => this.#view.seenBy(this.nodes.get(nodeKey)!, { disco: from }));
+    let envelopes = take();
     if (envelopes.length === 0) {
       await this.#held.hold(mailOf(discoKey), nodeKey, request.signal);
-      if (!request.signal.aborted) envelopes = this.#mailbox.take(discoKey, this.#nowMs());
+      if (!request.signal.aborted) envelopes = take();
     }
     return Response.json(envelopesJson(envelopes.map(({ enqueuedMs, ...envelope }) => ({
       ...envelope,
@@ -607,11 +609,12 @@ export class CoordServer {
     return Response.json(relaysJson(grantKey, directory.list(this.#nowMs())));
   }
 
-  async #offerRelay({ body }: Call, { nodeKey }: NodeRecord): Promise<Response> {
+  async #offerRelay({ body }: Call, node: NodeRecord): Promise<Response> {
+    const { nodeKey } = node;
     const { directory, sign } = this.#relays();
     const { peer, latencies } = parseRelayRequest(jsonOf(body));
     if (peer === nodeKey) throw new ApiError("peer is this node itself");
-    const other = this.nodes.get(peer);
+    const other = this.#view.seenBy(node, { node: peer });
     if (!other) throw new Refusal(404, "no such peer");
     if (other.isV1) throw new Refusal(404, "that peer is an original node, which uses no relay");
     if (this.#nowMs() - (other.leaseEndsMs - LEASE_MS) > SILENT_MS) {
@@ -655,6 +658,7 @@ export class CoordServer {
 
   /** Stores what changed in the list, then tells those who wait for it. */
   #listChanged(...records: NodeRecord[]): void {
+    this.#view.changed(records);
     for (const { nodeKey } of records) this.#unsaved.add(nodeKey);
     this.#save();
     this.#held.wake(LIST);

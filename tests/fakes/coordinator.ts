@@ -18,6 +18,7 @@ import {
   type NodeKey,
   nodeKeyFromBytes,
 } from "../../lib/keys.ts";
+import type { Policy } from "../../lib/policy/mod.ts";
 import { VirtualClock } from "./virtual_clock.ts";
 
 export interface FakeNode {
@@ -85,6 +86,7 @@ export interface FakeCoordinatorOptions {
   relays?: RelayOptions;
   log?: Log;
   metrics?: CoordMetrics;
+  policy?: Policy;
 }
 
 export function signingKey(seed: Uint8Array): SigningKey {
@@ -161,6 +163,7 @@ export class FakeCoordinator {
       debug: options.debug ?? false,
       ...(options.metrics ? { metrics: options.metrics } : {}),
       ...(options.relays ? { relays: options.relays } : {}),
+      ...(options.policy ? { policy: options.policy } : {}),
     });
   }
 

@@ -1,12 +1,14 @@
 /** A command of several actions: `gretun-coord node list`, `gretun-coord token create`. */
 import { UsageError } from "../../errors.ts";
-import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
+import { type Command, type CommandIo, EXIT_FAILURE, EXIT_OK } from "../command.ts";
 import { flagsHelp, type FlagSpecs, parseFlags } from "../flags.ts";
 
 /** What is printed: text, or JSON where that is asked for. */
 export interface Answer {
   json: unknown;
   text: string;
+  /** It is an answer, and a bad one. */
+  isFailure?: boolean;
 }
 
 export interface Action {
@@ -77,7 +79,7 @@ export function actionsCommand(
       const count = end === -1 ? others.length : end;
       const { answer, isJson } = await chosen.run(others.slice(0, count), others.slice(count));
       io.stdout(isJson ? JSON.stringify(answer.json, null, 2) + "\n" : answer.text);
-      return EXIT_OK;
+      return answer.isFailure ? EXIT_FAILURE : EXIT_OK;
     },
   };
 }

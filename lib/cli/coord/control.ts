@@ -8,13 +8,13 @@ import { controlPath } from "./ask.ts";
 /** Without it the coordinator serves nodes all the same. */
 export async function openControl(
   state: string,
-  options: AdminOptions,
+  options: Omit<AdminOptions, "log">,
   log: Log,
 ): Promise<AsyncDisposable | undefined> {
   const path = controlPath(state);
   if (path === undefined) return undefined;
   try {
-    const admin = new Admin(options);
+    const admin = new Admin({ ...options, log });
     return await serveControlSocket(
       { path, program: "gretun-coord" },
       (request) => admin.handle(request),

@@ -9,6 +9,7 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   status: () => import("./status.ts"),
   node: () => import("./node.ts"),
   token: () => import("./token.ts"),
+  policy: () => import("./policy.ts"),
   install: () => import("./install.ts"),
   uninstall: () => import("./uninstall.ts"),
 };

@@ -2,6 +2,7 @@
 import { type Cidr, familyOf, formatCidr, parseCidr } from "../../addr.ts";
 import {
   CoordMetrics,
+  type PolicyDesk,
   RelayDirectory,
   signingKey,
   type Store,
@@ -22,6 +23,7 @@ import { warnOfCollisions } from "./collisions.ts";
 import { openControl } from "./control.ts";
 import { keyPath, openKeySeed } from "./coordinator_key.ts";
 import { httpSettings, openHttp } from "./http.ts";
+import { onHangup, openPolicy } from "./policy_file.ts";
 import { openRelay, relayKeys, relaySettings } from "./relay.ts";
 import { relayOnly, type ServeWorld } from "./relay_only.ts";
 import { SERVE_FLAGS, type ServeFlags } from "./serve_flags.ts";
@@ -39,6 +41,7 @@ A setting can also stand in the environment (--listen as GRETUN_LISTEN) or in a 
 
 ${flagsHelp(SERVE_FLAGS)}
 `,
+  ownSignals: ["SIGHUP"],
   run,
 };
 
@@ -73,9 +76,10 @@ function coordinator(flags: ServeFlags): (world: ServeWorld) => Promise<void> {
   const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
   const http = httpSettings(flags);
   const pool = parsePool(flags.pool);
+  const policy = flags.policy === undefined ? undefined : openPolicy(flags.policy);
   const state = statePath(flags.state);
   return (world) =>
-    serve({ flags, stun, relayed, allowed, metricsListen, http, pool, state }, world);
+    serve({ flags, stun, relayed, allowed, metricsListen, http, pool, policy, state }, world);
 }
 
 interface Settings {
@@ -86,11 +90,12 @@ interface Settings {
   metricsListen: ReturnType<typeof parseListen> | undefined;
   http: ReturnType<typeof httpSettings>;
   pool: Cidr;
+  policy: PolicyDesk | undefined;
   state: string;
 }
 
 async function serve(settings: Settings, { log, manager, stop }: ServeWorld): Promise<void> {
-  const { flags, stun, relayed, allowed, metricsListen, http, pool, state } = settings;
+  const { flags, stun, relayed, allowed, metricsListen, http, pool, policy, state } = settings;
   using store = openStore(state);
   const key = await signingKey(keySeed(state, store, log));
   const { publicKey: grantKey, sign } = key;
@@ -105,6 +110,7 @@ async function serve(settings: Settings, { log, manager, stop }: ServeWorld): Pr
     key,
     debug: flags.debug,
     allowsV1: flags["allow-v1"],
+    ...(policy ? { policy: policy.policy } : {}),
     isOpen: flags.open,
     metrics,
     relays: {
@@ -134,12 +140,14 @@ async function serve(settings: Settings, { log, manager, stop }: ServeWorld): Pr
     stun: stun.advertised.join(","),
     relay: relayed?.advertise,
   });
+  policy?.tell(log);
   warnOfCollisions(pool, log);
   if (coord.isOpen) log.warn("anybody may join: the first token closes this coordinator");
   await using _control = await openControl(state, {
     server: coord,
     coordinatorKey: grantKey,
     random: systemRandom,
+    ...(policy ? { policy } : {}),
     nowMs: () => systemClock.wallMs(),
     more: () => ({
       version: denoJson.version,
@@ -148,6 +156,7 @@ async function serve(settings: Settings, { log, manager, stop }: ServeWorld): Pr
     }),
   }, log);
   manager.ready(() => `${store.nodes().length} nodes`);
+  using _signal = onHangup(() => policy?.reload(coord, log));
   const serving = server.run(
     stop,
     (request, { source, claimed }) => coord.handle(request, source, claimed),

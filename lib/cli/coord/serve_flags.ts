@@ -30,6 +30,11 @@ export const SERVE_FLAGS = {
     placeholder: "HOST:PORT",
     help: "serve Prometheus metrics at /metrics (default off)",
   },
+  policy: {
+    type: "string",
+    placeholder: "FILE",
+    help: "who may reach what at whom (default: everybody everything); SIGHUP reads it again",
+  },
   open: { type: "boolean", help: "let nodes join without a token, though there are some" },
   "allow-v1": {
     type: "boolean",

@@ -2,6 +2,7 @@
 import { type Command, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
 import { ask, ASK_FLAGS, type Json } from "./ask.ts";
+import { describePolicy } from "./policy.ts";
 
 export const command: Command = {
   summary: "what the running coordinator says of itself",
@@ -22,6 +23,7 @@ function describe(status: Json): string {
     ["listening", status.listening],
     ["pool", status.pool],
     ["nodes", `${listed} there, ${known} known, ${waiting} waiting, room for ${capacity}`],
+    ["policy", status.policy ? describePolicy(status.policy as Json) : "none: all reach all"],
     ["joining", status.open ? "open: anybody may join" : "with a token only"],
     ["connections", status.connections],
   ];

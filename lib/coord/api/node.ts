@@ -5,6 +5,7 @@
 import { type Endpoint, formatEndpoint, type Ip, parseEndpoint, parseIp } from "../../addr.ts";
 import { fromBase64, toBase64 } from "../../bytes.ts";
 import { type DiscoKey, KEY_LENGTH, keyBase64, type NodeKey } from "../../keys.ts";
+import { type Access, formatAccess, parseAccess, union } from "../../policy/access.ts";
 import {
   ApiError,
   BOOLEAN,
@@ -40,6 +41,7 @@ export const MAX_SEALED_LENGTH = 2048;
 export const MAX_BODY_LENGTH = 16 * 1024;
 const MAX_LISTED = 100_000;
 const MAX_STUN_SERVERS = 16;
+const MAX_ACCESS_WORDS = 16;
 const MAX_ENVELOPES = 1024;
 /** Between two ports. */
 const MAX_PORT_DELTA = 32_767;
@@ -151,6 +153,27 @@ const PEER = {
   isV1: optional("v1", MARK),
 };
 
+/** "tcp:22,80", "icmp" and so on; words of newer coordinators allow nothing. */
+const ACCESS: Codec<Access> = {
+  json: formatAccess,
+  parse: (value, field) =>
+    union(
+      ...list(value, field, MAX_ACCESS_WORDS).flatMap((word) => {
+        const given = string(word, field);
+        return parsedOrNone(() => parsed(field, () => parseAccess(given))) ?? [];
+      }),
+    ),
+};
+
+/** And by a policy, of what is between the two. */
+const TOLD = {
+  ...PEER,
+  /** What it may open here; absent: all. */
+  inbound: optional("inbound", ACCESS),
+  /** It answers none of this node's pings. */
+  isSilent: optional("silent", MARK),
+};
+
 /** What the coordinator keeps of a node. */
 const RECORD = {
   ...PEER,
@@ -176,16 +199,16 @@ const RECORD = {
 
 export type NodeReach = Values<typeof REACH>;
 export type RegisterRequest = Values<typeof REGISTER_REQUEST>;
-export type PeerRecord = Values<typeof PEER>;
+export type PeerRecord = Values<typeof TOLD>;
 /** Times are whole ms since 1970. */
 export type NodeRecord = Values<typeof RECORD>;
 
 export function toPeer(record: NodeRecord): PeerRecord {
   const shown = { ...record, name: record.givenName ?? record.name };
-  const names = Object.keys(PEER) as (keyof PeerRecord)[];
+  const names = Object.keys(PEER) as (keyof typeof PEER)[];
   return Object.fromEntries(
     names.filter((name) => shown[name] !== undefined).map((name) => [name, shown[name]]),
-  ) as PeerRecord;
+  ) as Values<typeof PEER>;
 }
 
 export function isSameReach(a: NodeReach, b: NodeReach): boolean {
@@ -249,7 +272,7 @@ export function peersJson({ etag, peers, changes }: PeerList): Json {
   return {
     etag,
     ...(changes ? { since: changes.since, gone: changes.gone.map(keyBase64) } : {}),
-    peers: peers.map((peer) => shapeJson(PEER, peer)),
+    peers: peers.map((peer) => shapeJson(TOLD, peer)),
   };
 }
 
@@ -257,7 +280,7 @@ export function peersJson({ etag, peers, changes }: PeerList): Json {
 export function parsePeers(value: unknown): PeerList {
   const body = object(value, "body");
   const peers = list(body.peers, "peers", MAX_LISTED)
-    .flatMap((item) => parsedOrNone(() => parseShape(PEER, item, "peer")) ?? []);
+    .flatMap((item) => parsedOrNone(() => parseShape(TOLD, item, "peer")) ?? []);
   const etag = string(body.etag, "etag");
   if (body.since === undefined) return { etag, peers };
   const gone = listOf(NODE_KEY, MAX_LISTED, "gone").parse(body.gone, "gone");

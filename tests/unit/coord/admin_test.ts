@@ -1,9 +1,9 @@
 /** What the operator asks and tells, and what that means to nodes. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { Admin } from "../../../lib/coord/admin.ts";
-import { parseTokenText } from "../../../lib/coord/api.ts";
+import { parseTokenText, toPeer } from "../../../lib/coord/api.ts";
 import { toBase64 } from "../../../lib/bytes.ts";
-import { systemRandom } from "../../../lib/edges.ts";
+import { silentLog, systemRandom } from "../../../lib/edges.ts";
 import { LEASE_MS } from "../../../lib/coord/nodes.ts";
 import { keyBase64 } from "../../../lib/keys.ts";
 import {
@@ -28,6 +28,7 @@ class Bench {
       random: systemRandom,
       nowMs: () => coord.clock.wallMs(),
       more: () => ({ version: "x" }),
+      log: silentLog,
     });
   }
 
@@ -55,7 +56,7 @@ class Bench {
   }
 
   names(): string[] {
-    return this.coord.nodes.listed().map(({ name }) => name);
+    return this.coord.nodes.listed().map(toPeer).map(({ name }) => name);
   }
 }
 
@@ -158,7 +159,7 @@ Deno.test("rename, tag and delete change what others see, and are kept", async (
   const since = bench.coord.nodes.etag;
   await bench.ask("/v1/nodes/rename", { node: "100.64.0.1", name: "alice" });
   await bench.ask("/v1/nodes/tag", { node: "alice", tags: ["web", "eu"] });
-  deepStrictEqual(bench.coord.nodes.changes(since)!.peers.map(({ name }) => name), ["alice"]);
+  deepStrictEqual(bench.coord.nodes.changes(since)!.map(toPeer).map(({ name }) => name), ["alice"]);
   strictEqual(await bench.join(a), "200");
   deepStrictEqual(bench.names(), ["alice", "b"]);
   deepStrictEqual(bench.coord.store.nodes().find(({ name }) => name === "a")!.tags, ["web", "eu"]);

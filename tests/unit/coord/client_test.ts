@@ -9,7 +9,7 @@ import {
   throws,
 } from "node:assert/strict";
 import { parseEndpoint } from "../../../lib/addr.ts";
-import type { AdvertisedEndpoint, PeerRecord } from "../../../lib/coord/api.ts";
+import { type AdvertisedEndpoint, type PeerRecord, toPeer } from "../../../lib/coord/api.ts";
 import {
   askStunServers,
   CoordClient,
@@ -117,7 +117,7 @@ Deno.test("peers() gives what postEndpoints() told", async () => {
   const { etag, peers } = await clientB.peers(undefined, NEVER);
   strictEqual(etag, coord.nodes.etag);
   deepStrictEqual(peers.map(({ name }) => name), ["a", "b"]);
-  deepStrictEqual(peers[0], coord.nodes.listed()[0]);
+  deepStrictEqual(peers[0], toPeer(coord.nodes.listed()[0]!));
   strictEqual(peers[0]!.nodeKey, a.nodeKey);
   deepStrictEqual(peers[0]!.endpoints, ENDPOINTS);
   deepStrictEqual(peers[0]!.nat, nat);
@@ -158,7 +158,7 @@ Deno.test("peers() is all peers, also where only changes are told", async () => 
     await change();
     const next = await clientA.peers(known, NEVER);
     notStrictEqual(next.etag, known.etag);
-    deepStrictEqual(byName(next.peers), byName(coord.nodes.listed()));
+    deepStrictEqual(byName(next.peers), byName(coord.nodes.listed().map(toPeer)));
     known = next;
   }
   deepStrictEqual(known.peers.map(({ name }) => name).sort(), ["a", "c"]);

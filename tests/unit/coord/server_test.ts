@@ -2,7 +2,12 @@
 import { deepStrictEqual, match, notStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { parseCidr } from "../../../lib/addr.ts";
 import { toBase64 } from "../../../lib/bytes.ts";
-import { MAX_BODY_LENGTH, MAX_ENDPOINTS, MAX_SEALED_LENGTH } from "../../../lib/coord/api.ts";
+import {
+  MAX_BODY_LENGTH,
+  MAX_ENDPOINTS,
+  MAX_SEALED_LENGTH,
+  toPeer,
+} from "../../../lib/coord/api.ts";
 import { BODY_TIMEOUT_MS } from "../../../lib/coord/body.ts";
 import { HOLD_MS, MAX_HELD_PER_NODE } from "../../../lib/coord/hold.ts";
 import { MAX_QUEUE } from "../../../lib/coord/mailbox.ts";
@@ -751,10 +756,10 @@ Deno.test("a restart loses nobody, and its etag answers those who hold the old o
   const { coord, a, b } = await bench();
   await coord.call(a, "POST", "/v1/endpoints", { body: { endpoints: ENDPOINTS } });
   const since = await etagOf(coord, a);
-  const list = coord.nodes.listed();
+  const list = coord.nodes.listed().map(toPeer);
   await coord.clock.until(coord.clock.sleep(10 * LEASE_MS));
   const after = new FakeCoordinator({ store: coord.store, clock: coord.clock });
-  deepStrictEqual(after.nodes.listed(), list);
+  deepStrictEqual(after.nodes.listed().map(toPeer), list);
   const { etag } = await json(await after.call(b, "GET", `/v1/peers?since=${since}`));
   ok(String(etag) > since);
 });

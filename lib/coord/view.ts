@@ -1,0 +1,168 @@
+/** What nodes are told of each other: everything, or what the policy lets them see. */
+import type { DiscoKey, NodeKey } from "../keys.ts";
+import { type Access, type Policy, type Role, type Rule, wordsOf } from "../policy/policy.ts";
+import { type NodeRecord, type PeerRecord, peersJson, toPeer } from "./api.ts";
+import type { Nodes } from "./nodes.ts";
+
+/** Who is told of changes asked since one of the last few lists, as a rule. */
+const MAX_CACHED_LISTS = 256;
+/** When nodes were last seen is no change of the list, but should not be old. */
+const LIST_KEPT_MS = 5_000;
+
+interface Answer {
+  text: string;
+  isNews: boolean;
+}
+
+interface Cached {
+  etag: string;
+  madeMs: number;
+  /** By the etag since when. */
+  changes: Map<string, NodeRecord[] | undefined>;
+  /** By that, or "" for the whole list, and who is told. */
+  answers: Map<string, Answer>;
+}
+
+/** What one node may open at another, the rules that say so, and whether they see each other. */
+export interface Explanation {
+  access: Access;
+  rules: readonly Rule[];
+  isSeen: boolean;
+}
+
+export class PeerView {
+  readonly #nodes: Nodes;
+  #policy: Policy | undefined;
+  readonly #roles = new Map<NodeKey, { record: NodeRecord; role: Role }>();
+  #cached: Cached | undefined;
+
+  constructor(nodes: Nodes, policy: Policy | undefined) {
+    this.#nodes = nodes;
+    this.#policy = policy;
+  }
+
+  get policy(): Policy | undefined {
+    return this.#policy;
+  }
+
+  /** Every list may be another one now. */
+  setPolicy(policy: Policy): void {
+    this.#policy = policy;
+    this.#roles.clear();
+    this.#nodes.forgetChanges();
+  }
+
+  /** Where a node has become another one to the policy, no list can be told by what changed in it. */
+  changed(records: readonly NodeRecord[]): void {
+    const { policy } = this;
+    if (!policy) return;
+    let isOther = false;
+    for (const { nodeKey } of records) {
+      const before = this.#roles.get(nodeKey)?.role;
+      const now = this.#nodes.get(nodeKey);
+      if (!now) this.#roles.delete(nodeKey);
+      else isOther ||= before !== undefined && this.role(policy, now) !== before;
+    }
+    if (isOther) this.#nodes.forgetChanges();
+  }
+
+  /** Node keys and names count where nobody but their owner, or the operator, can have said them. */
+  role(policy: Policy, record: NodeRecord): Role {
+    const known = this.#roles.get(record.nodeKey);
+    if (known?.record === record) return known.role;
+    const { nodeKey, isV1, givenName, tags } = record;
+    const role = policy.role(wordsOf({
+      ...(isV1 ? {} : { nodeKey }),
+      ...(givenName === undefined ? {} : { name: givenName }),
+      ...(tags ? { tags } : {}),
+    }));
+    this.#roles.set(nodeKey, { record, role });
+    return role;
+  }
+
+  sees(a: NodeRecord, b: NodeRecord): boolean {
+    const { policy } = this;
+    return !policy || policy.sees(this.role(policy, a), this.role(policy, b));
+  }
+
+  explain(from: NodeRecord, to: NodeRecord): Explanation | undefined {
+    const { policy } = this;
+    if (!policy) return undefined;
+    const [own, its] = [this.role(policy, from), this.role(policy, to)];
+    return {
+      access: policy.access(own, its),
+      rules: policy.rulesFor(own, its),
+      isSeen: policy.sees(own, its),
+    };
+  }
+
+  /** The node that has this key, if the viewer sees it. */
+  seenBy(viewer: NodeRecord, key: { node: NodeKey } | { disco: DiscoKey }): NodeRecord | undefined {
+    const other = "node" in key ? this.#nodes.get(key.node) : this.#nodes.withDiscoKey(key.disco);
+    return other && this.sees(viewer, other) ? other : undefined;
+  }
+
+  /** Undefined: it does not see that node. */
+  #tell(viewer: NodeRecord | undefined, record: NodeRecord): PeerRecord | undefined {
+    const { policy } = this;
+    if (!policy || !viewer) return toPeer(record);
+    const [own, its] = [this.role(policy, viewer), this.role(policy, record)];
+    if (!policy.sees(own, its)) {
+      return viewer.nodeKey === record.nodeKey ? toPeer(record) : undefined;
+    }
+    const isPinged = policy.access(own, its).icmp;
+    return {
+      ...toPeer(record),
+      inbound: policy.access(its, own),
+      ...(isPinged ? {} : { isSilent: true }),
+    };
+  }
+
+  /**
+   * The whole list, or what has changed in it since then, where that is known; nobody as the viewer
+   * sees all. The same bytes for all who see and ask the same between two changes.
+   */
+  answer(viewer: NodeRecord | undefined, since: string, nowMs: number): Answer {
+    const { etag } = this.#nodes;
+    if (this.#cached?.etag !== etag || nowMs - this.#cached.madeMs > LIST_KEPT_MS) {
+      this.#cached = { etag, madeMs: nowMs, changes: new Map(), answers: new Map() };
+    }
+    const { changes, answers } = this.#cached;
+    if (!changes.has(since)) changes.set(since, this.#nodes.changes(since));
+    const changed = changes.get(since);
+    const key = `${changed ? since : ""} ${this.#audience(viewer)}`;
+    const answer = answers.get(key) ?? this.#make(viewer, changed && { since, changed });
+    if (answers.size >= MAX_CACHED_LISTS) answers.clear();
+    answers.set(key, answer);
+    return answer;
+  }
+
+  /** Names all who are told the same. */
+  #audience(viewer: NodeRecord | undefined): string {
+    if (!this.#policy || !viewer) return "";
+    const { id } = this.role(this.#policy, viewer);
+    return this.sees(viewer, viewer) ? id : viewer.nodeKey;
+  }
+
+  #make(
+    viewer: NodeRecord | undefined,
+    some: { since: string; changed: NodeRecord[] } | undefined,
+  ): Answer {
+    const { etag } = this.#nodes;
+    const peers = (records: NodeRecord[]) =>
+      records.flatMap((record) => this.#tell(viewer, record) ?? []);
+    if (!some) {
+      return {
+        text: JSON.stringify(peersJson({ etag, peers: peers(this.#nodes.listed()) })),
+        isNews: true,
+      };
+    }
+    const { since, changed } = some;
+    const told = peers(changed.filter(({ listed }) => listed));
+    const gone = peers(changed.filter(({ listed }) => !listed)).map(({ nodeKey }) => nodeKey);
+    return {
+      text: JSON.stringify(peersJson({ etag, peers: told, changes: { since, gone } })),
+      isNews: this.#policy ? told.length + gone.length > 0 : since !== etag,
+    };
+  }
+}
