@@ -54,7 +54,7 @@ function decodeHead(text: string): HttpHead {
   }
   const headers = new Headers();
   for (const line of lines) {
-    const field = /^([!#$%&'*+.^_`|~\w-]+):[ \t]*(.*?)[ \t]*$/.exec(line);
+    const field = /^([!#$%&'*+.^_`|~\w-]+):[ \t]*([\t\x20-\x7e]*?)[ \t]*$/.exec(line);
     if (field) headers.append(field[1]!, field[2]!);
   }
   return { status: Number(status), headers };

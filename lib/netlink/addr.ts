@@ -3,6 +3,7 @@ import { familyOf, type Ip, ipBytes, ipFromBytes, isLinkLocal } from "../addr.ts
 import { Reader, Writer } from "../bytes.ts";
 import { attr, decodeAttrs, encodeAttrs } from "./attr.ts";
 import { AF_INET, AF_INET6 } from "../linux/mod.ts";
+import { checked } from "./message.ts";
 
 export const RTM_NEWADDR = 20;
 export const RTM_DELADDR = 21;
@@ -50,28 +51,31 @@ export function encodeAddress(address: InterfaceAddress): Uint8Array<ArrayBuffer
     .bytes(encodeAttrs(attrs)).finish();
 }
 
-export function decodeAddress(payload: Uint8Array): InterfaceAddress | undefined {
-  const reader = new Reader(payload, "host").skip(1);
-  const prefixLength = reader.u8();
-  const flags = reader.u8();
-  reader.skip(1);
-  const ifindex = reader.u32();
-  const a = decodeAttrs(reader.bytes());
-  const address = a.get(IFA_ADDRESS);
-  const local = a.get(IFA_LOCAL) ?? address;
-  if (!local || !address) return undefined;
-  const [localIp, peer] = [ipFromBytes(local), ipFromBytes(address)];
-  const broadcast = a.get(IFA_BROADCAST);
-  return {
-    ifindex,
-    local: localIp,
-    prefixLength,
-    ...(peer === localIp ? {} : { peer }),
-    ...(broadcast ? { broadcast: ipFromBytes(broadcast) } : {}),
-    ...(isAutomatic(localIp, flags) ? { isAutomatic: true } : {}),
-    ...(familyOf(localIp) === 6 && (flags & NOT_LASTING) !== 0 ? { isNotLasting: true } : {}),
-  };
-}
+export const decodeAddress = checked(
+  "address",
+  (payload: Uint8Array): InterfaceAddress | undefined => {
+    const reader = new Reader(payload, "host").skip(1);
+    const prefixLength = reader.u8();
+    const flags = reader.u8();
+    reader.skip(1);
+    const ifindex = reader.u32();
+    const a = decodeAttrs(reader.bytes());
+    const address = a.get(IFA_ADDRESS);
+    const local = a.get(IFA_LOCAL) ?? address;
+    if (!local || !address) return undefined;
+    const [localIp, peer] = [ipFromBytes(local), ipFromBytes(address)];
+    const broadcast = a.get(IFA_BROADCAST);
+    return {
+      ifindex,
+      local: localIp,
+      prefixLength,
+      ...(peer === localIp ? {} : { peer }),
+      ...(broadcast ? { broadcast: ipFromBytes(broadcast) } : {}),
+      ...(isAutomatic(localIp, flags) ? { isAutomatic: true } : {}),
+      ...(familyOf(localIp) === 6 && (flags & NOT_LASTING) !== 0 ? { isNotLasting: true } : {}),
+    };
+  },
+);
 
 /** Not every kernel says who made an address (IFA_PROTO); what we add skips the detection. */
 function isAutomatic(ip: Ip, flags: number): boolean {

@@ -8,6 +8,7 @@ import {
   type Tunnel,
   type TunnelKind,
 } from "./tunnel_link.ts";
+import { checked } from "./message.ts";
 
 export const RTM_NEWLINK = 16;
 export const RTM_DELLINK = 17;
@@ -153,7 +154,7 @@ export function decodeIfindex(payload: Uint8Array): number {
 }
 
 /** The payload of an `RTM_NEWLINK` message. */
-export function decodeLink(payload: Uint8Array): Link {
+export const decodeLink = checked("link", (payload: Uint8Array): Link => {
   const reader = new Reader(payload, "host").skip(4);
   const ifindex = reader.i32();
   const flags = reader.u32();
@@ -176,7 +177,7 @@ export function decodeLink(payload: Uint8Array): Link {
     ...(master ? { master } : {}),
     ...(isTunnelKind(kind) && data ? { tunnel: decodeTunnel(kind, data) } : {}),
   };
-}
+});
 
 /** `struct rtnl_link_stats64`, linux/if_link.h. */
 export function decodeStats(bytes: Uint8Array = new Uint8Array(64)): LinkStats {

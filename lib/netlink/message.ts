@@ -73,6 +73,21 @@ export class NetlinkFormatError extends Error {
   override name = "NetlinkFormatError";
 }
 
+/** A decoder that throws {@link NetlinkFormatError} for bytes that are too short, or of no length that fits. */
+export function checked<T>(
+  what: string,
+  decode: (bytes: Uint8Array) => T,
+): (bytes: Uint8Array) => T {
+  return (bytes) => {
+    try {
+      return decode(bytes);
+    } catch (cause) {
+      if (!(cause instanceof RangeError)) throw cause;
+      throw new NetlinkFormatError(`${what} of ${bytes.length} bytes: ${cause.message}`, { cause });
+    }
+  };
+}
+
 export function encodeMessage(message: NetlinkMessage): Uint8Array<ArrayBuffer> {
   const { type, flags, sequence, payload } = message;
   return new Writer("host", NLMSG_HDRLEN + payload.length)

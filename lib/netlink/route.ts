@@ -3,6 +3,7 @@ import { type Cidr, familyOf, type Ip, ipBytes, ipFromBytes, UNSPECIFIED_4 } fro
 import { Reader, Writer } from "../bytes.ts";
 import { attr, decodeAttrs, encodeAttrs, value } from "./attr.ts";
 import { AF_INET, AF_INET6 } from "../linux/mod.ts";
+import { checked } from "./message.ts";
 
 export const RTM_NEWROUTE = 24;
 export const RTM_DELROUTE = 25;
@@ -51,30 +52,33 @@ export function encodeRouteLookup(ip: Ip): Uint8Array<ArrayBuffer> {
     .bytes(encodeAttrs([attr.bytes(RTA_DST, ipBytes(ip))])).finish();
 }
 
-export function decodeRoute(payload: Uint8Array): Route & { table: number; type: number } {
-  const reader = new Reader(payload, "host");
-  const rtmFamily = reader.u8();
-  const prefixLength = reader.u8();
-  reader.skip(2);
-  const table = reader.u8();
-  reader.skip(2);
-  const type = reader.u8();
-  reader.skip(4);
-  const a = decodeAttrs(reader.bytes());
-  const any = rtmFamily === AF_INET ? UNSPECIFIED_4 : ipFromBytes(new Uint8Array(16));
-  const ip = (t: number) => a.has(t) ? ipFromBytes(a.get(t)!) : undefined;
-  const [gateway, source, device] = [ip(RTA_GATEWAY), ip(RTA_PREFSRC), value.u32(a.get(RTA_OIF))];
-  const mtu = value.u32(decodeAttrs(a.get(RTA_METRICS) ?? new Uint8Array()).get(RTAX_MTU));
-  return {
-    destination: { ip: ip(RTA_DST) ?? any, prefixLength },
-    table,
-    type,
-    ...(gateway ? { gateway } : {}),
-    ...(source ? { source } : {}),
-    ...(device === undefined ? {} : { device }),
-    ...(mtu ? { mtu } : {}),
-  };
-}
+export const decodeRoute = checked(
+  "route",
+  (payload: Uint8Array): Route & { table: number; type: number } => {
+    const reader = new Reader(payload, "host");
+    const rtmFamily = reader.u8();
+    const prefixLength = reader.u8();
+    reader.skip(2);
+    const table = reader.u8();
+    reader.skip(2);
+    const type = reader.u8();
+    reader.skip(4);
+    const a = decodeAttrs(reader.bytes());
+    const any = rtmFamily === AF_INET ? UNSPECIFIED_4 : ipFromBytes(new Uint8Array(16));
+    const ip = (t: number) => a.has(t) ? ipFromBytes(a.get(t)!) : undefined;
+    const [gateway, source, device] = [ip(RTA_GATEWAY), ip(RTA_PREFSRC), value.u32(a.get(RTA_OIF))];
+    const mtu = value.u32(decodeAttrs(a.get(RTA_METRICS) ?? new Uint8Array()).get(RTAX_MTU));
+    return {
+      destination: { ip: ip(RTA_DST) ?? any, prefixLength },
+      table,
+      type,
+      ...(gateway ? { gateway } : {}),
+      ...(source ? { source } : {}),
+      ...(device === undefined ? {} : { device }),
+      ...(mtu ? { mtu } : {}),
+    };
+  },
+);
 
 /** Routes of the main table to other hosts: no local, broadcast or multicast entries. */
 export function isMainUnicast(route: { table: number; type: number }): boolean {

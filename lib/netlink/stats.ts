@@ -2,6 +2,7 @@
 import { Reader, Writer } from "../bytes.ts";
 import { decodeAttrs } from "./attr.ts";
 import { decodeStats, type LinkStats } from "./link.ts";
+import { checked } from "./message.ts";
 
 export const RTM_GETSTATS = 94;
 const IFLA_STATS_LINK_64 = 1;
@@ -13,9 +14,12 @@ export function encodeStatsRequest(): Uint8Array<ArrayBuffer> {
 }
 
 /** The payload of an `RTM_NEWSTATS` message. */
-export function decodeStatsMessage(payload: Uint8Array): { ifindex: number; stats: LinkStats } {
-  const reader = new Reader(payload, "host").skip(4);
-  const ifindex = reader.u32();
-  reader.skip(4);
-  return { ifindex, stats: decodeStats(decodeAttrs(reader.bytes()).get(IFLA_STATS_LINK_64)) };
-}
+export const decodeStatsMessage = checked(
+  "statistics",
+  (payload: Uint8Array): { ifindex: number; stats: LinkStats } => {
+    const reader = new Reader(payload, "host").skip(4);
+    const ifindex = reader.u32();
+    reader.skip(4);
+    return { ifindex, stats: decodeStats(decodeAttrs(reader.bytes()).get(IFLA_STATS_LINK_64)) };
+  },
+);

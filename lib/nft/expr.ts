@@ -4,7 +4,7 @@
  */
 import { type Cidr, type Endpoint, type Ip, ipBytes } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
-import { type Attr, attr, decodeAttrList, decodeAttrs, value } from "../netlink.ts";
+import { type Attr, attr, checked, decodeAttrList, decodeAttrs, value } from "../netlink.ts";
 import { AF_INET } from "../linux/mod.ts";
 
 const NFT_REG_VERDICT = 0;
@@ -164,20 +164,26 @@ export function encodeExpression({ name, attrs }: Expression): Attr[] {
   return [attr.string(NFTA_EXPR_NAME, name), attr.nested(NFTA_EXPR_DATA, attrs)];
 }
 
+interface Counted {
+  packets: number;
+  bytes: number;
+}
+
 /** What the counters of a rule's `NFTA_RULE_EXPRESSIONS` have counted, all together. */
-export function decodeCounters(expressions: Uint8Array): { packets: number; bytes: number } {
+export const decodeCounters = checked("rule", (expressions): Counted => {
   const sum = { packets: 0, bytes: 0 };
   for (const { value: element } of decodeAttrList(expressions)) {
     const attrs = decodeAttrs(element);
     const data = attrs.get(NFTA_EXPR_DATA);
     if (value.string(attrs.get(NFTA_EXPR_NAME)) !== "counter" || !data) continue;
     const count = decodeAttrs(data);
-    const read = (type: number) => Number(new Reader(count.get(type)!, "network").u64());
+    const read = (type: number) =>
+      Number(new Reader(count.get(type) ?? new Uint8Array(), "network").u64());
     sum.packets += read(NFTA_COUNTER_PACKETS);
     sum.bytes += read(NFTA_COUNTER_BYTES);
   }
   return sum;
-}
+});
 
 /** The packet came in by this interface. */
 export function iifname(name: string): Match {

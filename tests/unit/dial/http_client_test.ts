@@ -45,6 +45,11 @@ const BODIES: [string, string, string][] = [
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x\r\nhi\r\n1\r\n!\r\n0\r\nA: b\r\n\r\n",
     "200 hi!",
   ],
+  [
+    "headers that the runtime refuses",
+    "HTTP/1.1 200 OK\r\nX-A: a\0b\r\nX-B: \u20ac\r\ncontent-length: 2\r\n\r\nhi",
+    "200 hi",
+  ],
   ["no length", "HTTP/1.1 299 OK\r\n\r\nhi", "299 hi"],
   ["nothing", "HTTP/1.1 204 No Content\r\n\r\n", "204 "],
   [

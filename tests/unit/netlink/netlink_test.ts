@@ -474,7 +474,7 @@ Deno.test("RtNetlink adds what must be new with CREATE and EXCL, and changes wit
 Deno.test("decodeLink() reads a link that says nothing but its index", () => {
   const link = decodeLink(new Writer("host").zeros(4).i32(3).zeros(8).finish());
   deepStrictEqual([link.ifindex, link.name, link.kind, link.up], [3, "", undefined, false]);
-  throws(() => decodeLink(fromHex("0000")), ShortInputError);
+  throws(() => decodeLink(fromHex("0000")), NetlinkFormatError);
 });
 
 // --- generic netlink and fou

@@ -1,0 +1,35 @@
+/**
+ * Fuzzes decoders for as long as wanted: each with so many inputs, made from a seed.
+ *
+ *     deno run -A bench/fuzz.ts [--inputs 1000000] [--seed N] [--only TEXT]
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { toHex } from "../lib/bytes.ts";
+import { errorText } from "../lib/errors.ts";
+import { DECODERS } from "../tests/decoders.ts";
+import { fuzz } from "../tests/fuzz.ts";
+
+const args = parseArgs(Deno.args, { string: ["only", "inputs", "seed"] });
+const inputs = Number(args.inputs ?? 1_000_000);
+const seed = Number(args.seed ?? Date.now() % 2 ** 31);
+console.log(`seed ${seed}`);
+console.log("decoder                            inputs  outcomes  us/input  slowest ms  failures");
+let hasFailed = false;
+for (const decoder of DECODERS.filter(({ name }) => name.includes(args.only ?? ""))) {
+  const startMs = performance.now();
+  const done = await fuzz(decoder, inputs, seed);
+  const perInput = (performance.now() - startMs) * 1000 / done.inputs;
+  console.log([
+    decoder.name.padEnd(31),
+    String(done.inputs).padStart(10),
+    String(done.outcomes).padStart(10),
+    perInput.toFixed(1).padStart(10),
+    done.slowestMs.toFixed(1).padStart(12),
+    String(done.failures.length).padStart(10),
+  ].join(""));
+  for (const { input, error } of done.failures) {
+    console.log(`  ${errorText(error)}: ${toHex(input)}`);
+  }
+  hasFailed ||= done.failures.length > 0;
+}
+if (hasFailed) Deno.exit(1);
