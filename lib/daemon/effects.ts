@@ -1,6 +1,6 @@
 /** Performs what the reducer of a peer asks for; what is asynchronous comes back as an event. */
 import { type Cidr, type Endpoint, formatEndpoint } from "../addr.ts";
-import type { DataPlane, WantedLink } from "../dataplane/mod.ts";
+import type { DataPlane, LinkKeys, WantedLink } from "../dataplane/mod.ts";
 import * as disco from "../disco/mod.ts";
 import type { Clock, Log, Random } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
@@ -62,6 +62,8 @@ export interface PingOptions {
   isGuess?: boolean;
   /** As long as a datagram of so many bytes, if it is not longer anyway. */
   padTo?: number;
+  /** The epoch of a ping that this one answers. */
+  echo?: Uint8Array;
   onPong?: (rttMs: number) => void;
 }
 
@@ -96,11 +98,7 @@ export class Effects {
       case "send-opener":
         return this.sendOpener(entry, effect.to);
       case "send-pong":
-        return this.#send(entry, effect.to, {
-          type: "pong",
-          txId: effect.txId,
-          source: effect.to,
-        });
+        return this.sendPong(entry, effect.to, effect.txId);
       case "send-call-me-maybe":
         return this.#invite(entry);
       case "set-link":
@@ -111,6 +109,7 @@ export class Effects {
         if (isRelayed(entry, effect.endpoint)) entry.relay!.check();
         return this.#options.onDoubt();
       case "path-lost":
+        entry.session.renew();
         // Known sooner than by its next refresh, if it is the relay that is gone.
         if (isRelayed(entry, effect.endpoint)) entry.relay!.check();
         return log.warn("path lost, searching again", {
@@ -162,7 +161,11 @@ export class Effects {
     return false;
   }
 
-  #ping(entry: Entry, to: PathAddress, { nominating, ttl, padTo, onPong }: PingOptions): void {
+  #ping(
+    entry: Entry,
+    to: PathAddress,
+    { nominating = false, ttl, echo, padTo, onPong }: PingOptions,
+  ): void {
     const { identity, clock, random, metrics } = this.#options;
     const txId = random(TX_ID_LENGTH);
     this.#options.pending.add(txId, {
@@ -170,10 +173,20 @@ export class Effects {
       ...(onPong ? { onPong } : {}),
     });
     metrics.pingSent();
-    const padding = nominating ? NOMINATING_PADDING : 0;
     const nodeKey = keyBytes(identity.nodeKey);
+    const { session } = entry;
+    // Programs of before know what is nominated by the length of the padding.
+    const rest = nominating && session.isOld
+      ? { padding: NOMINATING_PADDING }
+      : { padding: 0, extension: session.extension({ nominating, ...(echo ? { echo } : {}) }) };
     const padded = padTo === undefined ? {} : { padTo };
-    this.#send(entry, to, { type: "ping", txId, nodeKey, padding, ...padded }, ttl);
+    this.#send(entry, to, { type: "ping", txId, nodeKey, ...rest, ...padded }, ttl);
+  }
+
+  sendPong(entry: Entry, to: PathAddress, txId: Uint8Array): void {
+    const { session } = entry;
+    const extension = session.isPingExtended ? { extension: session.extension() } : {};
+    this.#send(entry, to, { type: "pong", txId, source: to, ...extension });
   }
 
   #send(entry: Entry, to: PathAddress, message: disco.DiscoMessage, ttl?: number): void {
@@ -221,7 +234,7 @@ export class Effects {
   async #setLink(entry: Entry, endpoint: PathAddress): Promise<void> {
     const { plane, tunnelIp, log, clock, guesser, collisions } = this.#options;
     const { ip, port, localPort } = endpoint;
-    const keys = await entry.keys;
+    const keys = await latestKeys(entry);
     if (!this.#options.isCurrent(entry)) return;
     const { record } = entry;
     const peer = peerFields(record);
@@ -236,12 +249,14 @@ export class Effects {
         ...inner,
         ...innerLimits(record, tunnelIp().ip),
         ...(localPort === undefined ? {} : { localPort }),
-        ...(keys ? { keys: { kind: "gre", ...keys } } : {}),
+        ...(keys ? { keys, ...(entry.session.text ? { session: entry.session.text } : {}) } : {}),
         ...(isRelayed(entry, endpoint) ? { meetsSocket: true } : {}),
         ...pathLimit(entry.probed, endpoint),
       };
       const state = plane.setLink(link);
-      Object.assign(entry, state, { wanted: link, pathSinceMs: clock.nowMs() });
+      Object.assign(entry, state, {
+        ...{ wanted: link, linkKeys: entry.session.keys, pathSinceMs: clock.nowMs() },
+      });
       guesser.linkUses(record.nodeKey, localPort);
       log.info("tunnel up", {
         ifname: state.ifname,
@@ -293,5 +308,14 @@ export class Effects {
     const { name, nodeKey, tunnelIp: ip } = record;
     if (addresses.length > 0 && ifname) innerChecks.start(nodeKey, { name, ip, ifname });
     else innerChecks.stop(nodeKey);
+  }
+}
+
+/** They may be others by the time that they are there. */
+async function latestKeys({ session }: Entry): Promise<LinkKeys | undefined> {
+  for (;;) {
+    const { keys } = session;
+    const found = await keys;
+    if (keys === session.keys) return found;
   }
 }

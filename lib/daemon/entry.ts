@@ -5,6 +5,7 @@ import type { InnerLimits, WantedLink } from "../dataplane/mod.ts";
 import type { Peer, SeenIds } from "../peer/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
 import type { Trouble } from "../trouble.ts";
+import type { KeysOfSession, PairSession } from "./pair_session.ts";
 import type { GuessPeer } from "./port_guesser.ts";
 import type { ProbedPath } from "./probed_path.ts";
 
@@ -14,7 +15,9 @@ export interface Entry {
   /** When it wants its next tick. */
   dueMs: number;
   boxKey: Uint8Array<ArrayBuffer>;
-  keys: Promise<{ ikey: number; okey: number }> | undefined;
+  session: PairSession;
+  /** Those that its link has. */
+  linkKeys?: KeysOfSession;
   seenPings: SeenIds;
   guessed: GuessPeer;
   relay?: RelayPath;

@@ -29,8 +29,8 @@ import { Collisions } from "./collisions.ts";
 import { Effects, type EffectsOptions, NOMINATING_PADDING } from "./effects.ts";
 import { type Entry, innerLimits, isRelayed } from "./entry.ts";
 import { Trouble } from "../trouble.ts";
-import { greKey } from "./gre_keys.ts";
 import { InnerChecks, type InnerChecksOptions } from "./inner_checks.ts";
+import { PairSession } from "./pair_session.ts";
 import { PathProbes } from "./path_probes.ts";
 import { type Finding, type PeerReport, reportPeer } from "./peer_report.ts";
 import type { PingTarget } from "./ping.ts";
@@ -74,6 +74,8 @@ export class Peers {
   readonly #byNode = new Map<NodeKey, Entry>();
   readonly #byDisco = new Map<DiscoKey, Entry>();
   readonly #pending = new PendingPings();
+  /** Of this run. */
+  readonly #epoch: Uint8Array;
   readonly #collisions: Collisions;
   readonly #innerChecks: InnerChecks;
   readonly #effects: Effects;
@@ -88,6 +90,7 @@ export class Peers {
   constructor(options: PeersOptions) {
     this.#options = options;
     this.#tunnelIp = options.tunnelIp;
+    this.#epoch = options.random(disco.EPOCH_LENGTH);
     this.#collisions = new Collisions({
       ...options,
       ...options.hostView,
@@ -187,7 +190,15 @@ export class Peers {
       record,
       peer: newPeer({ controlling, nowMs, ...(adopted ? { adopted: adopted.path } : {}) }),
       boxKey,
-      keys: this.#options.greKeys ? this.#deriveKeys(boxKey, record.discoKey) : undefined,
+      session: new PairSession({
+        epoch: this.#epoch,
+        random: this.#options.random,
+        boxKey,
+        own: identity.discoKey,
+        peer: record.discoKey,
+        hasKeys: this.#options.greKeys,
+        adopted: this.#options.plane.adopted().find(({ id }) => id === record.nodeKey)?.session,
+      }),
       seenPings: new SeenIds(),
       dueMs: -Infinity,
       rxPackets: 0,
@@ -250,12 +261,6 @@ export class Peers {
     };
   }
 
-  async #deriveKeys(boxKey: Uint8Array<ArrayBuffer>, peer: DiscoKey) {
-    const own = this.#options.identity.discoKey;
-    const [ikey, okey] = await Promise.all([greKey(boxKey, peer, own), greKey(boxKey, own, peer)]);
-    return { ikey, okey };
-  }
-
   /** Addresses inside the overlay would send the tunnel through itself. */
   #usable(endpoints: readonly Endpoint[]): Endpoint[] {
     return endpoints.filter((endpoint) =>
@@ -304,24 +309,54 @@ export class Peers {
     const opened = this.#open(bytes);
     if (!opened) return;
     const { entry, message } = opened;
-    entry.heardMs = this.#options.clock.nowMs();
     const from = { ...endpoint, ...(localPort === undefined ? {} : { localPort }) };
+    if (message.type === "ping") this.#pinged(entry, message, from);
+    else if (message.type === "pong") this.#ponged(entry, message, from);
+  }
+
+  #pinged(entry: Entry, ping: disco.Ping, from: PathAddress): void {
+    if (!isOwnPing(entry, ping) || !entry.seenPings.add(ping.txId)) return;
     const nowMs = this.#options.clock.nowMs();
-    if (message.type === "ping") {
-      if (!isOwnPing(entry, message) || !entry.seenPings.add(message.txId)) return;
-      // A pong is longer than such a ping: nobody has us send more to others than they send to us.
-      if (!message.nodeKey && standing(entry.peer, from, nowMs) !== "proven") return;
-      const isTaken = isRelayed(entry, from) ||
-        (this.#isDirect(entry, from) && this.#routable(entry, [from]).length > 0);
-      if (!isTaken) return;
-      const nominating = message.padding === NOMINATING_PADDING;
-      this.#event(entry, { kind: "ping", nowMs, from, txId: message.txId, nominating });
-    } else if (message.type === "pong") {
-      const rttMs = this.#pending.take(message.txId, entry.record.nodeKey, from, nowMs);
-      if (rttMs === undefined) return;
-      this.#options.metrics.pongReceived();
-      this.#event(entry, { kind: "pong", nowMs, from, rttMs });
-    }
+    // A pong is longer than such a ping: nobody has us send more to others than they send to us.
+    if (!ping.nodeKey && standing(entry.peer, from, nowMs) !== "proven") return;
+    const isTaken = isRelayed(entry, from) ||
+      (this.#isDirect(entry, from) && this.#routable(entry, [from]).length > 0);
+    if (!isTaken) return;
+    const { txId, extension, padding } = ping;
+    if (!entry.session.pinged(extension)) return this.#challenge(entry, ping, from);
+    entry.heardMs = nowMs;
+    const nominating = extension ? extension.nominating : padding === NOMINATING_PADDING;
+    const isNews = extension !== undefined && entry.session.isNews(extension);
+    this.#event(entry, { kind: "ping", nowMs, from, txId, nominating, isNews });
+  }
+
+  /**
+   * The peer does not know of our run yet, or somebody has recorded what it sent to an earlier one. It
+   * has its answer, and counts for nothing until it answers in turn.
+   */
+  #challenge(entry: Entry, { txId, extension }: disco.Ping, from: PathAddress): void {
+    this.#effects.sendPong(entry, from, txId);
+    this.#effects.sendPing(entry, from, {
+      echo: extension!.epoch,
+      onPong: () => {
+        this.#event(entry, { kind: "found", nowMs: this.#options.clock.nowMs(), from });
+      },
+    });
+  }
+
+  #ponged(entry: Entry, { txId, extension }: disco.Pong, from: PathAddress): void {
+    const nowMs = this.#options.clock.nowMs();
+    const rttMs = this.#pending.take(txId, entry.record.nodeKey, from, nowMs);
+    if (rttMs === undefined) return;
+    entry.heardMs = nowMs;
+    this.#options.metrics.pongReceived();
+    const isOtherRun = entry.session.answered(extension);
+    this.#event(entry, { kind: "pong", nowMs, from, rttMs });
+    // So that it need not ask itself.
+    if (isOtherRun) this.#effects.sendPing(entry, from);
+    const { link } = entry.peer;
+    if (link.kind !== "set" || entry.linkKeys === entry.session.keys) return;
+    this.#event(entry, { kind: "link-gone", nowMs });
   }
 
   /** A sealed message that came through the coordinator: nothing else counts there. */

@@ -52,6 +52,8 @@ export interface WantedLink extends InnerLimits {
   routes: readonly Cidr[];
   /** Absent: no key on the wire. */
   keys?: LinkKeys;
+  /** Of which the keys are; who adopts the link is told. */
+  session?: string;
   /** A program's socket takes what goes to `remote`, as a relay's does: no kernel looks inside. */
   meetsSocket?: boolean;
   /** The largest packet outside that gets to `remote`, where that is less than the route says. */
@@ -70,6 +72,8 @@ export interface AdoptedLink extends LinkState {
   remote: Endpoint;
   /** Of packets outside, by the link's MTU. */
   pathMtu: number;
+  /** As in {@link WantedLink}. */
+  session?: string;
   /** Absent: the main one. */
   extraPort?: ExtraPort;
 }

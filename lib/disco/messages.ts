@@ -2,8 +2,8 @@
  * Disco messages, Tailscale's format: type u8, version u8 (sent as 0), body. Big endian. Bodies
  * may grow at their end: longer ones are read, shorter ones refused.
  *
- *     1 ping           12 transaction id, then 32 node key, then zero padding
- *     2 pong           12 transaction id, 18 the endpoint that the ping came from
+ *     1 ping           12 transaction id, then 32 node key, then padding: see `extension.ts`
+ *     2 pong           12 transaction id, 18 the endpoint that the ping came from, then the same
  *     3 call-me-maybe  18 x n endpoints
  *     4 bind, 5 bind-challenge, 6 bind-answer   4 VNI, 4 generation, 32 other client, 32 challenge
  *     7 call-me-maybe-via      relay block
@@ -21,6 +21,7 @@
 import { type Endpoint, ipBytes16, ipFromBytes } from "../addr.ts";
 import { Reader, ShortInputError, Writer } from "../bytes.ts";
 import { ENVELOPE_LENGTH } from "./envelope.ts";
+import { type Extension, readExtension, writeExtension } from "./extension.ts";
 
 export const TX_ID_LENGTH = 12;
 const KEY_LENGTH = 32;
@@ -51,7 +52,9 @@ export interface Ping {
   txId: Uint8Array;
   /** The sender's claim of its node key, 32 bytes; believed only with the right disco key. */
   nodeKey?: Uint8Array;
-  /** Zero bytes at the end. */
+  /** Behind a node key. */
+  extension?: Extension;
+  /** Zero bytes at the end; of one that came, all bytes behind the node key. */
   padding: number;
   /** Of a ping to be sent: bytes of the whole datagram, if it is not longer anyway. */
   padTo?: number;
@@ -62,6 +65,7 @@ export interface Pong {
   txId: Uint8Array;
   /** Where the ping was seen to come from. */
   source: Endpoint;
+  extension?: Extension;
 }
 
 /** "I can be reached here; ping me." Comes through the coordinator only. */
@@ -151,6 +155,7 @@ export function encodeMessage(message: DiscoMessage): Uint8Array<ArrayBuffer> {
       break;
     case "pong":
       writeEndpoint(writer.bytes(message.txId), message.source);
+      writeExtension(writer, message.extension);
       break;
     case "call-me-maybe":
       for (const endpoint of message.endpoints) writeEndpoint(writer, endpoint);
@@ -204,8 +209,11 @@ function decodeBody(type: MessageType, version: number, reader: Reader): DiscoMe
   switch (type) {
     case "ping":
       return decodePing(reader);
-    case "pong":
-      return { type, txId: reader.bytes(TX_ID_LENGTH), source: readEndpoint(reader) };
+    case "pong": {
+      const pong = { type, txId: reader.bytes(TX_ID_LENGTH), source: readEndpoint(reader) };
+      const extension = readExtension(reader.bytes());
+      return { ...pong, ...(extension ? { extension } : {}) };
+    }
     case "call-me-maybe":
       // What is not a list of endpoints, or of a later version, still means "try to reach me".
       if (version !== 0 || reader.left % ENDPOINT_LENGTH !== 0) return { type, endpoints: [] };
@@ -253,12 +261,17 @@ function decodePing(reader: Reader): Ping {
   const nodeKey = reader.bytes(KEY_LENGTH);
   const padding = reader.left;
   if (nodeKey.every((byte) => byte === 0)) return { type: "ping", txId, padding };
-  return { type: "ping", txId, nodeKey, padding };
+  const extension = readExtension(reader.bytes());
+  return { type: "ping", txId, nodeKey, ...(extension ? { extension } : {}), padding };
 }
 
 /** Zeros come last, so that whatever else a ping has counts for its size. */
-function writePing(writer: Writer, { txId, nodeKey, padding, padTo = 0 }: Ping): void {
+function writePing(
+  writer: Writer,
+  { txId, nodeKey, extension, padding, padTo = 0 }: Ping,
+): void {
   writer.bytes(txId).bytes(nodeKey ?? new Uint8Array(0));
+  writeExtension(writer, extension);
   writer.zeros(Math.max(padding, padTo - ENVELOPE_LENGTH - writer.length));
 }
 

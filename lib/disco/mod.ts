@@ -15,6 +15,7 @@ export {
   readEnvelope,
   seal,
 } from "./envelope.ts";
+export { EPOCH_LENGTH, type Extension, SESSION_LENGTH } from "./extension.ts";
 export {
   encodeNodePublic,
   formatKeyText,
@@ -28,5 +29,6 @@ export {
   type DiscoMessage,
   encodeMessage,
   type Ping,
+  type Pong,
   type PortGuess,
 } from "./messages.ts";

@@ -26,6 +26,8 @@ export interface DaemonMark {
   id: string;
   /** A port besides the daemon's own that is open for this link. */
   extraPort?: number;
+  /** Of which the link's keys are, in hex. */
+  session?: string;
 }
 
 export type Mark = CreateMark | DaemonMark;
@@ -38,9 +40,11 @@ export function formatMark(mark: Mark): string {
   if (mark.by === "create") {
     return `gretun create fou-port ${mark.port} ${mark.opened ? "opened" : "shared"}`;
   }
-  const { by, port, id, extraPort } = mark;
-  const extra = extraPort === undefined ? "" : ` from port ${extraPort}`;
-  return `gretun ${by} port ${port} ${FAR_ENDS[by]} ${id}${extra}`;
+  const { by, port, id, extraPort, session } = mark;
+  // Earlier versions know the mark by its beginning, up to the extra port.
+  const extra = extraPort === undefined && !session ? "" : ` from port ${extraPort ?? 0}`;
+  const last = session ? ` session ${session}` : "";
+  return `gretun ${by} port ${port} ${FAR_ENDS[by]} ${id}${extra}${last}`;
 }
 
 /** Undefined for links of others. */
@@ -68,11 +72,12 @@ function parseDaemon(by: DaemonRole, words: string): DaemonMark | undefined {
 }
 
 function parsePeer(mark: { by: DaemonRole; port: number }, rest: string): DaemonMark | undefined {
-  const [id = "", extra] = rest.split(" from port ");
+  const [id = "", extra = ""] = rest.split(" from port ");
   if (id.length !== 2 * KEY_LENGTH) return undefined;
-  const extraPort = Number(extra);
-  const isPort = Number.isInteger(extraPort) && extraPort > 0 && extraPort < 65_536;
-  return { ...mark, id, ...(isPort ? { extraPort } : {}) };
+  const [, port, session] = /^(\d{1,5})(?: session ([0-9a-f]{64}))?$/.exec(extra) ?? [];
+  const extraPort = Number(port);
+  const isPort = extraPort > 0 && extraPort < 65_536;
+  return { ...mark, id, ...(isPort ? { extraPort } : {}), ...(session ? { session } : {}) };
 }
 
 /** Of a running or killed daemon's link. */

@@ -25,6 +25,7 @@ import {
   type PeerEffect,
   type PeerEvent,
   type PeerState,
+  type PingEvent,
   PUBLIC_IPV4,
   rank,
   RELAYED,
@@ -155,7 +156,9 @@ class Transition {
       case "call-me-maybe":
         return this.#invited(event.endpoints);
       case "ping":
-        return this.#pinged(event.from, event.txId, event.nominating);
+        return this.#pinged(event);
+      case "found":
+        return this.#found(event.from);
       case "pong":
         return this.#ponged(event.from, event.rttMs);
       case "relay-ready":
@@ -385,7 +388,15 @@ class Transition {
 
   // --- pings and pongs
 
-  #pinged(from: PathAddress, txId: Uint8Array, nominating: boolean): void {
+  #found(from: PathAddress): void {
+    const known = this.#candidates.get(formatPath(from)) ?? this.#add(from, "reflexive");
+    const asked = { burstMs: this.#nowMs, sent: BURST_MS.length };
+    const isBusy = nextPingMs(known) < Infinity;
+    this.#update({ ...known, ...(isBusy ? {} : asked), heardMs: this.#nowMs });
+    this.#startPunching();
+  }
+
+  #pinged({ from, txId, nominating, isNews = false }: PingEvent): void {
     this.#heard();
     this.effects.push({ kind: "send-pong", to: from, txId });
     const known = this.#candidates.get(formatPath(from)) ?? this.#add(from, "reflexive");
@@ -399,6 +410,9 @@ class Transition {
     } else if (this.peer.path?.dead) {
       this.#startBurst(this.#candidates.get(formatPath(from))!);
     }
+    if (!isNews) return;
+    if (this.#isPath(from)) this.#verifyPath();
+    else this.#startBurst(this.#candidates.get(formatPath(from))!);
   }
 
   /** The triggered check: whoever pings us from elsewhere than the path is pinged back. */

@@ -107,6 +107,16 @@ export interface Peer {
   readonly directSinceMs: number;
 }
 
+export interface PingEvent {
+  kind: "ping";
+  nowMs: number;
+  from: PathAddress;
+  txId: Uint8Array;
+  nominating: boolean;
+  /** It tells what only an answer to a ping of ours makes sure of. */
+  isNews?: boolean;
+}
+
 export type PeerEvent =
   | { kind: "tick"; nowMs: number }
   /** The coordinator lists the peer with these endpoints. */
@@ -115,7 +125,9 @@ export type PeerEvent =
   | { kind: "unlisted"; nowMs: number }
   /** A sealed call-me-maybe came through the coordinator. */
   | { kind: "call-me-maybe"; nowMs: number; endpoints: readonly Endpoint[] }
-  | { kind: "ping"; nowMs: number; from: PathAddress; txId: Uint8Array; nominating: boolean }
+  | PingEvent
+  /** The peer was found to be there, by an answer that comes as the next event. */
+  | { kind: "found"; nowMs: number; from: PathAddress }
   /** A pong that answers a ping of ours to that very address. */
   | { kind: "pong"; nowMs: number; from: PathAddress; rttMs: number }
   /** What relays depend on works again. */

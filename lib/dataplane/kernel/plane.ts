@@ -9,6 +9,7 @@ import { type Family, familyOf, type Ip, UNSPECIFIED_4 } from "../../addr.ts";
 import { errorText, GretunError } from "../../errors.ts";
 import {
   countersOf,
+  type DaemonMark,
   formatMark,
   freeName,
   innerMtu,
@@ -159,11 +160,11 @@ export class KernelPlane implements DataPlane {
         continue;
       }
       if (mark.extraPort !== undefined) this.#dataPorts.adopt(mark.id, mark.extraPort);
-      this.#adopt(mark.id, link, { ...tunnel, encap: tunnel.encap });
+      this.#adopt(mark, link, { ...tunnel, encap: tunnel.encap });
     }
   }
 
-  #adopt(id: string, { ifindex, name, mtu }: Link, tunnel: WithEncap): void {
+  #adopt({ id, session }: DaemonMark, { ifindex, name, mtu }: Link, tunnel: WithEncap): void {
     const { remote: ip, local, encap: { sport, dport } } = tunnel;
     const remote = { ip, port: dport };
     const alternative = local && this.#alternatives.adopt(local);
@@ -175,7 +176,7 @@ export class KernelPlane implements DataPlane {
     const extraPort = this.#dataPorts.of(id);
     const key = tunnel.okey !== undefined;
     const pathMtu = mtu + overheadBytes({ kind: this.#encapsulation(ip)!.kind, encap: "fou", key });
-    const found = { id, remote, ifname: name, mtu, pathMtu };
+    const found = { id, remote, ifname: name, mtu, pathMtu, ...(session ? { session } : {}) };
     if (extraPort?.port === sport) this.#adopted.set(id, { ...found, extraPort });
     else {
       // The link has gone elsewhere: the port was kept for a while.
@@ -205,7 +206,7 @@ export class KernelPlane implements DataPlane {
     const present = this.#present(link.id);
     if (link.localPort !== undefined) {
       this.#dataPorts.carry(link.id, link.localPort, () => {
-        if (present) rtnl.changeLink(present.ifindex, { alias: this.#alias(link.id) });
+        if (present) rtnl.changeLink(present.ifindex, { alias: this.#alias(link) });
       });
     }
     const before = this.#links.get(link.id);
@@ -314,7 +315,7 @@ export class KernelPlane implements DataPlane {
   #create(link: WantedLink, how: Manner, name = this.#freeName(link.id)): number {
     const ifindex = this.#kernel.rtnl.createLink({
       name,
-      alias: this.#alias(link.id),
+      alias: this.#alias(link),
       kind: this.#encapsulationTo(link.remote.ip).kind,
       tunnel: this.#tunnel(link, how),
       mtu: how.mtu,
@@ -335,7 +336,7 @@ export class KernelPlane implements DataPlane {
     }
     if (!this.#links.get(link.id)?.wanted) this.#quieten(present.name, link);
     const tunnel = { kind, ...this.#tunnel(link, how) };
-    const alias = this.#alias(link.id);
+    const alias = this.#alias(link);
     rtnl.changeLink(present.ifindex, { alias, tunnel, mtu: how.mtu, up: true });
     return present.ifindex;
   }
@@ -350,10 +351,14 @@ export class KernelPlane implements DataPlane {
   }
 
   /** Names the extra port for as long as it is open. */
-  #alias(id: string): string {
+  #alias({ id, session }: WantedLink): string {
     const extra = this.#dataPorts.of(id);
     const { role: by, port } = this.#options;
-    return formatMark({ by, port, id, ...(extra ? { extraPort: extra.port } : {}) });
+    return formatMark({
+      ...{ by, port, id },
+      ...(extra ? { extraPort: extra.port } : {}),
+      ...(session ? { session } : {}),
+    });
   }
 
   #tunnel(
@@ -395,15 +400,15 @@ export class KernelPlane implements DataPlane {
   }
 
   #kept(): KeptLink[] {
-    return [...this.#links].flatMap(([id, { ifindex, ifname: name, wanted }]) =>
-      wanted ? [{ ifindex, state: this.#keptState(id, name, wanted) }] : []
+    return [...this.#links.values()].flatMap(({ ifindex, ifname: name, wanted }) =>
+      wanted ? [{ ifindex, state: this.#keptState(name, wanted) }] : []
     );
   }
 
-  #keptState(id: string, name: string, wanted: WantedLink): KeptState {
+  #keptState(name: string, wanted: WantedLink): KeptState {
     const { addresses, routes } = wanted;
     const mtu = unlessNoWay(() => this.#mtu(wanted));
-    return { name, alias: this.#alias(id), addresses, routes, ...(mtu ? { mtu } : {}) };
+    return { name, alias: this.#alias(wanted), addresses, routes, ...(mtu ? { mtu } : {}) };
   }
 
   refresh(): void {

@@ -1,14 +1,6 @@
-import {
-  deepStrictEqual,
-  notStrictEqual,
-  ok,
-  rejects,
-  strictEqual,
-  throws,
-} from "node:assert/strict";
+import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/strict";
 import { systemRandom } from "../../../lib/edges.ts";
 import { GretunError } from "../../../lib/errors.ts";
-import { greKey } from "../../../lib/daemon/gre_keys.ts";
 import { formatKeys, newIdentity, parseKeys } from "../../../lib/daemon/identity.ts";
 import { loadIdentity } from "../../../lib/daemon/key_file.ts";
 
@@ -72,14 +64,4 @@ Deno.test("parseKeys() takes what formatKeys() wrote and nothing less", () => {
     }
   }
   for (const text of ["", "null", "[]", "3"]) throws(() => parseKeys(text));
-});
-
-Deno.test("greKey() is one number per direction, the same on both ends", async () => {
-  const a = newIdentity(systemRandom).discoKey;
-  const b = newIdentity(systemRandom).discoKey;
-  const secret = new Uint8Array(32).fill(7);
-  const there = await greKey(secret, a, b);
-  strictEqual(await greKey(secret, a, b), there);
-  notStrictEqual(await greKey(secret, b, a), there);
-  ok(Number.isInteger(there) && there > 0 && there < 2 ** 32);
 });

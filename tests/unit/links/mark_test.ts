@@ -1,5 +1,5 @@
 /** The mark by which links are known after a crash, also after one of an earlier version. */
-import { deepStrictEqual, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import {
   createMarkOf,
   daemonMarkOf,
@@ -48,6 +48,17 @@ Deno.test("what others write in an alias is no mark", () => {
   ];
   for (const alias of aliases) strictEqual(markOf({ alias }), undefined, alias);
   strictEqual(markOf({}), undefined);
+});
+
+Deno.test("a mark of keys of a session is one that earlier versions take for theirs", () => {
+  const session = "0123abcd".repeat(8);
+  const mark = { by: "up" as const, port: 7777, id: PEER };
+  for (const extra of [{}, { extraPort: 40123 }]) {
+    const alias = formatMark({ ...mark, ...extra, session });
+    deepStrictEqual(markOf({ alias }), { ...mark, ...extra, session });
+    // They look for the key before "from port", and mind nothing that is no number behind it.
+    ok(/^gretun up port 7777 peer [0-9a-f]{64} from port \d+ session /.test(alias), alias);
+  }
 });
 
 Deno.test("an extra port that is none is left out", () => {
