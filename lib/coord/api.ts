@@ -4,3 +4,5 @@ export * from "./api/node.ts";
 export * from "./api/relay.ts";
 export * from "./api/headers.ts";
 export * from "./api/token.ts";
+export type { Signed } from "./api/signed.ts";
+export * from "./api/statement.ts";

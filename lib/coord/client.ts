@@ -13,7 +13,7 @@ import {
   CLONE_HEADER,
   type Envelope,
   INSTANCE_HEADER,
-  type NodeNat,
+  type NodeReach,
   parseEnvelopes,
   parsePeers,
   parseRegisterResponse,
@@ -31,6 +31,7 @@ import {
   relayRequestJson,
   relaysRequestJson,
   signalJson,
+  type Signed,
 } from "./api.ts";
 import { type Asked, readSigner } from "./answer_signature.ts";
 import { ownNonce, signRequest } from "./auth.ts";
@@ -112,6 +113,14 @@ interface SignedCall {
 /** The coordinator's list, and by which name it knows this state of it. */
 export type AllPeers = Pick<PeerList, "etag" | "peers">;
 
+/** Who a node is when it registers. */
+export interface Joining {
+  discoKey: DiscoKey;
+  nodeName: string;
+  requestedTunnelIp?: Ip;
+  statement?: Signed;
+}
+
 export interface CoordClientOptions {
   url: string;
   identity: { nodeKey: NodeKey; sign: Sign };
@@ -186,7 +195,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
   }
 
   async register(
-    { nodeName: name, ...more }: { discoKey: DiscoKey; nodeName: string; requestedTunnelIp?: Ip },
+    { nodeName: name, ...more }: Joining,
     signal: AbortSignal,
   ): Promise<{ tunnelIp: Cidr; peersEtag: string; stun: string[]; leaseSeconds?: number }> {
     const { identity: { nodeKey }, tokenSecret } = this.#options;
@@ -204,9 +213,9 @@ export class CoordClient implements RelayCoordinator, Disposable {
   async postEndpoints(
     endpoints: readonly AdvertisedEndpoint[],
     signal: AbortSignal,
-    nat?: NodeNat,
+    more: Omit<NodeReach, "endpoints"> = {},
   ): Promise<void> {
-    const body = reachJson({ endpoints: [...endpoints], ...(nat ? { nat } : {}) });
+    const body = reachJson({ endpoints: [...endpoints], ...more });
     const answer = await this.#call("POST", "/v1/endpoints", { body, signal });
     parsedAnswer(() => expectField(answer, "ok"));
   }

@@ -78,15 +78,16 @@ export class Nodes {
    * add a node, never change one. Throws {@link Refusal}.
    */
   register(
-    { requestedTunnelIp, nodeKey, discoKey, name }: RegisterRequest,
+    { requestedTunnelIp, nodeKey, discoKey, name, statement: given }: RegisterRequest,
     options: { signed: boolean; nowMs: number; joining?: Joining },
   ): { record: NodeRecord; changed: boolean } {
     const { signed, nowMs, joining } = options;
     const identity = { nodeKey, discoKey, name };
     const known = this.#byKey.get(identity.nodeKey);
     this.#refuseTakenDiscoKey(identity);
+    const statement = given && ((known?.discoKey === discoKey && known.statement) || given);
     const same = known && known.discoKey === identity.discoKey && known.name === identity.name &&
-      (known.isV1 !== true || !signed);
+      known.statement === statement && (known.isV1 !== true || !signed);
     if (known && !signed) {
       // The original registers at every start and never signs that; its next call is signed.
       if (same) return { record: known, changed: false };
@@ -96,11 +97,13 @@ export class Nodes {
       this.#seen(known, nowMs);
       return { record: known, changed: false };
     }
-    const { isV1: _, ...before } = (joining && known ? membershipEnded(known) : known) ??
-      { endpoints: [] };
+    const { isV1: _v1, statement: _statement, ...before } =
+      (joining && known ? membershipEnded(known) : known) ?? { endpoints: [] };
     const record: NodeRecord = {
       ...before,
       ...identity,
+      // What it told last holds until it tells more; who tells none is of an older version by now.
+      ...(statement ? { statement } : {}),
       // The original never signs that.
       ...(signed ? {} : { isV1: true }),
       tunnelIp: known?.tunnelIp ?? this.#allocate(requestedTunnelIp, nowMs),

@@ -20,11 +20,13 @@ import {
   parseSignal,
   readInstance,
   readNonce,
+  readStatement,
   REFUSAL_HEADER,
   registerResponseJson,
   relayOfferJson,
   relayRegisteredJson,
   relaysJson,
+  type Signed,
   stunJson,
   type TokenRecord,
 } from "./api.ts";
@@ -323,6 +325,7 @@ export class CoordServer {
       case "POST /v1/endpoints": {
         const reach = parseReach(jsonOf(call.body));
         this.#memberLimits.reach(node.nodeKey, nowMs);
+        await checkStatement(reach.statement, node);
         if (this.nodes.setReach(node.nodeKey, reach, nowMs)) this.#listChanged(node);
         return Response.json({ ok: true });
       }
@@ -453,11 +456,13 @@ export class CoordServer {
     if (!claim) this.#refuseV1();
     const body = await readBody(request, clock);
     const wanted = parseRegisterRequest(jsonOf(body));
+    if (!claim) delete wanted.statement;
     if (claim && claim.nodeKey !== wanted.nodeKey) throw new AuthError("signed by another node");
     if (!this.nodes.get(wanted.nodeKey)) this.#limitNewcomers(source);
     const tokenHash = wanted.token && await hashOf(wanted.token);
     if (claim) {
       await this.#verify(claim, { request, path: "/v1/register", body });
+      await checkStatement(wanted.statement, wanted);
       claimed(claim.nodeKey);
       const known = this.nodes.get(claim.nodeKey) ?? wanted;
       await this.#checkInstance(request, known, source);
@@ -694,6 +699,15 @@ function pathAndQuery(url: string): string {
 
 function httpDate(clock: Clock): string {
   return new Date(clock.wallMs()).toUTCString();
+}
+
+/** Nothing is handed on that peers would not believe. Throws {@link ApiError}. */
+async function checkStatement(
+  statement: Signed | undefined,
+  { nodeKey, discoKey }: Pick<NodeRecord, "nodeKey" | "discoKey">,
+): Promise<void> {
+  if (!statement || (await readStatement(statement, nodeKey)).discoKey === discoKey) return;
+  throw new ApiError("statement is of another disco key than the node's");
 }
 
 /** Throws {@link Refusal}. */

@@ -62,6 +62,8 @@ export interface Asked {
   report: () => DaemonReport;
   /** Undefined: there is no peer with that key. */
   ping: (nodeKey: string, wish: PingWish) => AsyncIterable<PingAnswer> | undefined;
+  /** Take a peer that was refused because of its key. Whether there is one of that name, address or key. */
+  accept: (peer: string) => Promise<boolean>;
   /** End, and remove all that it made. */
   down: () => void;
 }
@@ -76,22 +78,33 @@ export async function serveControl(
   stack.use(await serveControlSocket({ path, program: PROGRAM }, handler(asked)));
   if (groupId !== undefined) {
     const place = { path: groupPath(path), program: PROGRAM, groupId };
-    stack.use(await serveControlSocket(place, handler({ ...asked, down: undefined })));
+    stack.use(
+      await serveControlSocket(place, handler({ ...asked, down: undefined, accept: undefined })),
+    );
   }
   return stack.move();
 }
 
-/** Without `down` nobody may end the daemon. */
+/** What only the user may that runs the daemon. */
+type Closed = Pick<Asked, "accept" | "down">;
+type Open = Omit<Asked, keyof Closed>;
+
+/** Nobody may what is not there. */
 function handler(
-  { report, ping, down }: Omit<Asked, "down"> & { down: Asked["down"] | undefined },
+  { report, ping, accept, down }: Open & { [K in keyof Closed]: Closed[K] | undefined },
 ): ControlHandler {
-  return (request) => {
+  return async (request) => {
     const { pathname, searchParams } = new URL(request.url);
     if (pathname === "/v1/status" && request.method === "GET") return Response.json(report());
     if (pathname === "/v1/down" && request.method === "POST") {
       if (!down) return textAnswer(403, "only the user that runs the daemon may end it");
       down();
       return textAnswer(200, "ok");
+    }
+    if (pathname === "/v1/accept" && request.method === "POST") {
+      if (!accept) return textAnswer(403, "only the user that runs the daemon may say so");
+      const isThere = await accept(searchParams.get("peer") ?? "");
+      return isThere ? textAnswer(200, "ok") : textAnswer(404, "no such peer waits");
     }
     if (pathname === "/v1/ping" && request.method === "POST") {
       const answers = ping(searchParams.get("peer") ?? "", {
@@ -114,6 +127,14 @@ export async function askDown(path: string): Promise<void> {
     method: "POST",
     program: PROGRAM,
     hint: HINT,
+  });
+}
+
+/** Throws `GretunError` where no such peer was refused, {@link NoDaemonError} when no daemon runs. */
+export async function askAccept(path: string, peer: string): Promise<void> {
+  await askControlSocket({
+    ...{ path, pathname: `/v1/accept?peer=${encodeURIComponent(peer)}` },
+    ...{ method: "POST", program: PROGRAM, hint: HINT },
   });
 }
 

@@ -36,6 +36,7 @@ import { Peers } from "./peers.ts";
 import { type PingAnswer, pingPeer, type PingWish } from "./ping.ts";
 import { PortGuesser } from "./port_guesser.ts";
 import { type Registered, Session } from "./session.ts";
+import { Trust } from "./trust.ts";
 import { TwinWatch } from "./twins.ts";
 
 const LEAVE_TIMEOUT_MS = 2_000;
@@ -58,6 +59,8 @@ export interface DaemonOptions {
   nodeName: string;
   /** What lets this node join a coordinator that asks for it. */
   tokenSecret?: Uint8Array;
+  /** Whether names and addresses may pass to other keys unasked. */
+  acceptsChangedKeys: boolean;
   /** The coordinator's key, as the operator gave it; without it the one that is remembered. */
   coordinatorKey?: NodeKey;
   identity: Identity;
@@ -112,6 +115,7 @@ export async function runDaemon(
     await edges.serveControl({
       report: () => daemon.report(),
       ping: (peer, wish) => daemon.ping(peer, wish),
+      accept: (peer) => daemon.accept(peer),
     }),
   );
   await daemon.run();
@@ -128,6 +132,11 @@ class Daemon implements AsyncDisposable {
   readonly #privateNetworks: PrivateNetworks;
   readonly #findings: Findings;
   readonly #twins: TwinWatch;
+  readonly #known: Known;
+  readonly #trust: Trust;
+  /** The coordinator's whole list, without this node. */
+  #listed: readonly PeerRecord[] = [];
+  #judged: Promise<void> = Promise.resolve();
   /** When this node last told its endpoints because of another host. */
   #toldTwinMs = -Infinity;
   readonly #stun: StunClient;
@@ -166,8 +175,15 @@ class Daemon implements AsyncDisposable {
     this.#findings = new Findings(edges.log);
     this.#twins = new TwinWatch(options.nodeName);
     const { coordinator, coordinatorKey, identity, nodeName } = options;
-    const known = new Known(edges.knownFile, coordinator.href, edges.log);
+    const known = new Known({ ...edges, file: edges.knownFile, url: coordinator.href });
     if (coordinatorKey) known.setCoordinatorKey(coordinatorKey);
+    this.#known = known;
+    this.#trust = new Trust({
+      ...edges,
+      known,
+      tunnelIp: () => this.#tunnelIp!,
+      acceptsChanges: options.acceptsChangedKeys,
+    });
     const { clock, random, lookup, portMapNet } = edges;
     this.#session = new Session({
       ...edges,
@@ -177,15 +193,18 @@ class Daemon implements AsyncDisposable {
       tokenSecret: options.tokenSecret,
       coordinatorKey: known.coordinatorKey,
       onFirstContact: (key) => known.setCoordinatorKey(key),
-      wantedIp: () => this.#tunnelIp?.ip,
+      wantedIp: () => this.#tunnelIp?.ip ?? known.address,
+      last: known,
       advertised: () => {
         this.#twins.tells(this.#own!.list);
-        return { endpoints: this.#own!.list, nat: this.#ownNat!.nat };
+        const { ip: tunnelIp } = this.#tunnelIp!;
+        return { endpoints: this.#own!.list, nat: this.#ownNat!.nat, tunnelIp };
       },
       onRegistered: (registered) => this.#registered(registered),
       onPeers: (peers) => {
         this.#lookForTwin(peers);
-        this.#listed(peers.filter(({ nodeKey }) => nodeKey !== identity.nodeKey));
+        this.#listed = peers.filter(({ nodeKey }) => nodeKey !== identity.nodeKey);
+        return this.#judge();
       },
       onSignal: (sealed) => this.#peers!.signal(sealed),
       onClock: (news) => this.#compareClocks(news),
@@ -224,6 +243,7 @@ class Daemon implements AsyncDisposable {
   /** Tells the coordinator, if it answers in time; links and ports go with the data plane. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#peers?.close();
+    using _known = this.#known;
     using _session = this.#session;
     await this.#relays[Symbol.asyncDispose]();
     // A node whose kernel carries on is back in a moment, and does not leave.
@@ -260,7 +280,7 @@ class Daemon implements AsyncDisposable {
     const ofPeers = peers.flatMap(({ name, findings = [] }) =>
       findings.map(({ text, remedy }) => ({ text: `${name}: ${text}`, remedy }))
     );
-    const findings = [...this.#findings.list, ...ofPeers];
+    const findings = [...this.#findings.list, ...this.#trust.findings, ...ofPeers];
     return {
       node_key: identity.nodeKey,
       node_name: nodeName,
@@ -316,6 +336,7 @@ class Daemon implements AsyncDisposable {
     const [from, to] = [this.#tunnelIp && formatCidr(this.#tunnelIp), formatCidr(tunnelIp)];
     this.#advertisedStun = stun;
     this.#tunnelIp = tunnelIp;
+    this.#known.address = tunnelIp.ip;
     if (!this.#peers) return this.#start(tunnelIp);
     if (from === to) return;
     log.warn("the coordinator gives this node another address", { from, to });
@@ -323,10 +344,22 @@ class Daemon implements AsyncDisposable {
     this.#own!.look();
   }
 
-  #listed(peers: readonly PeerRecord[]): void {
-    if (!this.#isListed && peers.length === 0) this.#edges.log.info("no peers yet, waiting");
-    this.#isListed = true;
-    this.#peers!.list(peers);
+  /** One list after the other. */
+  #judge(): Promise<void> {
+    return this.#judged = this.#judged.then(async () => {
+      const peers = await this.#trust.judge(this.#listed);
+      if (this.#signal.aborted) return;
+      if (!this.#isListed && peers.length === 0) this.#edges.log.info("no peers yet, waiting");
+      this.#isListed = true;
+      this.#peers!.list(peers);
+    });
+  }
+
+  /** Whether there is such a peer that was refused because of its key. */
+  async accept(peer: string): Promise<boolean> {
+    const isThere = this.#trust.accept(peer);
+    if (isThere) await this.#judge();
+    return isThere;
   }
 
   #compareClocks({ aheadMs, whose }: ClockNews): void {

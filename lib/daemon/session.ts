@@ -4,7 +4,7 @@
  * in its place, ends that: every call is tried again until it succeeds.
  */
 import type { Cidr, Ip } from "../addr.ts";
-import type { AdvertisedEndpoint, NodeNat, PeerRecord } from "../coord/api.ts";
+import type { AdvertisedEndpoint, NodeNat, PeerRecord, Signed } from "../coord/api.ts";
 import {
   type AllPeers,
   type ClockNews,
@@ -18,6 +18,7 @@ import { errorText } from "../errors.ts";
 import { type DiscoKey, keyBase64, type NodeKey } from "../keys.ts";
 import type { Identity } from "./identity.ts";
 import { Outage } from "./outage.ts";
+import { OwnStatement } from "./own_statement.ts";
 import { Outbox } from "./outbox.ts";
 
 /** An answer to a held call that comes sooner and tells nothing new is no coordinator's. */
@@ -29,6 +30,12 @@ export interface Registered {
   tunnelIp: Cidr;
   /** Servers that the coordinator names. */
   stun: string[];
+}
+
+export interface Advertised {
+  endpoints: readonly AdvertisedEndpoint[];
+  nat?: NodeNat | undefined;
+  tunnelIp?: Ip;
 }
 
 export interface SessionOptions {
@@ -43,11 +50,13 @@ export interface SessionOptions {
   /** The address to ask for, for want of a known one the coordinator chooses. */
   wantedIp: () => Ip | undefined;
   /** What to tell the others of this node, now. */
-  advertised: () => { endpoints: readonly AdvertisedEndpoint[]; nat: NodeNat | undefined };
+  advertised: () => Advertised;
+  /** Of the last statement of this node. */
+  last: { sequence: number };
   /** Also when a coordinator that has forgotten this node takes it again. */
   onRegistered: (registered: Registered) => void;
   /** The whole list, this node's own record among them. */
-  onPeers: (peers: readonly PeerRecord[]) => void;
+  onPeers: (peers: readonly PeerRecord[]) => Promise<void>;
   onSignal: (sealed: Uint8Array) => void;
   /** It answers again. */
   onBack: () => void;
@@ -63,6 +72,7 @@ export class Session implements Disposable {
   readonly coord: CoordClient;
   readonly #options: SessionOptions;
   readonly #outage: Outage;
+  readonly #statement: OwnStatement;
   readonly #outbox = new Outbox((to, sealed) => this.#postSignal(to, sealed));
   readonly #closed = new AbortController();
   #isRegistered = false;
@@ -93,6 +103,8 @@ export class Session implements Disposable {
       },
       onClock: options.onClock,
     });
+    const { last } = options;
+    this.#statement = new OwnStatement({ sign, wallMs: () => this.coord.wallMs(), last });
   }
 
   /** Since when the coordinator has answered without a break. */
@@ -161,7 +173,7 @@ export class Session implements Disposable {
       if (!answer) return;
       const isNews = answer.etag !== known?.etag;
       known = answer;
-      if (isNews) this.#options.onPeers(answer.peers);
+      if (isNews) await this.#options.onPeers(answer.peers);
       else await held.pause(signal);
     }
   }
@@ -187,12 +199,23 @@ export class Session implements Disposable {
       if (signal.aborted) return;
       this.#postIsDue = Promise.withResolvers();
       // Each try posts what is known by then.
-      const post = () => {
-        const { endpoints, nat } = this.#options.advertised();
-        return this.coord.postEndpoints([...endpoints], signal, nat);
+      const post = async () => {
+        const advertised = this.#options.advertised();
+        const { endpoints, nat } = advertised;
+        const statement = await this.#state(advertised);
+        await this.coord.postEndpoints(endpoints, signal, { ...(nat ? { nat } : {}), statement });
       };
       await this.#persist("endpoints", post, signal);
     }
+  }
+
+  #state({ endpoints, nat, tunnelIp }: Advertised): Promise<Signed> {
+    return this.#statement.of({
+      discoKey: this.#options.identity.discoKey,
+      ...(tunnelIp ? { tunnelIp } : {}),
+      endpoints: [...endpoints],
+      ...(nat ? { nat } : {}),
+    });
   }
 
   /** Who answers at once with nothing is not asked again at once. */
@@ -246,10 +269,11 @@ export class Session implements Disposable {
   async #registerNow(signal: AbortSignal): Promise<void> {
     const { identity: { discoKey }, nodeName, wantedIp, onRegistered } = this.#options;
     const requestedTunnelIp = wantedIp();
-    const answer = await this.coord.register(
-      { discoKey, nodeName, ...(requestedTunnelIp ? { requestedTunnelIp } : {}) },
-      signal,
+    const statement = await this.#state(
+      this.#isRegistered ? this.#options.advertised() : { endpoints: [] },
     );
+    const more = requestedTunnelIp ? { requestedTunnelIp } : {};
+    const answer = await this.coord.register({ discoKey, nodeName, statement, ...more }, signal);
     if (!this.#isRegistered && this.coord.coordinatorKey === undefined) {
       this.#options.log.warn(
         "the coordinator has no key: who is on the way can change what it says",

@@ -1,6 +1,7 @@
 /** Who is on the way between nodes and their coordinator gets nothing into a host. */
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { peersJson } from "../../lib/coord/api.ts";
+import { type Ip, parseEndpoint } from "../../lib/addr.ts";
+import { type NodeRecord, peersJson } from "../../lib/coord/api.ts";
 import { keyBase64 } from "../../lib/keys.ts";
 import { type SimCoordinator, type SimNode, World } from "./world/mod.ts";
 
@@ -117,4 +118,81 @@ Deno.test("a key that the operator gave is not replaced by the first contact", a
   await world.run(10_000);
   strictEqual(a.tunnelIp, undefined);
   ok(a.said(/has another key/).length > 0);
+});
+
+// --- a coordinator that lies, with its own key
+
+/** What it says of a node from now on. */
+function lies(coordinator: SimCoordinator, of: SimNode, change: Partial<NodeRecord>): void {
+  const server = coordinator.server!;
+  const record = server.nodes.get(of.identity.nodeKey)!;
+  server.nodes.edit(record, change);
+  server.edited(server.nodes.get(of.identity.nodeKey)!);
+}
+
+const SWAPS: Record<string, (other: SimNode) => Partial<NodeRecord>> = {
+  "another's disco key": ({ identity: { discoKey } }) => ({ discoKey }),
+  "endpoints of another": () => ({
+    endpoints: [{ endpoint: parseEndpoint("203.0.113.99:7777"), source: "stun" }],
+  }),
+  "an address of the internet": () => ({ tunnelIp: "1.1.1.1" as Ip }),
+  "an address of another's": (other) => ({ tunnelIp: other.tunnelIp! }),
+};
+
+for (const [what, swap] of Object.entries(SWAPS)) {
+  Deno.test(`a coordinator that lies does not move a tunnel: ${what}`, async () => {
+    await using world = new World();
+    const coordinator = await world.coordinator();
+    const [a, b, c] = [
+      await world.up(world.publicHost("a"), coordinator),
+      await world.up(world.publicHost("b"), coordinator),
+      await world.up(world.publicHost("c"), coordinator),
+    ];
+    ok(await world.connects(a, b, 5_000));
+    ok(await world.connects(a, c, 5_000));
+    const before = a.peer(b)!;
+    lies(coordinator, b, swap(c));
+    await staysUp(world, a, b);
+    const { endpoint, ifname, tunnel_ip } = a.peer(b)!;
+    deepStrictEqual([endpoint, ifname, tunnel_ip], [
+      before.endpoint,
+      before.ifname,
+      before.tunnel_ip,
+    ]);
+    ok(!a.host.kernel.routes.some(({ destination }) => destination.ip === "1.1.1.1"));
+    ok(await world.ping(a, c) !== undefined);
+  });
+}
+
+Deno.test("an old statement that is told again does not move a tunnel", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const a = await world.up(world.publicHost("a"), coordinator);
+  const host = world.publicHost("b");
+  const b = await world.up(host, coordinator);
+  ok(await world.connects(a, b, 5_000));
+  const { statement: old, endpoints } = coordinator.server!.nodes.get(b.identity.nodeKey)!;
+  world.addPublicAddress(host, world.publicIp());
+  await world.run(20_000);
+  lies(coordinator, b, { statement: old!, endpoints });
+  await staysUp(world, a, b);
+  strictEqual(a.said(/older than what it told last/).length, 1);
+});
+
+Deno.test("a peer set up anew waits for the user, who takes it by its name", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const a = await world.up(world.publicHost("a"), coordinator);
+  const host = world.publicHost("b");
+  const b = await world.up(host, coordinator);
+  ok(await world.connects(a, b, 5_000));
+  await stopped(world, b);
+  const again = await world.up(host, coordinator);
+  await world.run(20_000);
+  strictEqual(a.peer(again), undefined);
+  ok(a.report().findings!.some(({ text }) => /^b at .* has key/.test(text)));
+  strictEqual(a.said(/b at .* has key .*gretun peers --accept/).length, 1);
+  strictEqual(await a.accept("b"), true);
+  ok(await world.connects(a, again, 5_000));
+  strictEqual(a.report().findings, undefined);
 });

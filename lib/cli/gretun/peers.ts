@@ -1,5 +1,5 @@
 /** `gretun peers`: what the running daemon knows of the other nodes. */
-import { askDaemon, type DaemonReport, type PeerReport } from "../../daemon/control.ts";
+import { askAccept, askDaemon, type DaemonReport, type PeerReport } from "../../daemon/control.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags } from "../flags.ts";
 import { refusedText } from "../refused.ts";
@@ -7,6 +7,11 @@ import { formatTable, printable } from "../table.ts";
 import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 
 const FLAGS = {
+  accept: {
+    type: "string",
+    placeholder: "PEER",
+    help: "take a peer that was refused because its key is another, by name, address or key",
+  },
   ...STATE_FLAGS,
   json: { type: "boolean", help: "JSON on standard output" },
 } as const;
@@ -32,7 +37,9 @@ const HEADINGS = [
 
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(args, FLAGS);
-  const report = await askDaemon(await socketToAsk(flags));
+  const socket = await socketToAsk(flags);
+  if (flags.accept !== undefined) await askAccept(socket, flags.accept);
+  const report = await askDaemon(socket);
   if (flags.json) io.stdout(JSON.stringify(report, null, 2) + "\n");
   else io.stdout(peersText(report));
   return EXIT_OK;

@@ -122,6 +122,13 @@ const FLAGS = {
     placeholder: "KEY",
     help: "the coordinator's key, in base64; without it, a token's, or what the first contact told",
   },
+  "changed-keys": {
+    type: "choice",
+    choices: ["refuse", "accept"],
+    default: "refuse",
+    placeholder: "refuse|accept",
+    help: "of peers that have the name or address of another one that this host knew",
+  },
   token: {
     type: "string",
     placeholder: "TOKEN",
@@ -218,6 +225,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       nodeName,
       ...(token ? { tokenSecret: token.secret } : {}),
       ...(coordinatorKey ? { coordinatorKey } : {}),
+      acceptsChangedKeys: flags["changed-keys"] === "accept",
       identity,
       port: flags["fou-port"],
       ifnamePattern: flags.iface,

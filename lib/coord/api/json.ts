@@ -194,6 +194,9 @@ export const DISCO_KEY: Codec<DiscoKey> = {
   },
 };
 
+/** Base64; an array is read too. */
+export const DISCO_KEY_TEXT: Codec<DiscoKey> = { json: keyBase64, parse: DISCO_KEY.parse };
+
 /** RFC 3339 on the wire, ms since 1970 here. What is no time is 0. */
 export const TIME: Codec<number> = {
   json: (ms) => new Date(ms).toISOString(),

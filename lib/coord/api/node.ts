@@ -32,6 +32,7 @@ import {
   TIME,
   type Values,
 } from "./json.ts";
+import { SIGNED } from "./signed.ts";
 import { TAGS, TOKEN_SECRET_LENGTH } from "./token.ts";
 
 export const MAX_NAME_LENGTH = 64;
@@ -122,14 +123,22 @@ const IDENTITY = {
 };
 
 /** Where and how it is reached: what it tells whenever that changes. */
-const REACH = {
+export const REACH = {
   endpoints: required("endpoints", listOf(ENDPOINT, MAX_ENDPOINTS, "endpoint")),
   /** Absent: the node has not told, or does not know. */
   nat: optional("nat", NAT),
 };
 
+/** {@link REACH} in its own words, which others believe. */
+const STATED = {
+  /** Absent from nodes of older versions. */
+  statement: optional("statement", SIGNED),
+};
+const STATED_REACH = { ...REACH, ...STATED };
+
 const REGISTER_REQUEST = {
   ...IDENTITY,
+  ...STATED,
   /** The secret of a token, from a node that is to join. */
   token: optional("token", bytesOf(TOKEN_SECRET_LENGTH)),
   requestedTunnelIp: optional<Ip>("requested_tunnel_ip", {
@@ -145,7 +154,7 @@ const REGISTER_REQUEST = {
 const PEER = {
   ...IDENTITY,
   tunnelIp: required("tunnel_ip", IP),
-  ...REACH,
+  ...STATED_REACH,
   updatedMs: required("updated_at", TIME),
   /** When it last called; a node that holds a call does so each 25 s. */
   seenMs: optional("last_seen", TIME),
@@ -197,7 +206,7 @@ const RECORD = {
   expiresMs: optional("expires_ms", MS),
 };
 
-export type NodeReach = Values<typeof REACH>;
+export type NodeReach = Values<typeof STATED_REACH>;
 export type RegisterRequest = Values<typeof REGISTER_REQUEST>;
 export type PeerRecord = Values<typeof TOLD>;
 /** Times are whole ms since 1970. */
@@ -217,12 +226,12 @@ export function isSameReach(a: NodeReach, b: NodeReach): boolean {
 
 /** The record, with all that the node told of its reach replaced. */
 export function withReach(record: NodeRecord, reach: NodeReach): NodeRecord {
-  const others = Object.entries(record).filter(([name]) => !Object.hasOwn(REACH, name));
+  const others = Object.entries(record).filter(([name]) => !Object.hasOwn(STATED_REACH, name));
   return { ...Object.fromEntries(others), ...reach } as NodeRecord;
 }
 
-export const reachJson = (reach: NodeReach): Json => shapeJson(REACH, reach);
-export const parseReach = (value: unknown): NodeReach => parseShape(REACH, value);
+export const reachJson = (reach: NodeReach): Json => shapeJson(STATED_REACH, reach);
+export const parseReach = (value: unknown): NodeReach => parseShape(STATED_REACH, value);
 
 export const recordJson = (record: NodeRecord): Json => shapeJson(RECORD, record);
 export const parseRecord = (value: unknown): NodeRecord => parseShape(RECORD, value);

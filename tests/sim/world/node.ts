@@ -33,6 +33,7 @@ interface Run {
   ended: Promise<void>;
   report?: Asked["report"];
   ping?: Asked["ping"];
+  accept?: Asked["accept"];
   error?: unknown;
   hasEnded: boolean;
 }
@@ -64,6 +65,7 @@ export class SimNode {
     this.#options = {
       coordinator,
       nodeName: host.name,
+      acceptsChangedKeys: false,
       port: 7777,
       ifnamePattern: "gretun%d",
       encapCsum: "off",
@@ -118,6 +120,10 @@ export class SimNode {
 
   report(): DaemonReport {
     return this.#run!.report!();
+  }
+
+  accept(peer: string): Promise<boolean> {
+    return this.#run!.accept!(peer);
   }
 
   /** Undefined before it is registered. */
@@ -198,8 +204,8 @@ export class SimNode {
           if (run.isAlive) this.known = text;
         },
       },
-      serveControl: async ({ report, ping }) => {
-        Object.assign(run, { report, ping });
+      serveControl: async ({ report, ping, accept }) => {
+        Object.assign(run, { report, ping, accept });
         return { async [Symbol.asyncDispose]() {} };
       },
     };

@@ -44,6 +44,7 @@ async function run(
     await using _served = await serveControl(controlPath(stateDir), {
       report: () => REPORT,
       ping,
+      accept: () => Promise.resolve(false),
       down() {},
     });
     let text = "";

@@ -113,7 +113,7 @@ Deno.test("peers() gives what postEndpoints() told", async () => {
   const { server, a, clientA, clientB, coord } = await bench();
   await using _server = server;
   const nat = { mapping: "hard", portDelta: 1 } as const;
-  await clientA.postEndpoints(ENDPOINTS, NEVER, nat);
+  await clientA.postEndpoints(ENDPOINTS, NEVER, { nat });
   const { etag, peers } = await clientB.peers(undefined, NEVER);
   strictEqual(etag, coord.nodes.etag);
   deepStrictEqual(peers.map(({ name }) => name), ["a", "b"]);

@@ -1,6 +1,7 @@
 /** The daemon's control sockets: its user's, and the one of a group that may look. */
 import { deepStrictEqual, match, rejects, strictEqual } from "node:assert/strict";
 import {
+  askAccept,
   askDaemon,
   askDown,
   controlPath,
@@ -14,11 +15,16 @@ const REPORT: DaemonReport = {
   ...{ state: "running", peers: [] },
 };
 
-Deno.test("a group may ask, and only the user may end the daemon", async () => {
+Deno.test("a group may ask, and only the user may accept keys and end the daemon", async () => {
   const stateDir = await Deno.makeTempDir();
   try {
     let downs = 0;
-    const asked = { report: () => REPORT, ping: () => undefined, down: () => void downs++ };
+    const asked = {
+      report: () => REPORT,
+      ping: () => undefined,
+      accept: (peer: string) => Promise.resolve(peer === "bob"),
+      down: () => void downs++,
+    };
     const path = controlPath(stateDir);
     {
       await using _control = await serveControl(path, asked, Deno.gid()!);
@@ -27,6 +33,9 @@ Deno.test("a group may ask, and only the user may end the daemon", async () => {
       match(error.message, /refuses: only the user that runs the daemon may end it/);
       match(error.hint, /sudo/);
       strictEqual(downs, 0);
+      await rejects(askAccept(groupPath(path), "bob"), /only the user that runs the daemon/);
+      await rejects(askAccept(path, "carol"), /no such peer waits/);
+      await askAccept(path, "bob");
       await askDown(path);
       strictEqual(downs, 1);
     }
