@@ -29,6 +29,21 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
     const { completionCommand } = await import("./lib/cli/gretun/completion.ts");
     return { command: completionCommand(helpTexts) };
   },
+  man: async () => {
+    const { manCommand } = await import("./lib/cli/man.ts");
+    return { command: manCommand(MANUAL, helpTexts) };
+  },
+};
+
+const MANUAL = {
+  name: "gretun",
+  summary: "connect Linux hosts behind NAT",
+  files: {
+    "/etc/gretun/up.conf": "settings of gretun up, one KEY VALUE a line",
+    "/var/lib/gretun": "keys, of root and the service; else ~/.local/state/gretun",
+    "/run/gretun": "the service's control socket",
+  },
+  seeAlso: ["gretun-coord"],
 };
 
 async function helpTexts(): Promise<Map<string, string>> {

@@ -36,7 +36,8 @@ NEEDED="
   modprobe kmod
   systemd-analyze systemd
   curl curl
-  promtool prometheus"
+  promtool prometheus
+  mandoc mandoc"
 NEEDED_FOR_VM="
   qemu-system-x86_64 qemu-system-x86
   cpio cpio

@@ -12,7 +12,27 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   policy: () => import("./policy.ts"),
   install: () => import("./install.ts"),
   uninstall: () => import("./uninstall.ts"),
+  man: async () => {
+    const { manCommand } = await import("../man.ts");
+    return { command: manCommand(MANUAL, helpTexts) };
+  },
 };
+const MANUAL = {
+  name: "gretun-coord",
+  summary: "coordinator of overlays, with a STUN server and a relay",
+  files: {
+    "/var/lib/gretun-coord/coord.db": "nodes and tokens; else in ~/.local/state/gretun-coord",
+  },
+  seeAlso: ["gretun"],
+};
+
+async function helpTexts(): Promise<Map<string, string>> {
+  const texts = Object.entries(COMMANDS).map(async ([name, load]) =>
+    [name, (await load()).command.help()] as const
+  );
+  return new Map(await Promise.all(texts));
+}
+
 /** What flags without a command are for. */
 const DEFAULT = "serve";
 
