@@ -13,11 +13,10 @@ import {
 } from "./api.ts";
 import { byAddress, MAX_NODES, Pool } from "./pool.ts";
 import { Refusal } from "./refusal.ts";
+import { hasStayed, mayLoseAddress, type Origin, refuseCrowd } from "./tenure.ts";
 
 /** A node is listed for so long after its last call; a long poll takes 25 s. */
 export const LEASE_MS = 120_000;
-/** An address whose node was silent for so long may be given to another, if none is free. */
-export const ADDRESS_KEPT_MS = 30 * 24 * 3600 * 1000;
 
 /** What the token says by which a node joins. */
 export type Joining = Pick<NodeRecord, "tokenId" | "tags" | "isWaiting" | "isEphemeral">;
@@ -27,6 +26,7 @@ export class Nodes {
   readonly #byKey = new Map<NodeKey, NodeRecord>();
   readonly #byIp = new Map<Ip, NodeRecord>();
   readonly #byDisco = new Map<DiscoKey, NodeRecord>();
+  readonly #settled = new Set<NodeKey>();
   /** Rises with every change of what is listed. */
   #version: number;
   /** The version in which a node was last listed, changed or taken from the list. */
@@ -79,9 +79,9 @@ export class Nodes {
    */
   register(
     { requestedTunnelIp, nodeKey, discoKey, name, statement: given }: RegisterRequest,
-    options: { signed: boolean; nowMs: number; joining?: Joining },
+    options: { signed: boolean; nowMs: number; joining?: Joining; origin?: Origin },
   ): { record: NodeRecord; changed: boolean } {
-    const { signed, nowMs, joining } = options;
+    const { signed, nowMs, joining, origin } = options;
     const identity = { nodeKey, discoKey, name };
     const known = this.#byKey.get(identity.nodeKey);
     this.#refuseTakenDiscoKey(identity);
@@ -97,8 +97,15 @@ export class Nodes {
       this.#seen(known, nowMs);
       return { record: known, changed: false };
     }
-    const { isV1: _v1, statement: _statement, ...before } =
-      (joining && known ? membershipEnded(known) : known) ?? { endpoints: [] };
+    const { isV1: _v1, statement: _statement, ...before }:
+      & Partial<NodeRecord>
+      & Pick<NodeRecord, "endpoints"> = (joining && known ? membershipEnded(known) : known) ??
+        { endpoints: [], joinedMs: nowMs, ...(origin ? { source: origin.source } : {}) };
+    if (!known && origin) {
+      refuseCrowd(this.#byKey.values(), origin, { capacity: this.capacity, nowMs });
+    }
+    // Who nobody vouches for gets what comes.
+    const wantedIp = signed && !joining?.isWaiting ? requestedTunnelIp : undefined;
     const record: NodeRecord = {
       ...before,
       ...identity,
@@ -106,7 +113,7 @@ export class Nodes {
       ...(statement ? { statement } : {}),
       // The original never signs that.
       ...(signed ? {} : { isV1: true }),
-      tunnelIp: known?.tunnelIp ?? this.#allocate(requestedTunnelIp, nowMs),
+      tunnelIp: known?.tunnelIp ?? this.#allocate(wantedIp, nowMs),
       updatedMs: nowMs,
       seenMs: nowMs,
       leaseEndsMs: nowMs + LEASE_MS,
@@ -151,6 +158,16 @@ export class Nodes {
   #seen(record: NodeRecord, nowMs: number): void {
     record.leaseEndsMs = nowMs + LEASE_MS;
     record.seenMs = nowMs;
+    if (!hasStayed(record, nowMs)) return;
+    record.isSettled = true;
+    this.#settled.add(record.nodeKey);
+  }
+
+  /** Nodes that have come to stay since the last call: to be stored. */
+  takeSettled(): NodeKey[] {
+    const settled = [...this.#settled];
+    this.#settled.clear();
+    return settled;
   }
 
   /** Ends the lease; the node keeps its address. Whether the list of peers changed. */
@@ -265,9 +282,4 @@ function membershipEnded(record: NodeRecord): NodeRecord {
   const { tokenId: _token, isWaiting: _waiting, isEphemeral: _ephemeral, ...rest } = record;
   const { expiresMs: _expires, tags: _tags, ...left } = rest;
   return left;
-}
-
-/** Who only registered and told no endpoint never was of use: the address is kept for a lease. */
-function mayLoseAddress({ listed, leaseEndsMs, endpoints }: NodeRecord, nowMs: number): boolean {
-  return !listed && nowMs - leaseEndsMs >= (endpoints.length > 0 ? ADDRESS_KEPT_MS : 0);
 }

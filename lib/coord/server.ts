@@ -204,6 +204,7 @@ export class CoordServer {
     this.#instances.sweep(nowMs);
     this.#replays.sweep(clock.wallMs());
     relays?.directory.sweep(nowMs, (node) => this.nodes.get(node) !== undefined);
+    for (const key of this.nodes.takeSettled()) this.#unsaved.add(key);
     const ended = this.nodes.expire(nowMs);
     for (const node of ended) {
       const reason = isExpired(node, nowMs) ? "membership ended" : "silent";
@@ -473,6 +474,7 @@ export class CoordServer {
     const { record, changed } = this.nodes.register(wanted, {
       signed,
       nowMs,
+      origin: { source: sourceNetwork(source), token },
       ...(token ? { joining: joiningBy(token) } : {}),
     });
     if (token) this.saveToken({ ...token, uses: token.uses + 1 });

@@ -192,6 +192,10 @@ const RECORD = {
   leaseEndsMs: required("lease_ends_ms", MS),
   /** Whether it is in the list of peers: the lease lives, or its end was not noticed yet. */
   listed: required("listed", BOOLEAN),
+  /** When it first registered, from which network, and whether it was there an hour later. */
+  joinedMs: optional("joined_ms", MS),
+  source: optional("source", STRING),
+  isSettled: optional("settled", MARK),
   // What the operator has said.
   /** In place of the name that it gives itself. */
   givenName: optional("given_name", text(MAX_NAME_LENGTH)),

@@ -8,7 +8,8 @@ import {
   type RegisterRequest,
   toPeer,
 } from "../../../lib/coord/api.ts";
-import { ADDRESS_KEPT_MS, LEASE_MS, Nodes } from "../../../lib/coord/nodes.ts";
+import { LEASE_MS, Nodes } from "../../../lib/coord/nodes.ts";
+import { ADDRESS_KEPT_MS } from "../../../lib/coord/tenure.ts";
 import { Refusal } from "../../../lib/coord/refusal.ts";
 import {
   type DiscoKey,
