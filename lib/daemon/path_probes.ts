@@ -19,6 +19,8 @@ import type { Entry } from "./entry.ts";
 import type { ProbedPath } from "./probed_path.ts";
 import { peerFields } from "./words.ts";
 
+/** A path that lasts is looked at: in the first moments a better one may take its place. */
+const SETTLE_MS = 1_000;
 /** Headers of IP and UDP; and what every path has to carry (RFC 791, RFC 8200). */
 const OUTER = {
   4: { headerBytes: 28, leastMtu: MIN_MTU },
@@ -52,15 +54,22 @@ export class PathProbes {
     const endpoint = trustedPath(entry.peer);
     const { probed } = entry;
     if (!endpoint) {
-      if (probed?.isUsed) this.#rest(entry, probed);
+      if (probed) this.#rest(probed);
     } else if (!probed || !equalPaths(probed.endpoint, endpoint)) {
-      if (probed) this.#rest(entry, probed);
-      entry.probed = { endpoint, state: newPathMtu(leastTo(endpoint)), isUsed: true };
-      this.again(entry);
-    } else if (!probed.isUsed) {
+      if (probed) this.#rest(probed);
+      entry.probed = { endpoint, state: newPathMtu(leastTo(endpoint)), isUsed: false };
+      this.#settle(entry, entry.probed);
+    } else if (!probed.timer && !probed.isUsed) {
+      this.#settle(entry, probed);
+    }
+  }
+
+  #settle(entry: Entry, probed: ProbedPath): void {
+    if (this.#options.closed.aborted) return;
+    probed.timer = this.#options.clock.timer(SETTLE_MS, () => {
       probed.isUsed = true;
       this.again(entry);
-    }
+    });
   }
 
   /** What the path was known for may be so no more. */
@@ -85,9 +94,12 @@ export class PathProbes {
     if (widest !== undefined) this.#step(entry, probed, event(widest, this.#options.clock.nowMs()));
   }
 
-  #rest(entry: Entry, probed: ProbedPath): void {
+  #rest(probed: ProbedPath): void {
     probed.isUsed = false;
-    this.#step(entry, probed, { kind: "stop", nowMs: this.#options.clock.nowMs() });
+    probed.timer?.[Symbol.dispose]();
+    delete probed.timer;
+    const stop = { kind: "stop", nowMs: this.#options.clock.nowMs() } as const;
+    [probed.state] = stepPathMtu(probed.state, stop);
   }
 
   #step(entry: Entry, probed: ProbedPath, event: PathMtuEvent): void {
@@ -106,7 +118,7 @@ export class PathProbes {
     this.#options.ping(entry, endpoint, {
       ...(size === undefined ? {} : { padTo: size - headerBytes }),
       onPong: () => {
-        if (entry.probed !== probed) return;
+        if (entry.probed !== probed || !probed.isUsed) return;
         const nowMs = this.#options.clock.nowMs();
         const of = size === undefined ? {} : { size };
         this.#step(entry, probed, { kind: "pong", nowMs, salvo, ...of });

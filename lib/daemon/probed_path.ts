@@ -4,8 +4,9 @@ import { equalPaths, type PathAddress, type PathMtu, pathMtuOf } from "../peer/m
 export interface ProbedPath {
   readonly endpoint: PathAddress;
   state: PathMtu;
-  /** Whether data takes it now. */
+  /** Whether data takes it, and has done so for a moment. */
   isUsed: boolean;
+  /** Until then, or for the next ping. */
   timer?: Disposable;
   /** As it was told last. */
   told?: number;

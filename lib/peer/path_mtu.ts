@@ -19,7 +19,7 @@ export const SILENT_CHECK_GAP_MS = 2_000;
 /** Between two looks for more. */
 export const GROW_GAP_MS = 180_000;
 /** Between two salvos of a round. */
-const SALVO_GAP_MS = 100;
+const SALVO_GAP_MS = 50;
 /** A round's first salvo shows what is worth asking for next, if it is answered by then. */
 const FIRST_SALVO_MS = 500;
 /** Larger pings may be answered so much later than smaller ones behind them. */
