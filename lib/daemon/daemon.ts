@@ -278,7 +278,7 @@ class Daemon implements AsyncDisposable {
     const { coordinatorKey } = this.#session.coord;
     const peers = this.#peers?.report() ?? [];
     const ofPeers = peers.flatMap(({ name, findings = [] }) =>
-      findings.map(({ text, remedy }) => ({ text: `${name}: ${text}`, remedy }))
+      findings.map(({ text, ...more }) => ({ text: `${name}: ${text}`, ...more }))
     );
     const findings = [...this.#findings.list, ...this.#trust.findings, ...ofPeers];
     return {

@@ -16,6 +16,8 @@ export type PathKind = "lan" | "direct" | "port-mapped" | "tunnel" | "relay-udp"
 export interface Finding {
   text: string;
   remedy: string;
+  /** The tunnel does what it should all the same. */
+  harmless?: true;
 }
 
 export interface PeerReport {

@@ -37,7 +37,7 @@ export function reportPathMtu(
 
 export function narrowPathFinding(
   probed: ProbedPath | undefined,
-): { text: string; remedy: string }[] {
+): { text: string; remedy: string; harmless: true }[] {
   if (!probed?.isUsed) return [];
   const { limit, widest } = probed.state;
   if (limit === undefined || limit >= widest) return [];
@@ -45,5 +45,6 @@ export function narrowPathFinding(
     text: `the path carries packets of ${limit} bytes, though its route says ${widest}`,
     remedy: "The tunnel's MTU follows. For what else goes there, have routers send ICMP " +
       '"fragmentation needed", or give the route that MTU',
+    harmless: true,
   }];
 }

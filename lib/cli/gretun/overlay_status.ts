@@ -12,7 +12,7 @@ const RTT_WIDTH = 8;
 /** Whether all that should work does: what the exit code says. */
 export function isHealthy(report: DaemonReport): boolean {
   return report.state === "running" && report.coordinator_error === undefined &&
-    (report.findings ?? []).length === 0 &&
+    (report.findings ?? []).every(({ harmless }) => harmless) &&
     report.peers.every(({ path, offline }) => path !== undefined || offline === true);
 }
 

@@ -70,6 +70,28 @@ Findings:
 `,
   ],
   [
+    "a path carries less than its route says, which the tunnel copes with",
+    report({
+      endpoints: [],
+      findings: [{ text: "bob: the path is narrow", remedy: "None is needed", harmless: true }],
+    }),
+    true,
+    `Node:         alice, 100.64.0.1/24
+Key:          236915e6236915e6
+Coordinator:  http://203.0.113.1:8443/
+              connected for 2 h
+Data plane:   kernel (fou), UDP port 7777
+Endpoints:    none found yet
+NAT:          endpoint-independent mapping, or none
+
+PEER          ADDRESS         PATH                    RTT     RECEIVED / SENT
+bob           100.64.0.2      direct 203.0.113.4:7777 20 ms   1.2 MB / 890 B
+
+Findings:
+- bob: the path is narrow. None is needed.
+`,
+  ],
+  [
     "UDP is blocked, one peer is relayed, one connecting, one away",
     report({
       data_plane: "tun",

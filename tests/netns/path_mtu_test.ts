@@ -1,0 +1,4 @@
+/** Paths of the user-space plane that carry less than their routes say. */
+import { testPathMtu } from "../path_mtu_scenarios.ts";
+
+testPathMtu("tun");
