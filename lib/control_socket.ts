@@ -69,7 +69,7 @@ async function openTo(groupId: number, path: string): Promise<void> {
 async function makeWay(path: string, program: string): Promise<void> {
   if (!await isThere(path)) return;
   await checkOwner(path);
-  if (await isAnswering(path)) {
+  if (await whoAnswers(path) !== "nobody") {
     throw new GretunError(
       `another ${program} answers at ${path}`,
       "Stop it first, or give this one another --state-dir",
@@ -287,14 +287,13 @@ async function isThere(path: string): Promise<boolean> {
   }
 }
 
-/** Whether a program is there, even one that this user may not ask. */
-export async function isAnswering(path: string): Promise<boolean> {
+/** Whether a program is there; "denied" where this user may not ask it. */
+export async function whoAnswers(path: string): Promise<"program" | "denied" | "nobody"> {
   try {
     (await Deno.connect({ transport: "unix", path })).close();
-    return true;
+    return "program";
   } catch (error) {
-    // One that may not be asked is there all the same.
-    return isDenied(error);
+    return isDenied(error) ? "denied" : "nobody";
   }
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every check and test, as root: format, lint, types, unit tests, tests in network namespaces
-# (user-space plane, real NATs) and tests in virtual machines (kernel plane, stock Debian kernels).
+# (user-space plane, real NATs), services in a bare Debian and tests in virtual machines (kernel plane, stock Debian kernels).
 # Installs what is missing from Debian's packages. Tests make their own namespaces and machines and
 # remove them; nothing else of this host's network is touched.
 #   --no-vm      leaves the virtual machines out, and says so in the summary
@@ -35,6 +35,8 @@ NEEDED="
   setpriv util-linux
   modprobe kmod
   systemd-analyze systemd
+  systemd-nspawn systemd-container
+  debootstrap debootstrap
   curl curl
   promtool prometheus
   mandoc mandoc"
@@ -94,6 +96,12 @@ remove_leftovers() {
     if [ -z "$maker" ] || kill -0 "$maker" 2>/dev/null; then continue; fi
     ip netns pids "$name" | xargs -r kill -9
     ip netns delete "$name"
+  done
+  for path in "$CACHE"/machine-*; do
+    maker=$(sed -nE 's/.*machine-([0-9]+)-.*/\1/p' <<<"$path")
+    if [ -z "$maker" ] || kill -0 "$maker" 2>/dev/null; then continue; fi
+    umount -q "$path/root"
+    rm -rf --one-file-system "$path"
   done
 }
 
@@ -210,6 +218,11 @@ else
   run_machines &
   machines=$!
 fi
+if command -v apt-get >/dev/null; then
+  # Takes a minute or two, the first time.
+  nice tests/systemd/root.sh >"$log.root" 2>&1 &
+  root=$!
+fi
 stage "format" "$DENO" fmt --quiet --check
 stage "lint" "$DENO" lint --quiet
 stage "types" "$DENO" check --quiet "${DENO_FLAGS[@]}" main.ts coord.ts lib tests bench
@@ -217,6 +230,11 @@ stage "rules of the source" run_tests tests/imports_test.ts
 stage "unit tests" run_tests tests/unit
 stage "simulations" run_tests tests/sim
 run_netns_tests
+if [ -z "${root:-}" ]; then skip "services under systemd" "no apt-get to fetch Debian with"
+else
+  wait "$root" || tail -n 20 "$log.root"
+  stage "services under systemd" run_tests tests/systemd
+fi
 if [ -n "$with_long" ]; then stage "long tests in network namespaces" run_tests tests/long; fi
 if [ -n "$with_vm" ]; then
   run_machines &

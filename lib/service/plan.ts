@@ -82,8 +82,9 @@ export function uninstallSteps(options: UninstallOptions, present: Present): Ste
   const name = kind === "up" ? "gretun" : "gretun-coord";
   const remove = (path: string): Step[] => present.exists(path) ? [{ kind: "remove", path }] : [];
   const state = kind === "up"
-    ? ["/var/lib/gretun", `${RUN_DIRECTORY}/service`, ...(isShared ? [] : [CONFIG_DIRECTORY])]
+    ? ["/var/lib/gretun", `${RUN_DIRECTORY}/service`]
     : ["/var/lib/gretun-coord", configPath(kind)];
+  if (!isShared) state.push(CONFIG_DIRECTORY);
   return [
     // By its own word it removes the links that the service would keep.
     ...(kind === "up" && present.exists(`${PROGRAM_DIRECTORY}/gretun`)

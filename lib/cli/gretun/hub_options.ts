@@ -2,7 +2,7 @@
 import { type Ip, parseIp } from "../../addr.ts";
 import { fromBase64 } from "../../bytes.ts";
 import { type ConfigProblem, parseConfig } from "../../config.ts";
-import { isAnswering } from "../../control_socket.ts";
+import { whoAnswers } from "../../control_socket.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { readSecretFile, readText } from "../secret_file.ts";
 import {
@@ -191,7 +191,8 @@ export async function stateDirOfRunning(
 ): Promise<string> {
   if (named !== DEFAULT_STATE_DIR) return named;
   for (const directory of RUNTIME_DIRS) {
-    if (await isAnswering(controlPath(directory, role, port))) return directory;
+    const who = await whoAnswers(controlPath(directory, role, port));
+    if (who !== "nobody") return directory;
   }
   return named;
 }

@@ -2,7 +2,7 @@
  * Where the daemon keeps keys, and where it is asked: /var/lib/gretun and /run/gretun as root and as a
  * service, else in the user's state directory (XDG Base Directory Specification).
  */
-import { isAnswering } from "../../control_socket.ts";
+import { whoAnswers } from "../../control_socket.ts";
 import { controlPath, groupPath } from "../../daemon/control.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
 import type { Log } from "../../edges.ts";
@@ -48,10 +48,14 @@ export async function socketToAsk(flags: StateFlags): Promise<string> {
   if (flags["state-dir"] !== undefined) return own;
   const system = RUNTIME_DIRS.map((directory) => `${directory}/${socketName(flags)}`);
   const others = Deno.uid() === 0 ? system : [...system.map(groupPath), ...system];
+  let denied: string | undefined;
   for (const path of [own, ...others]) {
-    if (await isAnswering(path)) return path;
+    const who = await whoAnswers(path);
+    if (who === "program") return path;
+    // With another user's HOME this user's own place is closed, too.
+    if (who === "denied" && path !== own) denied ??= path;
   }
-  return own;
+  return denied ?? own;
 }
 
 function ownSocket(flags: StateFlags): string {

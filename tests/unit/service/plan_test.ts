@@ -131,6 +131,8 @@ Deno.test("uninstall beside a coordinator leaves its user and configuration", ()
   const options = { kind: "up", units: [], isShared: true, keepState: false } as const;
   host.apply(uninstallSteps(options, host));
   ok(host.exists(configPath("coord")) && host.users.has("gretun"));
+  host.apply(uninstallSteps({ ...options, kind: "coord", isShared: false }, host));
+  ok(!host.exists("/etc/gretun") && !host.users.has("gretun"));
 });
 
 Deno.test("units run as a user of their own with two capabilities, the coordinator with none", () => {

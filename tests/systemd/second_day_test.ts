@@ -1,0 +1,143 @@
+/** What comes after the first minute, under a real systemd: restart, reboot, who may look, removal. */
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { Lab } from "../../lib/lab/mod.ts";
+import { GRETUN, until } from "../overlay.ts";
+import { Machine } from "./machine.ts";
+
+const PREFIX = `gretun-systemd-${Deno.pid}-`;
+const GROUP_MEMBER = ["setpriv", "--reuid", "4711", "--regid", "4711", "--groups"];
+
+Deno.test("services are installed, restarted, rebooted, looked at by a group, and removed", async () => {
+  await using lab = Lab.create({ prefix: PREFIX });
+  const [here, there] = [lab.publicHost("machine"), lab.publicHost("bob")];
+  await using machine = await Machine.boot(here);
+  const before = await traces(machine);
+  const stateDir = await Deno.makeTempDir({ prefix: "gretun-systemd-" });
+  const url = `http://${here.ip}:8443`;
+  const bob = ["up", "--coordinator", url, "--state-dir", stateDir, "--node-name", "bob"];
+
+  {
+    console.log("install");
+    match(await machine.ok("/root/gretun-coord", "install"), /gretun-coord\.service runs/);
+    const said = await machine.ok("/root/gretun", "install", "--coordinator", url);
+    match(said, /gretun\.service runs/);
+    for (const unit of ["gretun", "gretun-coord"]) {
+      match(await machine.ok("systemctl", "show", "-P", "StatusText", unit), /./);
+    }
+    there.spawn(GRETUN, bob);
+    await machine.ok("gretun", "wait", "bob");
+    match(await machine.ok("gretun", "status"), /^bob .* direct /m);
+    await machine.ok("ping", "-c", "1", await addressOf(machine, "bob"));
+  }
+
+  {
+    console.log("hub and spoke are services too");
+    const keygen = async () => (await machine.ok("gretun", "hub", "keygen")).split("\n");
+    const [[hubKey, hubPublic], [spokeKey, spokePublic]] = [await keygen(), await keygen()];
+    const hub = ["port 7799", "clients /etc/gretun/clients", "address 10.90.0.1", hubKey];
+    const spoke = [
+      "hub 127.0.0.1:7799",
+      "port 7800",
+      "name carol",
+      hubPublic!.replace("public", "hub"),
+      spokeKey,
+    ];
+    await write(machine, "hub-x.conf", hub);
+    await write(machine, "clients/carol", [spokePublic, "address 10.90.0.2"]);
+    await write(machine, "spoke-x.conf", spoke);
+    await machine.ok("systemctl", "start", "gretun-hub@x", "gretun-spoke@x");
+    await until("the spoke to be connected", async () => {
+      const { stdout } = await machine.run("gretun", "hub", "status", "--port", "7799");
+      return /^carol +up /m.test(stdout);
+    });
+    match(await machine.ok("gretun", "spoke", "status", "--port", "7800"), /^up: /);
+    await machine.ok("systemctl", "stop", "gretun-hub@x", "gretun-spoke@x");
+  }
+
+  {
+    console.log("members of the group may look, and others are told of it");
+    const stranger = await machine.run(...GROUP_MEMBER, "4711", "gretun", "status");
+    strictEqual(stranger.code, 1);
+    match(stranger.stderr, /permission denied\. Add yourself to group gretun/);
+    const gid = (await machine.ok("getent", "group", "gretun")).split(":")[2]!;
+    const asMember = (command: string) => machine.run(...GROUP_MEMBER, gid, "gretun", command);
+    match((await asMember("status")).stdout, /^bob .* direct /m);
+    match((await asMember("down")).stderr, /only the user that runs the daemon may end it/);
+  }
+
+  {
+    console.log("root's own programs see what the service has");
+    const own = ["--coordinator", url, "--state-dir", "/root/state"];
+    const { code, stderr } = await machine.run("gretun", "up", ...own);
+    strictEqual(code, 1);
+    match(stderr, /another gretun up \(pid \d+\) uses port 7777/);
+  }
+
+  {
+    console.log("a restart is a short interruption");
+    const address = await addressOf(machine, "bob");
+    const own = (await machine.ok("gretun", "status", "--json")).match(
+      /"tunnel_ip": "([^/"]+)/,
+    )![1]!;
+    // -D: the time of each answer.
+    const pings = there.spawn("ping", ["-D", "-i", "0.01", own], { stdout: "piped" });
+    const answers = new Response(pings.stdout).text();
+    await machine.ok("systemctl", "restart", "gretun");
+    await machine.ok("gretun", "wait", "bob");
+    await machine.ok("ping", "-c", "20", "-i", "0.1", address);
+    pings.kill("SIGINT");
+    const times = [...(await answers).matchAll(/^\[(\d+\.\d+)\]/gm)].map(([, s]) =>
+      Number(s) * 1000
+    );
+    await pings.status;
+    const gaps = times.slice(1).map((time, i) => time - times[i]!);
+    console.log(
+      `  ${times.length} answers, the longest silence is ${Math.round(Math.max(...gaps))} ms`,
+    );
+    ok(times.length > 100);
+  }
+
+  {
+    console.log("after a reboot all is connected again");
+    await machine.reboot();
+    await machine.ok("gretun", "wait", "bob", "--timeout", "90s");
+    await machine.ok("ping", "-c", "1", await addressOf(machine, "bob"));
+    strictEqual(await machine.ok("systemctl", "--failed", "--quiet"), "");
+  }
+
+  {
+    console.log("uninstall leaves nothing");
+    await machine.ok("/root/gretun", "uninstall");
+    await machine.ok("/root/gretun-coord", "uninstall");
+    deepStrictEqual(await traces(machine), before);
+  }
+  await Deno.remove(stateDir, { recursive: true });
+});
+
+/** Files, users, units, links and processes with gretun's name. */
+async function traces(machine: Machine): Promise<string[]> {
+  const looks = [
+    "find / -xdev -name '*gretun*'",
+    "find /run -name '*gretun*'",
+    "grep gretun /etc/passwd /etc/group /etc/shadow /etc/gshadow",
+    "systemctl list-units --all --plain --no-legend '*gretun*'",
+    "ip -o link | grep gretun",
+    "cat /proc/[0-9]*/comm | grep gretun",
+  ];
+  const said = [];
+  for (const look of looks) said.push((await machine.run("sh", "-c", look)).stdout);
+  return said;
+}
+
+async function addressOf(machine: Machine, peer: string): Promise<string> {
+  const report = JSON.parse(await machine.ok("gretun", "peers", "--json"));
+  return report.peers.find(({ name }: { name: string }) => name === peer).tunnel_ip;
+}
+
+/** Below /etc/gretun, for the service alone. */
+async function write(machine: Machine, name: string, lines: (string | undefined)[]): Promise<void> {
+  const path = `/etc/gretun/${name}`;
+  const script =
+    'mkdir -p "$(dirname "$0")" && printf %s "$1" >"$0" && chown gretun "$0" && chmod 600 "$0"';
+  await machine.ok("sh", "-c", script, path, lines.join("\n") + "\n");
+}
