@@ -28,6 +28,9 @@ fi
 # The tests are checked by tests/run.sh.
 "$DENO" check --quiet "${DENO_FLAGS[@]}" main.ts coord.ts lib
 
+# What "version" says. The same sources are not built again for another commit.
+printf '{"commit":"%s"}\n' "$(git describe --always --dirty 2>/dev/null || echo unknown)" >"$CACHE/build.json"
+
 build() {
   local name=$1 main=$2
   shift 2
@@ -39,11 +42,11 @@ build() {
 
 # With FFI a program can do what its user can; the rest says what it means to do.
 # The data path's threads start from a file that no other imports.
-build gretun main.ts "$@" --include lib/engine/worker.ts --allow-ffi --allow-net --allow-read --allow-write --allow-run \
+build gretun main.ts "$@" --include lib/engine/worker.ts --include .cache/build.json --allow-ffi --allow-net --allow-read --allow-write --allow-run \
   --allow-env --allow-sys=hostname,uid
 # For calls of a relay to its coordinator.
 DIAL_ENV=SSL_CERT_FILE,SSL_CERT_DIR
 for name in http_proxy https_proxy all_proxy no_proxy; do DIAL_ENV+=,$name,${name^^}; done
-build gretun-coord coord.ts "$@" --allow-ffi --allow-net --allow-read --allow-write \
+build gretun-coord coord.ts "$@" --include .cache/build.json --allow-ffi --allow-net --allow-read --allow-write \
   --allow-env=HOME,XDG_STATE_HOME,STATE_DIRECTORY,JOURNAL_STREAM,NOTIFY_SOCKET,WATCHDOG_USEC,GRETUN_*,$DIAL_ENV --allow-sys=uid --allow-run=systemctl,useradd,userdel,chgrp
 echo "$stamp" >"$CACHE/compile.stamp"

@@ -3,7 +3,6 @@ import { type Command, EXIT_OK } from "./lib/cli/command.ts";
 import { nearest } from "./lib/cli/nearest.ts";
 import { type ProgramIo, runProgram } from "./lib/cli/program.ts";
 import { UsageError } from "./lib/errors.ts";
-import denoJson from "./deno.json" with { type: "json" };
 
 /** A command's body is loaded when it is chosen, so that the others start fast. */
 const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
@@ -33,6 +32,10 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
     const { manCommand } = await import("./lib/cli/man.ts");
     return { command: manCommand(MANUAL, helpTexts) };
   },
+  version: async () => {
+    const { versionCommand } = await import("./lib/cli/version.ts");
+    return { command: versionCommand("gretun") };
+  },
 };
 
 const MANUAL = {
@@ -59,8 +62,7 @@ async function overview(): Promise<string> {
   for (const [name, load] of Object.entries(COMMANDS)) {
     lines.push(`  ${name.padEnd(12)}${(await load()).command.summary}`);
   }
-  return [...lines, "  version     print the version", "", "Run gretun help COMMAND for details."]
-    .join("\n") + "\n";
+  return [...lines, "", "Run gretun help COMMAND for details."].join("\n") + "\n";
 }
 
 async function main([name, ...rest]: string[], io: ProgramIo): Promise<number> {
@@ -68,11 +70,7 @@ async function main([name, ...rest]: string[], io: ProgramIo): Promise<number> {
     io.stdout(rest[0] === undefined ? await overview() : (await find(rest[0])).help());
     return EXIT_OK;
   }
-  if (name === "version" || name === "--version") {
-    io.stdout(`gretun ${denoJson.version}\n`);
-    return EXIT_OK;
-  }
-  const command = await find(name);
+  const command = await find(name === "--version" ? "version" : name);
   const end = rest.indexOf("--"); // what follows is another program's
   const own = end < 0 ? rest : rest.slice(0, end);
   if (own.includes("--help") || own.includes("-h")) {

@@ -29,10 +29,29 @@ export const EXIT_NO_DAEMON = 3;
 export const EXIT_INTERRUPTED = 130;
 
 export function exitCode(error: unknown): number {
-  if (error instanceof UsageError) return EXIT_USAGE;
-  if (error instanceof NoDaemonError) return EXIT_NO_DAEMON;
-  if (error instanceof InterruptedError) return EXIT_INTERRUPTED;
-  return EXIT_FAILURE;
+  return classOf(error).exit;
+}
+
+function classOf(error: unknown): { code: string; exit: number } {
+  if (error instanceof UsageError) return { code: "usage", exit: EXIT_USAGE };
+  if (error instanceof NoDaemonError) return { code: "no-daemon", exit: EXIT_NO_DAEMON };
+  if (error instanceof InterruptedError) return { code: "interrupted", exit: EXIT_INTERRUPTED };
+  return { code: error instanceof GretunError ? "failed" : "internal", exit: EXIT_FAILURE };
+}
+
+/** For who asked for JSON. */
+export function errorJson(error: unknown): string {
+  const { code, exit } = classOf(error);
+  const hint = error instanceof GretunError ? error.hint : "This is a bug: please report it";
+  return JSON.stringify({ error: { code, exit_code: exit, message: errorText(error), hint } }) +
+    "\n";
+}
+
+/** Whether a command line asks for JSON; what follows "--" is another program's. */
+export function wantsJson(words: readonly string[]): boolean {
+  const end = words.indexOf("--");
+  const own = end < 0 ? words : words.slice(0, end);
+  return own.includes("--json") || own.includes("--json=true");
 }
 
 /** "Error: what: why. What to do next." on one line. */

@@ -12,6 +12,8 @@ interface FlagBase {
   /** Stands for the value in the help text: `URL`, `PORT`. */
   placeholder?: string;
   short?: string;
+  /** What it was called before, and still may be. */
+  formerly?: string;
 }
 
 export type FlagSpec =
@@ -42,7 +44,9 @@ type ValueOf<S extends FlagSpec> = S extends { type: "boolean" } ? boolean
 export type FlagValues<S extends FlagSpecs> = { [K in keyof S]: ValueOf<S[K]> };
 
 /** Throws `UsageError` for unknown flags, bad values, missing required flags and extra words. */
-export function parseFlags<const S extends FlagSpecs>(args: string[], specs: S): FlagValues<S> {
+export function parseFlags<const S extends FlagSpecs>(given: string[], specs: S): FlagValues<S> {
+  const args = given.map((word) => withPresentName(word, specs));
+  refuseTwice(args, specs);
   const names = Object.keys(specs);
   const booleans = names.filter((name) => specs[name]!.type === "boolean");
   const alias = Object.fromEntries(
@@ -59,6 +63,24 @@ export function parseFlags<const S extends FlagSpecs>(args: string[], specs: S):
     unknown: (word: string) => refuseUnknown(word, names),
   }) as Record<string, unknown>;
   return flagValues(parsed, specs);
+}
+
+/** The key of a setting, or a word, by the name that the flag has now. */
+export function presentName(name: string, specs: FlagSpecs): string {
+  return Object.keys(specs).find((each) => specs[each]!.formerly === name) ?? name;
+}
+
+function withPresentName(word: string, specs: FlagSpecs): string {
+  const [, name, value = ""] = /^--([^=]+)(=.*)?$/s.exec(word) ?? [];
+  return name === undefined ? word : `--${presentName(name, specs)}${value}`;
+}
+
+/** Which of two values was meant, nobody knows. */
+function refuseTwice(args: readonly string[], specs: FlagSpecs): void {
+  const names = flagNames(args, specs)
+    .filter((name) => !["list", "boolean"].includes(specs[name]!.type));
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined) throw new UsageError(`--${twice} is given twice`, "Give it once");
 }
 
 /** "status site" and "status --json site" mean "status --name site". */
@@ -78,7 +100,7 @@ export function withPositional(
 /** Names of the flags that are given. */
 export function flagNames(args: readonly string[], specs: FlagSpecs): string[] {
   return args.flatMap((word) => {
-    const long = /^--([^=]+)/.exec(word)?.[1];
+    const long = presentName(/^--([^=]+)/.exec(word)?.[1] ?? "", specs);
     const short = /^-([a-zA-Z])/.exec(word)?.[1];
     return Object.keys(specs).filter((name) =>
       name === long || (short !== undefined && specs[name]!.short === short)

@@ -4,7 +4,7 @@
  */
 import { systemClock } from "../edges.ts";
 import { InterruptedError } from "../errors.ts";
-import { type CommandIo, EXIT_FAILURE, exitCode } from "./command.ts";
+import { type CommandIo, errorJson, EXIT_FAILURE, exitCode, wantsJson } from "./command.ts";
 import { fatalLine, lineFormat, type LogFormat, stderrKind } from "./log.ts";
 import { messageWriter, OutputClosedError, resultWriter } from "./output.ts";
 
@@ -39,6 +39,7 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
     stat: () => Deno.statSync(`/dev/fd/${STDERR_FD}`),
   });
   let format: LogFormat = "text";
+  const writeResult = resultWriter(Deno.stdout);
   const stderr = messageWriter(
     {
       writeSync: (bytes) => Deno.stderr.writeSync(bytes),
@@ -47,9 +48,15 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
     systemClock,
     (entry) => lineFormat(format, kind)(entry),
   );
+  let hasResult = false;
+  const stdout = (text: string) => {
+    hasResult = true;
+    writeResult(text);
+  };
   const tell = (error: unknown): number => {
     if (error instanceof OutputClosedError) return EXIT_FAILURE;
     stderr(fatalLine(error, format, kind) + "\n");
+    if (wantsJson(Deno.args) && !hasResult) tellAsResult(error, stdout);
     return exitCode(error);
   };
   let failure: number | undefined;
@@ -60,7 +67,7 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
     setTimeout(() => Deno.exit(failure), GRACE_MS);
   });
   const io: ProgramIo = {
-    stdout: resultWriter(Deno.stdout),
+    stdout,
     stderr,
     signal: stopping.signal,
     stderrKind: kind,
@@ -76,6 +83,15 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
   };
   const code = await body(io).catch((error) => failure ?? tell(error));
   Deno.exit(failure ?? code);
+}
+
+/** Standard error has it already, if that is what cannot be written. */
+function tellAsResult(error: unknown, stdout: (text: string) => void): void {
+  try {
+    stdout(errorJson(error));
+  } catch {
+    // nobody reads, or there is no room
+  }
 }
 
 function onUncaught(handle: (error: unknown) => void): void {

@@ -5,7 +5,14 @@
  */
 import { parseConfig } from "../config.ts";
 import { errorText, UsageError } from "../errors.ts";
-import { flagNames, type FlagSpec, type FlagSpecs, type FlagValues, parseFlags } from "./flags.ts";
+import {
+  flagNames,
+  type FlagSpec,
+  type FlagSpecs,
+  type FlagValues,
+  parseFlags,
+  presentName,
+} from "./flags.ts";
 
 const PREFIX = "GRETUN_";
 
@@ -58,7 +65,8 @@ export function wordAfter(args: readonly string[], flag: string): string | undef
 
 /** The variables that this process has for these settings, and no others. */
 export function environmentOf(specs: FlagSpecs): Record<string, string> {
-  const names = Object.keys(specs).map(variableOf);
+  const names = Object.entries(specs).flatMap(([key, { formerly = key }]) => [key, formerly])
+    .map(variableOf);
   return Object.fromEntries(names.map((name) => [name, Deno.env.get(name) ?? ""]));
 }
 
@@ -72,7 +80,7 @@ interface Word {
 function environmentWords(environment: Readonly<Record<string, string>>, specs: FlagSpecs): Word[] {
   return Object.entries(specs).flatMap(([key, spec]) => {
     const variable = variableOf(key);
-    const value = environment[variable];
+    const value = environment[variable] || environment[variableOf(spec.formerly ?? key)];
     if (value === undefined || value === "") return [];
     const word = wordOf(key, spec, value);
     check(word, specs, variable);
@@ -83,7 +91,8 @@ function environmentWords(environment: Readonly<Record<string, string>>, specs: 
 function fileWords({ path, text }: SettingsFile, specs: FlagSpecs): Word[] {
   const { lines, problems } = parseConfig(text);
   const words: Word[] = [];
-  for (const { line, key, value } of lines) {
+  for (const { line, key: given, value } of lines) {
+    const key = presentName(given, specs);
     const spec = Object.hasOwn(specs, key) && key !== "config" ? specs[key] : undefined;
     if (!spec) {
       problems.push({ line, text: `unknown key ${key}` });

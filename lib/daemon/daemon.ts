@@ -91,7 +91,7 @@ export async function runDaemon(
   signal: AbortSignal,
 ): Promise<void> {
   const { host, log } = edges;
-  using _lock = lockPort(host.locks, { port: options.port, role: "up", flag: "--fou-port" });
+  using _lock = lockPort(host.locks, { port: options.port, role: "up", flag: "--port" });
   await using stack = new AsyncDisposableStack();
   const rtnl = stack.use(host.openRtNetlink());
   const plane = stack.use(openPlane(
@@ -99,7 +99,7 @@ export async function runDaemon(
     {
       role: "up",
       port: options.port,
-      portFlag: "--fou-port",
+      portFlag: "--port",
       ifnamePattern: options.ifnamePattern,
       encapCsum: options.encapCsum,
       signalling: { kind: "patterns", any: [DISCO_PATTERN, STUN_PATTERN] },

@@ -7,14 +7,20 @@ import { formatKeys, type Identity, newIdentity, parseKeys } from "./identity.ts
  * Reads `keys.json` in `stateDir`, or makes it (directory 0700, file 0600, atomically). Refuses a
  * file that others can read, and one that it cannot parse, and leaves it untouched.
  */
-export async function loadIdentity(stateDir: string, random: Random): Promise<Identity> {
+export async function loadIdentity(
+  stateDir: string,
+  random: Random,
+  onNew: (path: string) => void = () => {},
+): Promise<Identity> {
   const path = `${stateDir}/keys.json`;
   let info;
   try {
     info = await Deno.stat(path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return await createIdentity(stateDir, path, random);
-    throw unreadable(path, error);
+    if (!(error instanceof Deno.errors.NotFound)) throw unreadable(path, error);
+    const identity = await createIdentity(stateDir, path, random);
+    onNew(path);
+    return identity;
   }
   if (((info.mode ?? 0) & 0o077) !== 0) {
     throw new GretunError(

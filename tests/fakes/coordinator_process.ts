@@ -51,8 +51,7 @@ export class CoordinatorProcess implements AsyncDisposable {
   static async start(args: string[], options: ProcessOptions = {}) {
     const port = freePort();
     const listen = [
-      "--listen",
-      `127.0.0.1:${port}`,
+      ...(args.includes("-listen") ? [] : ["--listen", `127.0.0.1:${port}`]),
       "--stun-listen",
       "off",
       "--relay-listen",

@@ -98,6 +98,7 @@ const WRONG: [call: string, code: number, ...parts: string[]][] = [
   ["delete", 2, "--name", "missing", "--all"],
   ["delete --name", 2, "--name"],
   ["delete --name nope", 1, "nope", "not found"],
+  ["delete nope", 1, "nope", "not found"],
   ["delete --name bridge7", 1, "bridge7", "type bridge"],
   ["delete --name lo", 1, "lo", "no tunnel"],
   ["delete --name t0 --all", 2, "--all", "--name t0", "exclude"],

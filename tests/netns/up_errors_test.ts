@@ -54,9 +54,9 @@ const WRONG: [name: string, args: string[], code: number, message: RegExp][] = [
   ["empty coordinator", ["--coordinator="], 2, /--coordinator has no value/],
   ["no URL", ["--coordinator", "example.com"], 2, /coordinator.*example\.com/],
   ["a URL of another kind", ["--coordinator", "ftp://x"], 2, /ftp:/],
-  ["a port that is none", ["--fou-port", "70000"], 2, /--fou-port 70000.*1 to 65535/],
-  ["port 0", ["--fou-port", "0"], 2, /--fou-port 0/],
-  ["a port with letters", ["--fou-port", "12ab"], 2, /--fou-port "12ab"/],
+  ["a port that is none", ["--fou-port", "70000"], 2, /--port 70000.*1 to 65535/],
+  ["port 0", ["--fou-port", "0"], 2, /--port 0/],
+  ["a port with letters", ["--fou-port", "12ab"], 2, /--port "12ab"/],
   ["an unknown flag", ["--fuo-port", "1"], 2, /unknown flag --fuo-port/],
   ["an extra word", ["now"], 2, /unexpected argument "now"/],
   ["an unknown plane", ["--data-plane", "dpdk"], 2, /--data-plane "dpdk".*auto, fou, tun/],
@@ -109,7 +109,7 @@ Deno.test(
     );
     const result = await gretun(netns, up(dir));
     socket.close();
-    match(result.stderr, /^Error: cannot open UDP port 7777: .*--fou-port.*\n$/);
+    match(result.stderr, /^Error: cannot open UDP port 7777: .*--port.*\n$/);
     strictEqual(result.code, 1);
   }),
 );
@@ -145,8 +145,7 @@ Deno.test(
       const second = await gretun(netns, up(`${dir}/second`));
       const pid = first.pid;
       const up7777 = `gretun up (pid ${pid}) uses port 7777.`;
-      const refusal =
-        `Error: another ${up7777} Stop it first, or choose another port with --fou-port`;
+      const refusal = `Error: another ${up7777} Stop it first, or choose another port with --port`;
       strictEqual(second.stderr.slice(0, refusal.length), refusal);
       strictEqual(second.code, 1);
       const key = `${dir}/hub.key`;

@@ -1,8 +1,11 @@
 /** What comes after the first minute, under a real systemd: restart, reboot, who may look, removal. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { Lab } from "../../lib/lab/mod.ts";
+import { fileLocks } from "../../lib/linux/mod.ts";
 import { GRETUN, until } from "../overlay.ts";
 import { Machine } from "./machine.ts";
+
+fileLocks().holder("none"); // opens libc outside the tests, which look for leaks
 
 const PREFIX = `gretun-systemd-${Deno.pid}-`;
 const GROUP_MEMBER = ["setpriv", "--reuid", "4711", "--regid", "4711", "--groups"];

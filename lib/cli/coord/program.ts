@@ -1,7 +1,6 @@
 /** gretun-coord: picks a command and runs it. */
 import { type Command, EXIT_OK } from "../command.ts";
 import type { ProgramIo } from "../program.ts";
-import denoJson from "../../../deno.json" with { type: "json" };
 
 /** A command's body is loaded when it is chosen. */
 const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
@@ -40,8 +39,8 @@ const DEFAULT = "serve";
 export async function main(words: string[], io: ProgramIo): Promise<number> {
   const [first, ...rest] = words;
   if (first === "version" || words.includes("--version") || words.includes("-version")) {
-    io.stdout(`gretun-coord ${denoJson.version}\n`);
-    return EXIT_OK;
+    const { versionCommand } = await import("../version.ts");
+    return await versionCommand("gretun-coord").run(first === "version" ? rest : [], io);
   }
   const isNamed = first !== undefined && Object.hasOwn(COMMANDS, first);
   const isHelp = (word: string) => ["--help", "-help", "-h"].includes(word);

@@ -1,7 +1,7 @@
 /** The STUN server of gretun-coord: its flags and its ports. */
 import { familyOf, type Ip } from "../../addr.ts";
 import type { Log } from "../../edges.ts";
-import { errorText, GretunError } from "../../errors.ts";
+import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { sourceAddress } from "../../linux/mod.ts";
 import { StunService } from "../../stun/mod.ts";
 import { ALL, type ListenAddress, openListen, parseListen } from "../listen.ts";
@@ -38,6 +38,12 @@ export interface StunSettings {
 /** Throws `UsageError`. */
 export function stunSettings(flags: StunFlags): StunSettings {
   const given = flags["stun-listen"];
+  if (given.includes("off") && given.length > 1) {
+    throw new UsageError(
+      `--stun-listen off and ${given.find((text) => text !== "off") ?? "off"} exclude each other`,
+      "Give off alone, or only ports",
+    );
+  }
   const listen = given[0] === "off"
     ? []
     : (given.length > 0 ? given : [":3478"]).map((text) => parseListen("stun-listen", text));

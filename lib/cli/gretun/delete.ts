@@ -9,7 +9,7 @@ import {
   type Step,
 } from "../../tunnel/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags } from "../flags.ts";
+import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
 import { requireNetAdmin } from "../privilege.ts";
 import { lockTunnels, tryLockTunnels } from "./tunnel_lock.ts";
 
@@ -26,13 +26,13 @@ const FLAGS = {
 export const command: Command = {
   summary: "remove tunnels",
   help: () =>
-    "Usage: gretun delete --name NAME [flags]\n" +
+    "Usage: gretun delete NAME [flags]\n" +
     `       gretun delete --all [flags]\n\n${flagsHelp(FLAGS)}\n`,
   run,
 };
 
 async function run(args: string[], io: CommandIo): Promise<number> {
-  const flags = parseFlags(args, FLAGS);
+  const flags = parseFlags(withPositional(args, "name", FLAGS), FLAGS);
   const names = flags.all ? "all" : flags.name;
   checkNames(flags.all, flags.name);
   const isDry = flags["dry-run"];

@@ -18,7 +18,7 @@ import {
 } from "../../hub/mod.ts";
 import { hasCapability } from "../../linux/mod.ts";
 import { type CommandIo, EXIT_OK } from "../command.ts";
-import { type FlagSpecs, parseFlags } from "../flags.ts";
+import { flagNames, type FlagSpecs, parseFlags } from "../flags.ts";
 import { LOG_FLAGS } from "../log.ts";
 import { RUNTIME_DIRS, runtimeDir } from "./runtime_dir.ts";
 
@@ -232,7 +232,10 @@ function withConfig<const S extends FlagSpecs>(
       `Correct the file: gretun ${role} --help tells the keys`,
     );
   }
-  return { flags: parseFlags([...fromFile, ...words], specs), secrets };
+  const given = flagNames(words, specs);
+  const isHidden = (name: string) => specs[name]!.type !== "list" && given.includes(name);
+  const others = fromFile.filter((word) => !flagNames([word], specs).some(isHidden));
+  return { flags: parseFlags([...others, ...words], specs), secrets };
 }
 
 /** Flags before the first word that is none; "--" ends them too. */

@@ -42,8 +42,12 @@ function formatText(tunnels: readonly TunnelInfo[]): string {
 }
 
 /** "7", or "in 7 out 8" where the directions differ; undefined without a key. */
-export function keyText({ key, ikey, okey }: TunnelInfo): string | undefined {
-  if (key !== undefined) return String(key);
+export function keyText(
+  { key, ikey, okey }: TunnelInfo,
+  show: (key: number) => string = String,
+): string | undefined {
+  if (key !== undefined) return show(key);
   if (ikey === undefined && okey === undefined) return undefined;
-  return `in ${ikey ?? "-"} out ${okey ?? "-"}`;
+  const text = (each: number | undefined) => each === undefined ? "-" : show(each);
+  return `in ${text(ikey)} out ${text(okey)}`;
 }

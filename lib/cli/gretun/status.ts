@@ -96,7 +96,7 @@ function rowsOf(status: TunnelStatus): [string, string | undefined][] {
     ["Local", outer(status.local_ip)],
     ["Remote", outer(status.remote_ip)],
     ["Device", status.dev],
-    ["Key", keyText(status)],
+    ["Key", keyText(status, dotted)],
     ["Checksums", flag(status.csum)],
     ["Sequence", flag(status.seq)],
     ["TTL", status.ttl === 0 ? "inherit" : status.ttl?.toString()],
@@ -109,6 +109,10 @@ function rowsOf(status: TunnelStatus): [string, string | undefined][] {
     ["Sent", countsText(stats.tx_packets, stats.tx_bytes, stats.tx_errors, stats.tx_dropped)],
   ];
 }
+
+/** As a number and as `ip -d link` shows it. */
+const dotted = (key: number) =>
+  `${key} (${[24, 16, 8, 0].map((bits) => key >>> bits & 255).join(".")})`;
 
 function ownerText({ made_by, port, far_end }: TunnelStatus): string | undefined {
   return made_by && `gretun ${made_by} on port ${port}, for ${printable(far_end ?? "")}`;

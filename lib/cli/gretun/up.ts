@@ -35,7 +35,8 @@ const FLAGS = {
     placeholder: "PATTERN",
     help: "interface names, %d counts",
   },
-  "fou-port": {
+  port: {
+    formerly: "fou-port",
     type: "integer",
     min: 1,
     max: 65535,
@@ -209,7 +210,11 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   if (wordAfter(args, "token") !== undefined) {
     log.warn("a token on the command line can be read by other users; use --token-file");
   }
-  const identity = await loadIdentity(stateDir, systemRandom);
+  const identity = await loadIdentity(
+    stateDir,
+    systemRandom,
+    (path) => log.info("new keys", { path }),
+  );
   const metrics = new DaemonMetrics();
   await using _metrics = metricsListen
     ? await serveMetrics(metricsListen, [metrics], log)
@@ -227,7 +232,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       ...(coordinatorKey ? { coordinatorKey } : {}),
       acceptsChangedKeys: flags["changed-keys"] === "accept",
       identity,
-      port: flags["fou-port"],
+      port: flags.port,
       ifnamePattern: flags.iface,
       dataPlane: flags["data-plane"],
       encapCsum: flags["encap-csum"],

@@ -5,7 +5,7 @@ import { UsageError } from "../../../lib/errors.ts";
 const SPECS = {
   name: { type: "string", help: "Name" },
   url: { type: "string", required: true, help: "Where", placeholder: "URL" },
-  port: { type: "integer", min: 1, max: 65535, default: 7777, help: "Port" },
+  port: { formerly: "fou-port", type: "integer", min: 1, max: 65535, default: 7777, help: "Port" },
   wait: { type: "duration", min: 1, max: 90_000, default: 2000, help: "Wait" },
   server: { type: "list", help: "Servers" },
   plane: { type: "choice", choices: ["auto", "fou", "tun"], default: "auto", help: "Plane" },
@@ -28,7 +28,7 @@ Deno.test("parseFlags() reads every kind of flag", () => {
     ["booleans", ["--json", "-v"], { json: true, verbose: true }],
     ["a boolean turned off", ["--json=false"], { json: false }],
     ["a choice", ["--plane", "tun"], { plane: "tun" }],
-    ["the last one wins", ["--port", "1", "--port", "2"], { port: 2 }],
+    ["a former name", ["--fou-port", "1"], { port: 1 }],
   ];
   const defaults = {
     name: undefined,
@@ -52,6 +52,8 @@ Deno.test("parseFlags() names the flag and the value that it refuses", () => {
     ["extra word", ["word"], /"word"/],
     ["zero port", ["--port", "0"], /--port 0/],
     ["port too large", ["--port", "65536"], /--port 65536/],
+    ["two values", ["--port", "1", "--port=2"], /--port is given twice/],
+    ["two values by two names", ["--port", "1", "--fou-port=2"], /--port is given twice/],
     ["port with letters", ["--port", "12a"], /--port "12a"/],
     ["negative port", ["--port=-1"], /--port -1/],
     ["negative port as a word of its own", ["--port", "-1"], /--port -1/],

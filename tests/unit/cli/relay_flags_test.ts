@@ -1,6 +1,7 @@
 /** The relay's flags of gretun-coord. */
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import { parseFlags } from "../../../lib/cli/flags.ts";
+import { stunSettings } from "../../../lib/cli/coord/stun.ts";
 import { RELAY_FLAGS, relayKeys, relaySettings } from "../../../lib/cli/coord/relay.ts";
 import { UsageError } from "../../../lib/errors.ts";
 import { keyBase64 } from "../../../lib/keys.ts";
@@ -53,4 +54,13 @@ Deno.test("relayKeys() reads what relays log, and nothing else", () => {
   const key = randomNodeKey();
   deepStrictEqual(relayKeys([keyBase64(key)]), [key]);
   for (const text of ["", key, "AAAA", "!"]) throws(() => relayKeys([text]), UsageError, text);
+});
+
+Deno.test("--stun-listen off beside a port is refused", () => {
+  const advertise = { "stun-advertise": [] };
+  throws(
+    () => stunSettings({ "stun-listen": ["off", ":3478"], ...advertise }),
+    /--stun-listen off and :3478 exclude each other/,
+  );
+  deepStrictEqual(stunSettings({ "stun-listen": ["off"], ...advertise }).listen, []);
 });

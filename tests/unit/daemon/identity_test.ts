@@ -15,7 +15,11 @@ async function withDir(body: (dir: string) => Promise<void>): Promise<void> {
 
 Deno.test("loadIdentity() makes keys once, private to the user", () =>
   withDir(async (dir) => {
-    const first = await loadIdentity(dir, systemRandom);
+    const made: string[] = [];
+    const onNew = (path: string) => void made.push(path);
+    const first = await loadIdentity(dir, systemRandom, onNew);
+    await loadIdentity(dir, systemRandom, onNew);
+    deepStrictEqual(made, [`${dir}/keys.json`]);
     strictEqual((await Deno.stat(`${dir}/keys.json`)).mode! & 0o777, 0o600);
     strictEqual((await Deno.stat(dir)).mode! & 0o777, 0o700);
     deepStrictEqual(await loadIdentity(dir, systemRandom), first);
