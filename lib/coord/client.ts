@@ -111,7 +111,7 @@ interface SignedCall {
 }
 
 /** The coordinator's list, and by which name it knows this state of it. */
-export type AllPeers = Pick<PeerList, "etag" | "peers">;
+export type AllPeers = Pick<PeerList, "etag" | "peers" | "away">;
 
 /** Who a node is when it registers. */
 export interface Joining {
@@ -432,13 +432,14 @@ function withHost(stun: readonly string[], base: string): string[] {
 }
 
 /** Throws `ApiError`. */
-function merged(known: AllPeers | undefined, { etag, peers, changes }: PeerList): AllPeers {
-  if (!changes) return { etag, peers };
+function merged(known: AllPeers | undefined, { etag, peers, changes, away }: PeerList): AllPeers {
+  if (!changes) return { etag, peers, ...(away ? { away } : {}) };
   if (changes.since !== known?.etag) throw new ApiError("changes of another list");
   const all = new Map(known.peers.map((peer) => [peer.nodeKey, peer]));
   for (const key of changes.gone) all.delete(key);
   for (const peer of peers) all.set(peer.nodeKey, peer);
-  return { etag, peers: [...all.values()] };
+  const left = known.away && [...known.away, ...changes.gone].filter((key) => !all.has(key));
+  return { etag, peers: [...all.values()], ...(left ? { away: left } : {}) };
 }
 
 function readJson(text: string, base: string): unknown {

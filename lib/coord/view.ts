@@ -152,8 +152,13 @@ export class PeerView {
     const peers = (records: NodeRecord[]) =>
       records.flatMap((record) => this.#tell(viewer, record) ?? []);
     if (!some) {
+      const away = this.#policy && this.#nodes.all().filter(({ listed }) => !listed);
       return {
-        text: JSON.stringify(peersJson({ etag, peers: peers(this.#nodes.listed()) })),
+        text: JSON.stringify(peersJson({
+          etag,
+          peers: peers(this.#nodes.listed()),
+          ...(away ? { away: peers(away).map(({ nodeKey }) => nodeKey) } : {}),
+        })),
         isNews: true,
       };
     }

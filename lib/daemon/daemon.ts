@@ -136,6 +136,8 @@ class Daemon implements AsyncDisposable {
   readonly #trust: Trust;
   /** The coordinator's whole list, without this node. */
   #listed: readonly PeerRecord[] = [];
+  /** Peers that are not there, where a policy says so. */
+  #away: readonly NodeKey[] | undefined;
   #judged: Promise<void> = Promise.resolve();
   /** When this node last told its endpoints because of another host. */
   #toldTwinMs = -Infinity;
@@ -201,9 +203,10 @@ class Daemon implements AsyncDisposable {
         return { endpoints: this.#own!.list, nat: this.#ownNat!.nat, tunnelIp };
       },
       onRegistered: (registered) => this.#registered(registered),
-      onPeers: (peers) => {
+      onPeers: ({ peers, away }) => {
         this.#lookForTwin(peers);
         this.#listed = peers.filter(({ nodeKey }) => nodeKey !== identity.nodeKey);
+        this.#away = away;
         return this.#judge();
       },
       onSignal: (sealed) => this.#peers!.signal(sealed),
@@ -351,7 +354,7 @@ class Daemon implements AsyncDisposable {
       if (this.#signal.aborted) return;
       if (!this.#isListed && peers.length === 0) this.#edges.log.info("no peers yet, waiting");
       this.#isListed = true;
-      this.#peers!.list(peers);
+      this.#peers!.list(peers, this.#away);
     });
   }
 

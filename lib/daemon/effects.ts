@@ -268,6 +268,7 @@ export class Effects {
         plane: plane.kind,
       });
       delete entry.linkTrouble;
+      delete entry.linkFinding;
       this.#checkInner(entry, inner);
       this.#options.onEvent(entry, { kind: "link-set", nowMs: clock.nowMs(), endpoint });
     } catch (error) {
@@ -281,6 +282,9 @@ export class Effects {
     const isFirst = entry.linkTrouble === undefined;
     const trouble = entry.linkTrouble ??= new Trouble(clock.nowMs());
     const isNews = trouble.isStillNews(clock.nowMs()) || isFirst;
+    if (cause instanceof GretunError) {
+      entry.linkFinding = { text: `no tunnel: ${errorText(cause)}`, remedy: cause.hint };
+    }
     log[isNews ? "error" : "debug"]("tunnel not set, trying again", {
       ...peerFields(entry.record),
       error: errorText(cause),
@@ -305,9 +309,10 @@ export class Effects {
 
   #checkInner({ record, ifname }: Entry, { addresses }: Inner): void {
     const { innerChecks } = this.#options;
-    const { name, nodeKey, tunnelIp: ip } = record;
-    if (addresses.length > 0 && ifname) innerChecks.start(nodeKey, { name, ip, ifname });
-    else innerChecks.stop(nodeKey);
+    const { name, nodeKey, tunnelIp: ip, isSilent } = record;
+    if (addresses.length > 0 && ifname && !isSilent) {
+      innerChecks.start(nodeKey, { name, ip, ifname });
+    } else innerChecks.stop(nodeKey);
   }
 }
 

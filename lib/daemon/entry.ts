@@ -39,6 +39,8 @@ export interface Entry {
   away?: Trouble;
   /** Its link cannot be set. */
   linkTrouble?: Trouble;
+  /** Why it cannot be, and what to do. */
+  linkFinding?: { text: string; remedy: string };
 }
 
 export function isRelayed({ relay }: Entry, endpoint: Endpoint): boolean {

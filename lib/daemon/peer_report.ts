@@ -3,6 +3,7 @@ import { type Endpoint, equalEndpoints, formatEndpoint, type Ip, isPrivate } fro
 import type { NodeNat } from "../coord/api.ts";
 import type { NodeKey } from "../keys.ts";
 import type { LinkCounters } from "../links/mod.ts";
+import { formatAccess } from "../policy/access.ts";
 import { type Entry, isRelayed } from "./entry.ts";
 import { reportPathMtu } from "./probed_path.ts";
 
@@ -47,6 +48,8 @@ export interface PeerReport {
   tx_packets?: number;
   rx_bytes?: number;
   tx_bytes?: number;
+  /** What it may open here by the coordinator's policy, as that writes it; absent: everything. */
+  inbound?: string[];
   /** What keeps data from this peer, or from getting through, though it is reached. */
   findings?: Finding[];
 }
@@ -93,6 +96,7 @@ export function reportPeer(entry: Entry, look: Look): PeerReport {
         ...{ rx_bytes: counters.rxBytes, tx_bytes: counters.txBytes },
       }
       : {}),
+    ...(record.inbound ? { inbound: formatAccess(record.inbound) } : {}),
     ...(findings.length > 0 ? { findings } : {}),
   };
 }

@@ -8,7 +8,7 @@ import { equalBytes } from "../bytes.ts";
 import type { NodeNat, PeerRecord } from "../coord/api.ts";
 import * as disco from "../disco/mod.ts";
 import type { Datagram } from "../edges.ts";
-import { errorText } from "../errors.ts";
+import { errorText, GretunError } from "../errors.ts";
 import { type DiscoKey, keyBytes, type NodeKey } from "../keys.ts";
 import { COLLISION_HINT, type HostViewOptions, type NeededAddress } from "../links/mod.ts";
 import { sinceText } from "../log.ts";
@@ -24,6 +24,7 @@ import {
   standing,
   step,
 } from "../peer/mod.ts";
+import type { Access } from "../policy/access.ts";
 import type { RelayPath } from "../relay/mod.ts";
 import { Collisions } from "./collisions.ts";
 import { Effects, type EffectsOptions, NOMINATING_PADDING } from "./effects.ts";
@@ -137,12 +138,18 @@ export class Peers {
     this.#arm();
   }
 
-  /** The coordinator's whole list, without us. */
-  list(records: readonly PeerRecord[]): void {
+  /**
+   * The coordinator's whole list, without us. Tunnels to others that are `away` may work on; absent:
+   * to all others.
+   */
+  list(records: readonly PeerRecord[], away?: readonly NodeKey[]): void {
     const listed = new Set(records.map(({ nodeKey }) => nodeKey));
+    const mayStay = away && new Set(away);
     const nowMs = this.#options.clock.nowMs();
     for (const [nodeKey, entry] of this.#byNode) {
-      if (!listed.has(nodeKey)) this.#dispatch(entry, { kind: "unlisted", nowMs });
+      if (listed.has(nodeKey)) continue;
+      if (mayStay && !mayStay.has(nodeKey)) this.#forget(entry);
+      else this.#dispatch(entry, { kind: "unlisted", nowMs });
     }
     for (const record of records) this.#listOne(record, nowMs);
     const { plane } = this.#options;
@@ -160,9 +167,13 @@ export class Peers {
       entry = undefined;
     }
     const knownIp = entry?.record.tunnelIp;
+    const isCut = !this.#allow(entry, record);
     entry ??= this.#add(record, nowMs);
     if (!entry) return;
     entry.record = record;
+    if (isCut && entry.peer.link.kind === "set") {
+      this.#dispatch(entry, { kind: "link-gone", nowMs });
+    }
     if (knownIp && knownIp !== record.tunnelIp) {
       this.#options.log.info("peer has another address", {
         ...peerFields(record),
@@ -172,6 +183,20 @@ export class Peers {
     }
     const endpoints = this.#told(entry, record.endpoints.map(({ endpoint }) => endpoint));
     this.#dispatch(entry, { kind: "listed", nowMs, endpoints });
+  }
+
+  /** What the peer may open here now. False: that cannot be kept, and its link is removed. */
+  #allow(entry: Entry | undefined, { nodeKey, inbound }: PeerRecord): boolean {
+    if (entry && isSameAccess(entry.record.inbound, inbound)) return true;
+    const { plane } = this.#options;
+    try {
+      plane.allow(nodeKey, inbound);
+      return true;
+    } catch (error) {
+      if (!(error instanceof GretunError)) throw error;
+      plane.removeLink(nodeKey); // why is told when it is to be made again
+      return false;
+    }
   }
 
   #add(record: PeerRecord, nowMs: number): Entry | undefined {
@@ -457,13 +482,17 @@ export class Peers {
   }
 
   #findings(entry: Entry): Finding[] {
-    const { nodeKey, tunnelIp } = entry.record;
+    const { nodeKey, tunnelIp, isSilent } = entry.record;
     const collisions = this.#collisions.of(nodeKey).map(({ wanted, found }) => ({
       text: `${wanted} is not set: it collides with ${found}`,
       remedy: COLLISION_HINT,
     }));
-    const found = [...collisions, ...narrowPathFinding(entry.probed)];
-    if (!this.#innerChecks.isSilent(nodeKey)) return found;
+    const found = [
+      ...collisions,
+      ...narrowPathFinding(entry.probed),
+      ...(entry.linkFinding ? [entry.linkFinding] : []),
+    ];
+    if (isSilent || !this.#innerChecks.isSilent(nodeKey)) return found;
     const text = `the path works, but ${tunnelIp} answers no pings in the tunnel`;
     return [...found, { text, remedy: "See whether a firewall drops them, here or there" }];
   }
@@ -616,6 +645,7 @@ export class Peers {
     this.#options.metrics.peerRemoved(peer.state);
     try {
       this.#options.plane.removeLink(record.nodeKey);
+      this.#options.plane.allow(record.nodeKey, undefined);
       this.#options.guesser.forget(record.nodeKey);
       this.#options.log.info("peer gone", peerFields(record));
     } catch (error) {
@@ -633,6 +663,10 @@ export class Peers {
  */
 function isOwnPing({ record }: Entry, { nodeKey }: disco.Ping): boolean {
   return nodeKey === undefined || equalBytes(nodeKey, keyBytes(record.nodeKey));
+}
+
+function isSameAccess(a: Access | undefined, b: Access | undefined): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
 }
 
 function equalDetours(a: Detours, b: Detours): boolean {

@@ -4,7 +4,7 @@
  * in its place, ends that: every call is tried again until it succeeds.
  */
 import type { Cidr, Ip } from "../addr.ts";
-import type { AdvertisedEndpoint, NodeNat, PeerRecord, Signed } from "../coord/api.ts";
+import type { AdvertisedEndpoint, NodeNat, Signed } from "../coord/api.ts";
 import {
   type AllPeers,
   type ClockNews,
@@ -56,7 +56,7 @@ export interface SessionOptions {
   /** Also when a coordinator that has forgotten this node takes it again. */
   onRegistered: (registered: Registered) => void;
   /** The whole list, this node's own record among them. */
-  onPeers: (peers: readonly PeerRecord[]) => Promise<void>;
+  onPeers: (peers: Omit<AllPeers, "etag">) => Promise<void>;
   onSignal: (sealed: Uint8Array) => void;
   /** It answers again. */
   onBack: () => void;
@@ -173,7 +173,7 @@ export class Session implements Disposable {
       if (!answer) return;
       const isNews = answer.etag !== known?.etag;
       known = answer;
-      if (isNews) await this.#options.onPeers(answer.peers);
+      if (isNews) await this.#options.onPeers(answer);
       else await held.pause(signal);
     }
   }

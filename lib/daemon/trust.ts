@@ -4,7 +4,7 @@
  * overlay's; and a name or an address that belonged to one key does not pass to another without the user.
  */
 import { type Cidr, cidrContains, formatCidr, type Ip } from "../addr.ts";
-import { asStated, type PeerRecord, readStatement, type Statement } from "../coord/api.ts";
+import { asStated, asTold, type PeerRecord, readStatement, type Statement } from "../coord/api.ts";
 import type { Clock, Log } from "../edges.ts";
 import { keyBase64, type NodeKey, shortKey } from "../keys.ts";
 import type { Known, KnownPeer } from "./known.ts";
@@ -70,7 +70,9 @@ export class Trust {
       if (refused) {
         this.#refuse(refused, before.refused.get(nodeKey));
         const last = before.believed.get(nodeKey);
-        if (last && this.#isInside(last.tunnelIp)) this.#believed.set(nodeKey, last);
+        if (last && this.#isInside(last.tunnelIp)) {
+          this.#believed.set(nodeKey, asTold(last, record));
+        }
       } else {
         this.#remember(record, statement);
         this.#believed.set(nodeKey, statement ? asStated(record, statement) : record);

@@ -14,6 +14,7 @@ import {
 import type { Host } from "../host/mod.ts";
 import type { DaemonRole, LinkAddress, LinkCounters } from "../links/mod.ts";
 import type { Signalling, SockAddr } from "../linux/mod.ts";
+import type { Access } from "../policy/access.ts";
 
 /** As on the command line: `fou` is `gre-fou` by the name that `up` has for it. */
 export type KernelPlaneKind = "fou" | "gre-fou" | "ipip-fou";
@@ -100,6 +101,11 @@ export interface DataPlane extends AsyncDisposable {
   readonly send: SendDatagram;
   /** Opens a free port, for signalling until a link uses it too. Throws `SystemError`. */
   openPort(): ExtraPort;
+  /**
+   * What the link's far end may open here, whether or not there is the link; absent: everything.
+   * Throws `GretunError` where that cannot be kept: then there must be no such link.
+   */
+  allow(id: string, access: Access | undefined): void;
   /** Links of an earlier run that were neither set nor removed in this one. */
   adopted(): AdoptedLink[];
   /** Says what an adopted link is for, before it is set: until then it is for all. */
@@ -146,13 +152,13 @@ export interface PlaneWorld {
 
 /**
  * Why a packet was not taken: "wrong-address", of the far end's outside; "wrong-inner-address", of
- * its inside; "out-of-reach", for an address that it may not reach; "router-message", that tells of
- * other routers; "not-for-peer", of ours to what is not the far end's; "own-tunnel", an outer packet
+ * its inside; "out-of-reach", for an address that it may not reach; "against-policy", that would open
+ * what the far end may not; "router-message", that tells of other routers; "not-for-peer", of ours to what is not the far end's; "own-tunnel", an outer packet
  * that would go into a link of ours.
  */
 export const PLANE_REFUSALS = [
   ...["not-ip", "malformed", "wrong-address", "wrong-inner-address"] as const,
-  ...["out-of-reach", "router-message", "not-for-peer", "own-tunnel"] as const,
+  ...["out-of-reach", "against-policy", "router-message", "not-for-peer", "own-tunnel"] as const,
   ...["replayed", "bad-tag"] as const,
 ] as const;
 export type PlaneRefusal = typeof PLANE_REFUSALS[number];

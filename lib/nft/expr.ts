@@ -84,6 +84,7 @@ const NFT_META_IIFNAME = 6;
 const NFT_META_OIFNAME = 7;
 const NFT_META_L4PROTO = 16;
 const NFT_CT_STATE = 0;
+const NFT_CT_DIRECTION = 1;
 const NFT_CT_STATUS = 2;
 const NFT_PAYLOAD_NETWORK_HEADER = 1;
 const NFT_PAYLOAD_TRANSPORT_HEADER = 2;
@@ -101,7 +102,7 @@ const NFT_NAT_DNAT = 1;
 const NF_NAT_RANGE_PROTO_SPECIFIED = 1 << 1;
 const IFNAMSIZ = 16;
 
-const IP_PROTOCOL = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58 } as const;
+export const IP_PROTOCOL = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58 } as const;
 /** `enum nft_ng_types`. */
 const NUMBER_ORDER = { sequential: 0, random: 1 } as const;
 const REGISTER_BYTES = 4;
@@ -116,6 +117,8 @@ const FIELD = {
 } as const;
 /** `enum ip_conntrack_status`, linux/netfilter/nf_conntrack_common.h. */
 const IPS_DST_NAT = 1 << 5;
+/** `enum ip_conntrack_dir`. */
+const IP_CT_DIR_REPLY = 1;
 /** `NF_CT_STATE_BIT` of linux/netfilter/nf_conntrack_common.h. */
 const CT_STATE = { invalid: 1, established: 2, related: 4, new: 8, untracked: 64 } as const;
 const MASQUERADE_FLAG = {
@@ -256,6 +259,15 @@ export function ctState(...states: (keyof typeof CT_STATE)[]): Match {
   return [load, bitwiseAnd(mask), compare(NFT_CMP_NEQ, hostU32(0))];
 }
 
+/** The packet goes to who opened its connection. */
+export function isReply(): Match {
+  const load = {
+    name: "ct",
+    attrs: [attr.be32(NFTA_CT_DREG, NFT_REG_1), attr.be32(NFTA_CT_KEY, NFT_CT_DIRECTION)],
+  };
+  return [load, compare(NFT_CMP_EQ, Uint8Array.of(IP_CT_DIR_REPLY))];
+}
+
 /** These bytes, or others, lie there, from the start of the UDP header; not true of less bytes. */
 export function udpBytes(offset: number, operator: "==" | "!=", bytes: Uint8Array): Match {
   const load = loadPayload(NFT_PAYLOAD_TRANSPORT_HEADER, offset, bytes.length);
@@ -323,9 +335,14 @@ function payload(base: number, offset: number, length: number): Part {
   };
 }
 
-/** The network that the packet's source or destination lies in, by the length of its prefix. */
+/** What comes after the headers of IP, by its number. */
+export function protocolNumber(): Part {
+  return { registers: 1, load: (register) => [loadMeta(NFT_META_L4PROTO, register)] };
+}
+
+/** The network, or range of ports, that the field lies in, by the length of its prefix. */
 export function networkOf(
-  name: "saddr" | "daddr" | "saddr6" | "daddr6",
+  name: "saddr" | "daddr" | "saddr6" | "daddr6" | "dport",
   prefixLength: number,
 ): Part {
   const [base, offset, length] = FIELD[name];

@@ -85,6 +85,7 @@ const NFPROTO = { inet: 1, ip: AF_INET, ip6: AF_INET6 } as const;
 const ELEMENT_TYPE = {
   address: { number: 7, length: 4 },
   address6: { number: 8, length: 16 },
+  protocol: { number: 12, length: 4 },
   port: { number: 13, length: 4 },
   interface: { number: 20, length: 4 },
 } as const;

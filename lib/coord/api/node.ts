@@ -224,6 +224,12 @@ export function toPeer(record: NodeRecord): PeerRecord {
   ) as Values<typeof PEER>;
 }
 
+/** The record, with what a policy says in the other one. */
+export function asTold(record: PeerRecord, { inbound, isSilent }: PeerRecord): PeerRecord {
+  const { inbound: _inbound, isSilent: _isSilent, ...rest } = record;
+  return { ...rest, ...(inbound ? { inbound } : {}), ...(isSilent ? { isSilent } : {}) };
+}
+
 export function isSameReach(a: NodeReach, b: NodeReach): boolean {
   return JSON.stringify(reachJson(a)) === JSON.stringify(reachJson(b));
 }
@@ -279,12 +285,18 @@ export interface PeerList {
   peers: PeerRecord[];
   /** Absent: these are all peers. */
   changes?: { since: string; gone: NodeKey[] };
+  /**
+   * Of a whole list by a policy: nodes that are peers still, but not there. Tunnels to them may work
+   * on; to others, who were taken from this node, they may not.
+   */
+  away?: NodeKey[];
 }
 
-export function peersJson({ etag, peers, changes }: PeerList): Json {
+export function peersJson({ etag, peers, changes, away }: PeerList): Json {
   return {
     etag,
     ...(changes ? { since: changes.since, gone: changes.gone.map(keyBase64) } : {}),
+    ...(away ? { away: away.map(keyBase64) } : {}),
     peers: peers.map((peer) => shapeJson(TOLD, peer)),
   };
 }
@@ -295,8 +307,12 @@ export function parsePeers(value: unknown): PeerList {
   const peers = list(body.peers, "peers", MAX_LISTED)
     .flatMap((item) => parsedOrNone(() => parseShape(TOLD, item, "peer")) ?? []);
   const etag = string(body.etag, "etag");
-  if (body.since === undefined) return { etag, peers };
-  const gone = listOf(NODE_KEY, MAX_LISTED, "gone").parse(body.gone, "gone");
+  const keys = (field: "gone" | "away") =>
+    listOf(NODE_KEY, MAX_LISTED, field).parse(body[field], field);
+  if (body.since === undefined) {
+    return { etag, peers, ...(body.away === undefined ? {} : { away: keys("away") }) };
+  }
+  const gone = keys("gone");
   return { etag, peers, changes: { since: string(body.since, "since"), gone } };
 }
 

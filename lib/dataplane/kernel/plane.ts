@@ -28,6 +28,8 @@ import {
 } from "../../links/mod.ts";
 import { SystemError } from "../../linux/mod.ts";
 import { hasCode, type Link, NetlinkError, type Tunnel } from "../../netlink.ts";
+import type { Access } from "../../policy/access.ts";
+import { AccessGuard } from "../guard/access.ts";
 import { AlternativeAddresses } from "../guard/alternative.ts";
 import { KernelGuard } from "../guard/kernel_guard.ts";
 import { OwnWays } from "../guard/own_ways.ts";
@@ -83,6 +85,7 @@ export class KernelPlane implements DataPlane {
   readonly #keeper: LinkKeeper;
   readonly #alternatives: AlternativeAddresses;
   readonly #guard: KernelGuard | undefined;
+  readonly #access: AccessGuard;
   readonly #ways: OwnWays;
   readonly #stack: DisposableStack;
 
@@ -128,6 +131,7 @@ export class KernelPlane implements DataPlane {
     );
     this.#ways = new OwnWays(options.onFault);
     this.#alternatives = new AlternativeAddresses(kernel.rtnl);
+    this.#access = stack.use(new AccessGuard(kernel.host, options));
     this.#takeOver();
     this.#guard = this.#try(
       "guard not set",
@@ -167,6 +171,7 @@ export class KernelPlane implements DataPlane {
   #adopt({ id, session }: DaemonMark, { ifindex, name, mtu }: Link, tunnel: WithEncap): void {
     const { remote: ip, local, encap: { sport, dport } } = tunnel;
     const remote = { ip, port: dport };
+    this.#access.place(id, ifindex);
     const alternative = local && this.#alternatives.adopt(local);
     this.#links.set(id, {
       ...{ ifindex, ifname: name, remote },
@@ -183,6 +188,10 @@ export class KernelPlane implements DataPlane {
       extraPort?.[Symbol.dispose]();
       if (sport === this.port) this.#adopted.set(id, found);
     }
+  }
+
+  allow(id: string, access: Access | undefined): void {
+    this.#access.allow(id, access);
   }
 
   adopted(): AdoptedLink[] {
@@ -322,7 +331,13 @@ export class KernelPlane implements DataPlane {
     });
     this.#links.set(link.id, { ifindex, ifname: name, remote: link.remote });
     this.#quieten(name, link);
-    this.#kernel.rtnl.changeLink(ifindex, { up: true });
+    try {
+      this.#access.place(link.id, ifindex);
+      this.#kernel.rtnl.changeLink(ifindex, { up: true });
+    } catch (error) {
+      this.removeLink(link.id);
+      throw error;
+    }
     return ifindex;
   }
 
@@ -416,7 +431,7 @@ export class KernelPlane implements DataPlane {
   }
 
   refused(): Map<PlaneRefusal, number> {
-    return this.#guard?.refused() ?? new Map();
+    return new Map([...this.#guard?.refused() ?? [], ...this.#access.refused()]);
   }
 
   removeLink(id: string): void {
@@ -425,6 +440,7 @@ export class KernelPlane implements DataPlane {
     this.#links.delete(id);
     this.#adopted.delete(id);
     if (present) this.#kernel.rtnl.deleteLink(present.ifindex);
+    this.#access.place(id, undefined);
     this.#dataPorts.close(id);
     this.#release(alternative);
     this.#try("guard not set", () => this.#guard?.set(id, undefined));
@@ -439,8 +455,10 @@ export class KernelPlane implements DataPlane {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#options.keepsLinks?.()) this.#guard?.release();
-    else for (const id of [...this.#links.keys()]) this.removeLink(id);
+    if (this.#options.keepsLinks?.()) {
+      this.#guard?.release();
+      this.#access.release();
+    } else for (const id of [...this.#links.keys()]) this.removeLink(id);
     this.#stack.dispose();
   }
 

@@ -18,6 +18,8 @@ import {
 } from "../../links/mod.ts";
 import { SystemError } from "../../linux/mod.ts";
 import type { RtNetlink } from "../../netlink.ts";
+import type { Access } from "../../policy/access.ts";
+import { AccessGuard } from "../guard/access.ts";
 import { OwnWays } from "../guard/own_ways.ts";
 import { quieten } from "../guard/quieten.ts";
 import type {
@@ -53,6 +55,7 @@ export class UserPlane implements DataPlane {
   readonly #links = new Map<string, UserLink>();
   readonly #keeper: LinkKeeper;
   readonly #ways: OwnWays;
+  readonly #access: AccessGuard;
   readonly #host: Host;
 
   /** Throws `GretunError` for a kernel without TUN and for a port that is taken. */
@@ -73,6 +76,7 @@ export class UserPlane implements DataPlane {
       new LinkKeeper({ ...world, rtnl: this.#rtnl, wanted: () => this.#kept() }),
     );
     this.#path = this.#openPath(world);
+    this.#access = new AccessGuard(host, { ...options, port: this.#path.port });
     stack.move();
   }
 
@@ -116,8 +120,12 @@ export class UserPlane implements DataPlane {
 
   confine(): void {}
 
+  allow(id: string, access: Access | undefined): void {
+    this.#access.allow(id, access);
+  }
+
   refused(): Map<PlaneRefusal, number> {
-    return this.#path.refused();
+    return new Map([...this.#path.refused(), ...this.#access.refused()]);
   }
 
   threads(): PlaneThreads | undefined {
@@ -132,6 +140,7 @@ export class UserPlane implements DataPlane {
     this.#codec.setLink?.(link);
     const user = known ?? this.#create(link);
     try {
+      this.#access.place(link.id, user.ifindex);
       // The first packet may come as soon as the device is up.
       user.device.set(link, mtu);
       this.#rtnl.changeLink(user.ifindex, { mtu, up: true });
@@ -192,6 +201,7 @@ export class UserPlane implements DataPlane {
     const user = this.#links.get(id);
     if (!user) return;
     this.#links.delete(id);
+    this.#access.place(id, undefined);
     user.device[Symbol.dispose]();
   }
 
@@ -228,6 +238,7 @@ export class UserPlane implements DataPlane {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const id of [...this.#links.keys()]) this.removeLink(id);
+    this.#access[Symbol.dispose]();
     this.#keeper[Symbol.dispose]();
     await this.#path[Symbol.asyncDispose]();
     this.#rtnl[Symbol.dispose]();

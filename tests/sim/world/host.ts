@@ -16,6 +16,7 @@ import {
 } from "../../../lib/linux/mod.ts";
 import type { Fou, RtNetlink } from "../../../lib/netlink.ts";
 import type { Nft } from "../../../lib/nft/mod.ts";
+import type { NftKernel } from "../../fakes/nft_kernel.ts";
 import { SimKernel } from "./kernel.ts";
 import type { Station, Trace } from "./net.ts";
 import type { Packet } from "./packet.ts";
@@ -30,6 +31,8 @@ export class SimHost implements Host, Station {
   readonly name: string;
   readonly kernel: SimKernel;
   readonly clock: SimClock;
+  /** Its rules are kept, and change nothing for packets; undefined: the kernel has none. */
+  nft: NftKernel | undefined;
   /** HTTP servers by port. */
   readonly servers = new Map<number, Serve>();
   /** Names that this host can resolve, besides addresses. */
@@ -77,6 +80,7 @@ export class SimHost implements Host, Station {
   setChecksumOffload(): void {}
 
   openNft(): Nft {
+    if (this.nft) return this.nft.open();
     throw new SystemError("open netfilter", ENOENT);
   }
 
@@ -88,7 +92,8 @@ export class SimHost implements Host, Station {
     return this.kernel.watch(onChange);
   }
 
-  watchTables(): Disposable {
+  watchTables(onChange: () => void): Disposable {
+    if (this.nft) return this.nft.watch(onChange);
     throw new SystemError("open netfilter", ENOENT);
   }
 

@@ -6,6 +6,7 @@ import { Known, type KnownFile } from "../../../lib/daemon/known.ts";
 import { Trust } from "../../../lib/daemon/trust.ts";
 import { silentLog } from "../../../lib/edges.ts";
 import { keyBase64 } from "../../../lib/keys.ts";
+import { parseAccess } from "../../../lib/policy/access.ts";
 import { type FakeNode, fakeNode, randomDiscoKey, WatchedClock } from "../../fakes/coordinator.ts";
 
 const OWN = parseCidr("100.64.0.1/24");
@@ -81,6 +82,18 @@ Deno.test("what a peer has signed stands in place of what is said of it", async 
     [believed!.discoKey, believed!.endpoints, believed!.nat],
     [b.discoKey, b.endpoints, { mapping: "easy" }],
   );
+});
+
+Deno.test("a peer whose new record is refused has the rights of the new one", async () => {
+  const host = new Host();
+  const node = await fakeNode("a");
+  const record = await listed(node, "100.64.0.2", { sequence: 2 });
+  const old = await listed(node, "100.64.0.2", { sequence: 1 });
+  await host.trust.judge([record]);
+  const inbound = parseAccess("tcp:443");
+  const [believed] = await host.trust.judge([{ ...old, inbound, isSilent: true }]);
+  deepStrictEqual([believed?.statement, believed?.inbound], [record.statement, inbound]);
+  deepStrictEqual(await host.trust.judge([old]), [record]);
 });
 
 Deno.test("a statement of another node, or one that was changed, is refused", async () => {

@@ -64,7 +64,8 @@ export const REFUSALS = [
   ...["malformed", "rate-limited", "unknown-client", "wrong-address", "wrong-hub-address"] as const,
   ...["stale", "replayed", "bad-cookie", "bad-mac", "bad-proof", "bad-token"] as const,
   ...["unknown-session", "bad-tag", "wrong-inner-address", "not-ip", "framing-mismatch"] as const,
-  ...["link-failed", "out-of-reach", "router-message", "not-for-peer", "own-tunnel"] as const,
+  ...["link-failed", "out-of-reach", "against-policy", "router-message", "not-for-peer"] as const,
+  ...["own-tunnel"] as const,
 ] as const;
 export type Refusal = typeof REFUSALS[number];
 
