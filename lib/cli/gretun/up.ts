@@ -59,7 +59,7 @@ const FLAGS = {
   endpoint: {
     type: "list",
     placeholder: "IP:PORT",
-    help: "where this host is reached besides, as by a forwarded port; repeatable",
+    help: "another address of this host, such as a forwarded port; repeatable",
   },
   "advertise-interface": {
     type: "list",
