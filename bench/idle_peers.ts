@@ -15,7 +15,7 @@ import { signer } from "../lib/ed25519.ts";
 import { systemClock, systemListenUdp, systemRandom } from "../lib/edges.ts";
 import { readKernelFile } from "../lib/linux/mod.ts";
 import { DENO_RUN } from "../tests/deno_run.ts";
-import { Overlay, type OverlayNode, sleep } from "../tests/overlay.ts";
+import { Overlay, type OverlayNode, sleep, until } from "../tests/overlay.ts";
 
 const NEVER = new AbortController().signal;
 /** Under the time after which the coordinator takes a silent node from its list. */
@@ -126,7 +126,9 @@ async function run(count: number, answers: boolean, settleMs: number): Promise<v
   const first = await cost(node, FIRST_MS);
   await sleep(settleMs);
   const later = await cost(node, MEASURED_MS);
-  const direct = (await node.report()).peers.filter(({ state }) => state === "direct").length;
+  const report = () => node.report().catch(() => undefined);
+  const { peers } = await until("the daemon's report", report, () => node.log);
+  const direct = peers.filter(({ state }) => state === "direct").length;
   console.log(
     `${count} peers that ${answers ? `answer (${direct} direct)` : "do not answer"}\n` +
       `  first ${FIRST_MS / 1000} s: ${first}\n` +

@@ -197,10 +197,9 @@ export function fromHex(text: string): Uint8Array<ArrayBuffer> {
   if (digits.length % 2 !== 0 || !/^[0-9a-fA-F]*$/.test(digits)) {
     throw new SyntaxError("Cannot parse hex: want an even number of digits 0-9 a-f");
   }
-  return Uint8Array.from(
-    { length: digits.length / 2 },
-    (_, i) => parseInt(digits.slice(2 * i, 2 * i + 2), 16),
-  );
+  const bytes = new Uint8Array(digits.length / 2);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = parseInt(digits.slice(2 * i, 2 * i + 2), 16);
+  return bytes;
 }
 
 /** Standard alphabet with padding (RFC 4648 section 4). */

@@ -404,9 +404,10 @@ class Daemon implements AsyncDisposable {
   #lookAtPort(): void {
     const { port } = this.#options;
     const { silentSinceMs } = this.#own!;
-    const answeredMs = this.#ownNat!.answeredMs;
+    const { answeredMs, askedMs } = this.#ownNat!;
     if (silentSinceMs === undefined) return this.#findings.over("port-filtered");
-    if (answeredMs <= silentSinceMs) return this.#ownNat!.look();
+    if (askedMs <= silentSinceMs) return this.#ownNat!.look();
+    if (answeredMs <= silentSinceMs) return;
     this.#findings.found({
       kind: "port-filtered",
       text: `nothing is answered at UDP port ${port}, and another port is`,

@@ -82,6 +82,8 @@ export interface EffectsTable {
 }
 
 export class Effects {
+  /** For whom a relay was last asked for, while it is. */
+  readonly #askedFor = new Map<NodeKey, Entry>();
   readonly #options: EffectsOptions & EffectsTable;
   readonly #budget = new PingBudget();
 
@@ -211,9 +213,14 @@ export class Effects {
     const { clock, log, allocateRelay } = this.#options;
     const { nodeKey } = entry.record;
     const peer = peerFields(entry.record);
+    this.#askedFor.set(nodeKey, entry);
     try {
       const relay = await allocateRelay(nodeKey, this.#options.closed);
-      if (!this.#options.isCurrent(entry)) return void relay[Symbol.asyncDispose]();
+      if (!this.#options.isCurrent(entry)) {
+        // One that was made for a peer that is gone, and is listed again, is the new one's.
+        if (this.#askedFor.get(nodeKey) === entry) void relay[Symbol.asyncDispose]();
+        return;
+      }
       entry.relay = relay;
       const endpoint = formatEndpoint(relay.endpoint);
       log.info("relay opened", { ...peer, endpoint, path: relay.kind });
@@ -223,6 +230,8 @@ export class Effects {
       if (!this.#options.isCurrent(entry)) return;
       log.debug("no relay", { ...peer, error: errorText(error) });
       this.#options.onEvent(entry, { kind: "relay-closed", nowMs: clock.nowMs() });
+    } finally {
+      if (this.#askedFor.get(nodeKey) === entry) this.#askedFor.delete(nodeKey);
     }
   }
 

@@ -39,12 +39,11 @@ export class PairSession {
     const adopted = options.adopted ? fromHex(options.adopted) : undefined;
     this.#own = adopted?.slice(0, SESSION_LENGTH) ?? options.random(SESSION_LENGTH);
     this.#peers = adopted?.slice(SESSION_LENGTH);
-    this.#keys = this.#derive();
   }
 
-  /** Another promise when they are others. */
+  /** Another promise when they are others; derived for who asks, as most that never answer need none. */
   get keys(): KeysOfSession {
-    return this.#keys;
+    return this.#keys ??= this.#derive();
   }
 
   /** Undefined for keys that are of no session. */
@@ -88,7 +87,7 @@ export class PairSession {
     if (extension) this.#peersEpoch = extension.epoch.slice();
     if (!isSame) {
       this.#peers = extension?.session.slice();
-      this.#keys = this.#derive();
+      this.#keys = undefined;
     }
     return !isSameRun;
   }
@@ -96,7 +95,7 @@ export class PairSession {
   /** The path is made anew, and with it the keys: those of before are worth nothing then. */
   renew(): void {
     this.#own = this.#options.random(SESSION_LENGTH);
-    if (this.#peers) this.#keys = this.#derive();
+    if (this.#peers) this.#keys = undefined;
   }
 
   #derive(): KeysOfSession {

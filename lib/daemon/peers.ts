@@ -51,9 +51,9 @@ const PING_TIMEOUT_MS = 2_000;
 const MAX_TOLD = 32;
 
 export interface PeersOptions extends EffectsOptions {
+  greKeys: boolean;
   /** This node's address and the overlay's prefix length. */
   tunnelIp: Cidr;
-  greKeys: boolean;
   ownNat: () => NodeNat | undefined;
   /** Whether a relay has that address. */
   isRelay: (ip: Ip) => boolean;

@@ -73,7 +73,7 @@ export class Session implements Disposable {
   readonly #options: SessionOptions;
   readonly #outage: Outage;
   readonly #statement: OwnStatement;
-  readonly #outbox = new Outbox((to, sealed) => this.#postSignal(to, sealed));
+  readonly #outbox: Outbox;
   readonly #closed = new AbortController();
   #isRegistered = false;
   #connectedSinceMs: number | undefined;
@@ -87,6 +87,7 @@ export class Session implements Disposable {
     const { url, identity: { nodeKey }, sign, clock, random, http, log, coordinatorKey } = options;
     this.#options = options;
     this.#outage = new Outage({ clock, random, log });
+    this.#outbox = new Outbox(clock, (to, sealed) => this.#postSignal(to, sealed));
     this.coord = new CoordClient({
       url,
       identity: { nodeKey, sign },

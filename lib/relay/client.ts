@@ -10,6 +10,7 @@ import type { Sign } from "../ed25519.ts";
 import { type NodeKey, shortKey } from "../keys.ts";
 import { firstToSucceed } from "../stagger.ts";
 import { resolveServers, serverAt, StunClient } from "../stun/mod.ts";
+import { Turns } from "../turns.ts";
 import { RelayError, RelayExchange, type RelayLine } from "./exchange.ts";
 
 import type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from "./places.ts";
@@ -30,6 +31,9 @@ const ADDRESS_DELAY_MS = 250;
  */
 const ALLOCATION_GAP_MS = 50;
 const ALLOCATIONS_AT_ONCE = 16;
+/** Calls for grants: a coordinator closes connections of a node that has many. */
+const GRANTS_AT_ONCE = 2;
+const GRANT_PATIENCE_MS = 1_000;
 
 export type RelayPathKind = "relay-udp" | "relay-tcp";
 
@@ -90,6 +94,7 @@ export class RelayClient implements AsyncDisposable {
   readonly #paths = new Map<NodeKey, Promise<KeptPath>>();
   /** Paths by their line's key. */
   readonly #lines = new Map<string, KeptPath>();
+  readonly #grantTurns: Turns;
   readonly #closed = new AbortController();
   /** Aborted when what is under way had better begin anew. */
   #moved = new AbortController();
@@ -106,6 +111,10 @@ export class RelayClient implements AsyncDisposable {
     const onHint = (line: string, nonce: Uint8Array) => this.#lines.get(line)?.hint(nonce);
     this.#exchange = new RelayExchange({ nodeKey, sign, clock, random, onHint });
     this.#stun = new StunClient(options);
+    this.#grantTurns = new Turns({
+      ...{ atOnce: GRANTS_AT_ONCE, patienceMs: GRANT_PATIENCE_MS },
+      clock,
+    });
     const standIns = new StandIns();
     this.#openStandIn = options.openStandIn ??
       ((options, signal) => standIns.open(options, signal));
@@ -200,11 +209,16 @@ export class RelayClient implements AsyncDisposable {
     if (turnMs > nowMs) await clock.sleep(turnMs - nowMs, signal);
   }
 
+  async #offer(peer: NodeKey, signal: AbortSignal): Promise<RelayOffer> {
+    const ask = () => this.#options.coordinator.relay(peer, this.#latencies, signal);
+    return await this.#grantTurns.run(ask);
+  }
+
   async #make(peer: NodeKey, signal: AbortSignal): Promise<KeptPath> {
-    const { coordinator, log } = this.#options;
+    const { log } = this.#options;
     await this.#turn(signal);
     if (this.#isMeasureDue) await this.measure(signal);
-    const offer = await coordinator.relay(peer, this.#latencies, signal);
+    const offer = await this.#offer(peer, signal);
     let onClosed: (reason: string) => void = (reason) => {
       closedEarly = reason;
     };
@@ -218,7 +232,7 @@ export class RelayClient implements AsyncDisposable {
       exchange: this.#exchange,
       clock: this.#options.clock,
       log,
-      renewGrant: (signal) => coordinator.relay(peer, this.#latencies, signal),
+      renewGrant: (signal) => this.#offer(peer, signal),
       onEnd: (reason) => {
         this.#paths.delete(peer);
         this.#lines.delete(bound.line.key);

@@ -4,6 +4,12 @@ import { chaos } from "./chaos.ts";
 
 const COUNT = Number(Deno.env.get("CHAOS") ?? 80);
 const STEP = 10;
+/** Schedules that have failed. */
+const FAILED = [2000, 2088];
+
+Deno.test("chaos: schedules that have failed before", async () => {
+  for (const seed of FAILED) strictEqual(await chaos(seed), undefined, `seed ${seed}`);
+});
 
 for (let first = 1; first <= COUNT; first += STEP) {
   Deno.test(`chaos: schedules ${first} to ${first + STEP - 1}`, async () => {

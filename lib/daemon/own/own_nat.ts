@@ -39,6 +39,7 @@ export class OwnNat {
   /** Of IPv4, and the places where they say that they can be asked too. */
   #servers: readonly StunServer[] = [];
   #answeredMs = -Infinity;
+  #askedMs = -Infinity;
   /** Ends the pause between two looks. */
   #wake = new AbortController();
 
@@ -59,6 +60,11 @@ export class OwnNat {
   /** When a server last answered, in monotonic ms. */
   get answeredMs(): number {
     return this.#answeredMs;
+  }
+
+  /** When servers were last asked. */
+  get askedMs(): number {
+    return this.#askedMs;
   }
 
   /** Looks again soon. */
@@ -96,6 +102,7 @@ export class OwnNat {
     const servers = await resolveServers(names, { family: 4, ...(lookup ? { lookup } : {}) });
     using stack = new DisposableStack();
     const port = stack.use(openPort());
+    this.#askedMs = this.#options.clock.nowMs();
     const answers = await askAllPlaces(port, servers, signal);
     this.#servers = answers.map(({ server }) => server);
     if (answers.length > 0) this.#answeredMs = this.#options.clock.nowMs();

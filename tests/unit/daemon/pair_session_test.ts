@@ -49,7 +49,7 @@ Deno.test("PairSession: one end that makes its path anew is followed by the othe
   ok(await match(a, b));
 });
 
-Deno.test("PairSession: keys stay the same promise until they are others", () => {
+Deno.test("PairSession: keys stay the same promise until they are others", async () => {
   const [a, b] = [run(1, 2), run(2, 1)];
   a.answered(b.extension());
   const { keys } = a;
@@ -58,6 +58,7 @@ Deno.test("PairSession: keys stay the same promise until they are others", () =>
   b.renew();
   a.answered(b.extension());
   ok(a.keys !== keys);
+  await Promise.all([keys, a.keys]);
 });
 
 Deno.test("PairSession: a link that is adopted keeps its keys, unless the peer has others", async () => {
