@@ -6,6 +6,7 @@ import { parseConfig } from "../lib/config.ts";
 import * as api from "../lib/coord/api.ts";
 import { AuthError, readClaim } from "../lib/coord/auth.ts";
 import { jsonOf } from "../lib/coord/body.ts";
+import { publicKeyOf, signer } from "../lib/ed25519.ts";
 import { decodeGre, encodeGre } from "../lib/dataplane/gre.ts";
 import { BufferedReader, ConnectionEndedError } from "../lib/dial/buffered_reader.ts";
 import { DialError } from "../lib/dial/errors.ts";
@@ -25,7 +26,7 @@ import { parseClientFile } from "../lib/hub/clients.ts";
 import * as hub from "../lib/hub/protocol/gretun/wire.ts";
 import { isBareIpv4 } from "../lib/hub/protocol/ipipou/wire.ts";
 import { decodeJtunnel, parseJtunnelId } from "../lib/hub/protocol/jtunnel/wire.ts";
-import type { DiscoKey, NodeKey } from "../lib/keys.ts";
+import { type DiscoKey, type NodeKey, nodeKeyFromBytes } from "../lib/keys.ts";
 import { decodeIpUdp, decodeUdp } from "../lib/linux/raw_udp.ts";
 import { attr, encodeAttrs } from "../lib/netlink/attr.ts";
 import { decodeAddress } from "../lib/netlink/addr.ts";
@@ -34,6 +35,8 @@ import { decodeMessages, NetlinkFormatError } from "../lib/netlink/message.ts";
 import { decodeRoute } from "../lib/netlink/route.ts";
 import { decodeStatsMessage, encodeStatsRequest } from "../lib/netlink/stats.ts";
 import { decodeCounters } from "../lib/nft/expr.ts";
+import { PolicyError } from "../lib/policy/document.ts";
+import { readPolicy } from "../lib/policy/parse.ts";
 import { PortMapFormatError } from "../lib/portmap/errors.ts";
 import { IncomingAnswer } from "../lib/portmap/http_answer.ts";
 import { decodeNatPmpAnswer } from "../lib/portmap/natpmp.ts";
@@ -62,7 +65,7 @@ import hubVectors from "./vectors/hub.json" with { type: "json" };
 import netlink from "./vectors/netlink.json" with { type: "json" };
 import stun from "./vectors/stun-rfc5769.json" with { type: "json" };
 
-const utf8 = (text: string) => new TextEncoder().encode(text);
+const utf8 = (text: string) => new TextEncoder().encode(text) as Uint8Array<ArrayBuffer>;
 const textOf = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
 const latin1 = (bytes: Uint8Array) => String.fromCharCode(...bytes);
 const TX_ID = fromHex("000102030405060708090a0b");
@@ -437,7 +440,46 @@ const API: Record<string, [sample: unknown, parse: (value: unknown) => unknown]>
   "STUN servers": [{ stun: ["a:1"] }, api.parseStun],
 };
 
+const POLICY = `{
+  // who is what
+  "groups": { "ops": ["name:nas", "tag:admin"] },
+  "rules": [{ "from": ["group:ops"], "to": "*", "allow": ["tcp:22", "tcp:80-90", "icmp"] }],
+  "tests": [{ "from": "name:nas", "to": "tag:web", "may": "tcp:22", "mayNot": "udp:53" }],
+}`;
+
+const STATEMENT_SEED = new Uint8Array(32).fill(7);
+const stater = nodeKeyFromBytes(publicKeyOf(STATEMENT_SEED));
+const signStatement = await signer(STATEMENT_SEED);
+
 const TEXTS: Decoder[] = [
+  {
+    name: "policy file",
+    samples: [utf8(POLICY)],
+    words: [
+      ...JSON_WORDS,
+      "//",
+      "/*",
+      "*/",
+      '"group:ops"',
+      '"*"',
+      '"tcp:0-65535"',
+      '"key:"',
+      '"may":',
+    ],
+    decode: (bytes) => readPolicy(textOf(bytes)),
+    errors: [PolicyError],
+  },
+  {
+    name: "signed statement of a node",
+    samples: [utf8(JSON.stringify({ sequence: 1, ...NODE, disco_pubkey: KEY_BASE64 }))],
+    words: JSON_WORDS,
+    async decode(bytes) {
+      const text = textOf(bytes);
+      const signature = await signStatement(utf8(`gretun statement\n${text}`));
+      return await api.readStatement({ text, signature }, stater);
+    },
+    errors: [api.ApiError],
+  },
   ...Object.entries(API).map(([name, [sample, parse]]): Decoder => ({
     name: `JSON: ${name}`,
     samples: [utf8(JSON.stringify(sample))],

@@ -71,7 +71,7 @@ function withoutStacks(): Disposable {
 
 function errorKind(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  const text = error.message.replace(/"(?:[^"\\]|\\.)*"|\d+/g, "");
+  const text = error.message.replace(/["'].*$/s, "").replace(/\d+/g, "");
   return `${error.name} ${text}`.slice(0, 120);
 }
 
