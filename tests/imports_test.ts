@@ -52,7 +52,8 @@ const DOORS: Record<Room, string[]> = {
   // The second one is for threads, which load no more than they need.
   linux: ["lib/linux/mod.ts", "lib/linux/bulk.ts"],
   netlink: ["lib/netlink.ts"],
-  daemon: ["lib/daemon/mod.ts", "lib/daemon/control.ts"],
+  daemon: ["mod", "control", "metrics"].map((door) => `lib/daemon/${door}.ts`),
+  relay: ["lib/relay/mod.ts", "lib/relay/serve.ts"],
   // The others are for who knows what a policy says, and reads none.
   policy: ["mod", "policy", "access"].map((door) => `lib/policy/${door}.ts`),
   coord: ["api", "server", "client", "serve"].map((door) => `lib/coord/${door}.ts`),

@@ -23,7 +23,7 @@ import { Findings } from "./findings.ts";
 import type { DaemonEdges } from "./edges.ts";
 import type { Identity } from "./identity.ts";
 import { Known } from "./known.ts";
-import type { DaemonMetrics } from "./metrics.ts";
+import type { DaemonMeter } from "./meter.ts";
 import { EarlyStun } from "./own/early_stun.ts";
 import { ExtraStun, type StunPort } from "./own/extra_stun.ts";
 import type { InterfaceChoice } from "./own/endpoints.ts";
@@ -81,7 +81,7 @@ export interface DaemonOptions {
   aggressivePunch: boolean;
   /** Asked at the end: whether links of the kernel stay for the next start. */
   keepsLinks: () => boolean;
-  metrics: DaemonMetrics;
+  metrics: DaemonMeter;
 }
 
 /** Runs until `signal` is aborted, then removes all that it made. Throws what stops a start. */

@@ -21,7 +21,7 @@ import { Trouble } from "../trouble.ts";
 import { type Entry, innerLimits, isRelayed } from "./entry.ts";
 import type { Identity } from "./identity.ts";
 import type { InnerChecks } from "./inner_checks.ts";
-import type { DaemonMetrics } from "./metrics.ts";
+import type { DaemonMeter } from "./meter.ts";
 import type { PortGuesser } from "./port_guesser.ts";
 import { pathLimit } from "./probed_path.ts";
 import { peerFields, stateText } from "./words.ts";
@@ -41,7 +41,7 @@ export interface EffectsOptions {
   clock: Clock;
   random: Random;
   log: Log;
-  metrics: DaemonMetrics;
+  metrics: DaemonMeter;
   /** Sends a sealed message through the coordinator. */
   signal: (to: DiscoKey, sealed: Uint8Array) => void;
   /** A way to that peer through a relay; rejects when there is none. */

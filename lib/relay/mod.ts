@@ -1,6 +1,6 @@
 /**
- * Relays: a server that forwards UDP between the two nodes of a pair, and the client that a node
- * goes through one with.
+ * Relays: a server that forwards UDP between the two nodes of a pair (`serve.ts`), and the client that
+ * a node goes through one with.
  *
  * @example
  * const relays = new RelayClient({ nodeKey, sign, coordinator, send, clock, random, log, nodePort });
@@ -24,8 +24,6 @@ export {
   nodePair,
   verifyGrant,
 } from "./grants.ts";
-export { KernelForwarding } from "./kernel.ts";
 export type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from "./places.ts";
-export { RelayServer, type RelayServerOptions } from "./server.ts";
 export { type RelayWebSocket } from "./connections.ts";
 export { type StandInEdges, type StandInOptions, StandIns } from "./stand_in.ts";

@@ -3,7 +3,7 @@ import { isUnspecified, parseIp } from "../../addr.ts";
 import type { Clock, Log, Random } from "../../edges.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { type NodeKey, nodeKeyFromBase64 } from "../../keys.ts";
-import { KernelForwarding, RelayServer } from "../../relay/mod.ts";
+import { KernelForwarding, RelayServer } from "../../relay/serve.ts";
 import { type ListenAddress, parseListen } from "../listen.ts";
 
 /** 100 Mbit/s: one pair does not take all of a relay that forwards in user space. */

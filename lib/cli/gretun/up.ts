@@ -2,7 +2,7 @@
 import { type Endpoint, isUsableEndpoint, parseEndpoint } from "../../addr.ts";
 import { MAX_NAME_LENGTH, parseTokenText } from "../../coord/api.ts";
 import type { DaemonReport } from "../../daemon/control.ts";
-import { systemRandom } from "../../edges.ts";
+import { type Log, systemRandom } from "../../edges.ts";
 import { GretunError, UsageError } from "../../errors.ts";
 import { type NodeKey, nodeKeyFromBase64 } from "../../keys.ts";
 import { hasCapability } from "../../linux/mod.ts";
@@ -11,10 +11,9 @@ import { groupIdOf } from "../../control_socket.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { runtimeDir } from "./runtime_dir.ts";
 import { flagsHelp, type FlagValues } from "../flags.ts";
-import { parseListen } from "../listen.ts";
+import { type ListenAddress, parseListen } from "../listen.ts";
 import { LOG_FLAGS, openLog } from "../log.ts";
 import { systemManager } from "../service.ts";
-import { serveMetrics } from "../metrics_server.ts";
 import { readSecretFile } from "../secret_file.ts";
 import { environmentOf, readSettings, readSettingsFile, wordAfter } from "../settings.ts";
 import { moveOldState, socketToServe, STATE_FLAGS, stateDirOf } from "./state_dir.ts";
@@ -177,7 +176,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     { parseCoordinatorUrl },
     { signer },
     { parseServerName },
-    { DaemonMetrics, loadIdentity, runDaemon, systemEdges },
+    { loadIdentity, NO_METER, runDaemon, systemEdges },
     { systemDialer },
   ] = await Promise.all([
     import("../../coord/client.ts"),
@@ -215,10 +214,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     systemRandom,
     (path) => log.info("new keys", { path }),
   );
-  const metrics = new DaemonMetrics();
-  await using _metrics = metricsListen
-    ? await serveMetrics(metricsListen, [metrics], log)
-    : undefined;
+  await using served = metricsListen && await serveMetrics(metricsListen, log);
   const sign = await signer(identity.nodeSeed);
   const asked = new AbortController();
   const onDown = () => asked.abort(new Error("gretun down"));
@@ -247,7 +243,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       aggressivePunch: flags["aggressive-punch"],
       // "gretun down" means it.
       keepsLinks: () => flags["keep-links"] && !asked.signal.aborted,
-      metrics,
+      metrics: served?.metrics ?? NO_METER,
     },
     {
       ...edges,
@@ -261,6 +257,17 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   );
   log.info("stopped");
   return EXIT_OK;
+}
+
+/** Loaded only where somebody looks: they would cost each start a tenth of its time. */
+async function serveMetrics(listen: ListenAddress, log: Log) {
+  const [{ DaemonMetrics }, { serveMetrics: serve }] = await Promise.all([
+    import("../../daemon/metrics.ts"),
+    import("../metrics_server.ts"),
+  ]);
+  const metrics = new DaemonMetrics();
+  const server = await serve(listen, [metrics], log);
+  return { metrics, [Symbol.asyncDispose]: async () => await server?.[Symbol.asyncDispose]() };
 }
 
 /** A file wins. Never quotes the token. */

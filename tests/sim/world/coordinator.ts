@@ -7,7 +7,7 @@ import { CoordServer } from "../../../lib/coord/server.ts";
 import type { Store } from "../../../lib/coord/store.ts";
 import { silentLog } from "../../../lib/edges.ts";
 import { type NodeKey, nodeKeyFromBytes } from "../../../lib/keys.ts";
-import { RelayServer } from "../../../lib/relay/mod.ts";
+import { RelayServer } from "../../../lib/relay/serve.ts";
 import { StunService } from "../../../lib/stun/mod.ts";
 import { publicOf } from "./crypto.ts";
 import type { Serve, SimHost } from "./host.ts";

@@ -5,11 +5,11 @@ import { signer } from "../../../lib/ed25519.ts";
 import type { Asked, DaemonReport, PingAnswer, PingWish } from "../../../lib/daemon/control.ts";
 import {
   type DaemonEdges,
-  DaemonMetrics,
   type DaemonOptions,
   type Identity,
   runDaemon,
 } from "../../../lib/daemon/mod.ts";
+import { DaemonMetrics } from "../../../lib/daemon/metrics.ts";
 import type { Clock, Log, LogFields } from "../../../lib/edges.ts";
 import { errorText } from "../../../lib/errors.ts";
 import { discoKeyFromBytes, nodeKeyFromBytes } from "../../../lib/keys.ts";

@@ -8,9 +8,8 @@ import {
   RelayClient,
   RelayError,
   type RelayPath,
-  RelayServer,
-  type RelayServerOptions,
 } from "../../../lib/relay/mod.ts";
+import { RelayServer, type RelayServerOptions } from "../../../lib/relay/serve.ts";
 import { openWebSocket, systemDialer } from "../../../lib/dial/mod.ts";
 import type { NodeKey } from "../../../lib/keys.ts";
 import { type StandInEdges, type StandInOptions, StandIns } from "../../../lib/relay/stand_in.ts";
