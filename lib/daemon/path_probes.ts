@@ -5,6 +5,7 @@ import type { Clock, Log } from "../edges.ts";
 import { MIN_MTU } from "../links/mod.ts";
 import {
   equalPaths,
+  isPathMtuDue,
   newPathMtu,
   nextPathMtuMs,
   type PathAddress,
@@ -79,7 +80,16 @@ export class PathProbes {
 
   /** Data went out by the link; `isSilent`: and none came back. */
   used(entry: Entry, isSilent: boolean): void {
+    const { probed } = entry;
+    const isDue = probed && isPathMtuDue(probed.state, this.#options.clock.nowMs(), isSilent);
+    if (!isDue) return;
     this.#ask(entry, (widest, nowMs) => ({ kind: "use", nowMs, widest, isSilent }));
+  }
+
+  /** Routes of this host are others now. */
+  rerouted(entry: Entry): void {
+    const widest = this.#options.plane.routeMtu(entry.record.nodeKey);
+    if (widest !== entry.probed?.state.widest) this.again(entry);
   }
 
   forget(entry: Entry): void {

@@ -315,7 +315,10 @@ export class Peers {
 
   /** Links, addresses or routes of this host are others now. */
   routesChanged(): void {
-    for (const entry of this.#byNode.values()) this.#lookAtRoutes(entry);
+    for (const entry of this.#byNode.values()) {
+      this.#lookAtRoutes(entry);
+      this.#probes.rerouted(entry);
+    }
     this.#arm();
   }
 

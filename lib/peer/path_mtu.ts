@@ -127,6 +127,20 @@ export function nextPathMtuMs({ search }: PathMtu): number {
   return Math.min(nextSalvoMs(search), ...search.salvos.map(knownMs));
 }
 
+/** Whether the path is worth a look now that data goes out; to be asked often. */
+export function isPathMtuDue(state: PathMtu, nowMs: number, isSilent: boolean): boolean {
+  return dueSearch(state, nowMs, isSilent) !== undefined;
+}
+
+function dueSearch(state: PathMtu, nowMs: number, isSilent: boolean) {
+  const { search, widest, triedMs, lookedMs, confirmed } = state;
+  if (search) return undefined;
+  const size = pathMtuOf(state);
+  if (size < widest && nowMs - triedMs >= GROW_GAP_MS) return "grow";
+  const gapMs = isSilent || size > confirmed ? SILENT_CHECK_GAP_MS : CHECK_GAP_MS;
+  return nowMs - lookedMs >= gapMs ? "check" : undefined;
+}
+
 /** When it is known what became of it. */
 function knownMs({ sentMs, passedMs }: Salvo): number {
   return passedMs === undefined ? sentMs + LOST_MS : passedMs + LATE_MS;
@@ -175,8 +189,7 @@ class Transition {
         this.#set({ widest: event.widest });
         return this.#begin("check", { low: 0 }, [pathMtuOf(this.state)]);
       case "use":
-        if (!this.state.search) this.#used(event);
-        return;
+        return this.#used(event);
       case "pong":
         return this.#answered(event.salvo, event.size);
       case "tick":
@@ -210,13 +223,10 @@ class Transition {
 
   #used({ widest, isSilent }: { widest: number; isSilent: boolean }): void {
     this.#set({ widest });
-    const { triedMs, lookedMs, confirmed } = this.state;
     const size = pathMtuOf(this.state);
-    if (size < widest && this.#nowMs - triedMs >= GROW_GAP_MS) {
-      return this.#begin("grow", { low: size }, this.#usualAbove(size));
-    }
-    const gapMs = isSilent || size > confirmed ? SILENT_CHECK_GAP_MS : CHECK_GAP_MS;
-    if (this.#nowMs - lookedMs >= gapMs) this.#begin("check", { low: 0 }, [size]);
+    const due = dueSearch(this.state, this.#nowMs, isSilent);
+    if (due === "grow") this.#begin(due, { low: size }, this.#usualAbove(size));
+    if (due === "check") this.#begin(due, { low: 0 }, [size]);
   }
 
   /** Up to the widest. */
@@ -310,8 +320,11 @@ class Transition {
     const nowMs = this.#nowMs;
     if (search!.kind !== "check") this.#set({ triedMs: nowMs });
     if (search!.kind !== "grow") this.#set({ lookedMs: nowMs });
-    const { limit: _, ...state } = { ...this.state, confirmed: low };
-    this.state = low >= widest ? state : { ...state, limit: low };
+    const { limit = 0, ...state } = { ...this.state, confirmed: low };
+    // What is more than the route says was not asked for.
+    const isKept = search!.kind === "check" && limit > widest;
+    const known = isKept ? limit : low;
+    this.state = known === widest ? state : { ...state, limit: known };
     this.#end({});
   }
 

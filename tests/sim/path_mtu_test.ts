@@ -101,6 +101,26 @@ Deno.test("a rebound NAT, another network and a restart keep what is true of eac
   await carries(world, [a, b], 1500, 10_000);
 });
 
+Deno.test("a card with another MTU is followed, and looked at", async () => {
+  const { world, a, b } = await pair({});
+  await using _world = world;
+  const setCard = (mtu: number) => {
+    a.host.openRtNetlink().changeLink(a.host.kernel.ifindex("eth0"), { mtu });
+  };
+  setCard(1400);
+  ok(await world.until(() => linkMtu(a, b) === 1400 - OVERHEAD, 3_000));
+  world.internet.weather = { ...FAIR, mtu: 1450 };
+  await world.run(5_000);
+  setCard(1500);
+  ok(await world.until(() => linkMtu(a, b) === 1500 - OVERHEAD, 3_000));
+  ok(await world.until(() => linkMtu(a, b) === 1450 - OVERHEAD, 3_000), "without any use");
+  setCard(1400);
+  await world.run(5_000);
+  setCard(1500);
+  ok(await world.until(() => linkMtu(a, b) !== 1400 - OVERHEAD, 3_000));
+  strictEqual(linkMtu(a, b), 1450 - OVERHEAD, "as is known already");
+});
+
 for (const loss of [0.05, 0.3]) {
   Deno.test(`a line that loses ${loss * 100} % is not taken for narrow`, async () => {
     const { world, a, b } = await pair({ loss }, {}, 7);
