@@ -32,6 +32,7 @@ import { OwnNat } from "./own/own_nat.ts";
 import { PortMapper } from "./own/port_mapper.ts";
 import { PrivateNetworks } from "./own/private_networks.ts";
 import { resolveReachable } from "./own/reachable.ts";
+import { ReversePath } from "./own/reverse_path.ts";
 import { Peers } from "./peers.ts";
 import { type PingAnswer, pingPeer, type PingWish } from "./ping.ts";
 import { PortGuesser } from "./port_guesser.ts";
@@ -131,6 +132,7 @@ class Daemon implements AsyncDisposable {
   readonly #detours: HostDetours;
   readonly #privateNetworks: PrivateNetworks;
   readonly #findings: Findings;
+  readonly #reversePath: ReversePath;
   readonly #twins: TwinWatch;
   readonly #known: Known;
   readonly #trust: Trust;
@@ -175,6 +177,7 @@ class Daemon implements AsyncDisposable {
     this.#detours = new HostDetours(rtnl);
     this.#privateNetworks = new PrivateNetworks(rtnl);
     this.#findings = new Findings(edges.log);
+    this.#reversePath = new ReversePath(() => edges.host.readFile("/proc/net/netstat"));
     this.#twins = new TwinWatch(options.nodeName);
     const { coordinator, coordinatorKey, identity, nodeName } = options;
     const known = new Known({ ...edges, file: edges.knownFile, url: coordinator.href });
@@ -405,7 +408,12 @@ class Daemon implements AsyncDisposable {
     const { port } = this.#options;
     const { silentSinceMs } = this.#own!;
     const { answeredMs, askedMs } = this.#ownNat!;
-    if (silentSinceMs === undefined) return this.#findings.over("port-filtered");
+    if (silentSinceMs === undefined) {
+      this.#reversePath.look(); // what was dropped before says nothing of the next silence
+      this.#findings.over("rp-filter");
+      return this.#findings.over("port-filtered");
+    }
+    if (this.#reversePath.look() > 0) return this.#answersAreDropped();
     if (askedMs <= silentSinceMs) return this.#ownNat!.look();
     if (answeredMs <= silentSinceMs) return;
     this.#findings.found({
@@ -413,6 +421,15 @@ class Daemon implements AsyncDisposable {
       text: `nothing is answered at UDP port ${port}, and another port is`,
       remedy:
         `Look for a firewall that drops UDP port ${port}, here or at the router; and at rp_filter`,
+    });
+  }
+
+  #answersAreDropped(): void {
+    this.#findings.found({
+      kind: "rp-filter",
+      text: "rp_filter of this host drops packets: routes back lead out by another interface",
+      remedy:
+        "Look at the routes with ip route get, or allow it: sysctl net.ipv4.conf.all.rp_filter=2",
     });
   }
 
@@ -556,6 +573,11 @@ class Daemon implements AsyncDisposable {
       },
       onSilence: () => this.#lookAtPort(),
       onMoved: (what) => {
+        if (what === "mapping") {
+          this.#edges.log.info("the router maps this host's port anew", {
+            port: this.#options.port,
+          });
+        }
         this.#peers!.moved(); // its messages go out before what else is to be said
         if (what !== "more") this.#reconnect();
         this.#ownNat!.look();
