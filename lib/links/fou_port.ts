@@ -59,7 +59,7 @@ export function openFouPort(
   const isOurs = addPort(fou, place, flag) || !isFouPortOfOthers(rtnl.links(), port, family);
   return {
     [Symbol.dispose]() {
-      if (isOurs) closeUnlessUsed(rtnl, fou, place);
+      if (isOurs) closeFouPort({ rtnl, fou }, place);
     },
   };
 }
@@ -82,12 +82,16 @@ function addPort(fou: Fou, place: FouPlace, flag: string): boolean {
   }
 }
 
-/** Tunnels that others made beside ours may use the port by now. */
-function closeUnlessUsed(rtnl: RtNetlink, fou: Fou, { ipproto: _, ...place }: FouPlace): void {
-  if (rtnl.links().some((link) => usesFouPort(link, place.port, place.family))) return;
+/** False when a link uses it: one of ours, or one that others made beside it by now. */
+export function closeFouPort(
+  { rtnl, fou }: { rtnl: RtNetlink; fou: Fou },
+  { ipproto: _, ...place }: FouPlace,
+): boolean {
+  if (rtnl.links().some((link) => usesFouPort(link, place.port, place.family))) return false;
   try {
     fou.delete(place);
   } catch (error) {
     if (!hasCode(error, "ENOENT")) throw error; // somebody has closed it
   }
+  return true;
 }

@@ -9,7 +9,13 @@
  * setInner(rtnl, ifindex, wanted, undefined);
  */
 export { FALLBACK_DEVICES, isTunnel, isTunnelDevice } from "./device_kinds.ts";
-export { type FouPlace, isFouPortOfOthers, openFouPort, usesFouPort } from "./fou_port.ts";
+export {
+  closeFouPort,
+  type FouPlace,
+  isFouPortOfOthers,
+  openFouPort,
+  usesFouPort,
+} from "./fou_port.ts";
 export {
   type Admitted,
   type Collision,

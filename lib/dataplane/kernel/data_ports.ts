@@ -1,6 +1,7 @@
 /** Extra ports that carry data: the kernel's, with a raw socket beside each as the main one has. */
 import type { Datagram } from "../../edges.ts";
 import { GretunError } from "../../errors.ts";
+import { closeFouPort, type FouPlace, usesFouPort } from "../../links/mod.ts";
 import { endpointOf } from "../../linux/mod.ts";
 import type { ExtraPort, PlaneOptions } from "../plane.ts";
 import { ExtraPorts, type Socket } from "../ports.ts";
@@ -17,6 +18,8 @@ export class DataPorts implements Disposable {
   readonly #extra: ExtraPorts;
   /** By link: ports that carry data, or did before it went elsewhere. */
   readonly #carrying = new Map<string, number>();
+  /** Closed here while a link used them: the kernel's are open until it has moved or is gone. */
+  readonly #left = new Set<number>();
 
   constructor(kernel: Kernel, options: DataPortOptions) {
     this.#kernel = kernel;
@@ -60,9 +63,18 @@ export class DataPorts implements Disposable {
     }
   }
 
+  /** Of a link that is gone. */
   close(id: string): void {
     this.of(id)?.[Symbol.dispose]();
     this.#carrying.delete(id);
+    this.sweep();
+  }
+
+  /** Links have moved: closes what none of them uses any more. */
+  sweep(): void {
+    for (const port of this.#left) {
+      if (closeFouPort(this.#kernel, this.#place(port))) this.#left.delete(port);
+    }
   }
 
   [Symbol.dispose](): void {
@@ -71,10 +83,22 @@ export class DataPorts implements Disposable {
 
   #openCarrying(port: number): Socket {
     const { onDatagram, ...options } = this.#options;
-    return KernelPort.open(this.#kernel, {
+    const opened = KernelPort.open(this.#kernel, {
       ...options,
-      ...{ port, family: 4 },
+      ...this.#place(port),
       onDatagram: (datagram: Datagram) => onDatagram(datagram, port),
     });
+    return {
+      send: opened.send,
+      [Symbol.dispose]: () => {
+        opened[Symbol.dispose]();
+        const links = this.#kernel.rtnl.links();
+        if (links.some((link) => usesFouPort(link, port, 4))) this.#left.add(port);
+      },
+    };
+  }
+
+  #place(port: number): FouPlace {
+    return { port, family: 4, ipproto: this.#options.ipproto };
   }
 }

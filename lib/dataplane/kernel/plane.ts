@@ -235,6 +235,7 @@ export class KernelPlane implements DataPlane {
     if (alternative?.local !== before?.alternative?.local) this.#release(before?.alternative);
     const ifname = rtnl.link(ifindex)!.name;
     this.#note(link, { ifindex, ifname, alternative, isSummed });
+    this.#dataPorts.sweep();
     return { ifname, mtu };
   }
 

@@ -125,6 +125,19 @@ Deno.test("kernel plane: an extra port survives the change from IPv6 to IPv4 tha
   strictEqual(linkOf(host, "gretun0")!.tunnel?.encap?.sport, extra.port);
 });
 
+Deno.test("kernel plane: an extra port that is closed before its link has moved or is gone is not left open", async () => {
+  const host = new FakeHost();
+  await using plane = open(host);
+  const [first, second] = [plane.openPort(), plane.openPort()];
+  plane.setLink(link({ localPort: first.port }));
+  plane.setLink(link({ localPort: second.port }));
+  ok(!ports(host).includes(`4 ${first.port}`), "the link has moved to another extra port");
+  second[Symbol.dispose]();
+  ok(ports(host).includes(`4 ${second.port}`), "the link's packets still come there");
+  plane.removeLink(PEER);
+  ok(!ports(host).includes(`4 ${second.port}`));
+});
+
 Deno.test("kernel plane: after kill -9 the next run adopts links, their extra ports and names", async () => {
   const host = new FakeHost();
   const killed = open(host);
