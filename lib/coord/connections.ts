@@ -104,7 +104,7 @@ export class Connections {
       (own.size > KEPT_PER_NODE ? oldest(others.filter(({ isIdle }) => isIdle)) : undefined) ??
         (own.size > MAX_PER_NODE ? oldest(others) : undefined);
     if (!left) return;
-    this.#close(left);
+    this.close(left);
     this.#trim(own, used);
   }
 
@@ -129,7 +129,7 @@ export class Connections {
   sweep(nowMs: number): void {
     for (const connection of this.#all) {
       const limitMs = connection.hasAsked ? IDLE_MS : HEADER_MS;
-      if (connection.isIdle && nowMs - connection.sinceMs >= limitMs) this.#close(connection);
+      if (connection.isIdle && nowMs - connection.sinceMs >= limitMs) this.close(connection);
     }
   }
 
@@ -139,16 +139,16 @@ export class Connections {
   }
 
   closeAll(): void {
-    for (const connection of this.#all) this.#close(connection);
+    for (const connection of this.#all) this.close(connection);
   }
 
   #closeOldestIdle(among: ReadonlySet<Connection>): boolean {
     const found = oldest([...among].filter(({ isIdle }) => isIdle));
-    if (found) this.#close(found);
+    if (found) this.close(found);
     return found !== undefined;
   }
 
-  #close(connection: Connection): void {
+  close(connection: Connection): void {
     this.remove(connection);
     connection.close();
   }

@@ -196,6 +196,10 @@ export class HttpServer {
     try {
       const response = await handle(request, caller);
       isUpgrade = response.status === 101;
+      // What is left of a body that came too slowly is waited for by nobody.
+      if (response.status === 408) {
+        clock.timer(SHUTDOWN_MS, () => this.#connections.close(connection));
+      }
       return response;
     } finally {
       this.#connections.answered(connection, { isUpgrade, nowMs: clock.nowMs() });

@@ -41,7 +41,7 @@ import {
   verifyClaim,
   WINDOW_SECONDS,
 } from "./auth.ts";
-import { jsonOf, readBody } from "./body.ts";
+import { Bodies, jsonOf } from "./body.ts";
 import type { Caller } from "./http_server.ts";
 import { HeldCalls, HOLD_MS } from "./hold.ts";
 import { Instances } from "./instances.ts";
@@ -149,6 +149,7 @@ export class CoordServer {
   readonly #newcomers: SourceLimits;
   readonly #mailbox = new Mailbox();
   readonly #memberLimits = new MemberLimits();
+  readonly #bodies: Bodies;
   readonly #replays = new Replays();
   readonly #held: HeldCalls;
   readonly #instances = new Instances();
@@ -168,6 +169,7 @@ export class CoordServer {
     this.#view = new PeerView(this.nodes, options.policy);
     this.tokens = new Tokens(store.tokens());
     this.#held = new HeldCalls(clock);
+    this.#bodies = new Bodies(clock);
     this.#metrics.watch({
       nodes: () => this.#nodesByState(),
       heldCalls: () => this.#held.size,
@@ -302,7 +304,7 @@ export class CoordServer {
     // Cheap checks come before the body is read, and the body before the signature's cost.
     const claim = this.#claim(request);
     this.#member(claim.nodeKey);
-    const body = await readBody(request, this.#options.clock);
+    const body = await this.#bodies.read(request, caller.source);
     const call = { request, path, body };
     const node = await this.#authenticated(claim, call);
     caller.claimed(node.nodeKey);
@@ -451,11 +453,11 @@ export class CoordServer {
   // --- calls
 
   async #register(request: Request, { source, claimed }: Caller): Promise<Response> {
-    const { clock, log, stun } = this.#options;
+    const { log, stun } = this.#options;
     const signed = request.headers.has("authorization");
     const claim = signed ? this.#claim(request) : undefined;
     if (!claim) this.#refuseV1();
-    const body = await readBody(request, clock);
+    const body = await this.#bodies.read(request, source);
     const wanted = parseRegisterRequest(jsonOf(body));
     if (!claim) delete wanted.statement;
     if (claim && claim.nodeKey !== wanted.nodeKey) throw new AuthError("signed by another node");
@@ -644,7 +646,7 @@ export class CoordServer {
     if (!directory.isAllowed(claim.nodeKey)) {
       throw new Refusal(403, "unknown relay: start the coordinator with its --relay-key");
     }
-    const body = await readBody(request, this.#options.clock);
+    const body = await this.#bodies.read(request, source);
     await this.#verify(claim, { request, path: RELAY_REGISTER_PATH, body });
     claimed(claim.nodeKey);
     const wanted = parseRelayRegistration(jsonOf(body));

@@ -84,6 +84,16 @@ Deno.test("HttpServer closes a connection whose head never ends", async () => {
   ok(bench.clock.nowMs() >= HEADER_MS);
 });
 
+Deno.test("HttpServer waits for nothing more of who sent a body too slowly", async () => {
+  await using bench = new Bench(() => new Response("too slow\n", { status: 408 }));
+  using conn = await bench.connect();
+  const head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{";
+  await conn.write(new TextEncoder().encode(head));
+  match(await bench.clock.until(read(conn)), /408 /);
+  strictEqual(await bench.clock.until(read(conn)), "");
+  strictEqual(bench.server.connections, 0);
+});
+
 Deno.test("HttpServer turns away whom it has no room for, and serves again when there is", async () => {
   const answers = new Map<string, () => void>();
   await using bench = new Bench(({ url }) => {

@@ -1,0 +1,73 @@
+/** Bodies that are on their way: how many, how long, and who makes room. */
+import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
+import { toHex } from "../../../lib/bytes.ts";
+import {
+  Bodies,
+  BODY_TIMEOUT_MS,
+  MAX_SLOW,
+  MAX_SLOW_OF_SOURCE,
+  SLOW_MS,
+} from "../../../lib/coord/body.ts";
+import { VirtualClock } from "../../fakes/virtual_clock.ts";
+
+type Part = Uint8Array<ArrayBuffer>;
+
+/** A request whose body begins, and comes on as the test says. */
+function coming(length?: number): { request: Request; more(part: Part): void; end(): void } {
+  let controller!: ReadableStreamDefaultController<Part>;
+  const body = new ReadableStream<Part>({ start: (c) => void (controller = c) });
+  const headers: Record<string, string> = length === undefined
+    ? {}
+    : { "content-length": `${length}` };
+  return {
+    request: new Request("http://coordinator/", { method: "POST", body, headers }),
+    more: (part) => controller.enqueue(part),
+    end: () => controller.close(),
+  };
+}
+
+const tooSlow = { status: 408 };
+
+for (const length of [undefined, 3]) {
+  const kind = length === undefined ? "of unknown length" : "of a told length";
+
+  Deno.test(`a body ${kind} is read in parts, and given up after 10 s`, async () => {
+    const clock = new VirtualClock();
+    const bodies = new Bodies(clock);
+    const whole = coming(length);
+    const read = bodies.read(whole.request, "192.0.2.1");
+    for (const byte of [1, 2, 3]) whole.more(Uint8Array.of(byte));
+    whole.end();
+    strictEqual(toHex(await read), "010203");
+    const late = bodies.read(coming(length).request, "192.0.2.1");
+    await rejects(clock.until(late), tooSlow);
+    strictEqual(clock.nowMs(), BODY_TIMEOUT_MS);
+    strictEqual(bodies.slow, 0);
+  });
+
+  Deno.test(`bodies ${kind}: who sends for longest makes room, of the same source first`, async () => {
+    const clock = new VirtualClock();
+    const bodies = new Bodies(clock);
+    const states: string[] = [];
+    const begin = (source: string) => {
+      const { request } = coming(length);
+      const n = states.push("coming") - 1;
+      bodies.read(request, source).then(() => states[n] = "read", (error) => {
+        states[n] = String(error.status);
+      });
+    };
+    begin("192.0.2.1");
+    for (let i = 0; i <= MAX_SLOW_OF_SOURCE; i++) begin("192.0.2.2");
+    await clock.until(clock.sleep(SLOW_MS));
+    await new Promise((resolve) => setTimeout(resolve));
+    deepStrictEqual(states.slice(0, 3), ["coming", "408", "coming"], "its own");
+    for (let i = 0; i < MAX_SLOW; i++) begin(`198.51.100.${i}`);
+    await clock.until(clock.sleep(SLOW_MS));
+    await new Promise((resolve) => setTimeout(resolve));
+    strictEqual(bodies.slow, MAX_SLOW);
+    const left = states.filter((state) => state === "coming").length;
+    strictEqual(left, MAX_SLOW);
+    strictEqual(states.at(-1), "coming");
+    strictEqual(states[0], "408");
+  });
+}
