@@ -41,9 +41,18 @@ export function isHostAddress(ip: Ip): boolean {
  */
 export async function resolveHost(
   host: HostName,
-  { family, signal }: { family?: Family; signal: AbortSignal },
+  options: { family?: Family; signal: AbortSignal },
 ): Promise<Ip> {
-  if ("ip" in host) return host.ip;
+  const [ip] = await resolveAddresses(host, options);
+  return ip;
+}
+
+/** All its addresses, as the system prefers them. Throws as {@link resolveHost}. */
+export async function resolveAddresses(
+  host: HostName,
+  { family, signal }: { family?: Family; signal: AbortSignal },
+): Promise<[Ip, ...Ip[]]> {
+  if ("ip" in host) return [host.ip];
   const failure = (why: string, cause?: unknown) =>
     new GretunError(
       `cannot resolve ${host.name}: ${why}`,
@@ -53,9 +62,9 @@ export async function resolveHost(
   const ips = await lookup(host.name, signal).catch((error) => {
     throw signal.aborted ? error : failure(errorText(error), error);
   });
-  const ip = ips.find((ip) => family === undefined || familyOf(ip) === family);
+  const [ip, ...others] = ips.filter((ip) => family === undefined || familyOf(ip) === family);
   if (!ip) throw failure(`it has no IPv${family ?? ""} address`);
-  return ip;
+  return [ip, ...others];
 }
 
 /** The system's look-up cannot be stopped; at the signal it is no longer waited for. */

@@ -488,6 +488,7 @@ class Daemon implements AsyncDisposable {
     return [
       ...this.#coordinatorIps.map((ip) => ({ ip, what: "the coordinator" })),
       ...(server ? [{ ip: server.endpoint.ip, what: "the STUN server" }] : []),
+      ...[...this.#relays.ips].map((ip) => ({ ip, what: "the relay" })),
     ];
   }
 

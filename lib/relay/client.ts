@@ -120,6 +120,11 @@ export class RelayClient implements AsyncDisposable {
       ((options, signal) => standIns.open(options, signal));
   }
 
+  /** Of the relays that we were told of. */
+  get ips(): Iterable<Ip> {
+    return this.#ips;
+  }
+
   /** Whether a relay that we were told of has that address. */
   isRelay(ip: Ip): boolean {
     return this.#ips.has(ip);

@@ -1,8 +1,8 @@
 /** `gretun spoke`: the client of a hub. */
-import type { Cidr, Ip } from "../../addr.ts";
+import { type Cidr, familyOf, type Ip } from "../../addr.ts";
 import { fromBase64, fromHex } from "../../bytes.ts";
 import { checkPublicKey } from "../../ed25519.ts";
-import { errorText, GretunError, NoDaemonError, UsageError } from "../../errors.ts";
+import { errorText, NoDaemonError, UsageError } from "../../errors.ts";
 import { linuxHost } from "../../host/mod.ts";
 import type * as Hub from "../../hub/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
@@ -28,7 +28,7 @@ import {
 } from "./hub_options.ts";
 import { parseListen } from "../listen.ts";
 import { openLog } from "../log.ts";
-import { type HostName, parseHost, resolveHost, tryParseIp } from "../resolve.ts";
+import { type HostName, parseHost, resolveAddresses, tryParseIp } from "../resolve.ts";
 import { readyWhenServed, systemManager } from "../service.ts";
 import { serveMetrics } from "../metrics_server.ts";
 
@@ -228,18 +228,15 @@ function tokenOf(
   }
 }
 
-/** IPv4 where it has that: so it was before there was IPv6 outside. */
+/** IPv4 first: so it was before there was IPv6 outside. */
 async function resolveHub(
   host: HostName,
   { protocol }: { protocol: string },
   signal: AbortSignal,
-): Promise<Ip> {
-  try {
-    return await resolveHost(host, { family: 4, signal });
-  } catch (error) {
-    if (!(error instanceof GretunError) || protocol === "ipipou") throw error;
-    return await resolveHost(host, { signal });
-  }
+): Promise<[Ip, ...Ip[]]> {
+  if (protocol === "ipipou") return await resolveAddresses(host, { family: 4, signal });
+  const ips = await resolveAddresses(host, { signal });
+  return ips.sort((a, b) => familyOf(a) - familyOf(b));
 }
 
 /** `--hub`, or as jtunnel has it: ADDRESS PORT before the program. */

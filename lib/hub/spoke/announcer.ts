@@ -40,7 +40,7 @@ export class Announcer implements Disposable {
   }
 
   #again(): void {
-    if (this.count % LOOK_UP_EVERY === LOOK_UP_EVERY - 1) void this.#core.lookUpHub();
+    if (this.count % LOOK_UP_EVERY === LOOK_UP_EVERY - 1) void this.#core.lookUpHub(false);
     this.announce();
   }
 

@@ -232,8 +232,8 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
     this.setLink(this.#wanted);
   }
 
-  async lookUpHub(): Promise<void> {
-    if (await this.#way.hasMoved() && !this.#closed) this.#protocol.reauth("moved");
+  async lookUpHub(isSilent: boolean): Promise<void> {
+    if (await this.#way.hasMoved(isSilent) && !this.#closed) this.#protocol.reauth("moved");
   }
 
   report(): SpokeReport {

@@ -47,8 +47,8 @@ export interface SpokeOptions {
 }
 
 export interface SpokeEdges extends World {
-  /** IPv4; throws `GretunError`. */
-  resolve: (host: string) => Promise<Ip>;
+  /** At least one address, in the order to try them; throws `GretunError`. */
+  resolve: (host: string) => Promise<readonly [Ip, ...Ip[]]>;
 }
 
 /** What a spoke tells about its session. */
@@ -74,8 +74,8 @@ export interface SpokeCore {
   readonly planeOptions: PlaneOptions;
   /** Where the hub is. */
   readonly hub: Endpoint;
-  /** The hub has not answered for a while: its name may have another address. */
-  lookUpHub(): Promise<void>;
+  /** The hub may have another address; and if it does not answer, be tried at another one. */
+  lookUpHub(isSilent: boolean): Promise<void>;
   /** Sets the link; false when that failed. */
   setLink(link: {
     local?: Ip;

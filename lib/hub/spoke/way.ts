@@ -1,5 +1,5 @@
 /** Where the hub is and how packets get there: its name and the routes may change. */
-import { type Endpoint, formatEndpoint } from "../../addr.ts";
+import { type Endpoint, formatEndpoint, type Ip } from "../../addr.ts";
 import { errorText, GretunError } from "../../errors.ts";
 import { NetlinkError, type RtNetlink } from "../../netlink.ts";
 import type { SpokeEdges, SpokeOptions } from "./spoke_core.ts";
@@ -15,7 +15,8 @@ export async function firstLookUp(
 ): Promise<Endpoint | undefined> {
   while (!signal.aborted) {
     try {
-      return { ip: await resolve(hub.host), port: hub.port };
+      const [ip] = await resolve(hub.host);
+      return { ip, port: hub.port };
     } catch (error) {
       if (!(error instanceof GretunError)) throw error;
       log.warn("hub's name not resolved, trying again", {
@@ -37,6 +38,8 @@ export class WayToHub {
   /** What packets leave with; empty while there is no way. */
   #way: string;
   #lookedUpMs = -Infinity;
+  /** Of its name, in the order to try them. */
+  #ips: readonly Ip[] = [];
 
   constructor(host: string, hub: Endpoint, rtnl: RtNetlink, edges: SpokeEdges) {
     this.hub = hub;
@@ -70,22 +73,36 @@ export class WayToHub {
     }
   }
 
-  /** Whether the hub's name has another address by now. */
-  async hasMoved(): Promise<boolean> {
+  /**
+   * Whether the hub is to be tried elsewhere: its name has another address by now, or more than one
+   * and the hub does not answer at this one.
+   */
+  async hasMoved(isSilent: boolean): Promise<boolean> {
+    if (this.#host === this.hub.ip) return false;
+    await this.#resolve();
+    const ip = this.#nextIp(isSilent);
+    if (ip === this.hub.ip) return false;
+    this.hub = { ip, port: this.hub.port };
+    this.#way = this.#look();
+    const what = isSilent ? "hub does not answer, trying its other address" : "hub has moved";
+    this.#edges.log.info(what, { hub: formatEndpoint(this.hub) });
+    return true;
+  }
+
+  #nextIp(isSilent: boolean): Ip {
+    const known = this.#ips.indexOf(this.hub.ip);
+    if (known < 0) return this.#ips[0] ?? this.hub.ip;
+    return isSilent ? this.#ips[(known + 1) % this.#ips.length]! : this.hub.ip;
+  }
+
+  async #resolve(): Promise<void> {
     const { clock, log, resolve } = this.#edges;
-    const isDue = clock.nowMs() - this.#lookedUpMs >= LOOK_UP_GAP_MS;
-    if (this.#host === this.hub.ip || !isDue) return false;
+    if (clock.nowMs() - this.#lookedUpMs < LOOK_UP_GAP_MS) return;
     this.#lookedUpMs = clock.nowMs();
     try {
-      const ip = await resolve(this.#host);
-      if (ip === this.hub.ip) return false;
-      this.hub = { ip, port: this.hub.port };
-      this.#way = this.#look();
-      log.info("hub has another address", { hub: formatEndpoint(this.hub) });
-      return true;
+      this.#ips = await resolve(this.#host);
     } catch (error) {
       log.debug("hub's name not resolved", { error: errorText(error) });
-      return false;
     }
   }
 }

@@ -225,6 +225,26 @@ Deno.test("kill -9 of the hub: spokes are back by themselves, what it left is en
   ok((await sim.client("alice"))!.pid !== left.pid);
 });
 
+Deno.test("a hub's name with a dead first address: the others are tried, and the one that answers is kept", async () => {
+  await using sim = new HubSim();
+  await sim.startHub();
+  const [dead, live] = [parseIp("203.0.113.250"), parseIp(HUB_IP)];
+  sim.names.set("hub.example", [dead, live]);
+  const { file, credential } = sim.keys();
+  sim.file("alice", `${file}address 10.90.0.2\n`);
+  const hub = { host: "hub.example", port: HUB_PORT };
+  const alice = sim.spoke("alice", { credential, hub }, sim.nat());
+  await sim.clock.runUntil("the hub to be found", () => alice.linkNames.length > 0, 10_000);
+  await sim.clock.runFor(600_000);
+  strictEqual((await sim.client("alice"))!.state, "up");
+  strictEqual(alice.log.of("connected").length, 1);
+  sim.hub.kill();
+  await sim.clock.runFor(60_000);
+  sim.restartHub();
+  await sim.clock.runFor(40_000);
+  ok(await sim.passes(alice, sim.hub, ipv4("10.90.0.2", HUB_INNER)));
+});
+
 Deno.test("kill -9 of a spoke, and a new one: one client, one link", async () => {
   await using sim = new HubSim();
   await sim.startHub();

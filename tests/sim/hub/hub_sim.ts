@@ -99,6 +99,8 @@ export class HubSim implements AsyncDisposable {
   readonly network = new SimNetwork(this.clock);
   readonly hub = new SimDaemon("hub", this.network.host(HUB_IP), this.clock, 1);
   readonly spokes = new Map<string, SimDaemon>();
+  /** Addresses of names. */
+  readonly names = new Map<string, [Ip, ...Ip[]]>();
   readonly random = seededRandom(99);
   readonly hubSeed = this.random(32);
   /** What the configuration says when it is read again. */
@@ -200,7 +202,7 @@ export class HubSim implements AsyncDisposable {
       metrics: spoke.metrics,
       ...change,
     };
-    const resolve = (host: string) => Promise.resolve(host as Ip);
+    const resolve = async (host: string) => this.names.get(host) ?? [host as Ip] as const;
     spoke.start((world, signal) => runSpoke(options, { ...world, resolve }, signal));
   }
 

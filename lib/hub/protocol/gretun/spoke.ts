@@ -221,7 +221,7 @@ export class GretunSpoke implements SpokeProtocol {
         hint: this.#challenge ? HINTS.deaf : HINTS.silent,
       });
     }
-    if (tries >= LOOK_UP_TRIES) void this.#core.lookUpHub();
+    if (tries >= LOOK_UP_TRIES) void this.#core.lookUpHub(true);
     // The welcome to an earlier auth may still come: it is as good.
     this.#nonce = this.#core.edges.random(NONCE_LENGTH);
     this.#send(encodeHello({ nonce: this.#nonce, name: this.#core.options.name }));
