@@ -28,6 +28,10 @@ export function publicKeyOf(seed: Uint8Array): Uint8Array<ArrayBuffer> {
   return ed25519.getPublicKey(seed) as Uint8Array<ArrayBuffer>;
 }
 
+/** The same key for X25519 (RFC 7748), public and private. */
+export const agreementPublic = (publicKey: Uint8Array) => ed25519.utils.toMontgomery(publicKey);
+export const agreementSecret = (seed: Uint8Array) => ed25519.utils.toMontgomerySecret(seed);
+
 /**
  * Whether it is the key's signature of these bytes. False for anything malformed, and for a key of
  * small order: anybody can make a signature that some of those take for any message.

@@ -25,6 +25,12 @@ export interface SigningKey {
   sign: Sign;
 }
 
+/** The coordinator's own. */
+export interface CoordinatorKey extends SigningKey {
+  /** Ed25519 seed, 32 bytes. */
+  seed: Uint8Array;
+}
+
 interface SignedParts {
   timestamp: string;
   method: string;

@@ -35,6 +35,7 @@ import {
 } from "./api.ts";
 import { type Asked, readSigner } from "./answer_signature.ts";
 import { ownNonce, signRequest } from "./auth.ts";
+import { proveDiscoKey } from "./disco_proof.ts";
 import { type ClockNews, ClockOffset } from "./clock_offset.ts";
 
 export type { ClockNews };
@@ -99,7 +100,8 @@ export function parseCoordinatorUrl(text: string): URL {
 }
 
 interface CallOptions {
-  body?: unknown;
+  /** Made for that coordinator's key, anew for each try. */
+  body?: (coordinator: NodeKey | undefined) => unknown;
   query?: string;
   signal: AbortSignal;
 }
@@ -116,6 +118,8 @@ export type AllPeers = Pick<PeerList, "etag" | "peers" | "away">;
 /** Who a node is when it registers. */
 export interface Joining {
   discoKey: DiscoKey;
+  /** The key is proven with it. */
+  discoPrivate?: Uint8Array;
   nodeName: string;
   requestedTunnelIp?: Ip;
   statement?: Signed;
@@ -195,16 +199,19 @@ export class CoordClient implements RelayCoordinator, Disposable {
   }
 
   async register(
-    { nodeName: name, ...more }: Joining,
+    { nodeName: name, discoKey, discoPrivate, ...more }: Joining,
     signal: AbortSignal,
   ): Promise<{ tunnelIp: Cidr; peersEtag: string; stun: string[]; leaseSeconds?: number }> {
     const { identity: { nodeKey }, tokenSecret } = this.#options;
-    const body = registerRequestJson({
-      nodeKey,
-      name,
-      ...more,
-      ...(tokenSecret ? { token: tokenSecret } : {}),
-    });
+    const body = async (coordinator: NodeKey | undefined) => {
+      const proof = coordinator && discoPrivate &&
+        await proveDiscoKey(discoPrivate, { nodeKey, discoKey }, coordinator);
+      return registerRequestJson({
+        ...{ nodeKey, discoKey, name, ...more },
+        ...(proof ? { discoProof: proof } : {}),
+        ...(tokenSecret ? { token: tokenSecret } : {}),
+      });
+    };
     const answer = await this.#call("POST", "/v1/register", { body, signal });
     const registered = parsedAnswer(() => parseRegisterResponse(answer));
     return { ...registered, stun: withHost(registered.stun, this.#base) };
@@ -215,7 +222,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
     signal: AbortSignal,
     more: Omit<NodeReach, "endpoints"> = {},
   ): Promise<void> {
-    const body = reachJson({ endpoints: [...endpoints], ...more });
+    const body = () => reachJson({ endpoints: [...endpoints], ...more });
     const answer = await this.#call("POST", "/v1/endpoints", { body, signal });
     parsedAnswer(() => expectField(answer, "ok"));
   }
@@ -231,7 +238,10 @@ export class CoordClient implements RelayCoordinator, Disposable {
   }
 
   async sendSignal(to: DiscoKey, sealed: Uint8Array, signal: AbortSignal): Promise<void> {
-    const answer = await this.#call("POST", "/v1/signal", { body: signalJson(to, sealed), signal });
+    const answer = await this.#call("POST", "/v1/signal", {
+      body: () => signalJson(to, sealed),
+      signal,
+    });
     parsedAnswer(() => expectField(answer, "queued"));
   }
 
@@ -246,7 +256,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
 
   /** The relays there are; what this node measured replaces what it told before. */
   async relays(measured: RelayLatencies, signal: AbortSignal): Promise<RelayPlace[]> {
-    const body = relaysRequestJson(measured);
+    const body = () => relaysRequestJson(measured);
     const answer = await this.#call("POST", "/v1/relays", { body, signal });
     return parsedAnswer(() => parseRelays(answer)).map((place) => this.#filledIn(place));
   }
@@ -257,7 +267,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
     measured: RelayLatencies,
     signal: AbortSignal,
   ): Promise<RelayOffer> {
-    const body = relayRequestJson(peer, measured);
+    const body = () => relayRequestJson(peer, measured);
     const answer = await this.#call("POST", "/v1/relay", { body, signal });
     return this.#filledIn(parsedAnswer(() => parseRelayOffer(answer)));
   }
@@ -275,7 +285,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
     registration: RelayRegistration,
     signal: AbortSignal,
   ): Promise<{ grantKey: NodeKey; leaseSeconds: number }> {
-    const body = relayRegistrationJson(registration);
+    const body = () => relayRegistrationJson(registration);
     const answer = await this.#call("POST", "/v1/relay/register", { body, signal });
     return parsedAnswer(() => parseRelayRegistered(answer));
   }
@@ -315,8 +325,9 @@ export class CoordClient implements RelayCoordinator, Disposable {
 
   async #signed(method: string, path: string, options: CallOptions): Promise<SignedCall> {
     const { identity, random } = this.#options;
-    const { body: value, query = "" } = options;
-    const body = value === undefined ? "" : JSON.stringify(value);
+    const { body: make, query = "" } = options;
+    const coordinator = this.#key;
+    const body = make === undefined ? "" : JSON.stringify(await make(coordinator));
     const nonce = ownNonce(random(NONCE_LENGTH));
     const parts = {
       timestamp: String(Math.floor(this.wallMs() / 1000)),
@@ -326,7 +337,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
       query,
       body: new TextEncoder().encode(body) as Uint8Array<ArrayBuffer>,
       nonce,
-      ...(this.#key === undefined ? {} : { coordinator: this.#key }),
+      ...(coordinator === undefined ? {} : { coordinator }),
     };
     const headers = await signRequest(parts, identity.nodeKey, identity.sign);
     return {

@@ -79,15 +79,22 @@ export class Nodes {
    */
   register(
     { requestedTunnelIp, nodeKey, discoKey, name, statement: given }: RegisterRequest,
-    options: { signed: boolean; nowMs: number; joining?: Joining; origin?: Origin },
-  ): { record: NodeRecord; changed: boolean } {
-    const { signed, nowMs, joining, origin } = options;
+    options: {
+      signed: boolean;
+      isProven?: boolean;
+      nowMs: number;
+      joining?: Joining;
+      origin?: Origin;
+    },
+  ): { record: NodeRecord; changed: boolean; removed?: NodeRecord } {
+    const { signed, isProven = false, nowMs, joining, origin } = options;
     const identity = { nodeKey, discoKey, name };
     const known = this.#byKey.get(identity.nodeKey);
-    this.#refuseTakenDiscoKey(identity);
+    const removed = this.#impostor(identity, isProven);
     const statement = given && ((known?.discoKey === discoKey && known.statement) || given);
     const same = known && known.discoKey === identity.discoKey && known.name === identity.name &&
-      known.statement === statement && (known.isV1 !== true || !signed);
+      known.statement === statement && (known.isV1 !== true || !signed) &&
+      (known.isProven === true || !isProven);
     if (known && !signed) {
       // The original registers at every start and never signs that; its next call is signed.
       if (same) return { record: known, changed: false };
@@ -97,7 +104,7 @@ export class Nodes {
       this.#seen(known, nowMs);
       return { record: known, changed: false };
     }
-    const { isV1: _v1, statement: _statement, ...before }:
+    const { isV1: _v1, statement: _statement, isProven: _proven, ...before }:
       & Partial<NodeRecord>
       & Pick<NodeRecord, "endpoints"> = (joining && known ? membershipEnded(known) : known) ??
         { endpoints: [], joinedMs: nowMs, ...(origin ? { source: origin.source } : {}) };
@@ -106,14 +113,17 @@ export class Nodes {
     }
     // Who nobody vouches for gets what comes.
     const wantedIp = signed && !joining?.isWaiting ? requestedTunnelIp : undefined;
+    const tunnelIp = known?.tunnelIp ?? this.#allocate(wantedIp, nowMs);
+    if (removed) this.remove(removed);
     const record: NodeRecord = {
       ...before,
       ...identity,
       // What it told last holds until it tells more; who tells none is of an older version by now.
       ...(statement ? { statement } : {}),
+      ...(isProven ? { isProven } : {}),
       // The original never signs that.
       ...(signed ? {} : { isV1: true }),
-      tunnelIp: known?.tunnelIp ?? this.#allocate(wantedIp, nowMs),
+      tunnelIp,
       updatedMs: nowMs,
       seenMs: nowMs,
       leaseEndsMs: nowMs + LEASE_MS,
@@ -123,15 +133,21 @@ export class Nodes {
     if (record.isWaiting) record.listed = false;
     this.#put(record);
     this.#listChanged(record);
-    return { record, changed: true };
+    return { record, changed: true, ...(removed ? { removed } : {}) };
   }
 
-  /** Sealed messages are addressed by disco key: nobody may claim another node's. */
-  #refuseTakenDiscoKey({ nodeKey, discoKey }: Pick<NodeRecord, "nodeKey" | "discoKey">): void {
+  /**
+   * Sealed messages are addressed by disco key: nobody may claim another node's. Who claims it without
+   * having proven that it is its own gives way to who has. Throws {@link Refusal}.
+   */
+  #impostor(
+    { nodeKey, discoKey }: Pick<NodeRecord, "nodeKey" | "discoKey">,
+    isProven: boolean,
+  ): NodeRecord | undefined {
     const owner = this.#byDisco.get(discoKey);
-    if (owner && owner.nodeKey !== nodeKey) {
-      throw new Refusal(409, "another node has this disco key");
-    }
+    if (!owner || owner.nodeKey === nodeKey) return undefined;
+    if (isProven && !owner.isProven) return owner;
+    throw new Refusal(409, "another node has this disco key");
   }
 
   /** Replaces all that the node told of how it is reached. Whether the list of peers changed. */

@@ -2,7 +2,7 @@
 import type { Random } from "../edges.ts";
 import { publicKeyOf, signer } from "../ed25519.ts";
 import { KEY_LENGTH, nodeKeyFromBytes } from "../keys.ts";
-import type { SigningKey } from "./auth.ts";
+import type { CoordinatorKey } from "./auth.ts";
 import type { Store } from "./store.ts";
 
 export { Admin, type AdminOptions } from "./admin.ts";
@@ -20,6 +20,6 @@ export function storedSeed(store: Store, random: Random): Uint8Array {
   return store.seed("relay", random(KEY_LENGTH));
 }
 
-export async function signingKey(seed: Uint8Array): Promise<SigningKey> {
-  return { publicKey: nodeKeyFromBytes(publicKeyOf(seed)), sign: await signer(seed) };
+export async function signingKey(seed: Uint8Array): Promise<CoordinatorKey> {
+  return { seed, publicKey: nodeKeyFromBytes(publicKeyOf(seed)), sign: await signer(seed) };
 }

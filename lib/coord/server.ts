@@ -22,6 +22,7 @@ import {
   readNonce,
   readStatement,
   REFUSAL_HEADER,
+  type RegisterRequest,
   registerResponseJson,
   relayOfferJson,
   relayRegisteredJson,
@@ -35,13 +36,14 @@ import {
   AuthError,
   type Claim,
   ClockError,
+  type CoordinatorKey,
   isAble,
   readClaim,
-  type SigningKey,
   verifyClaim,
   WINDOW_SECONDS,
 } from "./auth.ts";
 import { Bodies, jsonOf } from "./body.ts";
+import { isProof } from "./disco_proof.ts";
 import type { Caller } from "./http_server.ts";
 import { HeldCalls, HOLD_MS } from "./hold.ts";
 import { Instances } from "./instances.ts";
@@ -65,7 +67,7 @@ export interface CoordServerOptions {
   clock: Clock;
   log: Log;
   /** Answers are signed with it. */
-  key: SigningKey;
+  key: CoordinatorKey;
   /** What nodes are told of the STUN server. */
   stun: string[];
   /** Whether nodes may join without a token though there are some. */
@@ -463,9 +465,11 @@ export class CoordServer {
     if (claim && claim.nodeKey !== wanted.nodeKey) throw new AuthError("signed by another node");
     if (!this.nodes.get(wanted.nodeKey)) this.#limitNewcomers(source);
     const tokenHash = wanted.token && await hashOf(wanted.token);
+    let isProven = false;
     if (claim) {
       await this.#verify(claim, { request, path: "/v1/register", body });
       await checkStatement(wanted.statement, wanted);
+      isProven = await this.#ownsDiscoKey(wanted);
       claimed(claim.nodeKey);
       const known = this.nodes.get(claim.nodeKey) ?? wanted;
       await this.#checkInstance(request, known, source);
@@ -473,13 +477,18 @@ export class CoordServer {
     const nowMs = this.#nowMs();
     const token = this.#tokenToJoin(wanted.nodeKey, { hash: tokenHash, signed, nowMs });
     const known = this.nodes.get(wanted.nodeKey);
-    const { record, changed } = this.nodes.register(wanted, {
+    const { record, changed, removed } = this.nodes.register(wanted, {
       signed,
+      isProven,
       nowMs,
       origin: { source: sourceNetwork(source), token },
       ...(token ? { joining: joiningBy(token) } : {}),
     });
     if (token) this.saveToken({ ...token, uses: token.uses + 1 });
+    if (removed) {
+      this.#listChanged(removed);
+      log.warn("node removed: its disco key is another node's", nodeFields(removed));
+    }
     if (changed) {
       this.#listChanged(record);
       log.info(known ? "node is back" : "node joined", {
@@ -500,6 +509,14 @@ export class CoordServer {
       stun,
       leaseSeconds: LEASE_MS / 1000,
     }));
+  }
+
+  /** The proof is dear, and good for ever. */
+  async #ownsDiscoKey({ nodeKey, discoKey, discoProof }: RegisterRequest): Promise<boolean> {
+    const known = this.nodes.get(nodeKey);
+    if (known?.isProven && known.discoKey === discoKey) return true;
+    const { seed } = this.#options.key;
+    return discoProof !== undefined && await isProof(discoProof, { nodeKey, discoKey }, seed);
   }
 
   /** New nodes need one where there are any. Throws {@link Refusal}. */

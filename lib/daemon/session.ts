@@ -268,13 +268,17 @@ export class Session implements Disposable {
   }
 
   async #registerNow(signal: AbortSignal): Promise<void> {
-    const { identity: { discoKey }, nodeName, wantedIp, onRegistered } = this.#options;
+    const { identity: { discoKey, discoPrivate }, nodeName, wantedIp, onRegistered } =
+      this.#options;
     const requestedTunnelIp = wantedIp();
     const statement = await this.#state(
       this.#isRegistered ? this.#options.advertised() : { endpoints: [] },
     );
     const more = requestedTunnelIp ? { requestedTunnelIp } : {};
-    const answer = await this.coord.register({ discoKey, nodeName, statement, ...more }, signal);
+    const answer = await this.coord.register(
+      { discoKey, discoPrivate, nodeName, statement, ...more },
+      signal,
+    );
     if (!this.#isRegistered && this.coord.coordinatorKey === undefined) {
       this.#options.log.warn(
         "the coordinator has no key: who is on the way can change what it says",

@@ -1,7 +1,7 @@
 /** A coordinator in memory under virtual time, and nodes that sign as ours do. */
 import { type Cidr, parseCidr } from "../../lib/addr.ts";
 import { toBase64 } from "../../lib/bytes.ts";
-import { ownNonce, type SigningKey, signRequest } from "../../lib/coord/auth.ts";
+import { type CoordinatorKey, ownNonce, signRequest } from "../../lib/coord/auth.ts";
 import { HOLD_MS } from "../../lib/coord/hold.ts";
 import type { CoordMetrics } from "../../lib/coord/metrics.ts";
 import type { Nodes } from "../../lib/coord/nodes.ts";
@@ -76,7 +76,7 @@ export interface CallOptions {
 }
 
 export interface FakeCoordinatorOptions {
-  key?: SigningKey;
+  key?: CoordinatorKey;
   allowsV1?: boolean;
   pool?: Cidr;
   store?: Store;
@@ -89,9 +89,10 @@ export interface FakeCoordinatorOptions {
   policy?: Policy;
 }
 
-export function signingKey(seed: Uint8Array): SigningKey {
+export function signingKey(seed: Uint8Array): CoordinatorKey {
   const sign = signer(seed);
   return {
+    seed,
     publicKey: nodeKeyFromBytes(publicKeyOf(seed)),
     sign: async (bytes) => (await sign)(bytes),
   };
@@ -146,7 +147,7 @@ export class FakeCoordinator {
   readonly clock: WatchedClock;
   readonly store: Store;
   readonly server: CoordServer;
-  readonly key: SigningKey;
+  readonly key: CoordinatorKey;
 
   constructor(options: FakeCoordinatorOptions = {}) {
     this.clock = options.clock ?? new WatchedClock();

@@ -3,7 +3,7 @@ import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { type Ip, parseEndpoint } from "../../lib/addr.ts";
 import { type NodeRecord, peersJson } from "../../lib/coord/api.ts";
 import { keyBase64 } from "../../lib/keys.ts";
-import { type SimCoordinator, type SimNode, World } from "./world/mod.ts";
+import { type SimCoordinator, simIdentity, type SimNode, World } from "./world/mod.ts";
 
 type Json = Record<string, unknown>;
 
@@ -195,4 +195,23 @@ Deno.test("a peer set up anew waits for the user, who takes it by its name", asy
   strictEqual(await a.accept("b"), true);
   ok(await world.connects(a, again, 5_000));
   strictEqual(a.report().findings, undefined);
+});
+
+Deno.test("who registers a node's disco key before it does not keep it out", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const identity = simIdentity(0);
+  const body = {
+    node_pubkey: btoa("z".repeat(32)),
+    disco_pubkey: keyBase64(identity.discoKey),
+    node_name: "squatter",
+  };
+  const squat = coordinator.server!.handle(
+    new Request("http://c/v1/register", { method: "POST", body: JSON.stringify(body) }),
+  );
+  strictEqual((await squat).status, 200);
+  const a = await world.up(world.publicHost("a"), coordinator, { identity });
+  const b = await world.up(world.publicHost("b"), coordinator);
+  ok(await world.connects(a, b, 5_000));
+  strictEqual(coordinator.server!.nodes.all().length, 2);
 });

@@ -36,6 +36,7 @@ import { SIGNED } from "./signed.ts";
 import { TAGS, TOKEN_SECRET_LENGTH } from "./token.ts";
 
 export const MAX_NAME_LENGTH = 64;
+const DISCO_PROOF_LENGTH = 32;
 export const MAX_ENDPOINTS = 32;
 /** A call-me-maybe with as many endpoints is 656 bytes. */
 export const MAX_SEALED_LENGTH = 2048;
@@ -139,6 +140,8 @@ const STATED_REACH = { ...REACH, ...STATED };
 const REGISTER_REQUEST = {
   ...IDENTITY,
   ...STATED,
+  /** That the disco key is its own. */
+  discoProof: optional("disco_proof", bytesOf(DISCO_PROOF_LENGTH)),
   /** The secret of a token, from a node that is to join. */
   token: optional("token", bytesOf(TOKEN_SECRET_LENGTH)),
   requestedTunnelIp: optional<Ip>("requested_tunnel_ip", {
@@ -196,6 +199,8 @@ const RECORD = {
   joinedMs: optional("joined_ms", MS),
   source: optional("source", STRING),
   isSettled: optional("settled", MARK),
+  /** It has proven that the disco key is its own. */
+  isProven: optional("disco_proven", MARK),
   // What the operator has said.
   /** In place of the name that it gives itself. */
   givenName: optional("given_name", text(MAX_NAME_LENGTH)),

@@ -135,7 +135,7 @@ export class SimCoordinator {
       store: this.#store,
       clock,
       log: silentLog,
-      key: { publicKey: key, sign },
+      key: { publicKey: key, sign, seed: this.#keySeed },
       stun: stun ? [":3478"] : [],
       debug: false,
       relays: {

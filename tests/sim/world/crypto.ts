@@ -3,6 +3,7 @@
  * which come from other threads at times of their own. Nobody in the simulation attacks them.
  */
 import { createHash } from "node:crypto";
+import { publicKeyOf } from "../../../lib/ed25519.ts";
 import { concatBytes, fromHex, toHex } from "../../../lib/bytes.ts";
 
 const ED25519_SEED_OFFSET = 16;
@@ -31,9 +32,14 @@ function mixed(...parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
   return new Uint8Array(words.buffer);
 }
 
-/** The "public key" of a seed. */
+const publicKeys = new Map<string, Uint8Array<ArrayBuffer>>();
+
+/** The public key of a seed: a real one, since others are derived from it. */
 export function publicOf(seed: Uint8Array): Uint8Array<ArrayBuffer> {
-  return mixed(seed).slice(0, 32);
+  const hex = toHex(seed);
+  const known = publicKeys.get(hex) ?? publicKeyOf(seed);
+  publicKeys.set(hex, known);
+  return known;
 }
 
 function signature(algorithm: string, material: Uint8Array, bytes: Uint8Array) {

@@ -1,8 +1,10 @@
 /** Who is on the way between node and coordinator, and a coordinator that hands requests on. */
 import { deepStrictEqual, match, rejects, strictEqual } from "node:assert/strict";
+import { x25519 } from "@noble/curves/ed25519.js";
+import { isProof, proveDiscoKey } from "../../../lib/coord/disco_proof.ts";
 import { CoordClient, CoordError, type CoordHttp } from "../../../lib/coord/client.ts";
 import { systemRandom } from "../../../lib/edges.ts";
-import { keyBase64, type NodeKey } from "../../../lib/keys.ts";
+import { discoKeyFromBytes, keyBase64, type NodeKey } from "../../../lib/keys.ts";
 import {
   FakeCoordinator,
   type FakeNode,
@@ -33,12 +35,13 @@ function httpThrough(coord: FakeCoordinator, between: (request: Request, pass: P
 }
 
 interface Between {
+  node?: FakeNode;
   between?: (request: Request, pass: Pass) => unknown;
   coordinatorKey?: NodeKey;
 }
 
 async function connect(coord: FakeCoordinator, options: Between = {}) {
-  const node = await fakeNode("a");
+  const { node = await fakeNode("a") } = options;
   const { between = (request, pass) => pass(request), coordinatorKey } = options;
   const { http, requests } = httpThrough(coord, between);
   const met: NodeKey[] = [];
@@ -294,4 +297,41 @@ Deno.test("nodes of before come in where anybody may, or the operator says so", 
     deepStrictEqual(calls.map((call) => call.status), calls.map(() => status));
     if (status === 403) strictEqual(calls[0]!.headers.get("x-gretun-refusal"), "v1");
   }
+});
+
+// --- disco keys
+
+/** A node with a disco key whose private half is known. */
+async function discoNode(name: string) {
+  const discoPrivate = systemRandom(32);
+  const discoKey = discoKeyFromBytes(x25519.getPublicKey(discoPrivate));
+  return { ...await fakeNode(name), discoPrivate, discoKey };
+}
+
+Deno.test("who has another's disco key first does not keep its owner out", async () => {
+  const coord = new FakeCoordinator();
+  const owner = await discoNode("owner");
+  const squatter = { ...await fakeNode("squatter"), discoKey: owner.discoKey };
+  strictEqual((await coord.register(squatter)).status, 200);
+  const { client } = await connect(coord, { node: owner });
+  const { discoKey, discoPrivate } = owner;
+  await client.register({ discoKey, discoPrivate, nodeName: "owner" }, NEVER);
+  deepStrictEqual(coord.nodes.listed().map(({ name }) => name), ["owner"]);
+  deepStrictEqual(coord.store.nodes().map(({ name }) => name), ["owner"]);
+  strictEqual((await coord.register(squatter)).status, 409);
+  await client.register({ discoKey, discoPrivate, nodeName: "renamed" }, NEVER);
+  strictEqual((await coord.register(squatter)).status, 409, "it is proven for good");
+});
+
+Deno.test("a proof is of one node, one disco key and one coordinator", async () => {
+  const seed = systemRandom(32);
+  const { publicKey } = signingKey(seed);
+  const [a, b] = [await discoNode("a"), await discoNode("b")];
+  const proof = await proveDiscoKey(a.discoPrivate, a, publicKey);
+  strictEqual(await isProof(proof, a, seed), true);
+  strictEqual(await isProof(proof, { ...a, nodeKey: b.nodeKey }, seed), false);
+  strictEqual(await isProof(proof, { ...a, discoKey: b.discoKey }, seed), false);
+  strictEqual(await isProof(proof, a, systemRandom(32)), false);
+  const smallOrder = discoKeyFromBytes(Uint8Array.of(1, ...new Uint8Array(31)));
+  strictEqual(await isProof(proof, { ...a, discoKey: smallOrder }, seed), false);
 });

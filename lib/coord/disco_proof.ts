@@ -1,0 +1,44 @@
+/**
+ * A node's proof that its disco key (X25519) is its own, since such a key signs nothing: HMAC-SHA256 of
+ * "gretun disco key" LF node key LF disco key, in base64, by what only the owner of the disco key and the
+ * coordinator can compute, the shared secret of both (RFC 7748 section 6.1). The coordinator's half is its
+ * Ed25519 key on the other curve.
+ */
+import { x25519 } from "@noble/curves/ed25519.js";
+import { agreementPublic, agreementSecret } from "../ed25519.ts";
+import { type DiscoKey, keyBase64, keyBytes, type NodeKey } from "../keys.ts";
+
+interface Owner {
+  nodeKey: NodeKey;
+  discoKey: DiscoKey;
+}
+
+export async function proveDiscoKey(
+  discoPrivate: Uint8Array,
+  owner: Owner,
+  coordinator: NodeKey,
+): Promise<Uint8Array> {
+  const shared = x25519.getSharedSecret(discoPrivate, agreementPublic(keyBytes(coordinator)));
+  return new Uint8Array(await crypto.subtle.sign("HMAC", await macKey(shared), text(owner)));
+}
+
+/** Whether the node has proven it. By the coordinator's seed. */
+export async function isProof(proof: Uint8Array, owner: Owner, seed: Uint8Array): Promise<boolean> {
+  let shared;
+  try {
+    shared = x25519.getSharedSecret(agreementSecret(seed), keyBytes(owner.discoKey));
+  } catch {
+    return false; // a disco key of small order
+  }
+  return await crypto.subtle.verify("HMAC", await macKey(shared), proof.slice(), text(owner));
+}
+
+function macKey(shared: Uint8Array): Promise<CryptoKey> {
+  const algorithm = { name: "HMAC", hash: "SHA-256" };
+  return crypto.subtle.importKey("raw", shared.slice(), algorithm, false, ["sign", "verify"]);
+}
+
+function text({ nodeKey, discoKey }: Owner): Uint8Array<ArrayBuffer> {
+  const lines = ["gretun disco key", keyBase64(nodeKey), keyBase64(discoKey)];
+  return new TextEncoder().encode(lines.join("\n")) as Uint8Array<ArrayBuffer>;
+}
