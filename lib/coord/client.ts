@@ -34,7 +34,7 @@ import {
   type Signed,
 } from "./api.ts";
 import { type Asked, readSigner } from "./answer_signature.ts";
-import { ownNonce, signRequest } from "./auth.ts";
+import { originalTimestamp, ownNonce, signRequest } from "./auth.ts";
 import { proveDiscoKey } from "./disco_proof.ts";
 import { type ClockNews, ClockOffset } from "./clock_offset.ts";
 
@@ -158,6 +158,8 @@ export class CoordClient implements RelayCoordinator, Disposable {
   readonly #instance: string;
   #clone: string | undefined;
   #key: NodeKey | undefined;
+  /** The coordinator is the original, which knows of no nonces. */
+  #isOriginal = false;
 
   constructor(options: CoordClientOptions) {
     this.#options = options;
@@ -214,6 +216,8 @@ export class CoordClient implements RelayCoordinator, Disposable {
     };
     const answer = await this.#call("POST", "/v1/register", { body, signal });
     const registered = parsedAnswer(() => parseRegisterResponse(answer));
+    // It takes the request without a look at the signature, and knows no leases.
+    this.#isOriginal = this.#key === undefined && registered.leaseSeconds === undefined;
     return { ...registered, stun: withHost(registered.stun, this.#base) };
   }
 
@@ -329,14 +333,16 @@ export class CoordClient implements RelayCoordinator, Disposable {
     const coordinator = this.#key;
     const body = make === undefined ? "" : JSON.stringify(await make(coordinator));
     const nonce = ownNonce(random(NONCE_LENGTH));
+    const seconds = Math.floor(this.wallMs() / 1000);
+    const isOriginal = this.#isOriginal && coordinator === undefined;
     const parts = {
-      timestamp: String(Math.floor(this.wallMs() / 1000)),
+      timestamp: isOriginal ? originalTimestamp(seconds) : String(seconds),
       method,
       // As the coordinator sees it, also behind a proxy that serves it under a path of its own.
       path,
       query,
       body: new TextEncoder().encode(body) as Uint8Array<ArrayBuffer>,
-      nonce,
+      ...(isOriginal ? {} : { nonce }),
       ...(coordinator === undefined ? {} : { coordinator }),
     };
     const headers = await signRequest(parts, identity.nodeKey, identity.sign);

@@ -37,6 +37,8 @@ export interface PeerReport {
   offline?: boolean;
   /** Seconds since it was last heard, if it ever was. */
   last_seen_s?: number;
+  /** It signs nothing of what is told of it, as older versions do not. */
+  v1?: boolean;
   /** Of a relayed peer: in one clause. */
   why_not_direct?: string;
   ifname?: string;
@@ -75,6 +77,7 @@ export function reportPeer(entry: Entry, look: Look): PeerReport {
     node_key: record.nodeKey,
     tunnel_ip: record.tunnelIp,
     state: peer.state,
+    ...(record.statement ? {} : { v1: true }),
     ...(heardMs === undefined ? {} : { last_seen_s: seconds(heardMs) }),
     ...(!hasPath && silentMs >= OFFLINE_MS ? { offline: true } : {}),
     ...(peer.path && hasPath

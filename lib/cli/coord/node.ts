@@ -60,5 +60,6 @@ function row(node: Json): string[] {
 function state(node: Json): string {
   if (node.waiting) return "waits for approval";
   if (typeof node.expires_ms === "number" && node.expires_ms <= Date.now()) return "expired";
-  return node.listed ? "there" : "away";
+  const version = node.statement ? "" : ", v1";
+  return (node.listed ? "there" : "away") + version;
 }

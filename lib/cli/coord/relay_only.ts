@@ -4,7 +4,8 @@ import { type HttpHandler, RelayRole, signingKey, storedSeed } from "../../coord
 import { systemDialer } from "../../dial/mod.ts";
 import { type Log, systemClock, systemRandom } from "../../edges.ts";
 import { UsageError } from "../../errors.ts";
-import { keyBase64 } from "../../keys.ts";
+import { keyBase64, type NodeKey } from "../../keys.ts";
+import { parseCoordinatorKey } from "../coordinator_key.ts";
 import { parseListen } from "../listen.ts";
 import { serveMetrics } from "../metrics_server.ts";
 import type { ServiceManager } from "../../service/mod.ts";
@@ -31,22 +32,26 @@ export function relayOnly(flags: ServeFlags): (world: ServeWorld) => Promise<voi
     );
   }
   const coordinator = parseCoordinatorUrl(flags.coordinator);
+  const keyText = flags["coordinator-key"];
+  const coordinatorKey = keyText === undefined ? undefined : parseCoordinatorKey(keyText);
   const metricsAddr = flags["metrics-addr"];
   const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
   const http = httpSettings(flags);
-  return (world) => serve({ flags, settings, coordinator, metricsListen, http }, world);
+  return (world) =>
+    serve({ flags, settings, coordinator, coordinatorKey, metricsListen, http }, world);
 }
 
 interface Settings {
   flags: ServeFlags;
   settings: RelaySettings;
   coordinator: URL;
+  coordinatorKey: NodeKey | undefined;
   metricsListen: ReturnType<typeof parseListen> | undefined;
   http: HttpSettings;
 }
 
 async function serve(
-  { flags, settings, coordinator, metricsListen, http }: Settings,
+  { flags, settings, coordinator, coordinatorKey, metricsListen, http }: Settings,
   { log, manager, stop }: ServeWorld,
 ): Promise<void> {
   using store = openStore(statePath(flags.state));
@@ -55,6 +60,8 @@ async function serve(
   using client = new CoordClient({
     url: coordinator.href,
     identity: { nodeKey: relayKey, sign },
+    ...(coordinatorKey ? { coordinatorKey } : {}),
+    onFirstContact: (met) => log.info("first contact", { coordinator_key: keyBase64(met) }),
     dialer: systemDialer(flags.ca === undefined ? {} : { caFile: flags.ca }),
     ...EDGES,
   });

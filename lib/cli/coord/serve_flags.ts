@@ -20,6 +20,12 @@ export const SERVE_FLAGS = {
   ...STATE_FLAG,
   ...STUN_FLAGS,
   ...RELAY_FLAGS,
+  "coordinator-key": {
+    type: "string",
+    placeholder: "KEY",
+    help:
+      "with --relay-only: the coordinator's key, in base64 (default: what the first contact tells)",
+  },
   ca: {
     type: "string",
     placeholder: "FILE",

@@ -96,6 +96,7 @@ function peerLines(peers: readonly PeerReport[]): string[] {
         peer.rtt_ms === undefined ? "-" : `${Math.round(peer.rtt_ms)} ms`,
         `${bytesText(peer.rx_bytes)} / ${bytesText(peer.tx_bytes)}`,
       ),
+      ...(peer.v1 ? ["  older version: nothing that is told of it is signed"] : []),
       ...(peer.why_not_direct ? [`  not direct: ${peer.why_not_direct}`] : []),
     ]),
   ];

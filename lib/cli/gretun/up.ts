@@ -4,11 +4,11 @@ import { MAX_NAME_LENGTH, parseTokenText } from "../../coord/api.ts";
 import type { DaemonReport } from "../../daemon/control.ts";
 import { type Log, systemRandom } from "../../edges.ts";
 import { GretunError, UsageError } from "../../errors.ts";
-import { type NodeKey, nodeKeyFromBase64 } from "../../keys.ts";
 import { hasCapability } from "../../linux/mod.ts";
 import { SERVICE_USER } from "../../service/mod.ts";
 import { groupIdOf } from "../../control_socket.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
+import { parseCoordinatorKey } from "../coordinator_key.ts";
 import { runtimeDir } from "./runtime_dir.ts";
 import { flagsHelp, type FlagValues } from "../flags.ts";
 import { type ListenAddress, parseListen } from "../listen.ts";
@@ -283,17 +283,6 @@ function readToken(
     throw new UsageError(
       `${file ?? "the token"} is not a token`,
       "Give what gretun-coord token create printed, whole",
-    );
-  }
-}
-
-function parseCoordinatorKey(text: string): NodeKey {
-  try {
-    return nodeKeyFromBase64(text);
-  } catch {
-    throw new UsageError(
-      `--coordinator-key ${JSON.stringify(text)} is no key`,
-      "Give what gretun-coord status shows as its key",
     );
   }
 }

@@ -1,6 +1,7 @@
 /** Who is on the way between node and coordinator, and a coordinator that hands requests on. */
 import { deepStrictEqual, match, rejects, strictEqual } from "node:assert/strict";
 import { x25519 } from "@noble/curves/ed25519.js";
+import { readClaim, verifyClaim } from "../../../lib/coord/auth.ts";
 import { isProof, proveDiscoKey } from "../../../lib/coord/disco_proof.ts";
 import { CoordClient, CoordError, type CoordHttp } from "../../../lib/coord/client.ts";
 import { systemRandom } from "../../../lib/edges.ts";
@@ -213,6 +214,30 @@ Deno.test("a coordinator without a key is taken as long as none is known", async
     coordinatorKey: coord.key.publicKey,
   });
   await rejects(register(bound.client, bound.node), { code: "not-signed" });
+});
+
+Deno.test("an original coordinator is signed for as it checks it, which is worth nothing at one with a key", async () => {
+  const keyed = new FakeCoordinator();
+  const seen: Request[] = [];
+  const { client, node } = await connect(keyed, {
+    between: async (request) => {
+      const body = new Uint8Array(await request.clone().arrayBuffer());
+      const { pathname: path } = new URL(request.url);
+      if (path === "/v1/register") {
+        return Response.json({ tunnel_ip: "100.64.0.1/24", peers_etag: "1" });
+      }
+      seen.push(request.clone());
+      const { method, headers } = request;
+      headers.delete("x-gretun-nonce");
+      const claim = readClaim(headers, keyed.clock.wallMs());
+      const isRight = await verifyClaim(claim, { method, path, headers, body });
+      return Response.json({ ok: true }, { status: isRight ? 200 : 401 });
+    },
+  });
+  await register(client, node);
+  await client.postEndpoints([], NEVER);
+  await keyed.register(node);
+  strictEqual((await keyed.server.handle(seen[0]!)).status, 421);
 });
 
 // --- requests
