@@ -70,14 +70,15 @@ async function main([name, ...rest]: string[], io: ProgramIo): Promise<number> {
     io.stdout(rest[0] === undefined ? await overview() : (await find(rest[0])).help());
     return EXIT_OK;
   }
-  const command = await find(name === "--version" ? "version" : name);
+  const isVersion = name === "version" || name === "--version";
+  const command = await find(isVersion ? "version" : name);
   const end = rest.indexOf("--"); // what follows is another program's
   const own = end < 0 ? rest : rest.slice(0, end);
   if (own.includes("--help") || own.includes("-h")) {
     io.stdout(command.help());
     return EXIT_OK;
   }
-  await io.serve(command.ownSignals);
+  if (!isVersion) await io.serve(command.ownSignals); // it is too short to be stopped
   return await command.run(rest, io);
 }
 

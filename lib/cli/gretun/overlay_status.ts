@@ -6,8 +6,9 @@ import type { DaemonReport, PeerReport } from "../../daemon/control.ts";
 
 const WIDTH = 80;
 const NAME_WIDTH = 14;
-const ADDRESS_WIDTH = 16;
-const RTT_WIDTH = 8;
+const MAX_NAME_WIDTH = 20;
+/** Its column in the table of peers. */
+const PATH = 2;
 
 /** Whether all that should work does: what the exit code says. */
 export function isHealthy(report: DaemonReport): boolean {
@@ -80,25 +81,39 @@ function natText({ nat }: DaemonReport): string {
   return `address- or port-dependent mapping, ${order}`;
 }
 
+const HEADINGS = ["PEER", "ADDRESS", "PATH", "RTT", "RECEIVED / SENT"] as const;
+const GAP = 2;
+
+/** As wide as their texts; the path's column has what is left, and a longer path a line of its own. */
 function peerLines(peers: readonly PeerReport[]): string[] {
   if (peers.length === 0) return ["No peers."];
-  const pathWidth = WIDTH - NAME_WIDTH - ADDRESS_WIDTH - RTT_WIDTH - 18;
-  const row = (name: string, address: string, path: string, rtt: string, bytes: string) =>
-    cut(name, NAME_WIDTH - 1).padEnd(NAME_WIDTH) + address.padEnd(ADDRESS_WIDTH) +
-    cut(path, pathWidth - 1).padEnd(pathWidth) + rtt.padEnd(RTT_WIDTH) + bytes;
+  const rows = peers.map((peer) => [
+    cut(printable(peer.name), MAX_NAME_WIDTH),
+    peer.tunnel_ip,
+    pathText(peer),
+    peer.rtt_ms === undefined ? "-" : `${Math.round(peer.rtt_ms)} ms`,
+    `${bytesText(peer.rx_bytes)} / ${bytesText(peer.tx_bytes)}`,
+  ]);
+  const widths = HEADINGS.map((heading, column) =>
+    Math.max(heading.length, ...rows.map((row) => row[column]!.length)) + GAP
+  );
+  const [name, address, path, rtt, bytes] = widths as [number, number, number, number, number];
+  const room = Math.min(path, WIDTH - name - address - rtt - (bytes - GAP));
+  const line = (row: readonly string[]) =>
+    row.map((text, column) => text.padEnd(column === PATH ? room : widths[column]!)).join("");
   return [
-    row("PEER", "ADDRESS", "PATH", "RTT", "RECEIVED / SENT"),
-    ...peers.flatMap((peer) => [
-      row(
-        printable(peer.name),
-        peer.tunnel_ip,
-        pathText(peer),
-        peer.rtt_ms === undefined ? "-" : `${Math.round(peer.rtt_ms)} ms`,
-        `${bytesText(peer.rx_bytes)} / ${bytesText(peer.tx_bytes)}`,
-      ),
-      ...(peer.v1 ? ["  older version: nothing that is told of it is signed"] : []),
-      ...(peer.why_not_direct ? [`  not direct: ${peer.why_not_direct}`] : []),
-    ]),
+    line(HEADINGS),
+    ...peers.flatMap((peer, i) => {
+      const row = rows[i]!;
+      const fits = row[PATH]!.length + GAP <= room;
+      const [kind, ...rest] = row[PATH]!.split(/,? /);
+      return [
+        line(fits ? row : row.toSpliced(PATH, 1, kind!)),
+        ...(fits ? [] : [`  ${kind}: ${rest.join(" ")}`]),
+        ...(peer.v1 ? ["  older version: nothing that is told of it is signed"] : []),
+        ...(peer.why_not_direct ? [`  not direct: ${peer.why_not_direct}`] : []),
+      ];
+    }),
   ];
 }
 

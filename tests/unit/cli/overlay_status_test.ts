@@ -1,5 +1,7 @@
 /** What `gretun status` prints in the situations that people look at it in; 80 columns wide. */
 import { ok, strictEqual } from "node:assert/strict";
+import { errorLine, exitCode } from "../../../lib/cli/command.ts";
+import { command } from "../../../lib/cli/gretun/status.ts";
 import { isHealthy, isNamed, overlayStatus } from "../../../lib/cli/gretun/overlay_status.ts";
 import type { DaemonReport, PeerReport } from "../../../lib/daemon/control.ts";
 import type { Ip } from "../../../lib/addr.ts";
@@ -38,8 +40,8 @@ Data plane:   kernel (fou), UDP port 7777
 Endpoints:    203.0.113.3:7777, 10.0.1.2:7777
 NAT:          endpoint-independent mapping, or none
 
-PEER          ADDRESS         PATH                    RTT     RECEIVED / SENT
-bob           100.64.0.2      direct 203.0.113.4:7777 20 ms   1.2 MB / 890 B
+PEER  ADDRESS     PATH                     RTT    RECEIVED / SENT
+bob   100.64.0.2  direct 203.0.113.4:7777  20 ms  1.2 MB / 890 B
 `,
   ],
   [
@@ -61,8 +63,8 @@ Data plane:   kernel (fou), UDP port 7777
 Endpoints:    203.0.113.3:7777, 10.0.1.2:7777
 NAT:          endpoint-independent mapping, or none
 
-PEER          ADDRESS         PATH                    RTT     RECEIVED / SENT
-bob           100.64.0.2      direct 203.0.113.4:7777 20 ms   1.2 MB / 890 B
+PEER  ADDRESS     PATH                     RTT    RECEIVED / SENT
+bob   100.64.0.2  direct 203.0.113.4:7777  20 ms  1.2 MB / 890 B
 
 Findings:
 - the coordinator does not answer. Check that gretun-coord runs, and that TCP
@@ -84,8 +86,8 @@ Data plane:   kernel (fou), UDP port 7777
 Endpoints:    none found yet
 NAT:          endpoint-independent mapping, or none
 
-PEER          ADDRESS         PATH                    RTT     RECEIVED / SENT
-bob           100.64.0.2      direct 203.0.113.4:7777 20 ms   1.2 MB / 890 B
+PEER  ADDRESS     PATH                     RTT    RECEIVED / SENT
+bob   100.64.0.2  direct 203.0.113.4:7777  20 ms  1.2 MB / 890 B
 
 Findings:
 - bob: the path is narrow. None is needed.
@@ -114,13 +116,13 @@ Data plane:   user space (tun), UDP port 7777
 Endpoints:    none found yet
 NAT:          address- or port-dependent mapping, ports in steps of 2
 
-PEER          ADDRESS         PATH                    RTT     RECEIVED / SENT
-bob           100.64.0.2      relay by WebSocket      -       1.2 MB / 890 B
+PEER                  ADDRESS     PATH                     RTT  RECEIVED / SENT
+bob                   100.64.0.2  relay by WebSocket       -    1.2 MB / 890 B
   not direct: UDP is blocked
-carol�[31m    100.64.0.2      relay 203.0.113.1:50001 -       1.2 MB / 890 B
-dave          100.64.0.2      connecting              -       0 B / 0 B
-a-rather-lon… 100.64.0.2      offline                 -       1.2 MB / 890 B
-eve           100.64.0.2      offline, seen 3 h ago   -       1.2 MB / 890 B
+carol�[31m            100.64.0.2  relay 203.0.113.1:50001  -    1.2 MB / 890 B
+dave                  100.64.0.2  connecting               -    0 B / 0 B
+a-rather-long-host-…  100.64.0.2  offline                  -    1.2 MB / 890 B
+eve                   100.64.0.2  offline, seen 3 h ago    -    1.2 MB / 890 B
 `,
   ],
   [
@@ -164,6 +166,24 @@ Deno.test("gretun status of 50 peers stays within 80 columns", () => {
   const lines = overlayStatus(report({ peers })).split("\n");
   ok(lines.every((line) => line.length <= 80), lines.find((line) => line.length > 80));
   strictEqual(lines.filter((line) => line.startsWith("host-")).length, 50);
+  // An address that does not fit is not cut, for it is what somebody looks for.
+  const endpoint = /^ {2}direct: \[2001:db8:1234:5678:9abc:def0:1234:5678\]:65535$/;
+  strictEqual(lines.filter((line) => endpoint.test(line)).length, 50);
+  strictEqual(
+    lines[8],
+    "PEER                 ADDRESS         PATH               RTT      RECEIVED / SENT",
+  );
+});
+
+Deno.test("gretun status without a daemon: one line, and exit code 3", async () => {
+  const io = { stdout: () => {}, stderr: () => {}, signal: new AbortController().signal };
+  const error = await command.run(["--state-dir", "/nowhere"], io).catch((e) => e);
+  strictEqual(exitCode(error), 3);
+  strictEqual(
+    errorLine(error),
+    "Error: no daemon answers at /nowhere/control.sock. Start one with gretun up, or name its " +
+      "directory with --state-dir.",
+  );
 });
 
 Deno.test("a peer is named by name, address or the beginning of its key", () => {
