@@ -86,8 +86,9 @@ for (const [name, args, code, message] of WRONG) {
   );
 }
 
+const NOBODY = ["--coordinator", URL_OF_NOBODY];
 const up = (dir: string, ...args: string[]) => //
-["up", "--coordinator", URL_OF_NOBODY, "--state-dir", dir, "--data-plane", "tun", ...args];
+["up", ...NOBODY, "--state-dir", dir, "--data-plane", "tun", ...args];
 
 Deno.test(
   "up without privilege says which capability and how to give it",
@@ -173,7 +174,7 @@ Deno.test(
   inNetns(async (netns, dir) => {
     const child = withNetns(netns, () =>
       new Deno.Command(GRETUN, {
-        args: up(dir, "--coordinator", `${URL_OF_NOBODY}/`),
+        args: up(dir),
         stdout: "piped",
         stderr: "piped",
       }).spawn());

@@ -6,6 +6,7 @@ import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
 import { LiveText } from "../live_text.ts";
 import { isHealthy, isNamed, overlayStatus, peersNamed } from "./overlay_status.ts";
 import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
+import { showTunnel } from "./tunnel_status.ts";
 
 /** Between two looks of --watch. */
 const WATCH_MS = 1_000;
@@ -36,7 +37,6 @@ ${flagsHelp(FLAGS)}
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(withPositional(args, "name", FLAGS), FLAGS);
   if (flags.name === undefined) return await showOverlay(flags, io);
-  const { showTunnel } = await import("./tunnel_status.ts"); // not needed for the overlay
   io.stdout(showTunnel(flags.name, flags.json));
   return EXIT_OK;
 }

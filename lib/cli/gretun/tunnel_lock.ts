@@ -3,10 +3,14 @@
  * there must not be overtaken, or a FOU port would be closed under another's new tunnel.
  */
 import { systemClock } from "../../edges.ts";
-import { GretunError } from "../../errors.ts";
+import { GretunError, InterruptedError } from "../../errors.ts";
 import { fileLocks } from "../../linux/mod.ts";
 
 const LOCK_NAME = "tunnels";
+const OTHER_RUNS = [
+  "another gretun is changing tunnels: nothing was done",
+  "Try again when it has ended",
+] as const;
 const POLL_MS = 20;
 const PATIENCE_MS = 30_000;
 
@@ -21,10 +25,8 @@ export async function lockTunnels(signal: AbortSignal): Promise<Disposable> {
   while (systemClock.nowMs() < deadlineMs) {
     const lock = tryLockTunnels();
     if (lock) return lock;
-    await systemClock.sleep(POLL_MS, signal);
+    await systemClock.sleep(POLL_MS, signal).catch(() => {});
+    if (signal.aborted) throw new InterruptedError(...OTHER_RUNS);
   }
-  throw new GretunError(
-    "another gretun is changing tunnels: nothing was done",
-    "Try again when it has ended",
-  );
+  throw new GretunError(...OTHER_RUNS);
 }

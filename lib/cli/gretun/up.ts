@@ -209,10 +209,11 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   if (wordAfter(args, "token") !== undefined) {
     log.warn("a token on the command line can be read by other users; use --token-file");
   }
+  let newKeys: string | undefined;
   const identity = await loadIdentity(
     stateDir,
     systemRandom,
-    (path) => log.info("new keys", { path }),
+    (path) => newKeys = path,
   );
   await using served = metricsListen && await serveMetrics(metricsListen, log);
   const sign = await signer(identity.nodeSeed);
@@ -249,6 +250,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       ...edges,
       serveControl: async (asked) => {
         const served = await edges.serveControl(asked);
+        if (newKeys !== undefined) log.info("new keys", { path: newKeys });
         manager.ready(() => statusLine(asked.report()));
         return served;
       },
