@@ -8,14 +8,13 @@ import { signRequest } from "../lib/coord/auth.ts";
 import { CoordClient } from "../lib/coord/client.ts";
 import { systemClock, systemRandom } from "../lib/edges.ts";
 import { readKernelFile } from "../lib/linux/mod.ts";
-import { CoordinatorProcess } from "../tests/fakes/coordinator_process.ts";
+import { CoordinatorProcess, cpuMs } from "../tests/fakes/coordinator_process.ts";
 import { type FakeNode, fakeNode } from "../tests/fakes/coordinator.ts";
 import { sleep } from "../tests/overlay.ts";
 
 const NEVER = new AbortController().signal;
 /** Longer than a call is held. */
 const IDLE_MS = 30_000;
-const CLOCK_TICKS_PER_SECOND = 100;
 const AT_ONCE = 20;
 const MAX_FILES = 65_536;
 
@@ -92,12 +91,6 @@ class Crowd {
       }
     }
   }
-}
-
-function cpuMs(pid: number): number {
-  const [, times] = readKernelFile(`/proc/${pid}/stat`).split(") ");
-  const [utime, stime] = times!.split(" ").slice(11, 13).map(Number);
-  return 1000 * (utime! + stime!) / CLOCK_TICKS_PER_SECOND;
 }
 
 function rssMb(pid: number): number {

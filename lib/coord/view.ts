@@ -17,6 +17,9 @@ interface Answer {
 interface Cached {
   etag: string;
   madeMs: number;
+  /** All, by address: those that are there, and those that are not. */
+  listed: NodeRecord[];
+  away: NodeRecord[];
   /** By the etag since when. */
   changes: Map<string, NodeRecord[] | undefined>;
   /** By that, or "" for the whole list, and who is told. */
@@ -125,13 +128,19 @@ export class PeerView {
   answer(viewer: NodeRecord | undefined, since: string, nowMs: number): Answer {
     const { etag } = this.#nodes;
     if (this.#cached?.etag !== etag || nowMs - this.#cached.madeMs > LIST_KEPT_MS) {
-      this.#cached = { etag, madeMs: nowMs, changes: new Map(), answers: new Map() };
+      const { true: listed = [], false: away = [] } = Object.groupBy(
+        this.#nodes.all(),
+        ({ listed }) => `${listed}` as const,
+      );
+      const none = { changes: new Map(), answers: new Map() };
+      this.#cached = { etag, madeMs: nowMs, listed, away, ...none };
     }
     const { changes, answers } = this.#cached;
     if (!changes.has(since)) changes.set(since, this.#nodes.changes(since));
     const changed = changes.get(since);
     const key = `${changed ? since : ""} ${this.#audience(viewer)}`;
-    const answer = answers.get(key) ?? this.#make(viewer, changed && { since, changed });
+    const answer = answers.get(key) ??
+      (changed ? this.#some(viewer, since, changed) : this.#whole(viewer, this.#cached));
     if (answers.size >= MAX_CACHED_LISTS) answers.clear();
     answers.set(key, answer);
     return answer;
@@ -144,30 +153,27 @@ export class PeerView {
     return this.sees(viewer, viewer) ? id : viewer.nodeKey;
   }
 
-  #make(
-    viewer: NodeRecord | undefined,
-    some: { since: string; changed: NodeRecord[] } | undefined,
-  ): Answer {
+  #peers(viewer: NodeRecord | undefined, records: NodeRecord[]): PeerRecord[] {
+    return records.flatMap((record) => this.#tell(viewer, record) ?? []);
+  }
+
+  #whole(viewer: NodeRecord | undefined, { etag, listed, away }: Cached): Answer {
+    const body = {
+      etag,
+      peers: this.#peers(viewer, listed),
+      ...(this.#policy ? { away: this.#peers(viewer, away).map(({ nodeKey }) => nodeKey) } : {}),
+    };
+    return { text: JSON.stringify(peersJson(body)), isNews: true };
+  }
+
+  #some(viewer: NodeRecord | undefined, since: string, changed: NodeRecord[]): Answer {
     const { etag } = this.#nodes;
-    const peers = (records: NodeRecord[]) =>
-      records.flatMap((record) => this.#tell(viewer, record) ?? []);
-    if (!some) {
-      const away = this.#policy && this.#nodes.all().filter(({ listed }) => !listed);
-      return {
-        text: JSON.stringify(peersJson({
-          etag,
-          peers: peers(this.#nodes.listed()),
-          ...(away ? { away: peers(away).map(({ nodeKey }) => nodeKey) } : {}),
-        })),
-        isNews: true,
-      };
-    }
-    const { since, changed } = some;
-    const told = peers(changed.filter(({ listed }) => listed));
-    const gone = peers(changed.filter(({ listed }) => !listed)).map(({ nodeKey }) => nodeKey);
+    const peers = this.#peers(viewer, changed.filter(({ listed }) => listed));
+    const left = this.#peers(viewer, changed.filter(({ listed }) => !listed));
+    const gone = left.map(({ nodeKey }) => nodeKey);
     return {
-      text: JSON.stringify(peersJson({ etag, peers: told, changes: { since, gone } })),
-      isNews: this.#policy ? told.length + gone.length > 0 : since !== etag,
+      text: JSON.stringify(peersJson({ etag, peers, changes: { since, gone } })),
+      isNews: this.#policy ? peers.length + gone.length > 0 : since !== etag,
     };
   }
 }

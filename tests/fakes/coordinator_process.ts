@@ -1,5 +1,8 @@
 /** The coordinator program as compile.sh makes it, as a child process. */
 import { fileURLToPath } from "node:url";
+import { readKernelFile } from "../../lib/linux/mod.ts";
+
+const CLOCK_TICKS_PER_SECOND = 100;
 
 const PROGRAM = fileURLToPath(new URL("../../gretun-coord", import.meta.url));
 
@@ -19,6 +22,13 @@ function command(args: string[], { env, maxFiles }: ProcessOptions): Deno.Comman
     stdout: "piped",
     stderr: "piped",
   });
+}
+
+/** What the process has used of processors. */
+export function cpuMs(pid: number): number {
+  const [, times] = readKernelFile(`/proc/${pid}/stat`).split(") ");
+  const [utime, stime] = times!.split(" ").slice(11, 13).map(Number);
+  return 1000 * (utime! + stime!) / CLOCK_TICKS_PER_SECOND;
 }
 
 /** Runs it to its end. */

@@ -77,3 +77,52 @@ for (const [args, code, line] of WRONG) {
     match(answer.stderr, /^Error: [^\n]+\n$/);
   });
 }
+
+Deno.test("a policy is checked, tried, reloaded and explained; a bad file changes nothing", async () => {
+  using dir = tempDir();
+  const [state, file] = [`${dir.path}/coord.db`, `${dir.path}/policy.jsonc`];
+  const write = (text: string) => Deno.writeTextFileSync(file, text);
+  const good =
+    `{ // rules\n "rules": [\n  { "from": "tag:a", "to": "tag:b", "allow": "tcp:443" },\n ],
+    "tests": [{ "from": "tag:a", "to": "tag:b", "may": "tcp:443", "mayNot": "tcp:22" }] }`;
+  const isTold = async (words: string[], code: number, output: RegExp) => {
+    const found = await runCoordinator(words);
+    match(found.stdout + found.stderr, output);
+    strictEqual(found.code, code);
+  };
+  write(`{ "rules": [\n { "from": "web" } ] }`);
+  const reason = /policy\.jsonc: line 2: rules\[0\]: a rule needs from, to and allow/;
+  await isTold(["policy", "check", file], 1, reason);
+  await isTold(["--state", state, "--policy", file], 1, reason);
+  write(good);
+  await isTold(["policy", "check", file], 0, /is good: 1 rules, 0 groups, 1 tests/);
+  await isTold(["policy", "test", file], 0, /line 5: holds\n1 of 1 hold\n/);
+  await using process = await CoordinatorProcess.start(["--state", state, "--policy", file]);
+  const nodes = [await fakeNode("a"), await fakeNode("b")];
+  for (const node of nodes) {
+    await join(process, node);
+    await ask(state, "node", "tag", node.name, node.name);
+  }
+  const text = ["policy", "explain", "a", "b:443", "--state", state];
+  await isTold(text, 0, /^a may open tcp:443 at b\n {2}line 3 allows tcp:443\n$/);
+  const { allowed, visible } = await ask(state, "policy", "explain", "b", "a:icmp");
+  deepStrictEqual([allowed, visible], [false, true]);
+  await isTold(["policy", "explain", "a", "b", "--state", state], 2, /is no node with a port/);
+  write(good.replace('tcp:443" },', 'tcp:80" },'));
+  await isTold(["policy", "test", file], 1, /line 5: test: tag:a may open tcp:80 .*\n0 of 1 hold/s);
+  await isTold(["policy", "reload", "--state", state], 1, /line 5: test: tag:a may open tcp:80/);
+  const { policy } = await ask(state, "status");
+  match(policy.refused, /line 5/);
+  await isTold(text, 0, /may open tcp:443/);
+  write(good.replaceAll("tcp:443", "tcp:444"));
+  strictEqual((await ask(state, "policy", "reload")).refused, undefined);
+  await isTold(text, 0, /may not open tcp:443 at b\n {2}line 3 allows tcp:444\n$/);
+  // By the signal, too.
+  write(good);
+  Deno.kill(process.pid, "SIGHUP");
+  const isReadAgain = () => process.said.split("policy in force").length > 3;
+  for (let i = 0; i < 2_000 && !isReadAgain(); i++) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  await isTold(text, 0, /may open tcp:443/);
+});
