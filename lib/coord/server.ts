@@ -331,7 +331,7 @@ export class CoordServer {
         const reach = parseReach(jsonOf(call.body));
         this.#memberLimits.reach(node.nodeKey, nowMs);
         await checkStatement(reach.statement, node);
-        if (this.nodes.setReach(node.nodeKey, reach, nowMs)) this.#listChanged(node);
+        this.#noteChange(node, this.nodes.setReach(node.nodeKey, reach, nowMs));
         return Response.json({ ok: true });
       }
       case "GET /v1/peers":
@@ -688,6 +688,12 @@ export class CoordServer {
     for (const { nodeKey } of records) this.#unsaved.add(nodeKey);
     this.#save();
     this.#held.wake(LIST);
+  }
+
+  /** What the disk has refused before is not answered for until it is there. */
+  #noteChange(record: NodeRecord, isChanged: boolean): void {
+    if (isChanged) this.#listChanged(record);
+    else if (this.#unsaved.has(record.nodeKey)) this.#save();
   }
 
   /** What cannot be written now is tried again by the next sweep. */

@@ -1,5 +1,5 @@
 /** What present nodes add to pings and pongs, and others take for padding. */
-import { deepStrictEqual, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { parseEndpoint } from "../../../lib/addr.ts";
 import { fromHex, toHex } from "../../../lib/bytes.ts";
 import {
@@ -47,4 +47,10 @@ Deno.test("what others have there is no extension; a later version's is read as 
   strictEqual(read(BYTES.slice(0, -2)), undefined);
   strictEqual(read(BYTES.replace("6772746e 01", "6772746e 00")), undefined);
   deepStrictEqual(read(BYTES.replace("6772746e 01 01", "6772746e 09 f0") + "ffff"), plain);
+});
+
+Deno.test("a pong is no longer than the ping that it answers", () => {
+  const length = (message: Ping | Pong) => encodeMessage(message).length;
+  ok(length(pong) <= length(ping), "without extensions");
+  ok(length({ ...pong, extension }) <= length({ ...ping, extension }));
 });
