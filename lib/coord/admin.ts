@@ -102,7 +102,7 @@ export class Admin {
       case "GET /v1/status":
         return this.#status();
       case "GET /v1/nodes":
-        return { nodes: server.nodes.all().map(recordJson) };
+        return { nodes: server.nodes.all().map((node) => this.#json(node)) };
       case "POST /v1/nodes/approve":
         return this.#edit(parseShape(BODIES.node, body).node, { isWaiting: undefined });
       case "POST /v1/nodes/expire":
@@ -153,6 +153,11 @@ export class Admin {
     };
   }
 
+  #json(node: NodeRecord): Json {
+    const collisions = this.#options.server.collisionsOf(node.nodeKey);
+    return { ...recordJson(node), ...(collisions.length > 0 ? { collisions } : {}) };
+  }
+
   #status(): Json {
     const { server, coordinatorKey, policy, more } = this.#options;
     const { nodes } = server;
@@ -168,6 +173,9 @@ export class Admin {
         capacity: nodes.capacity,
       },
       clones: server.clones(),
+      collisions: all.flatMap((node) =>
+        server.collisionsOf(node.nodeKey).map((text) => ({ node: toPeer(node).name, text }))
+      ),
       ...(policy ? { policy: policy.status() } : {}),
       ...more(),
     };

@@ -11,6 +11,7 @@ import {
   type AdvertisedEndpoint,
   ApiError,
   CLONE_HEADER,
+  collisionsJson,
   type Envelope,
   INSTANCE_HEADER,
   type NodeReach,
@@ -228,6 +229,13 @@ export class CoordClient implements RelayCoordinator, Disposable {
   ): Promise<void> {
     const body = () => reachJson({ endpoints: [...endpoints], ...more });
     const answer = await this.#call("POST", "/v1/endpoints", { body, signal });
+    parsedAnswer(() => expectField(answer, "ok"));
+  }
+
+  /** What of the overlay this host cannot take; it replaces what was told before. */
+  async tellCollisions(collisions: readonly string[], signal: AbortSignal): Promise<void> {
+    const body = () => collisionsJson(collisions);
+    const answer = await this.#call("POST", "/v1/collisions", { body, signal });
     parsedAnswer(() => expectField(answer, "ok"));
   }
 

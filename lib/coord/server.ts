@@ -12,6 +12,7 @@ import {
   CLONE_HEADER,
   envelopesJson,
   type NodeRecord,
+  parseCollisions,
   parseReach,
   parseRegisterRequest,
   parseRelayRegistration,
@@ -127,6 +128,7 @@ const SILENT_MS = 60_000;
 const ROUTES: Record<string, readonly string[]> = {
   "/v1/register": ["POST", "DELETE"],
   "/v1/endpoints": ["POST"],
+  "/v1/collisions": ["POST"],
   "/v1/peers": ["GET"],
   "/v1/signal": ["POST", "GET"],
   "/v1/relays": ["POST", "GET"],
@@ -155,6 +157,8 @@ export class CoordServer {
   readonly #replays = new Replays();
   readonly #held: HeldCalls;
   readonly #instances = new Instances();
+  /** Not stored: nodes tell it again. */
+  readonly #collisions = new Map<NodeKey, readonly string[]>();
   /** Nodes whose last change is not on the disk yet. */
   readonly #unsaved = new Set<NodeKey>();
   readonly #view: PeerView;
@@ -206,6 +210,9 @@ export class CoordServer {
     const nowMs = this.#nowMs();
     this.#mailbox.sweep(nowMs);
     this.#instances.sweep(nowMs);
+    for (const node of this.#collisions.keys()) {
+      if (!this.nodes.get(node)?.listed) this.#collisions.delete(node);
+    }
     this.#replays.sweep(clock.wallMs());
     relays?.directory.sweep(nowMs, (node) => this.nodes.get(node) !== undefined);
     for (const key of this.nodes.takeSettled()) this.#unsaved.add(key);
@@ -334,6 +341,12 @@ export class CoordServer {
         this.#noteChange(node, this.nodes.setReach(node.nodeKey, reach, nowMs));
         return Response.json({ ok: true });
       }
+      case "POST /v1/collisions": {
+        const collisions = parseCollisions(jsonOf(call.body));
+        this.#memberLimits.reach(node.nodeKey, nowMs);
+        this.#tellCollisions(node, collisions);
+        return Response.json({ ok: true });
+      }
       case "GET /v1/peers":
         return await this.#peers(call.request, node);
       case "GET /v1/relays":
@@ -348,6 +361,20 @@ export class CoordServer {
       default:
         return await this.#signals(call.request, node);
     }
+  }
+
+  #tellCollisions(node: NodeRecord, collisions: readonly string[]): void {
+    if (collisions.length === 0) return void this.#collisions.delete(node.nodeKey);
+    this.#collisions.set(node.nodeKey, collisions);
+    this.#options.log.warn("a node cannot take addresses of the overlay", {
+      ...nodeFields(node),
+      collisions: collisions.join("; "),
+    });
+  }
+
+  /** What the node's host cannot take of the overlay, as it said last. */
+  collisionsOf(node: NodeKey): readonly string[] {
+    return this.#collisions.get(node) ?? [];
   }
 
   // --- authentication

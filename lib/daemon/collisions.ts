@@ -57,6 +57,12 @@ export class Collisions {
     return this.#known.get(peer)?.collisions ?? [];
   }
 
+  /** Of all peers, for others to read. */
+  get texts(): string[] {
+    const all = [...this.#known.values()].flatMap(({ collisions }) => collisions);
+    return [...new Set(all.map(({ wanted, found }) => `${wanted} collides with ${found}`))].sort();
+  }
+
   forget(peer: NodeKey): void {
     if (this.#known.delete(peer)) this.#options.onChange(this.#count());
   }

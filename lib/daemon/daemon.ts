@@ -16,6 +16,7 @@ import type { RtNetlink } from "../netlink.ts";
 import { RelayClient } from "../relay/mod.ts";
 import { STUN_PATTERN, StunClient } from "../stun/mod.ts";
 import { watchForSleep } from "./awakening.ts";
+import { CollisionReport } from "./collision_report.ts";
 import type { DaemonReport } from "./control.ts";
 import { dataPathJson } from "./data_path.ts";
 import { HostDetours } from "./detours.ts";
@@ -147,6 +148,7 @@ class Daemon implements AsyncDisposable {
   readonly #earlyStun: EarlyStun;
   readonly #extraStun: ExtraStun;
   readonly #relays: RelayClient;
+  readonly #collisions: CollisionReport;
   #networkNews = new AbortController();
   #peers: Peers | undefined;
   #tunnelIp: Cidr | undefined;
@@ -217,7 +219,13 @@ class Daemon implements AsyncDisposable {
       onBack: () => {
         this.#own?.look(); // its STUN server is back too, as a rule
         this.#peers?.coordinatorIsBack();
+        this.#collisions.forgotten();
       },
+    });
+    this.#collisions = new CollisionReport({
+      texts: () => this.#peers?.collisions ?? [],
+      tell: (texts) => this.#session.coord.tellCollisions(texts, signal),
+      ...{ clock, log: edges.log },
     });
     this.#stun = new StunClient({ send: plane.send, clock, random });
     this.#earlyStun = new EarlyStun(this.#stun);
@@ -249,6 +257,7 @@ class Daemon implements AsyncDisposable {
   /** Tells the coordinator, if it answers in time; links and ports go with the data plane. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#peers?.close();
+    this.#collisions[Symbol.dispose]();
     using _known = this.#known;
     using _session = this.#session;
     await this.#relays[Symbol.asyncDispose]();
@@ -468,6 +477,7 @@ class Daemon implements AsyncDisposable {
         daemon: { role: "up", port: this.#options.port },
       },
       needed: () => this.#needed(),
+      onCollisions: () => this.#collisions.look(),
       pingThrough: this.#edges.pingThrough,
       ownEndpoints: () => this.#own!.list.map(({ endpoint }) => endpoint),
       ownNat: () => this.#ownNat!.nat,

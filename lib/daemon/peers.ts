@@ -65,6 +65,8 @@ export interface PeersOptions extends EffectsOptions {
   onAllLost: (count: number) => void;
   onAnyBack: () => void;
   hostView: HostViewOptions;
+  /** What cannot be set here may be something else now. */
+  onCollisions: () => void;
   /** What this node itself has to reach, besides its peers. */
   needed: () => readonly NeededAddress[];
   pingThrough: InnerChecksOptions["ping"];
@@ -96,7 +98,10 @@ export class Peers {
       ...options,
       ...options.hostView,
       needed: () => [...options.needed(), ...this.#remotes()],
-      onChange: (count) => options.metrics.collided(count),
+      onChange: (count) => {
+        options.metrics.collided(count);
+        options.onCollisions();
+      },
     });
     this.#innerChecks = new InnerChecks({
       ...options,
@@ -446,6 +451,11 @@ export class Peers {
     }
     this.#arm();
     this.#options.plane.networkChanged();
+  }
+
+  /** As their texts, of all peers. */
+  get collisions(): string[] {
+    return this.#collisions.texts;
   }
 
   report(entries: readonly Entry[] = [...this.#byNode.values()]): PeerReport[] {

@@ -41,6 +41,24 @@ Deno.test("a host whose network has the overlay's addresses keeps it, and says s
   deepStrictEqual(b.peer(a)!.findings, undefined);
 });
 
+Deno.test("the coordinator is told what collides at a node, also after it was started again", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const a = await world.up(world.hostBehind("a"), coordinator);
+  const ifindex = joinSameNetwork(world, a);
+  const b = await world.up(world.hostBehind("b"), coordinator);
+  const told = (node: SimNode) => coordinator.server?.collisionsOf(node.identity.nodeKey) ?? [];
+  ok(await world.until(() => told(a).length > 0, 10_000));
+  ok(told(a)[0]!.endsWith("collides with 100.64.0.0/24 of lan0"), told(a)[0]);
+  coordinator.stop();
+  await world.run(1_000);
+  await coordinator.start();
+  ok(await world.until(() => told(a).length > 0, 10_000));
+  a.host.openRtNetlink().deleteLink(ifindex);
+  ok(await world.until(() => told(a).length === 0, 10_000));
+  deepStrictEqual(told(b), []);
+});
+
 Deno.test("a host that leaves such a network has its overlay at once", async () => {
   await using world = new World();
   const [a, b] = await pair(world);

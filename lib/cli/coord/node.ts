@@ -13,8 +13,8 @@ export const command = actionsCommand("node", "list nodes, approve, expire, rena
     run: async (_words, flags) => {
       const { nodes } = await ask(flags, "/v1/nodes");
       const rows = (nodes as Json[]).map(row);
-      const text = rows.length === 0 ? "No nodes.\n" : formatTable(HEADINGS, rows);
-      return { json: nodes, text };
+      const table = rows.length === 0 ? "No nodes.\n" : formatTable(HEADINGS, rows);
+      return { json: nodes, text: table + (nodes as Json[]).flatMap(collisions).join("") };
     },
   }),
   approve: told("NODE", "let a node in that waits", (node) => ["approve", { node }]),
@@ -55,6 +55,11 @@ function row(node: Json): string[] {
     tags?.join(",") || "-",
     String(node.node_pubkey),
   ];
+}
+
+function collisions(node: Json): string[] {
+  const all = node.collisions as string[] | undefined;
+  return (all ?? []).map((text) => `${node.given_name ?? node.node_name}: ${text}\n`);
 }
 
 function state(node: Json): string {

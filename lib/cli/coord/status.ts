@@ -30,6 +30,11 @@ function describe(status: Json): string {
   const clones = (status.clones as { node: string; sources: string[] }[]).map((
     { node, sources },
   ) => ["clones", `${node} is used from ${sources.join(" and ")}`]);
-  return [...lines, ...clones].map(([name, value]) => `${String(name).padEnd(13)}${value}\n`)
+  const collisions = (status.collisions as { node: string; text: string }[]).map((
+    { node, text },
+  ) => ["collisions", `${node}: ${text}`]);
+  return [...lines, ...clones, ...collisions].map(([name, value]) =>
+    `${String(name).padEnd(13)}${value}\n`
+  )
     .join("");
 }

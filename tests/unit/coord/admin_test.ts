@@ -140,6 +140,25 @@ Deno.test("a node that is expired is out until it joins by another token", async
   deepStrictEqual(bench.names(), ["a", "b"]);
 });
 
+Deno.test("status and node list show what collides at nodes, until they say that it does not", async () => {
+  const bench = new Bench();
+  const a = await fakeNode("a");
+  await bench.join(a);
+  const tell = async (collisions: string[]) => {
+    const answer = await bench.coord.call(a, "POST", "/v1/collisions", { body: { collisions } });
+    await answer.body?.cancel();
+    return answer.status;
+  };
+  const text = "100.64.0.3 collides with 100.64.0.0/24 of lan0";
+  strictEqual(await tell([text]), 200);
+  deepStrictEqual((await bench.ask("/v1/status")).collisions, [{ node: "a", text }]);
+  const [node] = (await bench.ask("/v1/nodes")).nodes as Answer[];
+  deepStrictEqual(node!.collisions, [text]);
+  strictEqual(await tell([]), 200);
+  deepStrictEqual((await bench.ask("/v1/status")).collisions, []);
+  strictEqual(await tell(["x".repeat(201)]), 400);
+});
+
 Deno.test("an ephemeral node is forgotten when its lease is over, on the disk too", async () => {
   const bench = new Bench();
   const token = await bench.token({ ephemeral: true });
