@@ -14,7 +14,7 @@
  */
 
 /** Between two looks at the present size: while data comes back, and while none does. */
-export const CHECK_GAP_MS = 10_000;
+export const CHECK_GAP_MS = 5_000;
 export const SILENT_CHECK_GAP_MS = 2_000;
 /** Between two looks for more. */
 export const GROW_GAP_MS = 180_000;

@@ -140,7 +140,7 @@ for (const loss of [0.05, 0.15, 0.3]) {
 }
 
 Deno.test("a path that becomes narrower is found while data goes unanswered, and else too", () => {
-  for (const [isSilent, withinMs] of [[true, 3_500], [false, 11_500]] as const) {
+  for (const [isSilent, withinMs] of [[true, 3_500], [false, CHECK_GAP_MS + 1_500]] as const) {
     const path = new Path({ carries: 1500 }).look().use(60_000, isSilent);
     path.carries = 1320;
     path.use(withinMs, isSilent);
@@ -165,7 +165,7 @@ Deno.test("a path in use costs little, and one that is not costs nothing", () =>
   path.run(3_600_000);
   strictEqual(path.sent, found);
   path.use(600_000);
-  ok(path.sent - found < 300, `${path.sent - found}`);
+  ok(path.sent - found < 400, `${path.sent - found}`);
 });
 
 Deno.test("a silent path is not called narrow, nor asked for ever", () => {
