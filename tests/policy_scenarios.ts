@@ -20,6 +20,34 @@ async function connects(from: Host, ip: string, port: number, expected: boolean)
   return stdout.includes("yes");
 }
 
+/** UDP to that port, as text, from an address of the host. */
+class Mailbox implements Disposable {
+  readonly received: string[] = [];
+  readonly #socket: Deno.DatagramConn;
+
+  constructor(host: Host, hostname: string, port: number) {
+    const open = () => Deno.listenDatagram({ transport: "udp", hostname, port });
+    this.#socket = host.within(() => ({ socket: open() })).socket;
+    void this.#read();
+  }
+
+  async #read(): Promise<void> {
+    try {
+      while (true) this.received.push(new TextDecoder().decode((await this.#socket.receive())[0]));
+    } catch {
+      // closed
+    }
+  }
+
+  async send(text: string, hostname: string, port: number): Promise<void> {
+    await this.#socket.send(new TextEncoder().encode(text), { transport: "udp", hostname, port });
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.close();
+  }
+}
+
 export function testPolicy(plane: "fou" | "tun"): void {
   Deno.test(`${plane}: a policy opens ports and hides peers, changes at once, cuts nothing`, async () => {
     await using overlay = await Overlay.start();
@@ -88,5 +116,51 @@ export function testPolicy(plane: "fou" | "tun"): void {
     overlay.coordinator.kill("SIGHUP");
     await overlay.allDirect();
     await transfer("all is open again", { from: carol.host, to: alice.host, ip: a });
+  });
+
+  Deno.test(`${plane}: who sends from another's address has none of its rights`, async () => {
+    await using overlay = await Overlay.start();
+    const path = `${overlay.directory}/policy.jsonc`;
+    const write = (rules: unknown[]) => Deno.writeTextFileSync(path, JSON.stringify({ rules }));
+    write([{ from: "*", to: "*", allow: "any" }]);
+    await overlay.killCoordinator();
+    await overlay.startCoordinator("--policy", path);
+    const [alice, bob, carol] = ["alice", "bob", "carol"].map((name) =>
+      overlay.join(overlay.lab.publicHost(name), ["--data-plane", plane])
+    ) as [OverlayNode, OverlayNode, OverlayNode];
+    await overlay.allDirect();
+    const [a, b, c] = [await alice.tunnelIp(), await bob.tunnelIp(), await carol.tunnelIp()];
+    const keys = await Promise.all(
+      [alice, bob, carol].map(async (node) =>
+        `key:${keyBase64((await node.report()).node_key as NodeKey)}`
+      ),
+    );
+    write([
+      { from: keys[0], to: keys[1], allow: "udp:5000" },
+      { from: keys[2], to: keys[1], allow: "udp:6000" },
+    ]);
+    overlay.coordinator.kill("SIGHUP");
+    await until("carol to see bob alone", async () => (await carol.report()).peers.length === 1);
+    await until("bob to close ports", async () => {
+      const { peers } = await bob.report();
+      return peers.length === 2 && peers.every(({ inbound }) => inbound!.length === 1);
+    });
+    await carol.host.run("ip", ["address", "add", `${a}/32`, "dev", "lo"]);
+    using five = new Mailbox(bob.host, b, 5000);
+    using six = new Mailbox(bob.host, b, 6000);
+    using own = new Mailbox(carol.host, c, 4000);
+    using stolen = new Mailbox(carol.host, a, 4000);
+    await own.send("own", b, 5000);
+    await stolen.send("stolen", b, 5000);
+    await stolen.send("stolen", b, 6000);
+    await own.send("last", b, 6000);
+    await until("what is allowed to come", async () => six.received.includes("last"));
+    deepStrictEqual([five.received, six.received], [[], ["last"]]);
+    using right = new Mailbox(alice.host, a, 4000);
+    await right.send("right", b, 5000);
+    await until("alice's to come", async () => five.received.includes("right"));
+    const { refused } = await bob.report();
+    strictEqual(refused!["wrong-inner-address"], 2);
+    strictEqual(refused!["against-policy"], 1);
   });
 }
