@@ -155,11 +155,6 @@ function canPunch(a: NetworkKind, b: NetworkKind, shared: number): boolean {
   return isPredictable(a) && isPredictable(b);
 }
 
-/** Packets of all sizes: the path's MTU is not found out. */
-function carriesAll({ nats }: NetworkKind): boolean {
-  return nats.every(({ uplink }) => uplink?.mtu === undefined);
-}
-
 function isMapped(a: NetworkKind, b: NetworkKind): boolean {
   return a.mapsPorts === true && hasIpv4(b) && hasFreeUdp(b);
 }
@@ -483,9 +478,7 @@ export class Matrix implements AsyncDisposable {
   /** Between those who ping each other, a few pairs at once; notes where it fails. */
   async #carryTcp(results: readonly PairResult[]): Promise<void> {
     const waiting = this.#pairs.map((pair, i) => ({ ...pair, result: results[i]! }))
-      .filter(({ first, second, answeredMs }) =>
-        answeredMs !== undefined && [first, second].every(({ kind }) => carriesAll(kind))
-      );
+      .filter(({ answeredMs }) => answeredMs !== undefined);
     const carry = async () => {
       for (let next = waiting.shift(); next; next = waiting.shift()) {
         const { first, second, result } = next;

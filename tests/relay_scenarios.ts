@@ -13,19 +13,9 @@ export async function relayed(node: OverlayNode, kind: "relay-udp" | "relay-tcp"
   }, () => node.log);
 }
 
-export function testRelays(plane: "fou" | "tun"): void {
+/** Relays whose program forwards: packets of the kernel plane meet its sockets. */
+export function testForwardingPrograms(plane: "fou" | "tun"): void {
   const args = ["--data-plane", plane];
-
-  Deno.test(`${plane}: two hosts behind symmetric NATs meet through the relay`, async () => {
-    await using overlay = await Overlay.start();
-    const { lab } = overlay;
-    const alice = overlay.node("alice", lab.nat("nat-a", SYMMETRIC), args);
-    const bob = overlay.node("bob", lab.nat("nat-b", SYMMETRIC), args);
-    for (const node of [alice, bob]) await relayed(node, "relay-udp");
-    await alice.ping(bob, { sizeBytes: 1400 });
-    await bob.ping(alice);
-    await alice.transfers(bob);
-  });
 
   Deno.test(`${plane}: two hosts meet through a relay that forwards by itself`, async () => {
     await using overlay = await Overlay.start({ coordArgs: ["--relay-mode", "user"] });
@@ -44,6 +34,21 @@ export function testRelays(plane: "fou" | "tun"): void {
     const bob = overlay.node("bob", lab.nat("nat-b", { firewall: NO_UDP }), args);
     for (const node of [alice, bob]) await relayed(node, "relay-tcp");
     await alice.ping(bob, { sizeBytes: 1400 });
+    await alice.transfers(bob);
+  });
+}
+
+export function testRelays(plane: "fou" | "tun"): void {
+  const args = ["--data-plane", plane];
+
+  Deno.test(`${plane}: two hosts behind symmetric NATs meet through the relay`, async () => {
+    await using overlay = await Overlay.start();
+    const { lab } = overlay;
+    const alice = overlay.node("alice", lab.nat("nat-a", SYMMETRIC), args);
+    const bob = overlay.node("bob", lab.nat("nat-b", SYMMETRIC), args);
+    for (const node of [alice, bob]) await relayed(node, "relay-udp");
+    await alice.ping(bob, { sizeBytes: 1400 });
+    await bob.ping(alice);
     await alice.transfers(bob);
   });
 

@@ -15,10 +15,11 @@ cd "$(dirname "$0")/.."
 MACHINES=(
   "linux-image-cloud-amd64 tests/vm/*_test.ts"
   "linux-image-6.12-cloud-amd64 tests/vm/tunnel_test.ts tests/vm/up_test.ts"
+  "linux-image-cloud-amd64 tests/vm/once/hard_nat_test.ts tests/vm/once/moving_test.ts"
 )
 # These take longer than all the rest together.
 LONG_MACHINES=(
-  "linux-image-cloud-amd64 tests/vm/once"
+  "linux-image-cloud-amd64 tests/vm/once/hub_test.ts tests/vm/once/up_ipv6_test.ts tests/vm/once/up_test.ts"
   "linux-image-cloud-amd64 tests/vm/long"
 )
 # Program and the package it comes from.

@@ -2,8 +2,9 @@
 import { strictEqual } from "node:assert/strict";
 import { SYMMETRIC } from "../../lib/lab/mod.ts";
 import { Overlay } from "../overlay.ts";
-import { relayed, testRelays } from "../relay_scenarios.ts";
+import { relayed, testForwardingPrograms, testRelays } from "../relay_scenarios.ts";
 
+testForwardingPrograms("tun");
 testRelays("tun");
 
 Deno.test("tun: of two relays the nearer one is taken", async () => {

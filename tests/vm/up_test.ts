@@ -1,11 +1,10 @@
 /** `gretun up` on the kernel plane: needs a kernel with FOU and GRE, see boot.sh. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { Overlay } from "../overlay.ts";
-import { testMeeting, testOwnWays, testTrust, twoNodes } from "../up_scenarios.ts";
+import { testMeeting, testTrust, twoNodes } from "../up_scenarios.ts";
 
 testMeeting("fou");
 testTrust("fou");
-testOwnWays("fou");
 
 for (const planes of [["fou", "tun"], ["tun", "fou"]] as const) {
   Deno.test(`${planes.join(" and ")}: a kernel and a user-space node talk`, async () => {
