@@ -28,9 +28,27 @@ export function publicKeyOf(seed: Uint8Array): Uint8Array<ArrayBuffer> {
   return ed25519.getPublicKey(seed) as Uint8Array<ArrayBuffer>;
 }
 
-/** The same key for X25519 (RFC 7748), public and private. */
+/** Gives the secret shared with an X25519 public key; throws for one of small order. */
+export type Agree = (publicKey: Uint8Array<ArrayBuffer>) => Promise<Uint8Array>;
+
+const X25519_PKCS8_PREFIX = Uint8Array.from([...PKCS8_PREFIX]);
+X25519_PKCS8_PREFIX[11] = 0x6e;
+
+/** The same key for X25519 (RFC 7748). */
 export const agreementPublic = (publicKey: Uint8Array) => ed25519.utils.toMontgomery(publicKey);
-export const agreementSecret = (seed: Uint8Array) => ed25519.utils.toMontgomerySecret(seed);
+
+/** By the key of that 32-byte seed. */
+export async function agreement(seed: Uint8Array): Promise<Agree> {
+  const pkcs8 = concatBytes(X25519_PKCS8_PREFIX, ed25519.utils.toMontgomerySecret(seed));
+  const key = await crypto.subtle.importKey("pkcs8", pkcs8, "X25519", false, ["deriveBits"]);
+  return async (publicKey) => {
+    const other = await crypto.subtle.importKey("raw", publicKey, "X25519", false, []);
+    const algorithm = { name: "X25519", public: other };
+    const secret = new Uint8Array(await crypto.subtle.deriveBits(algorithm, key, 256));
+    if (secret.every((byte) => byte === 0)) throw new RangeError("X25519 key of small order");
+    return secret;
+  };
+}
 
 /**
  * Whether it is the key's signature of these bytes. False for anything malformed, and for a key of

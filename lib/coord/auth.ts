@@ -10,7 +10,7 @@
  * key that they could have done better.
  */
 import { concatBytes, fromBase64, toBase64 } from "../bytes.ts";
-import { type Sign, verify } from "../ed25519.ts";
+import { type Agree, type Sign, verify } from "../ed25519.ts";
 import { keyBase64, keyBytes, type NodeKey, nodeKeyFromBytes } from "../keys.ts";
 import { COORDINATOR_HEADER, NONCE_HEADER, readNonce } from "./api.ts";
 
@@ -29,8 +29,8 @@ export interface SigningKey {
 
 /** The coordinator's own. */
 export interface CoordinatorKey extends SigningKey {
-  /** Ed25519 seed, 32 bytes. */
-  seed: Uint8Array;
+  /** With it as a key of X25519. */
+  agree: Agree;
 }
 
 interface SignedParts {

@@ -5,7 +5,7 @@
  * Ed25519 key on the other curve.
  */
 import { x25519 } from "@noble/curves/ed25519.js";
-import { agreementPublic, agreementSecret } from "../ed25519.ts";
+import { type Agree, agreementPublic } from "../ed25519.ts";
 import { type DiscoKey, keyBase64, keyBytes, type NodeKey } from "../keys.ts";
 
 interface Owner {
@@ -22,11 +22,11 @@ export async function proveDiscoKey(
   return new Uint8Array(await crypto.subtle.sign("HMAC", await macKey(shared), text(owner)));
 }
 
-/** Whether the node has proven it. By the coordinator's seed. */
-export async function isProof(proof: Uint8Array, owner: Owner, seed: Uint8Array): Promise<boolean> {
+/** Whether the node has proven it to the coordinator, whose key agrees. */
+export async function isProof(proof: Uint8Array, owner: Owner, agree: Agree): Promise<boolean> {
   let shared;
   try {
-    shared = x25519.getSharedSecret(agreementSecret(seed), keyBytes(owner.discoKey));
+    shared = await agree(keyBytes(owner.discoKey));
   } catch {
     return false; // a disco key of small order
   }

@@ -1,6 +1,6 @@
 /** What a program needs to be a coordinator, or a relay of one. */
 import type { Random } from "../edges.ts";
-import { publicKeyOf, signer } from "../ed25519.ts";
+import { agreement, publicKeyOf, signer } from "../ed25519.ts";
 import { KEY_LENGTH, nodeKeyFromBytes } from "../keys.ts";
 import type { CoordinatorKey } from "./auth.ts";
 import type { Store } from "./store.ts";
@@ -21,5 +21,6 @@ export function storedSeed(store: Store, random: Random): Uint8Array {
 }
 
 export async function signingKey(seed: Uint8Array): Promise<CoordinatorKey> {
-  return { seed, publicKey: nodeKeyFromBytes(publicKeyOf(seed)), sign: await signer(seed) };
+  const [sign, agree] = await Promise.all([signer(seed), agreement(seed)]);
+  return { publicKey: nodeKeyFromBytes(publicKeyOf(seed)), sign, agree };
 }

@@ -542,8 +542,8 @@ export class CoordServer {
   async #ownsDiscoKey({ nodeKey, discoKey, discoProof }: RegisterRequest): Promise<boolean> {
     const known = this.nodes.get(nodeKey);
     if (known?.isProven && known.discoKey === discoKey) return true;
-    const { seed } = this.#options.key;
-    return discoProof !== undefined && await isProof(discoProof, { nodeKey, discoKey }, seed);
+    const { agree } = this.#options.key;
+    return discoProof !== undefined && await isProof(discoProof, { nodeKey, discoKey }, agree);
   }
 
   /** New nodes need one where there are any. Throws {@link Refusal}. */

@@ -8,7 +8,7 @@ import type { Nodes } from "../../lib/coord/nodes.ts";
 import { CoordServer, type RelayOptions } from "../../lib/coord/server.ts";
 import { SqliteStore } from "../../lib/coord/sqlite.ts";
 import type { Store } from "../../lib/coord/store.ts";
-import { publicKeyOf, type Sign, signer } from "../../lib/ed25519.ts";
+import { agreement, publicKeyOf, type Sign, signer } from "../../lib/ed25519.ts";
 import { type Log, silentLog, systemRandom } from "../../lib/edges.ts";
 import {
   type DiscoKey,
@@ -90,9 +90,9 @@ export interface FakeCoordinatorOptions {
 }
 
 export function signingKey(seed: Uint8Array): CoordinatorKey {
-  const sign = signer(seed);
+  const [sign, agree] = [signer(seed), agreement(seed)];
   return {
-    seed,
+    agree: async (key) => (await agree)(key),
     publicKey: nodeKeyFromBytes(publicKeyOf(seed)),
     sign: async (bytes) => (await sign)(bytes),
   };

@@ -9,7 +9,7 @@ import { silentLog } from "../../../lib/edges.ts";
 import { type NodeKey, nodeKeyFromBytes } from "../../../lib/keys.ts";
 import { RelayServer } from "../../../lib/relay/serve.ts";
 import { StunService } from "../../../lib/stun/mod.ts";
-import { publicOf } from "./crypto.ts";
+import { agreementOf, publicOf } from "./crypto.ts";
 import type { Serve, SimHost } from "./host.ts";
 import type { Dice } from "./random.ts";
 import { upgradeWebSocket } from "./web_socket.ts";
@@ -135,7 +135,7 @@ export class SimCoordinator {
       store: this.#store,
       clock,
       log: silentLog,
-      key: { publicKey: key, sign, seed: this.#keySeed },
+      key: { publicKey: key, sign, agree: agreementOf(this.#keySeed) },
       stun: stun ? [":3478"] : [],
       debug: false,
       relays: {

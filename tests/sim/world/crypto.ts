@@ -3,7 +3,8 @@
  * which come from other threads at times of their own. Nobody in the simulation attacks them.
  */
 import { createHash } from "node:crypto";
-import { publicKeyOf } from "../../../lib/ed25519.ts";
+import { ed25519, x25519 } from "@noble/curves/ed25519.js";
+import { type Agree, publicKeyOf } from "../../../lib/ed25519.ts";
 import { concatBytes, fromHex, toHex } from "../../../lib/bytes.ts";
 
 const ED25519_SEED_OFFSET = 16;
@@ -40,6 +41,12 @@ export function publicOf(seed: Uint8Array): Uint8Array<ArrayBuffer> {
   const known = publicKeys.get(hex) ?? publicKeyOf(seed);
   publicKeys.set(hex, known);
   return known;
+}
+
+/** By the private half, as WebCrypto does it elsewhere. */
+export function agreementOf(seed: Uint8Array): Agree {
+  const secret = ed25519.utils.toMontgomerySecret(seed);
+  return (publicKey) => Promise.resolve(x25519.getSharedSecret(secret, publicKey));
 }
 
 function signature(algorithm: string, material: Uint8Array, bytes: Uint8Array) {

@@ -349,14 +349,27 @@ Deno.test("who has another's disco key first does not keep its owner out", async
 });
 
 Deno.test("a proof is of one node, one disco key and one coordinator", async () => {
-  const seed = systemRandom(32);
-  const { publicKey } = signingKey(seed);
+  const { publicKey, agree } = otherKey();
   const [a, b] = [await discoNode("a"), await discoNode("b")];
   const proof = await proveDiscoKey(a.discoPrivate, a, publicKey);
-  strictEqual(await isProof(proof, a, seed), true);
-  strictEqual(await isProof(proof, { ...a, nodeKey: b.nodeKey }, seed), false);
-  strictEqual(await isProof(proof, { ...a, discoKey: b.discoKey }, seed), false);
-  strictEqual(await isProof(proof, a, systemRandom(32)), false);
+  strictEqual(await isProof(proof, a, agree), true);
+  strictEqual(await isProof(proof, { ...a, nodeKey: b.nodeKey }, agree), false);
+  strictEqual(await isProof(proof, { ...a, discoKey: b.discoKey }, agree), false);
+  strictEqual(await isProof(proof, a, otherKey().agree), false);
   const smallOrder = discoKeyFromBytes(Uint8Array.of(1, ...new Uint8Array(31)));
-  strictEqual(await isProof(proof, { ...a, discoKey: smallOrder }, seed), false);
+  const everybodys = { ...a, discoKey: smallOrder };
+  const forged = await crypto.subtle.sign(
+    "HMAC",
+    await crypto.subtle.importKey(
+      "raw",
+      new Uint8Array(32),
+      { name: "HMAC", hash: "SHA-256" },
+      false,
+      ["sign"],
+    ),
+    new TextEncoder().encode(
+      ["gretun disco key", keyBase64(a.nodeKey), keyBase64(smallOrder)].join("\n"),
+    ),
+  );
+  strictEqual(await isProof(new Uint8Array(forged), everybodys, agree), false);
 });
