@@ -14,6 +14,18 @@ function promises(): { promise: string; tests: string[] }[] {
     }));
 }
 
+/** Names that are made from less than that could be any name. */
+const MIN_LITERAL = 20;
+
+/** Whether there is such a test: by its name in the source, or by one that is made of it. */
+function isThere(name: string, names: ReadonlySet<string>): boolean {
+  return names.has(name) || [...names].some((made) => {
+    if (!made.includes("…") || made.replaceAll("…", "").length < MIN_LITERAL) return false;
+    const parts = made.split("…").map((part) => RegExp.escape(part));
+    return new RegExp(`^${parts.join(".+")}$`).test(name);
+  });
+}
+
 /** Names of all tests; what is filled in stands as "…". */
 function testNames(): Set<string> {
   const names = new Set<string>();
@@ -38,5 +50,5 @@ Deno.test("every promise of docs/security.md names tests, and all of them are th
   const all = promises();
   ok(all.length > 25, `${all.length} promises`);
   deepStrictEqual(all.filter(({ tests }) => tests.length === 0), []);
-  deepStrictEqual(all.flatMap(({ tests }) => tests).filter((name) => !names.has(name)), []);
+  deepStrictEqual(all.flatMap(({ tests }) => tests).filter((name) => !isThere(name, names)), []);
 });
