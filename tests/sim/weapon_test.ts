@@ -2,7 +2,7 @@
 import { ok, strictEqual } from "node:assert/strict";
 import { type Endpoint, parseIp } from "../../lib/addr.ts";
 import { HostileMember, Victim } from "./hostile_member.ts";
-import { type SimCoordinator, type SimNode, World } from "./world/mod.ts";
+import { type SimCoordinator, type SimNode, SYMMETRIC, World } from "./world/mod.ts";
 
 /** As many endpoints as a coordinator takes. */
 const ENDPOINTS = 32;
@@ -72,6 +72,25 @@ Deno.test("twelve members with one victim: a host sends it four packets a second
   // And newcomers are found as soon as ever.
   const c = await world.up(world.hostBehind("c"), coordinator);
   ok(await world.until(() => a.state(c) === "direct", 2_000), a.state(c));
+});
+
+Deno.test("who is at an address that liars name is found all the same", async () => {
+  await using world = new World();
+  const { coordinator, b } = await pair(world);
+  const site = world.site(SYMMETRIC);
+  const members: HostileMember[] = [];
+  for (let n = 0; n < 12; n++) members.push(await HostileMember.join(world, coordinator, n));
+  const places = Array.from(
+    { length: ENDPOINTS },
+    (_, i) => ({ ip: site.nat.outer, port: 2_000 + i }),
+  );
+  for (let second = 0; second < 10; second++) {
+    for (const member of members) member.invite(b, places);
+    await world.run(1_000);
+  }
+  const c = await world.up(world.hostBehind("c", site), coordinator);
+  for (const member of members) member.invite(b, places);
+  ok(await world.until(() => b.state(c) === "direct" && c.state(b) === "direct", 2_000));
 });
 
 Deno.test("pings with another's address as their source are answered with fewer bytes", async () => {
