@@ -145,7 +145,7 @@ export class DaemonMetrics extends Metrics {
   #showReport(report: DaemonReport | undefined): void {
     const { state, coordinator_error, findings = [], peers = [] } = report ?? {};
     this.#coordinatorUp.set(state === "running" && coordinator_error === undefined ? 1 : 0);
-    this.#findings.set(findings.length);
+    this.#findings.set(findings.filter(({ harmless }) => !harmless).length);
     const ofPeers = [this.#peerReceived, this.#peerSent, this.#peerRtt, this.#peerPath];
     for (const metric of [...ofPeers, this.#peerPathAge]) metric.reset();
     const shown = peers.toSorted((a, b) =>

@@ -61,3 +61,9 @@ Deno.test("the coordinator is up only while it answers", async () => {
   match(await textOf([], { coordinator_error: "refused" }), /^gretun_coordinator_up 0$/m);
   match(await new DaemonMetrics().text(), /^gretun_coordinator_up 0$/m);
 });
+
+Deno.test("a finding that the tunnel copes with is none to be alarmed by", async () => {
+  const narrow = { text: "the path is narrow", remedy: "None is needed", harmless: true } as const;
+  const clock = { text: "clocks differ", remedy: "Set this host's" };
+  match(await textOf([], { findings: [narrow, clock] }), /^gretun_findings 1$/m);
+});
