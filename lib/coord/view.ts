@@ -21,7 +21,7 @@ interface Cached {
   listed: NodeRecord[];
   away: NodeRecord[];
   /** By the etag since when. */
-  changes: Map<string, NodeRecord[] | undefined>;
+  changes: Map<string, NodeRecord[]>;
   /** By that, or "" for the whole list, and who is told. */
   answers: Map<string, Answer>;
 }
@@ -136,8 +136,8 @@ export class PeerView {
       this.#cached = { etag, madeMs: nowMs, listed, away, ...none };
     }
     const { changes, answers } = this.#cached;
-    if (!changes.has(since)) changes.set(since, this.#nodes.changes(since));
-    const changed = changes.get(since);
+    const changed = changes.get(since) ?? this.#nodes.changes(since);
+    if (changed) changes.set(since, changed); // what is not known could be anything
     const key = `${changed ? since : ""} ${this.#audience(viewer)}`;
     const answer = answers.get(key) ??
       (changed ? this.#some(viewer, since, changed) : this.#whole(viewer, this.#cached));
