@@ -76,6 +76,8 @@ export class Session implements Disposable {
   readonly #outbox: Outbox;
   readonly #closed = new AbortController();
   #isRegistered = false;
+  /** To a registration. */
+  #isAnswerLost = false;
   #connectedSinceMs: number | undefined;
   #registering: Promise<void> | undefined;
   /** Resolved when the coordinator does not know what is advertised. */
@@ -174,8 +176,11 @@ export class Session implements Disposable {
       if (!answer) return;
       const isNews = answer.etag !== known?.etag;
       known = answer;
-      if (isNews) await this.#options.onPeers(answer);
-      else await held.pause(signal);
+      if (isNews) {
+        // What the coordinator gave this node meanwhile is not known.
+        if (this.#isAnswerLost) await this.#register(signal).catch(() => {});
+        await this.#options.onPeers(answer);
+      } else await held.pause(signal);
     }
   }
 
@@ -275,10 +280,12 @@ export class Session implements Disposable {
       this.#isRegistered ? this.#options.advertised() : { endpoints: [] },
     );
     const more = requestedTunnelIp ? { requestedTunnelIp } : {};
+    this.#isAnswerLost = true;
     const answer = await this.coord.register(
       { discoKey, discoPrivate, nodeName, statement, ...more },
       signal,
     );
+    this.#isAnswerLost = false;
     if (!this.#isRegistered && this.coord.coordinatorKey === undefined) {
       this.#options.log.warn(
         "the coordinator has no key: who is on the way can change what it says",
