@@ -46,15 +46,14 @@ function findings(source: string): string[][] {
     const given = first === "text"
       ? lastText(source.slice(0, match.index))
       : first!.slice("text:".length);
-    return [[given, remedy]];
+    return given === undefined ? [] : [[given, remedy]];
   });
 }
 
-/** `const text = ...;` */
-function lastText(source: string): string {
-  return source.slice(source.lastIndexOf("const text = ") + "const text = ".length).split(
-    ";\n",
-  )[0]!;
+/** `const text = ...;` before it; undefined where it came from elsewhere. */
+function lastText(source: string): string | undefined {
+  const at = source.lastIndexOf("const text = ");
+  return at < 0 ? undefined : source.slice(at + "const text = ".length).split(";\n")[0];
 }
 
 function field(object: string, name: string): string | undefined {
