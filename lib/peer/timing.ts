@@ -127,13 +127,16 @@ export function roundPauseMs({ state, rounds }: Peer): number {
 }
 
 /**
- * When a relay is to be asked for or given back. The peer has to ask, too: one that has not shown
- * itself lately, not even by an invitation through the coordinator, will not.
+ * When a relay is to be asked for or given back. The peer has to ask, too: one that has let a relay be
+ * of no use and has not shown itself lately, not even by an invitation, will not.
  */
-export function nextRelayMs({ relay, state, directSinceMs, heardMs }: Peer): number {
+export function nextRelayMs(
+  { relay, relaysUnused, state, directSinceMs, heardMs }: Peer,
+): number {
   const isWanted = state === "punching" || state === "unknown";
   if (relay.kind === "none" && isWanted) {
-    return relay.askMs - heardMs <= ABSENT_MS ? relay.askMs : Infinity;
+    const isThere = relaysUnused === 0 || relay.askMs - heardMs <= ABSENT_MS;
+    return isThere ? relay.askMs : Infinity;
   }
   if (relay.kind !== "open") return Infinity;
   if (state === "direct") return directSinceMs + RELAY_KEPT_MS;
