@@ -233,6 +233,7 @@ class Daemon implements AsyncDisposable {
     this.#relays = new RelayClient({
       nodeKey: identity.nodeKey,
       coordinator: this.#session.coord,
+      wallMs: () => this.#session.coord.wallMs(),
       send: plane.send,
       nodePort: options.port,
       resolve: async (name) => {

@@ -62,6 +62,8 @@ export interface RelayClientOptions {
   /** That port. */
   nodePort: number;
   clock: Clock;
+  /** The time as the coordinator has it; this host's unless told. */
+  wallMs?: () => number;
   random: Random;
   log: Log;
   /** The relay has forgotten the path or is away: it carries nothing any more. */
@@ -109,7 +111,8 @@ export class RelayClient implements AsyncDisposable {
     this.#options = options;
     const { nodeKey, sign, clock, random } = options;
     const onHint = (line: string, nonce: Uint8Array) => this.#lines.get(line)?.hint(nonce);
-    this.#exchange = new RelayExchange({ nodeKey, sign, clock, random, onHint });
+    const wallMs = options.wallMs ?? (() => clock.wallMs());
+    this.#exchange = new RelayExchange({ nodeKey, sign, clock, wallMs, random, onHint });
     this.#stun = new StunClient(options);
     this.#grantTurns = new Turns({
       ...{ atOnce: GRANTS_AT_ONCE, patienceMs: GRANT_PATIENCE_MS },
