@@ -10,6 +10,8 @@ export interface CommandIo {
   stderrKind?: "journal" | "terminal" | "other";
   /** From now on everything on standard error has that format. */
   logsAs?: (format: "text" | "json") => void;
+  /** Set by a command that has found another use for SIGHUP than to stop. */
+  outlivesHangup?: boolean;
 }
 
 export interface Command {

@@ -76,7 +76,7 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
       const linux = await import("../linux/mod.ts");
       canWrite = linux.canWrite;
       listen(
-        { own, ignores: linux.ignoresSignal },
+        { own, ignores: linux.ignoresSignal, outlivesHangup: () => io.outlivesHangup === true },
         () => stopping.abort(new InterruptedError("interrupted", "Run it again")),
       );
     },
@@ -106,13 +106,21 @@ function onUncaught(handle: (error: unknown) => void): void {
 }
 
 function listen(
-  { own, ignores }: { own: readonly Deno.Signal[]; ignores: (number: number) => boolean },
+  { own, ignores, outlivesHangup }: {
+    own: readonly Deno.Signal[];
+    ignores: (number: number) => boolean;
+    outlivesHangup: () => boolean;
+  },
   stop: () => void,
 ): void {
+  const hangUp = () => {
+    if (!outlivesHangup()) stop();
+  };
   for (const name of STOP_SIGNALS) {
     // As nohup has it: the end of the terminal is not the end of the program.
     if (name === "SIGHUP" && ignores(SIGHUP)) continue;
-    Deno.addSignalListener(name, own.includes(name) ? () => {} : stop);
+    const end = name === "SIGHUP" ? hangUp : stop;
+    Deno.addSignalListener(name, own.includes(name) ? () => {} : end);
   }
   Deno.addSignalListener("SIGXFSZ", () => {});
 }

@@ -41,7 +41,6 @@ A setting can also stand in the environment (--listen as GRETUN_LISTEN) or in a 
 
 ${flagsHelp(SERVE_FLAGS)}
 `,
-  ownSignals: ["SIGHUP"],
   run,
 };
 
@@ -55,6 +54,8 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = readSettings(words, SERVE_FLAGS, { environment, ...(file ? { file } : {}) });
   const log = openLog(io, flags["log-format"], flags.verbose ? "debug" : "info");
   const run = flags["relay-only"] ? relayOnly(flags) : coordinator(flags);
+  // Without one there is nothing to read again, and the end of the terminal ends it in order.
+  io.outlivesHangup = flags.policy !== undefined && !flags["relay-only"];
   if (flags["check-config"]) {
     io.stdout(`${file?.path ?? "The settings"}: no problem found\n`);
     return EXIT_OK;
@@ -156,7 +157,7 @@ async function serve(settings: Settings, { log, manager, stop }: ServeWorld): Pr
     }),
   }, log);
   manager.ready(() => `${store.nodes().length} nodes`);
-  using _signal = onHangup(() => policy?.reload(coord, log));
+  using _signal = policy && onHangup(() => policy.reload(coord, log));
   const serving = server.run(
     stop,
     (request, { source, claimed }) => coord.handle(request, source, claimed),

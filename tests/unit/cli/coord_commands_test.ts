@@ -126,3 +126,10 @@ Deno.test("a policy is checked, tried, reloaded and explained; a bad file change
   }
   await isTold(text, 0, /may open tcp:443/);
 });
+
+Deno.test("the end of its terminal ends a coordinator in order, unless there is a policy to read", async () => {
+  using dir = tempDir();
+  await using process = await CoordinatorProcess.start(["--state", `${dir.path}/coord.db`]);
+  strictEqual(await process.end("SIGHUP"), 0);
+  match(process.said, /coordinator shutting down/);
+});
