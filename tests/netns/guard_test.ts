@@ -108,7 +108,7 @@ Deno.test("fence: alternative addresses are rewritten both ways, as nft reads it
   const { stdout } = await hub.run("nft", ["list", "table", "ip", "gretun-hub-7788"]);
   const lines = stdout.split("\n").map((line) => line.trim());
   deepStrictEqual(lines.filter((line) => /daddr set|saddr set/.test(line)), [
-    "udp dport @ports ip daddr set ip saddr . udp sport . udp dport map @alternatives accept",
+    "udp dport @ports iif != @links ip daddr set ip saddr . udp sport . udp dport map @alternatives accept",
     "udp sport @ports ip saddr set ip saddr map @own",
   ]);
   // A socket on the alternative address alone: packets of the one client come to it, answers go back.

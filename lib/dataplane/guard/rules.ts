@@ -120,7 +120,7 @@ export function buildTable(
   const chain = (name: string, hook: "prerouting" | "postrouting" | "output", priority: number) =>
     ({ name, type: "filter", hook, priority, policy: "accept" }) as const;
   const remote = { element: [address, "port", "port"] } as const;
-  const prefixed = [...names].filter((name) => lengthOf(name) !== undefined).sort();
+  const prefixed = prefixedOf(names);
   return {
     family: tableFamily,
     name: `gretun-${role}-${port}`,
@@ -131,7 +131,7 @@ export function buildTable(
       ...prefixed.map((name) => ({ name, element: ["interface", address] } as const)),
       { name: "ports", element: ["port"], elements: [{ key: u16(port) }] },
       { name: "remotes", ...remote },
-      ...(family === 4
+      ...(names.has("alternatives")
         ? [
           { name: "alternatives", ...remote, value: ["address"] } as const,
           { name: "own", element: ["address"], value: ["address"] } as const,
@@ -144,12 +144,32 @@ export function buildTable(
       chain("answers", "output", nft.PRIORITY.filter),
     ],
     rules: [
+      // Most packets are data: what passes them comes first, and what costs least in each rule.
+      ...dataIn(family, names),
       ...innerIn(family, prefixed),
-      ...outerIn(family, options),
-      ...out(family, prefixed),
+      ...otherIn(options),
+      ...out(family, names),
       answers(family),
     ],
   };
+}
+
+/** For a port of ours. */
+const TO_US = [nft.l4proto("udp"), nft.isIn("ports", nft.fields("dport"))];
+
+/** From remotes; what comes out of links is looked at as what it is there. */
+function dataIn(family: Family, names: ReadonlySet<string>): GuardRule[] {
+  const source = nft.fields(OF_FAMILY[family].saddr, "sport", "dport");
+  const accept = (match: nft.Match): GuardRule => ({
+    ...{ chain: "in", verdict: "accept" } as const,
+    match: [...TO_US, nft.isNotIn("links", nft.incoming()), match],
+  });
+  return [
+    ...(names.has("alternatives")
+      ? [accept(nft.setAddress("daddr", nft.mapped("alternatives", source)))]
+      : []),
+    accept(nft.isIn("remotes", source)),
+  ];
 }
 
 /** Of what comes out of links. */
@@ -159,7 +179,7 @@ function innerIn(family: Family, prefixed: readonly string[]): GuardRule[] {
   return [
     ...routing.map((type) => ({
       ...{ chain: "in", counter: true, verdict: "drop", refuses: "router-message" } as const,
-      match: [nft.isIn("links", from), nft.l4proto(icmp), nft.transport(0, Uint8Array.of(type))],
+      match: [nft.l4proto(icmp), nft.isIn("links", from), nft.transport(0, Uint8Array.of(type))],
     })),
     {
       ...{ chain: "in", counter: true, verdict: "drop", refuses: "wrong-inner-address" },
@@ -184,32 +204,30 @@ function outside(
   );
 }
 
+function prefixedOf(names: ReadonlySet<string>): string[] {
+  return [...names].filter((name) => lengthOf(name) !== undefined).sort();
+}
+
 function lengthOf(name: string): number | undefined {
   const [, length] = /^(?:sources|reach)_(\d+)$/.exec(name) ?? [];
   return length === undefined ? undefined : Number(length);
 }
 
-/** Of what comes to our ports. */
-function outerIn(family: Family, options: RuleOptions): GuardRule[] {
-  const { saddr } = OF_FAMILY[family];
-  const toUs = [nft.l4proto("udp"), nft.isIn("ports", nft.fields("dport"))];
-  const source = nft.fields(saddr, "sport", "dport");
-  const accept = (...match: nft.Match[]): GuardRule => ({
-    chain: "in",
-    match: [...toUs, ...match],
-    verdict: "accept",
-  });
+/** Of what comes to our ports, and is no data from where data may come from. */
+function otherIn(options: RuleOptions): GuardRule[] {
   return [
-    ...signalling(options).map((match) => accept(match)),
-    ...(family === 4 ? [accept(nft.setAddress("daddr", nft.mapped("alternatives", source)))] : []),
-    accept(nft.isIn("remotes", source)),
-    { chain: "in", match: toUs, counter: true, verdict: "drop", refuses: "wrong-address" },
+    ...signalling(options).map((match): GuardRule => ({
+      ...{ chain: "in", verdict: "accept" } as const,
+      match: [...TO_US, match],
+    })),
+    { chain: "in", match: TO_US, counter: true, verdict: "drop", refuses: "wrong-address" },
   ];
 }
 
 /** Of what leaves this host. */
-function out(family: Family, prefixed: readonly string[]): GuardRule[] {
+function out(family: Family, names: ReadonlySet<string>): GuardRule[] {
   const { daddr } = OF_FAMILY[family];
+  const prefixed = prefixedOf(names);
   const into = nft.outgoing();
   const drop = { chain: "out", counter: true, verdict: "drop" } as const;
   const rewrite: GuardRule = {
@@ -223,7 +241,7 @@ function out(family: Family, prefixed: readonly string[]): GuardRule[] {
     {
       ...{ ...drop, refuses: "own-tunnel" },
       match: [
-        ...[nft.isIn("links", into), nft.l4proto("udp")],
+        ...[nft.l4proto("udp"), nft.isIn("links", into)],
         nft.isIn("remotes", nft.fields(daddr, "dport", "sport")),
       ],
     },
@@ -231,7 +249,7 @@ function out(family: Family, prefixed: readonly string[]): GuardRule[] {
       ...{ ...drop, refuses: "not-for-peer" },
       match: [nft.isIn("bound", into), ...outside("sources", prefixed, into, daddr)],
     },
-    ...(family === 4 ? [rewrite] : []),
+    ...(names.has("own") ? [rewrite] : []),
   ];
 }
 
