@@ -59,7 +59,15 @@ done
 export PATH=$PATH:/usr/sbin:/sbin NO_COLOR=1 DENO_DIR=$CACHE/deno_dir
 mkdir -p "$CACHE"
 log=$(mktemp "$CACHE/tests.XXXXXX") || die "cannot write to $CACHE"
-trap 'rm -rf "$log"*' EXIT
+# Coordinators in memory keep their key where root's would be.
+coordinator_key=/var/lib/gretun-coord/coord.signing-key
+if [ -e "$coordinator_key" ]; then coordinator_key=; fi
+made_policy=
+tidy() {
+  rm -rf "$log"* $coordinator_key $made_policy
+  if [ -n "$coordinator_key" ]; then rmdir "${coordinator_key%/*}" 2>/dev/null; fi
+}
+trap tidy EXIT
 trap 'jobs -p | xargs -r kill; exit 130' INT TERM
 
 # --- what the tests need
@@ -81,7 +89,7 @@ install_packages() {
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod +x "$policy"
-    trap 'rm -rf "$log"* '"$policy" EXIT
+    made_policy=$policy
   fi
   apt-get -qq update >/dev/null
   DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $packages >"$log" 2>&1 ||
