@@ -176,7 +176,7 @@ skip() { # NAME REASON
 }
 
 # A test that hangs must not hold up the rest: its name is the last line of the output then.
-run_tests() { GRETUN_DENO_FLAGS="${DENO_FLAGS[*]}" timeout --kill-after=10 1500 "$DENO" test --quiet -A --no-check "${DENO_FLAGS[@]}" "$@"; }
+run_tests() { GRETUN_DENO_FLAGS="${DENO_FLAGS[*]}" timeout --foreground --kill-after=10 1500 "$DENO" test --quiet -A --no-check "${DENO_FLAGS[@]}" "$@"; }
 
 # Machines need nothing of the other stages and do not mind their load: one runs beside them, a second
 # one when they are done. Each is claimed by making its folder.
