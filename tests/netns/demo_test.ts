@@ -124,6 +124,7 @@ demoTest("shows progress and a table, and leaves nothing", async () => {
   deepStrictEqual([code, stderr], [0, ""], demo.stdout);
   ok(performance.now() - startMs < 15_000);
   for (const name of ["alice", "bob"]) {
+    match(demo.stdout, new RegExp(`^${name} +gretun up --coordinator \\S+ --token-file`, "m"));
     match(demo.stdout, new RegExp(`^${name} +endpoints found: 10\\.`, "m"));
     match(demo.stdout, new RegExp(`^${name} +punched: peer at 203\\.0\\.113\\.\\d+:7777; `, "m"));
     match(demo.stdout, new RegExp(`^${name} .* 5 +5 +\\d+\\.\\dms$`, "m"));

@@ -12,6 +12,8 @@ import { formatTable } from "../table.ts";
 const PREFIX = "gretun-demo-";
 /** Root's alone, and always the same: what a killed demo left there goes with the next one. */
 const DIRECTORY = "/run/gretun-demo";
+const STATE = `${DIRECTORY}/coord.db`;
+const TOKEN_FILE = `${DIRECTORY}/token`;
 const COORDINATOR_PORT = 8443;
 const STUN_PORT = 3478;
 /** Well over what a punch takes, and short enough that nobody thinks it hangs. */
@@ -127,11 +129,16 @@ class Demo {
   async startCoordinator(coord: Host, program: string): Promise<void> {
     const listen = `${coord.ip}:${COORDINATOR_PORT}`;
     const args = ["--listen", listen, "--stun-listen", `${coord.ip}:${STUN_PORT}`];
-    const child = coord.spawn(program, [...args, "--state", `${DIRECTORY}/coord.db`], {
-      stderr: "piped",
-    });
+    const child = coord.spawn(program, [...args, "--state", STATE], { stderr: "piped" });
     await this.#follow("coord", child, ({ msg }) => msg === "coordinator listening");
     say(this.#io, "coord", `gretun-coord --listen ${listen}`);
+    const create = ["token", "create", "--reusable", "--approve"];
+    const made = await coord.run(program, [...create, "--state", STATE, "--json"]);
+    if (made.code !== 0) {
+      throw new GretunError(`no token was made: ${made.stderr.trim()}`, "Try it again");
+    }
+    await Deno.writeTextFile(TOKEN_FILE, `${JSON.parse(made.stdout).token}\n`, { mode: 0o600 });
+    say(this.#io, "coord", `gretun-coord ${create.join(" ")}`);
   }
 
   async connect(coord: Host, ...nodes: Node[]): Promise<void> {
@@ -139,10 +146,10 @@ class Demo {
     await Promise.all(nodes.map(async (node) => {
       const { name } = node.host;
       const args = ["up", "--coordinator", url, "--state-dir", node.stateDir, "--node-name", name];
-      const planeArgs = ["--data-plane", this.#dataPlane];
+      const more = ["--token-file", TOKEN_FILE, "--data-plane", this.#dataPlane];
       const options = { stderr: "piped" } as const;
-      const child = node.host.spawn(Deno.execPath(), [...args, ...planeArgs], options);
-      say(this.#io, name, `gretun up --coordinator ${url}`);
+      const child = node.host.spawn(Deno.execPath(), [...args, ...more], options);
+      say(this.#io, name, `gretun up --coordinator ${url} --token-file token`);
       await this.#follow(name, child, (line) => this.#progress(node, line));
     }));
   }
