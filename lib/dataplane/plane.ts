@@ -212,6 +212,8 @@ export interface ThreadCodec {
   readonly encapsulation: Encapsulation;
   /** Own identifier of jtunnel. */
   readonly ownId?: Uint8Array;
+  /** Signalling has sockets of its own: a flood of it costs the data nothing. */
+  readonly signalsApart?: true;
   /** Packets that are of no link go through {@link DataCodec.decode}. */
   readonly meetsStrangers?: true;
   /** What a link needs besides what is wanted. */

@@ -41,6 +41,8 @@ export interface EngineOptions {
   ownId?: Uint8Array;
   /** What is for `onControl` where it is no data of a link. */
   control: Signalling | "all";
+  /** Not for this path: a socket of its own takes it. */
+  without?: Signalling;
   /** Datagrams that are too large for the way may be cut up. */
   allowFragments: boolean;
   onControl: (bytes: Uint8Array, from: Endpoint, localPort: number) => void;
@@ -382,9 +384,9 @@ function networkOf({ ip, prefixLength }: Cidr) {
   return { bytes: ipBytes(ip), prefixLength };
 }
 
-function openSockets({ port, bind, allowFragments }: EngineOptions): BulkUdpSocket[] {
+function openSockets({ port, bind, without, allowFragments }: EngineOptions): BulkUdpSocket[] {
   return openFamilies(bind, port, (family, ownPort) => {
-    const bound = bind ? { bind } : {};
-    return BulkUdpSocket.open({ family, port: ownPort, allowFragments, ...bound });
+    const more = { ...(bind ? { bind } : {}), ...(without ? { without } : {}) };
+    return BulkUdpSocket.open({ family, port: ownPort, allowFragments, ...more });
   });
 }

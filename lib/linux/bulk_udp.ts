@@ -19,6 +19,7 @@ import {
   SystemError,
 } from "./libc.ts";
 import { bulk } from "./bulk.ts";
+import { attachFilter, dataFilter, type Signalling } from "./udp_filter.ts";
 
 const [SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE] = [7, 8, 32, 33];
 const BUFFER_BYTES = 4 * 1024 * 1024;
@@ -41,6 +42,8 @@ export interface BulkUdpOptions {
   /** 0: the kernel chooses. */
   port: number;
   bind?: Ip;
+  /** Is dropped: another socket is for it. */
+  without?: Signalling;
   /** Datagrams that are too large for the way may be cut up. */
   allowFragments: boolean;
 }
@@ -64,7 +67,8 @@ export class BulkUdpSocket implements Disposable {
     }
   }
 
-  private constructor(socket: Fd, { family, port, bind, allowFragments }: BulkUdpOptions) {
+  private constructor(socket: Fd, options: BulkUdpOptions) {
+    const { family, port, bind, without, allowFragments } = options;
     this.#socket = socket;
     this.family = family;
     growBuffers(socket.fd);
@@ -72,6 +76,7 @@ export class BulkUdpSocket implements Disposable {
     const { level, mtuDiscover } = NAMES[family];
     setIntOption(socket.fd, level, mtuDiscover, allowFragments ? PMTUDISC_DONT : PMTUDISC_PROBE);
     this.segments = trySegments(socket.fd);
+    if (without) attachFilter(socket.fd, dataFilter(without));
     const ip = bind ? ipBytes(bind) : new Uint8Array(family === 4 ? 4 : 16);
     const address = sockaddr(family, ip, port);
     check("bind", libc().bind(socket.fd, address, address.length));

@@ -103,6 +103,8 @@ export class RelayClient implements AsyncDisposable {
   #ips: ReadonlySet<Ip> = new Set();
   #latencies = new Map<NodeKey, number>();
   #udpWorks: boolean | undefined;
+  /** The last one, or the one that is under way; it never rejects. */
+  #measuring: Promise<void> | undefined;
   #isMeasureDue = false;
   /** When the next allocation would begin if there were never several at once. */
   #nextTurnMs = -Infinity;
@@ -151,6 +153,12 @@ export class RelayClient implements AsyncDisposable {
    * what its calls throw.
    */
   async measure(signal: AbortSignal): Promise<RelayLatencies> {
+    const measured = this.#measure(signal);
+    this.#measuring = measured.then(() => {}, () => {});
+    return await measured;
+  }
+
+  async #measure(signal: AbortSignal): Promise<RelayLatencies> {
     const { coordinator } = this.#options;
     const either = AbortSignal.any([signal, this.#closed.signal]);
     const places = await coordinator.relays(this.#latencies, either);
@@ -226,6 +234,8 @@ export class RelayClient implements AsyncDisposable {
     const { log } = this.#options;
     await this.#turn(signal);
     if (this.#isMeasureDue) await this.measure(signal);
+    // The coordinator picks by what it has been told: the first measurement may be under way.
+    else if (this.#latencies.size === 0) await this.#measuring;
     const offer = await this.#offer(peer, signal);
     let onClosed: (reason: string) => void = (reason) => {
       closedEarly = reason;

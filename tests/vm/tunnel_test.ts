@@ -419,7 +419,7 @@ Deno.test("list, status and delete --all as text", async () => {
   Type:      gre
   Local:     192.0.2.1
   Remote:    192.0.2.2
-  Key:       7
+  Key:       7 (0.0.0.7)
   TTL:       64
   Tunnel IP: 10.0.0.1/30
   Encap:     fou, ports auto -> 7777, receive port 7777, checksum on

@@ -1,10 +1,12 @@
 /** Packets in threads of their own: this one makes links, and gets what is no data of any. */
+import type { Ip } from "../../addr.ts";
 import type { Clock } from "../../edges.ts";
 import type { Engine } from "../../engine/mod.ts";
 import type { Host } from "../../host/mod.ts";
-import { type SockAddr, sockAddrOf } from "../../linux/mod.ts";
+import { type Signalling, type SockAddr, sockAddrOf } from "../../linux/mod.ts";
 import { fillOpenChecksum } from "../../open_checksum.ts";
 import { InnerGuard, isIpPacket } from "../guard/inner.ts";
+import { hasChecksum } from "../kernel/port.ts";
 import {
   type DataCodec,
   type ExtraPort,
@@ -22,9 +24,12 @@ export type OpenEngine = NonNullable<Host["openEngine"]>;
 export type EngineCodec = Required<Pick<DataCodec, "threads">> & Pick<DataCodec, "decode">;
 
 export interface EngineWorld {
+  host: Host;
   openEngine: OpenEngine;
   clock: Clock;
 }
+
+const NOTHING: Signalling = { kind: "patterns", any: [] };
 
 interface Carried {
   wanted: WantedLink;
@@ -35,6 +40,8 @@ const HEARD_GAP_MS = 500;
 
 export class EnginePath implements PacketPath {
   readonly #engine: Engine;
+  /** Sockets for signalling, where it has some of its own. */
+  readonly #signals: Disposable | undefined;
   readonly #revival: Revival;
   readonly #clock: Clock;
   readonly #codec: EngineCodec;
@@ -50,17 +57,19 @@ export class EnginePath implements PacketPath {
   constructor(
     { port, bind, allowFragments = false, signalling, onDatagram, onFault }: PathOptions,
     codec: EngineCodec,
-    { openEngine, clock }: EngineWorld,
+    { host, openEngine, clock }: EngineWorld,
     onTooBig: (link: WantedLink) => void,
   ) {
     this.#clock = clock;
     this.#codec = codec;
     this.#revival = new Revival(clock, () => this.#engine.restart(), onFault);
-    const { encapsulation, ownId, meetsStrangers } = codec.threads;
+    const { encapsulation, ownId, meetsStrangers, signalsApart } = codec.threads;
     this.#engine = openEngine({
       ...{ port, encapsulation, allowFragments, ...(bind ? { bind } : {}) },
       ...(ownId && { ownId }),
-      control: signalling ?? { kind: "patterns", any: [] },
+      ...(signalsApart && signalling
+        ? { without: signalling, control: NOTHING }
+        : { control: signalling ?? NOTHING }),
       onControl: (bytes, from, localPort) => {
         const isMain = localPort === this.#engine.port;
         onDatagram({ bytes, from }, isMain ? undefined : localPort);
@@ -73,6 +82,16 @@ export class EnginePath implements PacketPath {
       },
       onFailed: (reason) => this.#revival.ended(reason),
     });
+    try {
+      this.#signals = signalsApart && signalling && openSignals(host, this.#engine, {
+        ...(bind ? { bind } : {}),
+        signalling,
+        onDatagram,
+      });
+    } catch (error) {
+      void this.#engine[Symbol.asyncDispose]();
+      throw error;
+    }
     if (codec.threads.heard) this.#listen();
     codec.threads.onChanged = (id) => this.#changed(id);
   }
@@ -172,8 +191,28 @@ export class EnginePath implements PacketPath {
   }
 
   [Symbol.asyncDispose](): Promise<void> {
+    this.#signals?.[Symbol.dispose]();
     this.#revival[Symbol.dispose]();
     this.#listening?.[Symbol.dispose]();
     return this.#engine[Symbol.asyncDispose]();
   }
+}
+
+/** One for each family. Throws `SystemError`. */
+function openSignals(
+  host: Host,
+  { port, families }: Pick<Engine, "port" | "families">,
+  { bind, signalling, onDatagram }: {
+    bind?: Ip;
+    signalling: Signalling;
+    onDatagram: PathOptions["onDatagram"];
+  },
+): Disposable {
+  using stack = new DisposableStack();
+  for (const family of families) {
+    const options = { ...(bind ? { bind } : {}), family, signalling };
+    const checksum = hasChecksum(signalling);
+    stack.use(host.openRawUdp(port, { ...options, checksum }, (datagram) => onDatagram(datagram)));
+  }
+  return stack.move();
 }

@@ -87,7 +87,7 @@ export class UserPlane implements DataPlane {
     try {
       if (!isEngineCodec(codec) || !openEngine) return new CodecPath(this.#options, codec, host);
       const onTooBig = (link: WantedLink) => this.#narrowed(link);
-      return new EnginePath(this.#options, codec, { openEngine, clock }, onTooBig);
+      return new EnginePath(this.#options, codec, { host, openEngine, clock }, onTooBig);
     } catch (cause) {
       if (!(cause instanceof SystemError)) throw cause;
       const { port, portFlag } = this.#options;

@@ -39,8 +39,7 @@ export class SealedCodec implements DataCodec {
   constructor(events: SealedEvents, { anySource }: { anySource: boolean }) {
     this.#events = events;
     this.threads = {
-      encapsulation: "sealed",
-      meetsStrangers: true,
+      ...{ encapsulation: "sealed", meetsStrangers: true, signalsApart: true } as const,
       extras: (name) => {
         const sessions = this.#links.get(name);
         if (!sessions) return {};

@@ -14,7 +14,7 @@ export class BareCodec implements DataCodec {
 
   constructor(onHeard: (name: string) => void, onRefused: (reason: Refusal) => void) {
     this.#onHeard = onHeard;
-    this.threads = { encapsulation: "bare", heard: onHeard };
+    this.threads = { encapsulation: "bare", signalsApart: true, heard: onHeard };
     this.#onRefused = onRefused;
   }
 
