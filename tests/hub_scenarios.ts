@@ -312,8 +312,7 @@ export async function floodedHub(
     `flood of ${Math.round(perSecond)}/s: loss ${under.loss} %, round trip ${quiet.averageMs} -> ` +
       `${under.averageMs} ms, ${Math.round(100 * share)} % of a CPU; ${JSON.stringify(refused)}`,
   );
-  // Without a thread's time for a fifth of a second, as on a busy host, the socket's buffer is full.
-  ok(under.loss <= 10, JSON.stringify({ quiet, under }));
+  ok(under.loss <= 2, JSON.stringify({ quiet, under }));
   ok(share < maxShare, `${share}`);
   strictEqual(clients.length, 1);
   ok(Object.values(refused).reduce((sum, n) => sum + n, 0) > 500);
