@@ -44,6 +44,8 @@ export type { ClockNews };
 const TIMEOUT_MS = 15_000;
 /** A long poll is held for 25 s; a coordinator that has moved is to be followed within 30. */
 const POLL_TIMEOUT_MS = 28_000;
+/** Of the first try of a call that is not held: the connection may be dead, and nobody say so. */
+const FIRST_TIMEOUT_MS = 4_000;
 const MAX_ANSWER_LENGTH = 16 * 1024 * 1024;
 const NONCE_LENGTH = 16;
 const INSTANCE_LENGTH = 8;
@@ -104,6 +106,8 @@ interface CallOptions {
   /** Made for that coordinator's key, anew for each try. */
   body?: (coordinator: NodeKey | undefined) => unknown;
   query?: string;
+  /** A GET that is answered at once. */
+  isPrompt?: boolean;
   signal: AbortSignal;
 }
 
@@ -245,7 +249,8 @@ export class CoordClient implements RelayCoordinator, Disposable {
    */
   async peers(known: AllPeers | undefined, signal: AbortSignal): Promise<AllPeers> {
     const query = known ? `?since=${encodeURIComponent(known.etag)}&changes=1` : "";
-    const answer = await this.#call("GET", "/v1/peers", { query, signal });
+    const isPrompt = known === undefined;
+    const answer = await this.#call("GET", "/v1/peers", { query, isPrompt, signal });
     return parsedAnswer(() => merged(known, parsePeers(answer)));
   }
 
@@ -316,7 +321,13 @@ export class CoordClient implements RelayCoordinator, Disposable {
       const abandoned = this.#abandoned; // as it is by now
       const { aheadMs } = this.#clockOffset;
       try {
-        return await this.#callOver(abandoned.signal, request, options);
+        const isFirst = mayWaitAgain && options.isPrompt;
+        const timeoutMs = isFirst
+          ? FIRST_TIMEOUT_MS
+          : method === "GET"
+          ? POLL_TIMEOUT_MS
+          : TIMEOUT_MS;
+        return await this.#callOver(abandoned.signal, request, { ...options, timeoutMs });
       } catch (error) {
         if (options.signal.aborted) throw error;
         if (abandoned !== this.#abandoned) continue;
@@ -372,9 +383,8 @@ export class CoordClient implements RelayCoordinator, Disposable {
   async #callOver(
     abandoned: AbortSignal,
     { url, init, asked }: SignedCall,
-    { signal }: CallOptions,
+    { signal, timeoutMs }: CallOptions & { timeoutMs: number },
   ): Promise<unknown> {
-    const timeoutMs = init.method === "GET" ? POLL_TIMEOUT_MS : TIMEOUT_MS;
     using timeout = timeLimit(this.#options.clock, timeoutMs);
     const either = AbortSignal.any([timeout.signal, abandoned, signal]);
     const answer = await this.#fetch(url, { ...init, signal: either }, signal);

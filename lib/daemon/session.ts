@@ -24,7 +24,7 @@ import { Outbox } from "./outbox.ts";
 /** An answer to a held call that comes sooner and tells nothing new is no coordinator's. */
 const HELD_AT_LEAST_MS = 1_000;
 /** A held call that ends badly after so long was cut off on the way: others hold for less. */
-const CUT_AFTER_MS = 2_000;
+const CUT_AFTER_MS = 1_000;
 
 export interface Registered {
   tunnelIp: Cidr;

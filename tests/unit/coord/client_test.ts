@@ -472,6 +472,23 @@ async function untilGivenUp(request: Request): Promise<Response> {
   return new Response();
 }
 
+Deno.test("the first list is asked for again after 4 s: its connection may be dead, and nobody say so", async () => {
+  const coord = new FakeCoordinator();
+  let lists = 0;
+  await using server = serve(async (request, { remoteAddr }) => {
+    if (request.method === "GET" && ++lists === 1) return await untilGivenUp(request);
+    return await coord.server.handle(request, remoteAddr.hostname);
+  });
+  const node = await fakeNode("a");
+  using client = clientOf(server.url, node, coord.clock);
+  await register(client, node);
+  const listed = client.peers(undefined, NEVER);
+  while (lists === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  await coord.clock.until(coord.clock.sleep(4_000));
+  deepStrictEqual((await listed).peers.map(({ name }) => name), ["a"]);
+  strictEqual(lists, 2);
+});
+
 Deno.test("reconnect() begins calls under way anew, on new connections", async () => {
   const coord = new FakeCoordinator();
   const sources: number[] = [];
