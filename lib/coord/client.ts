@@ -41,6 +41,8 @@ import { type ClockNews, ClockOffset } from "./clock_offset.ts";
 
 export type { ClockNews };
 
+/** How the answer to a node that the coordinator does not know begins. */
+const NOT_REGISTERED = "not registered";
 const TIMEOUT_MS = 15_000;
 /** A long poll is held for 25 s; a coordinator that has moved is to be followed within 30. */
 const POLL_TIMEOUT_MS = 28_000;
@@ -143,6 +145,8 @@ export interface CoordClientOptions {
   coordinatorKey?: NodeKey;
   /** That key. */
   onFirstContact?: (key: NodeKey) => void;
+  /** Any call was answered so that the coordinator does not know this node. */
+  onForgotten?: () => void;
   /** The coordinator's clock turned out to differ from what it was taken for. */
   onClock?: (news: ClockNews) => void;
   /** What a token lets this node join by. */
@@ -422,6 +426,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
     if (!response.ok) {
       const code = headers.get(REFUSAL_HEADER) ?? undefined;
       const retryAfterMs = readRetryAfter(response, this.wallMs());
+      if (status === 404 && text.startsWith(NOT_REGISTERED)) this.#options.onForgotten?.();
       throw refused(this.#base, { status, text, retryAfterMs, code });
     }
     return readJson(text, this.#base);

@@ -105,6 +105,7 @@ export class Session implements Disposable {
         options.onFirstContact(key);
       },
       onClock: options.onClock,
+      onForgotten: () => void this.#joinAgain(),
     });
     const { last } = options;
     this.#statement = new OwnStatement({ sign, wallMs: () => this.coord.wallMs(), last });
@@ -264,6 +265,12 @@ export class Session implements Disposable {
       }
     }
     return undefined;
+  }
+
+  /** Calls that are held are asked anew: they were held by a coordinator that is not there any more. */
+  async #joinAgain(): Promise<void> {
+    if (!this.#isRegistered || this.#registering) return;
+    await this.#register(this.#closed.signal).then(() => this.coord.reconnect(), () => {});
   }
 
   /** Calls that find out at the same time register once. */

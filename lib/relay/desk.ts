@@ -154,15 +154,16 @@ export class Desk<V extends Via> {
   async #request(
     request: SignedRelayRequest,
     arrival: Arrival<V>,
-    { nowMs, wallMs }: { nowMs: number; wallMs: number },
+    time: { nowMs: number; wallMs: number },
   ): Promise<Outcome<V>> {
+    const { nowMs, wallMs } = time;
     // Signed for one port, so that it cannot be sent to another.
     if (request.port !== arrival.port) return { result: "wrong-port" };
     const grant = this.#readGrant(request, wallMs);
     if (!grant) return { result: "bad-grant", code: RELAY_ERROR_CODE.FORBIDDEN };
     const { allocations } = this.#options;
     const known = allocations.find(grant.nodes, request.node);
-    if (known && isReplayed(known, request, nowMs)) return { result: "replayed" };
+    if (known && isReplayed(known, request, time)) return { result: "replayed" };
     const mayCheck = this.#checks.take(sourceNetwork(arrival.ip), nowMs) &&
       this.#allChecks.take(nowMs);
     if (!mayCheck) return { result: "limited" };
@@ -172,7 +173,7 @@ export class Desk<V extends Via> {
     if (!await verifyRequest(request)) {
       return { result: "bad-signature", code: RELAY_ERROR_CODE.FORBIDDEN };
     }
-    return this.#book(request, grant, arrival, nowMs);
+    return this.#book(request, grant, arrival, time);
   }
 
   #readGrant({ grant: bytes, node }: SignedRelayRequest, wallMs: number): Grant | undefined {
@@ -196,8 +197,9 @@ export class Desk<V extends Via> {
     request: SignedRelayRequest,
     { nodes }: Grant,
     { port, via }: Arrival<V>,
-    nowMs: number,
+    time: { nowMs: number; wallMs: number },
   ): Outcome<V> {
+    const { nowMs, wallMs } = time;
     const { allocations } = this.#options;
     const found = port === 0
       ? allocations.allocate(nodes, request.node, nowMs)
@@ -208,7 +210,9 @@ export class Desk<V extends Via> {
       return { result: "no-allocation", code: RELAY_ERROR_CODE.NO_ALLOCATION };
     }
     // Another one like it may have been booked while the signatures were looked at.
-    if (isReplayed(found, request, nowMs)) return { result: "replayed" };
+    if (isReplayed(found, request, time)) return { result: "replayed" };
+    const isFirstForLong = nowMs - found.lastAcceptedMs > NONCE_LIFETIME_MS;
+    found.latestZeroMs = Math.max(isFirstForLong ? -Infinity : found.latestZeroMs, wallMs - nowMs);
     found.lastTimestampMs = request.timestampMs;
     found.lastAcceptedMs = nowMs;
     found.grant = request.grant.slice();
@@ -220,14 +224,17 @@ export class Desk<V extends Via> {
 
 /**
  * Requests of a node must have ever later times. One whose nonce is still good is no older than
- * that, so after this time without any the node's clock may have been set back.
+ * that, so after this time without any the node's clock may have been set back. Nodes tell the
+ * coordinator's time, which is mostly the relay's: if that was set back, so were they.
  */
 function isReplayed<V extends Via>(
-  { lastTimestampMs, lastAcceptedMs }: Side<V>,
+  { lastTimestampMs, lastAcceptedMs, latestZeroMs }: Side<V>,
   { timestampMs }: SignedRelayRequest,
-  nowMs: number,
+  { nowMs, wallMs }: { nowMs: number; wallMs: number },
 ): boolean {
-  return timestampMs <= lastTimestampMs && nowMs - lastAcceptedMs <= NONCE_LIFETIME_MS;
+  const setBackMs = Math.max(0, latestZeroMs - (wallMs - nowMs));
+  const isEarlier = timestampMs <= lastTimestampMs - setBackMs;
+  return isEarlier && nowMs - lastAcceptedMs <= NONCE_LIFETIME_MS;
 }
 
 function decoded(bytes: Uint8Array) {

@@ -88,6 +88,8 @@ export class RelayExchange {
   /** By transaction id. */
   readonly #waiting = new Map<string, Waiting>();
   #lastTimestampMs = 0;
+  /** When the monotonic clock was 0, by the first request. */
+  #zeroMs: number | undefined;
 
   constructor(options: RelayExchangeOptions) {
     this.#options = options;
@@ -180,7 +182,11 @@ export class RelayExchange {
 
   /** Later than any before, also when the clock stands still or is set back. */
   #timestamp(): number {
-    this.#lastTimestampMs = Math.max(this.#lastTimestampMs + 1, this.#options.wallMs());
+    const { clock, wallMs } = this.#options;
+    // A clock that is set forward in between would lock out this node's next run.
+    this.#zeroMs ??= wallMs() - clock.nowMs();
+    const nowMs = Math.floor(this.#zeroMs + clock.nowMs());
+    this.#lastTimestampMs = Math.max(this.#lastTimestampMs + 1, nowMs);
     return this.#lastTimestampMs;
   }
 }
