@@ -2,6 +2,7 @@
 import denoJson from "../../deno.json" with { type: "json" };
 import { type Command, EXIT_OK } from "./command.ts";
 import { flagsHelp, parseFlags } from "./flags.ts";
+import { exists } from "./exists.ts";
 
 const FLAGS = { json: { type: "boolean", help: "JSON on standard output" } } as const;
 
@@ -57,14 +58,5 @@ function textOf(path: string): string {
     return Deno.readTextFileSync(path);
   } catch {
     return "";
-  }
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
   }
 }

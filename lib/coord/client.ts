@@ -325,12 +325,8 @@ export class CoordClient implements RelayCoordinator, Disposable {
       const abandoned = this.#abandoned; // as it is by now
       const { aheadMs } = this.#clockOffset;
       try {
-        const isFirst = mayWaitAgain && options.isPrompt;
-        const timeoutMs = isFirst
-          ? FIRST_TIMEOUT_MS
-          : method === "GET"
-          ? POLL_TIMEOUT_MS
-          : TIMEOUT_MS;
+        const longestMs = method === "GET" ? POLL_TIMEOUT_MS : TIMEOUT_MS;
+        const timeoutMs = mayWaitAgain && options.isPrompt ? FIRST_TIMEOUT_MS : longestMs;
         return await this.#callOver(abandoned.signal, request, { ...options, timeoutMs });
       } catch (error) {
         if (options.signal.aborted) throw error;

@@ -64,10 +64,18 @@ export class Cipher {
     }
     const covered = session.encrypt ? SEALED_HEADER : SEALED_HEADER + inner;
     this.#sodium._crypto_aead_chacha20poly1305_ietf_encrypt_detached(
-      ...[this.#innerAt, this.#innerAt + inner, 0],
-      ...[this.#innerAt, session.encrypt ? inner : 0, 0],
-      ...[this.#headerAt, covered, 0],
-      ...[0, this.#nonceAt, this.#keyAt],
+      this.#innerAt,
+      this.#innerAt + inner,
+      0,
+      this.#innerAt,
+      session.encrypt ? inner : 0,
+      0,
+      this.#headerAt,
+      covered,
+      0,
+      0,
+      this.#nonceAt,
+      this.#keyAt,
     );
     const length = SEALED_HEADER + inner + SEALED_TAG;
     bytes.set(heap.subarray(this.#headerAt, this.#headerAt + length), to);
@@ -90,11 +98,17 @@ export class Cipher {
     heap.set(bytes.subarray(at, at + length), this.#headerAt);
     const covered = session.encrypt ? SEALED_HEADER : SEALED_HEADER + inner;
     const isBad = this.#sodium._crypto_aead_chacha20poly1305_ietf_decrypt_detached(
-      ...[this.#innerAt, 0],
-      ...[this.#innerAt, session.encrypt ? inner : 0, 0],
+      this.#innerAt,
+      0,
+      this.#innerAt,
+      session.encrypt ? inner : 0,
+      0,
       this.#innerAt + inner,
-      ...[this.#headerAt, covered, 0],
-      ...[this.#nonceAt, this.#keyAt],
+      this.#headerAt,
+      covered,
+      0,
+      this.#nonceAt,
+      this.#keyAt,
     );
     if (isBad) return "bad-tag";
     received.take(counter);

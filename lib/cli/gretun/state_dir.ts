@@ -8,6 +8,7 @@ import { errorText, GretunError, UsageError } from "../../errors.ts";
 import type { Log } from "../../edges.ts";
 import { stateDirectory, userDirectory } from "../home.ts";
 import { RUNTIME_DIRS, runtimeDir } from "./runtime_dir.ts";
+import { exists } from "../exists.ts";
 
 export const STATE_FLAGS = {
   "state-dir": {
@@ -107,13 +108,4 @@ export function moveOldState(stateDir: string, log: Log): void {
     );
   }
   log.info("keys moved", { from, to });
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -1,23 +1,11 @@
 /** What is acknowledged is on the disk; a full disk and a damaged page are told as such. */
 import { deepStrictEqual, match, ok, strictEqual, throws } from "node:assert/strict";
-import { parseIp } from "../../../lib/addr.ts";
-import type { NodeRecord } from "../../../lib/coord/api.ts";
 import { SqliteStore } from "../../../lib/coord/sqlite.ts";
 import { errorLine } from "../../../lib/cli/command.ts";
-import { discoKeyFromBytes, nodeKeyFromBytes } from "../../../lib/keys.ts";
 import { FakeCoordinator, fakeNode } from "../../fakes/coordinator.ts";
+import { nodeRecord } from "../../fakes/node_record.ts";
 
 const PAGE_BYTES = 4096;
-
-function record(n: number): NodeRecord {
-  const key = new Uint8Array(32).fill(7);
-  new DataView(key.buffer).setUint32(0, n);
-  return {
-    ...{ nodeKey: nodeKeyFromBytes(key), discoKey: discoKeyFromBytes(key), name: `n${n}` },
-    ...{ tunnelIp: parseIp(`100.64.${n >> 8}.${n & 255}`), endpoints: [], listed: true },
-    ...{ updatedMs: 1, leaseEndsMs: 1 },
-  };
-}
 
 Deno.test("a damaged page shows itself at the start, with the file and what to do", () => {
   const dir = Deno.makeTempDirSync();
@@ -25,7 +13,7 @@ Deno.test("a damaged page shows itself at the start, with the file and what to d
     const path = `${dir}/coord.db`;
     {
       using store = SqliteStore.open(path);
-      store.save(Array.from({ length: 500 }, (_, n) => record(n + 1)), 1);
+      store.save(Array.from({ length: 500 }, (_, n) => nodeRecord(n + 1)), 1);
     }
     const bytes = Deno.readFileSync(path);
     ok(bytes.length > 20 * PAGE_BYTES);
