@@ -149,7 +149,7 @@ count() { sed -nE "s/.* ([0-9]+) $1.*/\1/p" <<<"$2" | grep . || echo 0; }
 
 # Those that mostly wait for something run beside the others, each group in a process of its own;
 # their output comes afterwards.
-BESIDE=("lab netcheck portmap situations stun up_ipv6" "health hub guard probe relay up_relay")
+BESIDE=("lab netcheck portmap situations stun up_ipv6" "health hub guard probe relay segments up_relay")
 run_netns_tests() {
   local others=" " group name pids=() i status
   for name in tests/netns/*_test.ts; do others="$others$(basename "$name" _test.ts) "; done
