@@ -4,6 +4,7 @@
  * are and gets what is not data; packets do not wait for it.
  */
 import { type Cidr, type Endpoint, type Family, familyOf, type Ip, ipBytes } from "../addr.ts";
+import { GretunError } from "../errors.ts";
 import {
   type BulkTun,
   BulkUdpSocket,
@@ -164,13 +165,15 @@ export class Engine implements AsyncDisposable {
     this.#retire(socket, this.#in, { kind: "close-socket", id });
   }
 
-  /** Makes the device of a link that carries nothing yet, and gives the link's number. */
+  /**
+   * Makes the device of a link that carries nothing yet, and gives the link's number. Throws
+   * `GretunError`.
+   */
   addLink(ifname: string): number {
+    const id = freeNumber(this.#devices);
     const { fd, cutsUdp } = openBulkTun(ifname);
-    const free = this.#devices.indexOf(undefined);
-    const id = free < 0 ? this.#devices.length : free;
     this.#devices[id] = { fd, cutsUdp };
-    this.#shared.heard[id % MAX_LINKS] = 0;
+    this.#shared.heard[id] = 0;
     this.setLink(id, { mtu: 0 });
     this.#out.epoll.add(fd.fd, id);
     return id;
@@ -217,7 +220,7 @@ export class Engine implements AsyncDisposable {
 
   /** Packets received since the link was made, modulo 2^32. */
   heard(id: number): number {
-    return Atomics.load(this.#shared.heard, id % MAX_LINKS) >>> 0;
+    return Atomics.load(this.#shared.heard, id) >>> 0;
   }
 
   drops(): Record<Drop, number> {
@@ -365,6 +368,17 @@ export class Engine implements AsyncDisposable {
     }
     this.#retired = this.#retired.filter(({ version }) => !isTaken(version));
   }
+}
+
+/** For one more link. Throws `GretunError`: the tables of the threads have room for so many. */
+export function freeNumber(links: readonly unknown[]): number {
+  const free = links.indexOf(undefined);
+  if (free >= 0) return free;
+  if (links.length < MAX_LINKS) return links.length;
+  throw new GretunError(
+    `the user-space data plane carries ${MAX_LINKS} links and no more`,
+    "Use a kernel with FOU and GRE, or let a policy hide peers that need not be reached",
+  );
 }
 
 interface SendOptions {

@@ -3,12 +3,16 @@ import type { Arena } from "./arena.ts";
 import { SessionCounters } from "../session_counters.ts";
 import type { OpenSession } from "./cipher.ts";
 import { headerLength } from "./encapsulation.ts";
-import type { Change, Encapsulation, LinkSpec, SocketSpec } from "./messages.ts";
+import {
+  type Change,
+  type Encapsulation,
+  type LinkSpec,
+  MAX_LINKS,
+  type SocketSpec,
+} from "./messages.ts";
 import { goesTo, InnerCheck, udpSourcePort } from "./inner_check.ts";
 
 const SOCKADDR_ROOM = 64;
-/** Rooms for addresses, added to as links come. */
-const MAX_ROOMS = 4096;
 
 export interface WorkerLink {
   readonly spec: LinkSpec;
@@ -35,7 +39,7 @@ export class WorkerTables {
   constructor(arena: Arena, encapsulation: Encapsulation) {
     this.#arena = arena;
     this.#encapsulation = encapsulation;
-    this.#addressesAt = arena.room(SOCKADDR_ROOM * MAX_ROOMS);
+    this.#addressesAt = arena.room(SOCKADDR_ROOM * MAX_LINKS);
   }
 
   apply(change: Exclude<Change, { kind: "stop" }>): void {
@@ -88,7 +92,7 @@ export class WorkerTables {
   }
 
   #link(spec: LinkSpec): WorkerLink {
-    const toAt = this.#addressesAt + (spec.id % MAX_ROOMS) * SOCKADDR_ROOM;
+    const toAt = this.#addressesAt + spec.id * SOCKADDR_ROOM;
     if (spec.path) this.#arena.bytes.set(spec.path.to, toAt);
     return {
       spec,

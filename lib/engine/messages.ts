@@ -114,7 +114,7 @@ export const DROPS = [
 export type Drop = typeof DROPS[number];
 
 export const MAX_WORKERS = 2;
-/** More links than this have no counter of their own. */
+/** All tables have room for so many. */
 export const MAX_LINKS = 4096;
 /** Reports for the main thread that it has not taken yet; more are dropped. */
 export const MAX_PENDING = { control: 256, stranger: 64 } as const;

@@ -13,7 +13,6 @@ import {
   type Change,
   type Drop,
   DROPS,
-  MAX_LINKS,
   type Queue,
   type Report,
   Shared,
@@ -71,9 +70,7 @@ class Path {
       headers: this.#reader,
       events: {
         onDrop,
-        onHeard: (link) => {
-          if (link < MAX_LINKS) this.#shared.heard[link]!++;
-        },
+        onHeard: (link) => this.#shared.heard[link]!++,
         onControl: (bytes, from, socket) =>
           this.#post({ kind: "control", bytes: bytes.slice(), from: from.slice(), socket }),
         onStranger: (bytes, from) =>
