@@ -315,12 +315,13 @@ export class OverlayNode {
     return cidr.split("/")[0]!;
   }
 
-  /** Waits until so many peers are reached directly, and no other ones are listed. */
+  /** Waits until so many peers are reached directly, and no other ones are there. */
   async directTo(count: number): Promise<DaemonReport> {
     return await until(`${this.host.name} to be direct to ${count} peers`, async () => {
       const report = await this.#tryReport();
-      const direct = report?.peers.filter(({ state }) => state === "direct") ?? [];
-      return direct.length === count && report?.peers.length === count && report;
+      const there = report?.peers.filter(({ offline }) => !offline) ?? [];
+      const direct = there.filter(({ state }) => state === "direct");
+      return direct.length === count && there.length === count && report;
     }, () => this.log);
   }
 

@@ -8,8 +8,8 @@ export interface CommandIo {
   /** Aborted when the program is to stop. */
   signal: AbortSignal;
   stderrKind?: "journal" | "terminal" | "other";
-  /** From now on everything on standard error has that format. */
-  logsAs?: (format: "text" | "json") => void;
+  /** From now on everything on standard error has the format that this tells then. */
+  logsAs?: (format: () => "text" | "json") => void;
   /** Set by a command that has found another use for SIGHUP than to stop. */
   outlivesHangup?: boolean;
 }

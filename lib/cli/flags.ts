@@ -83,7 +83,7 @@ function refuseTwice(args: readonly string[], specs: FlagSpecs): void {
   if (twice !== undefined) throw new UsageError(`--${twice} is given twice`, "Give it once");
 }
 
-/** "status site" and "status --json site" mean "status --name site". */
+/** "status site" and "status --json site" mean "status --name site"; of a list, all words do. */
 export function withPositional(
   args: readonly string[],
   name: string,
@@ -91,10 +91,13 @@ export function withPositional(
 ): string[] {
   const takesNext = (word: string) =>
     flagNames([word], specs).some((each) => !word.includes("=") && specs[each]!.type !== "boolean");
-  const at = args.findIndex((word, i) =>
-    !word.startsWith("-") && (i === 0 || !takesNext(args[i - 1]!))
+  const words = [...args.keys()].filter((i) =>
+    !args[i]!.startsWith("-") && (i === 0 || !takesNext(args[i - 1]!))
   );
-  return args.map((word, i) => i === at ? `--${name}=${word}` : word);
+  const isList = specs[name]!.type === "list";
+  const isGiven = flagNames(args, specs).includes(name);
+  const meant = isList ? words : isGiven ? [] : words.slice(0, 1);
+  return args.map((word, i) => meant.includes(i) ? `--${name}=${word}` : word);
 }
 
 /** Names of the flags that are given. */

@@ -25,14 +25,20 @@ export const LOG_FLAGS = {
 
 export type LogFormat = "text" | "json";
 
-/** `level` may change while the program runs. */
+/** Both may change while the program runs. */
 export function openLog(
   io: CommandIo,
-  format: LogFormat,
+  format: LogFormat | (() => LogFormat),
   level: LogLevel | (() => LogLevel),
 ): Log {
-  io.logsAs?.(format);
-  return textLog(io.stderr, level, systemClock, lineFormat(format, io.stderrKind));
+  const formatNow = typeof format === "function" ? format : () => format;
+  io.logsAs?.(formatNow);
+  return textLog(
+    io.stderr,
+    level,
+    systemClock,
+    (line) => lineFormat(formatNow(), io.stderrKind)(line),
+  );
 }
 
 /** What standard error is. */

@@ -38,7 +38,7 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
     isTerminal: () => Deno.stderr.isTerminal(),
     stat: () => Deno.statSync(`/dev/fd/${STDERR_FD}`),
   });
-  let format: LogFormat = "text";
+  let format: () => LogFormat = () => "text";
   const writeResult = resultWriter(Deno.stdout);
   const stderr = messageWriter(
     {
@@ -46,7 +46,7 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
       canWrite: (timeoutMs) => canWrite(STDERR_FD, timeoutMs),
     },
     systemClock,
-    (entry) => lineFormat(format, kind)(entry),
+    (entry) => lineFormat(format(), kind)(entry),
   );
   let hasResult = false;
   const stdout = (text: string) => {
@@ -55,7 +55,7 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
   };
   const tell = (error: unknown): number => {
     if (error instanceof OutputClosedError) return EXIT_FAILURE;
-    stderr(fatalLine(error, format, kind) + "\n");
+    stderr(fatalLine(error, format(), kind) + "\n");
     if (wantsJson(Deno.args) && !hasResult) tellAsResult(error, stdout);
     return exitCode(error);
   };

@@ -28,27 +28,6 @@ export function systemManager(): ServiceManager {
   });
 }
 
-interface ServingWorld<A extends unknown[]> {
-  serveControl(...args: A): Promise<AsyncDisposable>;
-}
-
-/** Who can be asked is ready. */
-export function readyWhenServed<A extends unknown[], W extends ServingWorld<A>>(
-  world: W,
-  manager: ServiceManager,
-  role: string,
-  port: number,
-): W {
-  return {
-    ...world,
-    async serveControl(...args: A) {
-      const served = await world.serveControl(...args);
-      manager.ready(() => `${role} on UDP port ${port}`);
-      return served;
-    },
-  };
-}
-
 export const INSTALL_FLAGS = {
   "no-start": { type: "boolean", help: "neither enable nor start the service" },
   "dry-run": { type: "boolean", help: "print the steps, and do nothing" },

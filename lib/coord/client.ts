@@ -120,7 +120,7 @@ interface SignedCall {
 }
 
 /** The coordinator's list, and by which name it knows this state of it. */
-export type AllPeers = Pick<PeerList, "etag" | "peers" | "away">;
+export type AllPeers = Omit<PeerList, "changes">;
 
 /** Who a node is when it registers. */
 export interface Joining {
@@ -468,14 +468,16 @@ function withHost(stun: readonly string[], base: string): string[] {
 }
 
 /** Throws `ApiError`. */
-function merged(known: AllPeers | undefined, { etag, peers, changes, away }: PeerList): AllPeers {
-  if (!changes) return { etag, peers, ...(away ? { away } : {}) };
+function merged(known: AllPeers | undefined, { changes, ...list }: PeerList): AllPeers {
+  if (!changes) return list;
   if (changes.since !== known?.etag) throw new ApiError("changes of another list");
   const all = new Map(known.peers.map((peer) => [peer.nodeKey, peer]));
   for (const key of changes.gone) all.delete(key);
-  for (const peer of peers) all.set(peer.nodeKey, peer);
-  const left = known.away && [...known.away, ...changes.gone].filter((key) => !all.has(key));
-  return { etag, peers: [...all.values()], ...(left ? { away: left } : {}) };
+  for (const peer of list.peers) all.set(peer.nodeKey, peer);
+  const gone = new Set([...known.away ?? [], ...changes.gone]);
+  const left = known.away && [...gone].filter((key) => !all.has(key));
+  const { etag } = list;
+  return { ...known, etag, peers: [...all.values()], ...(left ? { away: left } : {}) };
 }
 
 function readJson(text: string, base: string): unknown {

@@ -203,6 +203,8 @@ export class Nodes {
     );
     for (const record of ended) record.listed = false;
     if (ended.length > 0) this.#listChanged(...ended);
+    // What changed does not tell those who are members no more from those who are not there.
+    if (ended.some((record) => isExpired(record, nowMs))) this.forgetChanges();
     for (const record of ended) if (record.isEphemeral) this.remove(record);
     return ended;
   }
@@ -217,6 +219,7 @@ export class Nodes {
     const edited = Object.fromEntries(entries.filter(([, value]) => value !== undefined));
     this.#put(edited as NodeRecord);
     this.#listChanged(record);
+    if (change.expiresMs !== undefined) this.forgetChanges();
   }
 
   /** Those in the list of peers, by address. */

@@ -2,10 +2,12 @@
 import type { DiscoKey, NodeKey } from "../keys.ts";
 import { type Access, type Policy, type Role, type Rule, wordsOf } from "../policy/policy.ts";
 import { type NodeRecord, type PeerRecord, peersJson, toPeer } from "./api.ts";
-import type { Nodes } from "./nodes.ts";
+import { isExpired, type Nodes } from "./nodes.ts";
 
 /** Who is told of changes asked since one of the last few lists, as a rule. */
 const MAX_CACHED_LISTS = 256;
+/** Of members that are not there, the latest: so many that a list is not much longer for them. */
+const MAX_AWAY = 1_000;
 /** When nodes were last seen is no change of the list, but should not be old. */
 const LIST_KEPT_MS = 5_000;
 
@@ -19,6 +21,7 @@ interface Cached {
   madeMs: number;
   /** All, by address: those that are there, and those that are not. */
   listed: NodeRecord[];
+  /** Members only. */
   away: NodeRecord[];
   /** By the etag since when. */
   changes: Map<string, NodeRecord[]>;
@@ -128,10 +131,9 @@ export class PeerView {
   answer(viewer: NodeRecord | undefined, since: string, nowMs: number): Answer {
     const { etag } = this.#nodes;
     if (this.#cached?.etag !== etag || nowMs - this.#cached.madeMs > LIST_KEPT_MS) {
-      const { true: listed = [], false: away = [] } = Object.groupBy(
-        this.#nodes.all(),
-        ({ listed }) => `${listed}` as const,
-      );
+      const all = this.#nodes.all();
+      const listed = all.filter(({ listed }) => listed);
+      const away = all.filter((node) => !node.listed && !node.isWaiting && !isExpired(node, nowMs));
       const none = { changes: new Map(), answers: new Map() };
       this.#cached = { etag, madeMs: nowMs, listed, away, ...none };
     }
@@ -158,10 +160,12 @@ export class PeerView {
   }
 
   #whole(viewer: NodeRecord | undefined, { etag, listed, away }: Cached): Answer {
+    const isByPolicy = this.#policy ? { isByPolicy: true as const } : {};
+    const told = this.#policy ? this.#peers(viewer, away) : latest(away);
     const body = {
       etag,
       peers: this.#peers(viewer, listed),
-      ...(this.#policy ? { away: this.#peers(viewer, away).map(({ nodeKey }) => nodeKey) } : {}),
+      ...{ away: told.map(({ nodeKey }) => nodeKey), ...isByPolicy },
     };
     return { text: JSON.stringify(peersJson(body)), isNews: true };
   }
@@ -176,4 +180,9 @@ export class PeerView {
       isNews: this.#policy ? peers.length + gone.length > 0 : since !== etag,
     };
   }
+}
+
+function latest(records: NodeRecord[]): NodeRecord[] {
+  const seen = ({ seenMs, updatedMs }: NodeRecord) => seenMs ?? updatedMs;
+  return records.toSorted((a, b) => seen(b) - seen(a)).slice(0, MAX_AWAY);
 }

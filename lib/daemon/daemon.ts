@@ -34,8 +34,9 @@ import { PortMapper } from "./own/port_mapper.ts";
 import { PrivateNetworks } from "./own/private_networks.ts";
 import { resolveReachable } from "./own/reachable.ts";
 import { ReversePath } from "./own/reverse_path.ts";
+import { type PeerReport, reportAbsent } from "./peer_report.ts";
 import { Peers } from "./peers.ts";
-import { type PingAnswer, pingPeer, type PingWish } from "./ping.ts";
+import { noAnswer, type PingAnswer, pingPeer, type PingWish } from "./ping.ts";
 import { PortGuesser } from "./port_guesser.ts";
 import { type Registered, Session } from "./session.ts";
 import { Trust } from "./trust.ts";
@@ -139,8 +140,8 @@ class Daemon implements AsyncDisposable {
   readonly #trust: Trust;
   /** The coordinator's whole list, without this node. */
   #listed: readonly PeerRecord[] = [];
-  /** Peers that are not there, where a policy says so. */
-  #away: readonly NodeKey[] | undefined;
+  /** Members that are not there. */
+  #away: { keys: readonly NodeKey[]; isByPolicy: boolean } = { keys: [], isByPolicy: false };
   #judged: Promise<void> = Promise.resolve();
   /** When this node last told its endpoints because of another host. */
   #toldTwinMs = -Infinity;
@@ -208,10 +209,10 @@ class Daemon implements AsyncDisposable {
         return { endpoints: this.#own!.list, nat: this.#ownNat!.nat, tunnelIp };
       },
       onRegistered: (registered) => this.#registered(registered),
-      onPeers: ({ peers, away }) => {
+      onPeers: ({ peers, away = [], isByPolicy = false }) => {
         this.#lookForTwin(peers);
         this.#listed = peers.filter(({ nodeKey }) => nodeKey !== identity.nodeKey);
-        this.#away = away;
+        this.#away = { keys: away, isByPolicy };
         return this.#judge();
       },
       onSignal: (sealed) => this.#peers!.signal(sealed),
@@ -292,7 +293,8 @@ class Daemon implements AsyncDisposable {
     const refused = [...this.#plane.refused()].filter(([, count]) => count > 0);
     const { identity, nodeName, coordinator, port } = this.#options;
     const { coordinatorKey } = this.#session.coord;
-    const peers = this.#peers?.report() ?? [];
+    const there = this.#peers?.report() ?? [];
+    const peers = [...there, ...this.#absent(there)];
     const ofPeers = peers.flatMap(({ name, findings = [] }) =>
       findings.map(({ text, ...more }) => ({ text: `${name}: ${text}`, ...more }))
     );
@@ -316,10 +318,24 @@ class Daemon implements AsyncDisposable {
     };
   }
 
+  /** Members that this node met before they left. */
+  #absent(there: readonly PeerReport[]): PeerReport[] {
+    const told = new Set(there.map(({ node_key }) => node_key));
+    const { peers } = this.#known;
+    return this.#away.keys.flatMap((key) => {
+      const peer = told.has(key) ? undefined : peers.get(key);
+      return peer?.ip
+        ? [reportAbsent(key, { ...peer, ip: peer.ip }, this.#edges.clock.wallMs())]
+        : [];
+    });
+  }
+
   /** Undefined: there is no peer with that key. */
   ping(nodeKey: string, wish: PingWish): AsyncIterable<PingAnswer> | undefined {
     const target = this.#peers?.pingTarget(nodeKey);
-    return target && pingPeer(target, wish, this.#edges.clock);
+    if (target) return pingPeer(target, wish, this.#edges.clock);
+    const absent = this.report().peers.find(({ node_key }) => node_key === nodeKey);
+    return absent && noAnswer(absent);
   }
 
   #coordinatorReport(): Pick<DaemonReport, "coordinator_error" | "coordinator_since_s"> {
@@ -367,7 +383,8 @@ class Daemon implements AsyncDisposable {
       if (this.#signal.aborted) return;
       if (!this.#isListed && peers.length === 0) this.#edges.log.info("no peers yet, waiting");
       this.#isListed = true;
-      this.#peers!.list(peers, this.#away);
+      const { keys, isByPolicy } = this.#away;
+      this.#peers!.list(peers, isByPolicy ? keys : undefined);
     });
   }
 
@@ -466,6 +483,7 @@ class Daemon implements AsyncDisposable {
       isRelay: (ip) => this.#relays.isRelay(ip),
       reaches: (ip) => this.#privateNetworks.reach(ip),
       detours: (ips) => this.#detours.of(ips),
+      onLastSeen: (nodeKey, agoMs) => this.#known.seen(nodeKey, agoMs),
       onAllLost: (count) =>
         this.#findings.found({
           kind: "all-peers-lost",

@@ -24,7 +24,7 @@ export interface KnownPeer {
   ip?: Ip;
   /** Of its last statement; absent from one that never signed any. */
   sequence?: number;
-  /** When it was last listed, in wall-clock ms. */
+  /** When it was last listed, or heard, in wall-clock ms. */
   seenMs: number;
 }
 
@@ -82,6 +82,14 @@ export class Known implements Disposable {
 
   get coordinatorKey(): NodeKey | undefined {
     return this.#here.key;
+  }
+
+  /** It was there so long ago for the last time. */
+  seen(key: NodeKey, agoMs: number): void {
+    const peer = this.peers.get(key);
+    if (!peer) return;
+    peer.seenMs = this.#options.clock.wallMs() - Math.round(agoMs);
+    this.changed();
   }
 
   /** A coordinator that was made anew gives out other addresses; the peers' names stay. */

@@ -104,6 +104,19 @@ export function reportPeer(entry: Entry, look: Look): PeerReport {
   };
 }
 
+/** A member that is not there, as it was when it was last seen. */
+export function reportAbsent(
+  nodeKey: NodeKey,
+  { name, ip, seenMs }: { name: string; ip: Ip; seenMs: number },
+  wallMs: number,
+): PeerReport {
+  const lastSeenS = Math.max(0, Math.round((wallMs - seenMs) / 1000));
+  return {
+    ...{ name, node_key: nodeKey, tunnel_ip: ip, state: "unknown" },
+    ...{ offline: true, last_seen_s: lastSeenS },
+  };
+}
+
 function whyNotDirect(
   { record, relay, peer }: Entry,
   ownNat: NodeNat | undefined,

@@ -61,6 +61,8 @@ export interface PeersOptions extends EffectsOptions {
   reaches: (ip: Ip) => boolean;
   /** Which of these addresses are reached through tunnels. */
   detours: (ips: Iterable<Ip>) => Detours;
+  /** It was heard, or else listed, so long ago for the last time. */
+  onLastSeen: (nodeKey: NodeKey, agoMs: number) => void;
   /** Paths to all peers, of so many, were lost in a few seconds; and one is there again. */
   onAllLost: (count: number) => void;
   onAnyBack: () => void;
@@ -542,7 +544,10 @@ export class Peers {
   close(): void {
     this.#closed.abort();
     this.#timer?.[Symbol.dispose]();
-    for (const entry of this.#byNode.values()) this.#probes.forget(entry);
+    for (const entry of this.#byNode.values()) {
+      this.#lastSeen(entry);
+      this.#probes.forget(entry);
+    }
     this.#trafficTimer[Symbol.dispose]();
     this.#options.guesser[Symbol.dispose]();
     this.#innerChecks[Symbol.dispose]();
@@ -646,11 +651,17 @@ export class Peers {
     return !this.#closed.signal.aborted && this.#byNode.get(entry.record.nodeKey) === entry;
   }
 
+  #lastSeen({ record, heardMs }: Entry): void {
+    const nowMs = this.#options.clock.nowMs();
+    this.#options.onLastSeen(record.nodeKey, nowMs - (heardMs ?? nowMs));
+  }
+
   #forget(entry: Entry): void {
     const { record, peer } = entry;
     if (this.#byNode.get(record.nodeKey) !== entry) return;
     this.#byNode.delete(record.nodeKey);
     this.#byDisco.delete(record.discoKey);
+    this.#lastSeen(entry);
     this.#effects.closeRelay(entry);
     this.#probes.forget(entry);
     this.#collisions.forget(record.nodeKey);

@@ -59,6 +59,12 @@ export async function* pingPeer(
   }
 }
 
+/** Of one that is not there. */
+// deno-lint-ignore require-await
+export async function* noAnswer(peer: PeerReport): AsyncGenerator<PingAnswer> {
+  yield { via: "path", peer };
+}
+
 function answer(via: PingAnswer["via"], peer: PeerReport, rttMs: number | undefined): PingAnswer {
   return { via, ...(rttMs === undefined ? {} : { rtt_ms: Math.round(rttMs * 10) / 10 }), peer };
 }

@@ -28,7 +28,7 @@ import { GretunHub } from "./protocol/gretun/hub.ts";
 import { IpipouHub } from "./protocol/ipipou/hub.ts";
 import { JtunnelHub } from "./protocol/jtunnel/hub.ts";
 import { RefusalLog } from "./refusal_log.ts";
-import { hubReport } from "./report.ts";
+import { hubLine, hubReport } from "./report.ts";
 import type { StateDir } from "../state_dir.ts";
 
 /** After its program failed a client is let in again. */
@@ -56,6 +56,7 @@ export async function runHub(
       reauth: () => {},
     }),
   );
+  edges.ready(() => hubLine(hub.report()));
   edges.log.info("hub ready", { clients: hub.entries.size });
   await aborted(signal);
 }

@@ -1,7 +1,7 @@
 /** What `gretun hub status` shows. */
 import { formatCidr, formatEndpoint } from "../addr.ts";
 import type { LinkCounters } from "../links/mod.ts";
-import type { ClientReport, HubReport } from "./control.ts";
+import type { ClientReport, HubReport, SpokeReport } from "./control.ts";
 import type { HubEntry, HubOptions, HubProtocol } from "./hub_core.ts";
 
 export function hubReport(
@@ -27,6 +27,18 @@ export function hubReport(
       return clientReport(entry, { stats: counters.get(name), pid: pidOf(name), nowMs });
     }),
   };
+}
+
+/** "2 of 3 clients connected, UDP port 7788". */
+export function hubLine({ clients, problems, port }: HubReport): string {
+  const up = clients.filter(({ state }) => state === "up").length;
+  const refused = problems.length > 0 ? `, ${problems.length} files refused` : "";
+  return `${up} of ${clients.length} clients connected${refused}, UDP port ${port}`;
+}
+
+/** "up: hub 203.0.113.1:7788, address 10.90.0.2". */
+export function spokeLine({ state, hub, address }: SpokeReport): string {
+  return `${state}: hub ${hub}${address ? `, address ${address}` : ""}`;
 }
 
 function clientReport(

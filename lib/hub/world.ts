@@ -18,6 +18,8 @@ export interface World {
     place: { path: string; program: string },
     handler: (request: Request) => Response | Promise<Response>,
   ): Promise<AsyncDisposable>;
+  /** It can be asked now: a line on how it is, for who asks the service manager. */
+  ready(line: () => string): void;
 }
 
 export interface FileText {

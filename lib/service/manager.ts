@@ -4,6 +4,9 @@
  */
 import type { Clock } from "../edges.ts";
 
+/** The first line comes out of date soonest. */
+const FIRST_BEAT_MS = 2_000;
+
 export interface ManagerOptions {
   /** NOTIFY_SOCKET. */
   socketPath: string | undefined;
@@ -25,13 +28,14 @@ export class ServiceManager implements Disposable {
   ready(status: () => string): void {
     this.#tell("READY=1");
     const periodMs = Number(this.#options.watchdogUs) / 1000 / 2;
-    this.#beat(status, periodMs);
+    this.#beat(status, periodMs, FIRST_BEAT_MS);
   }
 
-  #beat(status: () => string, periodMs: number): void {
+  #beat(status: () => string, periodMs: number, pauseMs: number): void {
     this.#tell(`WATCHDOG=1\nSTATUS=${status()}`);
     if (!(periodMs > 0)) return;
-    this.#timer = this.#options.clock.timer(periodMs, () => this.#beat(status, periodMs));
+    const waitMs = Math.min(pauseMs, periodMs);
+    this.#timer = this.#options.clock.timer(waitMs, () => this.#beat(status, periodMs, 2 * waitMs));
   }
 
   /** It stops now. */

@@ -200,10 +200,10 @@ const RESERVED_NAMES = [...FALLBACK_DEVICES, "lo", "all", "default"];
 
 /** Of a tunnel that is to be made; throws `UsageError` with the flag's name. */
 export function checkIfname(flag: string, name: string): void {
-  if (/^[A-Za-z0-9_-]{1,15}$/.test(name)) return;
+  if (/^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,15}$/.test(name)) return;
   refuse(
     `--${flag} ${quote(name)} is no interface name`,
-    "Use 1 to 15 characters of A-Z, a-z, 0-9, _ and -",
+    "Use 1 to 15 characters of A-Z, a-z, 0-9, _, - and .",
   );
 }
 

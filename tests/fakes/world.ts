@@ -180,6 +180,8 @@ export class MemoryMachine {
   readonly processes = new MemoryProcesses();
   readonly log = new MemoryLog();
   readonly host: Host;
+  /** What the service manager is told of the last program. */
+  statusLine: (() => string) | undefined;
   readonly stateDirs = new Map<string, ReturnType<typeof memoryStateDir>>();
   readonly clock: Clock;
   readonly random: Random;
@@ -210,6 +212,7 @@ export class MemoryMachine {
         this.#handlers.set(name, handlers.add(handler));
         return { [Symbol.dispose]: () => void handlers.delete(handler) };
       },
+      ready: (line) => this.statusLine = line,
       serveControl: ({ path }, handler) => {
         this.#served.set(path, handler);
         return Promise.resolve({

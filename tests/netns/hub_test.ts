@@ -229,7 +229,7 @@ Deno.test("SIGHUP: what can change does, nobody is disconnected; wrong files cha
     const before = lab.hub.log.length;
     lab.hub.process.kill("SIGHUP");
     await until("the configuration to be read", () => {
-      return Promise.resolve(/msg="configuration /.test(lab.hub.log.slice(before)));
+      return Promise.resolve(/msg"?[=:]"configuration /.test(lab.hub.log.slice(before)));
     }, () => lab.hub.log);
     match(lab.hub.log.slice(before), expected);
   };
@@ -243,6 +243,8 @@ Deno.test("SIGHUP: what can change does, nobody is disconnected; wrong files cha
   // At its next keepalive the client is told.
   await until("a new session", async () => (await lab.client("alice")).authentications === 2);
   await reread(good, /changed=nothing/);
+  await reread(`${good}log-format json\n`, /"configuration read again","changed":"log-format"}/);
+  await reread(good, /"configuration read again" changed=log-format\n/);
   await reread(
     `${good}port 7799\nmtu 1400\n`,
     /error="port, mtu cannot change while the hub runs" hint="Restart the hub/,

@@ -109,5 +109,6 @@ Deno.test("a daemon that ends leaves nothing behind", async () => {
   const names = [...a.host.kernel.links.values()].map(({ name }) => name);
   strictEqual(names.join(), "lo,eth0");
   strictEqual(a.host.kernel.fouPorts.length, 0);
-  ok(await world.until(() => b.peer(a) === undefined, 10_000));
+  ok(await world.until(() => b.peer(a)?.offline === true, 10_000));
+  strictEqual(b.peer(a)?.ifname, undefined);
 });

@@ -13,6 +13,7 @@ type Names = typeof NAMES[number];
 const NAMED: [command: string, names: Names, flag: string][] = [
   ["status", "tunnels", "name"],
   ["delete", "tunnels", "name"],
+  ["health", "tunnels", "name"],
   ["ping", "peers", "peer"],
   ["wait", "peers", "peer"],
 ];

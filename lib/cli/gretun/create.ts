@@ -15,7 +15,7 @@ import {
   validateTunnel,
 } from "../../tunnel/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, type FlagSpecs, flagValues, parseFlags } from "../flags.ts";
+import { flagsHelp, type FlagSpecs, flagValues, parseFlags, withPositional } from "../flags.ts";
 import { requireNetAdmin } from "../privilege.ts";
 import { lockTunnels, tryLockTunnels } from "./tunnel_lock.ts";
 
@@ -116,7 +116,7 @@ function port(min: number, help: string) {
 export const command: Command = {
   summary: "make a tunnel between two known hosts",
   help: () =>
-    "Usage: gretun create --name NAME --local IP --remote IP [flags]\n" +
+    "Usage: gretun create NAME --local IP --remote IP [flags]\n" +
     "       gretun create --batch FILE [flags]\n\n" +
     `${flagsHelp({ ...TUNNEL_FLAGS, ...BATCH_FLAG, ...MODE_FLAGS })}\n\n${NOTE}`,
   run,
@@ -155,7 +155,8 @@ function warn({ warnings }: Plan, io: CommandIo): void {
 const isBatch = (args: string[]) => args.some((arg) => /^--batch(=|$)/.test(arg));
 
 function parseOne(args: string[]): Order {
-  const flags = parseFlags(args, { ...TUNNEL_FLAGS, ...MODE_FLAGS });
+  const specs = { ...TUNNEL_FLAGS, ...MODE_FLAGS };
+  const flags = parseFlags(withPositional(args, "name", specs), specs);
   return { specs: [validateTunnel(flags)], flags: { ...flags, isBatch: false } };
 }
 

@@ -26,7 +26,7 @@ const FLAGS = {
 export const command: Command = {
   summary: "remove tunnels",
   help: () =>
-    "Usage: gretun delete NAME [flags]\n" +
+    "Usage: gretun delete NAME... [flags]\n" +
     `       gretun delete --all [flags]\n\n${flagsHelp(FLAGS)}\n`,
   run,
 };
@@ -59,7 +59,7 @@ function checkNames(all: boolean, names: readonly string[]): void {
     throw new UsageError(`--all and --name ${names[0]} exclude each other`, "Give one of them");
   }
   if (!all && names.length === 0) {
-    throw new UsageError("--name is missing", "Add --name NAME, or --all");
+    throw new UsageError("no tunnel is named", "Give its name, or --all");
   }
   for (const name of names) checkLinkName("name", name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);

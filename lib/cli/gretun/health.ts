@@ -15,13 +15,14 @@ import { type DaemonMark, portHolder } from "../../links/mod.ts";
 import { fileLocks, Poller } from "../../linux/mod.ts";
 import { RtNetlink } from "../../netlink.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, type FlagValues, parseFlags } from "../flags.ts";
+import { flagsHelp, type FlagValues, parseFlags, withPositional } from "../flags.ts";
 import { LiveText } from "../live_text.ts";
 import { isHostAddress, tryParseIp } from "../resolve.ts";
 import { formatTable, printable } from "../table.ts";
 import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 
 const FLAGS = {
+  name: { type: "list", placeholder: "NAME", help: "only this tunnel; repeatable" },
   watch: { type: "boolean", help: "repeat until Ctrl-C" },
   interval: {
     type: "duration",
@@ -66,14 +67,14 @@ net.ipv4.ping_group_range.
 
 export const command: Command = {
   summary: "ping the far end of every tunnel",
-  help: () => `Usage: gretun health [flags]\n\n${flagsHelp(FLAGS)}\n\n${NOTE}`,
+  help: () => `Usage: gretun health [NAME...] [flags]\n\n${flagsHelp(FLAGS)}\n\n${NOTE}`,
   run,
 };
 
 type Flags = FlagValues<typeof FLAGS>;
 
 async function run(args: string[], io: CommandIo): Promise<number> {
-  const flags = parseFlags(args, FLAGS);
+  const flags = parseFlags(withPositional(args, "name", FLAGS), FLAGS);
   const targets = parseTargets(flags.target);
   const show = presenter(flags, io);
   await using poller = new Poller();
@@ -111,7 +112,11 @@ async function checkAll(
     await socketToAsk(flags),
     (port) => portHolder(locks, port)?.pid,
   );
-  return await checkTunnels([...tunnelTargets(state, targets), ...overlay], {
+  const tunnels = [...tunnelTargets(state, targets), ...overlay];
+  const wanted = flags.name.map((name) =>
+    tunnels.find((each) => each.name === name) ?? { name, fault: "there is no such tunnel" }
+  );
+  return await checkTunnels(wanted.length > 0 ? wanted : tunnels, {
     concurrency: flags.concurrency,
     async ping(target, device) {
       const open = icmpSockets({ poller, device });
@@ -141,8 +146,9 @@ async function overlayTargets(
 export function overlayFault({ state, peers }: DaemonReport): string | undefined {
   if (state !== "running") return state;
   const isReached = peers.some(({ path }) => path !== undefined);
-  if (isReached || peers.every(({ offline }) => offline)) return undefined;
-  return `none of ${peers.length} peers is reached`;
+  const expected = peers.filter(({ offline }) => !offline);
+  if (isReached || expected.length === 0) return undefined;
+  return `none of ${expected.length} peers is reached`;
 }
 
 /** Throws {@link UsageError}. */
@@ -174,7 +180,7 @@ function refuseDown(tunnels: readonly TunnelHealth[]): void {
   if (down.length === 0) return;
   throw new GretunError(
     printable(`${down.length} of ${tunnels.length} tunnels down: ${down.join(", ")}`),
-    "Look at one with gretun status --name NAME, and whether a firewall drops ICMP echo",
+    "Look at one with gretun status NAME, and whether a firewall drops ICMP echo",
   );
 }
 

@@ -10,7 +10,6 @@ import { flagsHelp, parseFlags } from "../flags.ts";
 import { refusedText } from "../refused.ts";
 import {
   BUSY_MS,
-  checkIfacePattern,
   COMMON_FLAGS,
   DEFAULT_PORT,
   parseBind,
@@ -24,10 +23,11 @@ import {
   showStatus,
   STATUS_FLAGS,
 } from "./hub_options.ts";
+import { checkIfacePattern } from "./iface_pattern.ts";
 import { parseListen } from "../listen.ts";
 import { openLog } from "../log.ts";
 import { formatTable } from "../table.ts";
-import { readyWhenServed, systemManager } from "../service.ts";
+import { systemManager } from "../service.ts";
 import { serveMetrics } from "../metrics_server.ts";
 
 const FLAGS = {
@@ -124,7 +124,7 @@ async function serve(args: string[], io: CommandIo): Promise<number> {
     return EXIT_OK;
   }
   requireCapabilities("hub");
-  const log = openLog(io, flags["log-format"], () => flags.verbose ? "debug" : "info");
+  const log = openLog(io, () => flags["log-format"], () => flags.verbose ? "debug" : "info");
   await using host = linuxHost({ busyMs: BUSY_MS });
   await using server = new MetricsServer(metrics, log);
   await server.listenAt(flags["metrics-addr"]);
@@ -132,14 +132,16 @@ async function serve(args: string[], io: CommandIo): Promise<number> {
     const next = readHub(args, hub, metrics);
     const changed = [
       ...hub.liveChanges(running, next.options),
-      ...(["metrics-addr", "verbose"] as const).filter((name) => next.flags[name] !== flags[name]),
+      ...(["metrics-addr", "verbose", "log-format"] as const).filter((name) =>
+        next.flags[name] !== flags[name]
+      ),
     ];
     flags = next.flags;
     await server.listenAt(flags["metrics-addr"]);
     return { options: next.options, changed };
   };
   using manager = systemManager();
-  const world = readyWhenServed(hub.systemWorld({ log, host }), manager, "hub", options.port);
+  const world = hub.systemWorld({ log, host, ready: (line) => manager.ready(line) });
   await hub.runHub(options, { ...world, reread }, io.signal);
   log.info("stopped");
   return EXIT_OK;

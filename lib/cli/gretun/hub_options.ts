@@ -343,15 +343,6 @@ export function parseBind(text: string, protocol: string): Ip {
   throw new UsageError(`--bind ${ip} is not IPv4`, "ipipou's protocol has IPv4 outside");
 }
 
-export function checkIfacePattern(pattern: string): string {
-  const example = pattern.replace("%d", "0");
-  if (/^[A-Za-z0-9_.-]+$/.test(example) && example.length < 16) return pattern;
-  throw new UsageError(
-    `--iface ${JSON.stringify(pattern)} gives no interface name`,
-    "Use up to 15 letters, digits, - and _, with one %d",
-  );
-}
-
 export function checkName(name: string): string {
   if (isClientName(name)) return name;
   throw new UsageError(

@@ -125,7 +125,7 @@ export function pathText(peer: PeerReport): string {
       if (!peer.offline) return "connecting";
       return peer.last_seen_s === undefined
         ? "offline"
-        : `offline, seen ${ago(peer.last_seen_s)} ago`;
+        : `offline, last seen ${ago(peer.last_seen_s)} ago`;
     case "relay-udp":
       return `relay ${endpoint}`;
     case "relay-tcp":

@@ -10,7 +10,6 @@ import { flagsHelp, type FlagSpecs } from "../flags.ts";
 import { refusedText } from "../refused.ts";
 import {
   BUSY_MS,
-  checkIfacePattern,
   checkName,
   COMMON_FLAGS,
   DEFAULT_PORT,
@@ -26,10 +25,11 @@ import {
   stateDirOfRunning,
   STATUS_FLAGS,
 } from "./hub_options.ts";
+import { checkIfacePattern } from "./iface_pattern.ts";
 import { parseListen } from "../listen.ts";
 import { openLog } from "../log.ts";
 import { type HostName, parseHost, resolveAddresses, tryParseIp } from "../resolve.ts";
-import { readyWhenServed, systemManager } from "../service.ts";
+import { systemManager } from "../service.ts";
 import { serveMetrics } from "../metrics_server.ts";
 
 const FLAGS = {
@@ -117,8 +117,8 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const resolve = () => resolveHub(host, options, io.signal);
   await using machine = linuxHost({ busyMs: BUSY_MS });
   using manager = systemManager();
-  const world = hub.systemWorld({ log, host: machine });
-  const edges = { ...readyWhenServed(world, manager, "spoke", options.port), resolve };
+  const ready = (line: () => string) => manager.ready(line);
+  const edges = { ...hub.systemWorld({ log, host: machine, ready }), resolve };
   await using _metrics = metricsListen
     ? await serveMetrics(metricsListen, [options.metrics], log)
     : undefined;

@@ -9,6 +9,7 @@ import { SERVICE_USER } from "../../service/mod.ts";
 import { groupIdOf } from "../../control_socket.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { parseCoordinatorKey } from "../coordinator_key.ts";
+import { checkIfacePattern } from "./iface_pattern.ts";
 import { runtimeDir } from "./runtime_dir.ts";
 import { flagsHelp, type FlagValues } from "../flags.ts";
 import { type ListenAddress, parseListen } from "../listen.ts";
@@ -18,7 +19,6 @@ import { readSecretFile } from "../secret_file.ts";
 import { environmentOf, readSettings, readSettingsFile, wordAfter } from "../settings.ts";
 import { moveOldState, socketToServe, STATE_FLAGS, stateDirOf } from "./state_dir.ts";
 
-const IFNAMSIZ = 16;
 const DEFAULT_CONFIG = "/etc/gretun/up.conf";
 
 const FLAGS = {
@@ -186,7 +186,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     import("../../dial/mod.ts"),
   ]);
   const coordinator = parseCoordinatorUrl(flags.coordinator);
-  checkPattern(flags.iface);
+  checkIfacePattern(flags.iface);
   flags["stun-server"].forEach(parseServerName);
   const endpoints = flags.endpoint.map(parseOwnEndpoint);
   const nodeName = checkName(flags["node-name"] ?? ownName());
@@ -304,16 +304,11 @@ function socketGroup({ "socket-group": name, "state-dir": ownDir }: Flags): numb
 /** For the service manager. */
 function statusLine({ state, tunnel_ip, peers }: DaemonReport): string {
   const reached = peers.filter(({ path }) => path !== undefined).length;
-  return state === "running" ? `${tunnel_ip}, ${reached} of ${peers.length} peers reached` : state;
-}
-
-function checkPattern(pattern: string): void {
-  const example = pattern.replace("%d", "0");
-  if (/^[A-Za-z0-9_-]+$/.test(example) && example.length < IFNAMSIZ) return;
-  throw new UsageError(
-    `--iface ${JSON.stringify(pattern)} gives no interface name`,
-    "Use up to 15 letters, digits, - and _, with one %d",
-  );
+  const offline = peers.filter(({ offline }) => offline).length;
+  const away = offline > 0 ? `, ${offline} offline` : "";
+  return state === "running"
+    ? `${tunnel_ip}, ${reached} of ${peers.length - offline} peers reached${away}`
+    : state;
 }
 
 function parseOwnEndpoint(text: string): Endpoint {

@@ -4,7 +4,7 @@ import { systemClock } from "../../edges.ts";
 import { GretunError, NoDaemonError } from "../../errors.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
-import { isNamed } from "./overlay_status.ts";
+import { isNamed, pathText } from "./overlay_status.ts";
 import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 
 const POLL_MS = 100;
@@ -67,5 +67,5 @@ export function missingIn(report: DaemonReport, peer: string | undefined): strin
   if (peer === undefined) return undefined;
   const found = report.peers.find((each) => isNamed(each, peer));
   if (!found) return `no peer ${JSON.stringify(peer)} is known`;
-  return found.path === undefined ? `${peer} is ${found.state}` : undefined;
+  return found.path === undefined ? `${peer} is ${pathText(found)}` : undefined;
 }

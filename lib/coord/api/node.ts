@@ -290,18 +290,17 @@ export interface PeerList {
   peers: PeerRecord[];
   /** Absent: these are all peers. */
   changes?: { since: string; gone: NodeKey[] };
-  /**
-   * Of a whole list by a policy: nodes that are peers still, but not there. Tunnels to them may work
-   * on; to others, who were taken from this node, they may not.
-   */
+  /** Of a whole list: nodes that are members still, but not there. */
   away?: NodeKey[];
+  /** By a policy: tunnels to others than `peers` and `away`, who were taken from this node, may not work on. */
+  isByPolicy?: true;
 }
 
-export function peersJson({ etag, peers, changes, away }: PeerList): Json {
+export function peersJson({ etag, peers, changes, away, isByPolicy }: PeerList): Json {
   return {
     etag,
     ...(changes ? { since: changes.since, gone: changes.gone.map(keyBase64) } : {}),
-    ...(away ? { away: away.map(keyBase64) } : {}),
+    ...(away ? { [isByPolicy ? "away" : "absent"]: away.map(keyBase64) } : {}),
     peers: peers.map((peer) => shapeJson(TOLD, peer)),
   };
 }
@@ -312,10 +311,11 @@ export function parsePeers(value: unknown): PeerList {
   const peers = list(body.peers, "peers", MAX_LISTED)
     .flatMap((item) => parsedOrNone(() => parseShape(TOLD, item, "peer")) ?? []);
   const etag = string(body.etag, "etag");
-  const keys = (field: "gone" | "away") =>
+  const keys = (field: "gone" | "away" | "absent") =>
     listOf(NODE_KEY, MAX_LISTED, field).parse(body[field], field);
   if (body.since === undefined) {
-    return { etag, peers, ...(body.away === undefined ? {} : { away: keys("away") }) };
+    if (body.away !== undefined) return { etag, peers, away: keys("away"), isByPolicy: true };
+    return { etag, peers, ...(body.absent === undefined ? {} : { away: keys("absent") }) };
   }
   const gone = keys("gone");
   return { etag, peers, changes: { since: string(body.since, "since"), gone } };

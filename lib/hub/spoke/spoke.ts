@@ -19,6 +19,7 @@ import type { Refusal } from "../protocol/gretun/auth.ts";
 import { GretunSpoke } from "../protocol/gretun/spoke.ts";
 import { IpipouSpoke } from "../protocol/ipipou/spoke.ts";
 import { JtunnelSpoke } from "../protocol/jtunnel/spoke.ts";
+import { spokeLine } from "../report.ts";
 import {
   HUB_LINK,
   type SpokeCore,
@@ -52,6 +53,7 @@ export async function runSpoke(
       reauth: () => spoke.reauth(),
     }),
   );
+  edges.ready(() => spokeLine(spoke.report()));
   await Promise.race([aborted(signal), spoke.failed]);
 }
 

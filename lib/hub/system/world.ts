@@ -1,18 +1,20 @@
 /** This machine, as hub and spoke are given it. */
 import { serveControlSocket } from "../../control_socket.ts";
-import { type Log, systemClock, systemRandom } from "../../edges.ts";
-import type { Host } from "../../host/mod.ts";
+import { systemClock, systemRandom } from "../../edges.ts";
 import { openStateDir } from "../../state_dir.ts";
 import type { World } from "../world.ts";
 import { systemFiles } from "./files.ts";
 import { systemProcesses } from "./processes.ts";
 
-export function systemWorld({ log, host }: { log: Log; host: Host }): World {
+export function systemWorld(
+  { log, host, ready }: Pick<World, "log" | "host" | "ready">,
+): World {
   return {
     clock: systemClock,
     random: systemRandom,
     log,
     host,
+    ready,
     files: systemFiles,
     processes: systemProcesses,
     openStateDir,

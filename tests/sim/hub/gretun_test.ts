@@ -304,6 +304,8 @@ Deno.test("a configuration that is read again holds at once; clients are told wi
   await sim.clock.runFor(20_000);
   strictEqual((await sim.client("alice"))!.state, "up");
   strictEqual((await sim.client("alice"))!.pid, undefined, "its link is older than the program");
+  strictEqual(sim.hub.machine.statusLine!(), "1 of 1 clients connected, UDP port 7788");
+  strictEqual(alice.machine.statusLine!(), "up: hub 203.0.113.1:7788, address 10.90.0.2");
   await sim.connected("bob", 3);
   ok((await sim.client("bob"))!.pid !== undefined);
   sim.reread = new Error("no such key");

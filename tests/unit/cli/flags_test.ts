@@ -1,5 +1,5 @@
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
-import { doubleDashed, flagsHelp, parseFlags } from "../../../lib/cli/flags.ts";
+import { doubleDashed, flagsHelp, parseFlags, withPositional } from "../../../lib/cli/flags.ts";
 import { UsageError } from "../../../lib/errors.ts";
 
 const SPECS = {
@@ -76,6 +76,21 @@ Deno.test("parseFlags() names the flag and the value that it refuses", () => {
   throws(() => parseFlags([], SPECS), /--url is missing/);
   const limits = (error: Error) => error instanceof UsageError && error.hint === "Give 1ms to 90s";
   throws(() => parseFlags(["--url", "u", "--wait", "0s"], SPECS), limits);
+});
+
+Deno.test("withPositional() makes a word the flag that it stands for, of a list all words", () => {
+  const cases: [given: string, flag: keyof typeof SPECS, expected: string][] = [
+    ["site --json", "name", "--name=site --json"],
+    ["--json site", "name", "--json --name=site"],
+    ["--port 1 site", "name", "--port 1 --name=site"],
+    ["site other", "name", "--name=site other"],
+    ["--name site other", "name", "--name site other"],
+    ["a --json b", "server", "--server=a --json --server=b"],
+    ["--server a b", "server", "--server a --server=b"],
+  ];
+  for (const [given, flag, expected] of cases) {
+    strictEqual(withPositional(given.split(" "), flag, SPECS).join(" "), expected);
+  }
 });
 
 Deno.test("flagsHelp() shows every flag on one line, aligned", () => {

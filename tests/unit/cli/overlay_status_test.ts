@@ -116,13 +116,14 @@ Data plane:   user space (tun), UDP port 7777
 Endpoints:    none found yet
 NAT:          address- or port-dependent mapping, ports in steps of 2
 
-PEER                  ADDRESS     PATH                     RTT  RECEIVED / SENT
-bob                   100.64.0.2  relay by WebSocket       -    1.2 MB / 890 B
+PEER                  ADDRESS     PATH                      RTT  RECEIVED / SENT
+bob                   100.64.0.2  relay by WebSocket        -    1.2 MB / 890 B
   not direct: UDP is blocked
-carol�[31m            100.64.0.2  relay 203.0.113.1:50001  -    1.2 MB / 890 B
-dave                  100.64.0.2  connecting               -    0 B / 0 B
-a-rather-long-host-…  100.64.0.2  offline                  -    1.2 MB / 890 B
-eve                   100.64.0.2  offline, seen 3 h ago    -    1.2 MB / 890 B
+carol�[31m            100.64.0.2  relay 203.0.113.1:50001   -    1.2 MB / 890 B
+dave                  100.64.0.2  connecting                -    0 B / 0 B
+a-rather-long-host-…  100.64.0.2  offline                   -    1.2 MB / 890 B
+eve                   100.64.0.2  offline                   -    1.2 MB / 890 B
+  offline: last seen 3 h ago
 `,
   ],
   [

@@ -103,7 +103,7 @@ Deno.test("gretun ping says why a peer is relayed, and fails where nothing answe
   const offline = await run(["bob"], answers([{ via: "path", peer: away }]));
   deepStrictEqual([offline.code, offline.text], [
     1,
-    "bob (100.64.0.2): offline, seen 2 h ago\n",
+    "bob (100.64.0.2): offline, last seen 2 h ago\n",
   ]);
 });
 

@@ -26,7 +26,7 @@ const CASES: [string, DaemonReport, string | undefined, string | undefined][] = 
     "waiting for the coordinator",
   ],
   ["a peer with a path", report, "100.64.0.2", undefined],
-  ["a peer without one", report, "carol", "carol is punching"],
+  ["a peer without one", report, "carol", "carol is connecting"],
   ["a peer that nobody knows", report, "dave", 'no peer "dave" is known'],
 ];
 
