@@ -1,4 +1,5 @@
 /** Metrics by prom-client in a registry of their own: what each program's metrics are made of. */
+import "./node_require.ts";
 import client from "prom-client";
 
 /** What a metrics server serves. */

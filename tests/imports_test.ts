@@ -110,6 +110,7 @@ const EDGES = [
   "lib/dial/openssl.ts", // a library of the host
   "lib/dial/tls.ts", // the TLS of the runtime
   "lib/dial/trust.ts", // reads files
+  "lib/node_require.ts", // is of Node
   "lib/lookup.ts", // asks the system's resolver
   "lib/byte_stream.ts", // is a connection
   "lib/stun/server.ts", // owns a socket

@@ -13,6 +13,9 @@ DENORT_PACKAGE=@vltpkg/cli-linux-x64/-/cli-linux-x64-0.0.0-18.tgz
 DENORT_PACKAGE_SHA512=790bec4cb34ab2803fb07f34367d6210abbe2e1db89266c1f7b7438e19f7e29cb6dd773afbfb88e3c50d1b693f4d01487157fb49c9309eb93cd0bd341f1d5e5c
 DENORT_BYTES=85186368
 DENORT_SHA256=2705685d7478610b98dcd43acecd457a19810146323041c8af8a88f7dd0b5e82
+# What "deno bundle" of DENO_VERSION runs; without it here it would fetch the same by itself.
+ESBUILD_VERSION=0.25.5
+ESBUILD_SHA512=ba18fc376a1b29313aa5267e68c51baaafb59d7c4d8d92088c28c62dfb16bd5a72ee028238beabb18d4c85187dccbb54b4023bbe980b30ae83c633bc426f6527
 
 CACHE=$PWD/.cache
 TOOLS=$CACHE/deno-$DENO_VERSION
@@ -83,6 +86,20 @@ install_denort() {
     die "denort has not the expected hash: remove $archive and try again"
   chmod +x "$TOOLS/denort.part"
   mv "$TOOLS/denort.part" "$TOOLS/denort"
+  rm "$archive"
+}
+
+# Where Deno looks for it.
+install_esbuild() {
+  [ "$(version_of "$DENO")" = "$DENO_VERSION" ] && [ "$(uname -sm)" = "Linux x86_64" ] || return 0
+  local place archive=$CACHE/esbuild.tgz
+  place=$("$DENO" info --json --no-config | sed -n 's/^ *"denoDir": "\(.*\)",*$/\1/p')/dl/esbuild-$ESBUILD_VERSION
+  [ -x "$place/esbuild-linux-x64" ] && return
+  fetch_package "@esbuild/linux-x64/-/linux-x64-$ESBUILD_VERSION.tgz" "$ESBUILD_SHA512" "$archive"
+  mkdir -p "$place"
+  tar -xzOf "$archive" package/bin/esbuild >"$place/part"
+  chmod +x "$place/part"
+  mv "$place/part" "$place/esbuild-linux-x64"
   rm "$archive"
 }
 

@@ -6,8 +6,8 @@ import { exists } from "./exists.ts";
 
 const FLAGS = { json: { type: "boolean", help: "JSON on standard output" } } as const;
 
-/** Written by compile.sh; a program that runs from its source has none. */
-const BUILD_FILE = new URL("../../.cache/build.json", import.meta.url);
+/** Beside the compiled program's files, see compile.sh; what runs from its source has none. */
+const BUILD_FILE = new URL("build.json", import.meta.url);
 
 export function versionCommand(program: "gretun" | "gretun-coord"): Command {
   return {

@@ -1,6 +1,9 @@
 /** JSON with comments, whose values know the line that they stand on. */
-import jsonc from "jsonc-parser";
+import * as parser from "jsonc-parser";
 import { GretunError } from "../errors.ts";
+
+/** Deno loads the package's older form, whose exports are one, and "deno bundle" the newer one. */
+const jsonc = "default" in parser ? parser.default as typeof parser : parser;
 
 /** The file is no policy. */
 export class PolicyError extends GretunError {
@@ -17,9 +20,9 @@ export class Value {
   /** As users find it: "rules[2].from". */
   readonly #path: string;
   readonly #text: string;
-  readonly #node: jsonc.Node;
+  readonly #node: parser.Node;
 
-  private constructor(text: string, node: jsonc.Node, path: string) {
+  private constructor(text: string, node: parser.Node, path: string) {
     this.#text = text;
     this.#node = node;
     this.#path = path;
@@ -27,7 +30,7 @@ export class Value {
 
   /** Throws {@link PolicyError}. */
   static of(text: string): Value {
-    const errors: jsonc.ParseError[] = [];
+    const errors: parser.ParseError[] = [];
     const root = jsonc.parseTree(text, errors, { allowTrailingComma: true });
     const [error] = errors;
     if (error) {
