@@ -484,6 +484,7 @@ class Daemon implements AsyncDisposable {
       reaches: (ip) => this.#privateNetworks.reach(ip),
       detours: (ips) => this.#detours.of(ips),
       onLastSeen: (nodeKey, agoMs) => this.#known.seen(nodeKey, agoMs),
+      deviceTo: (ip) => this.#detours.deviceTo(ip),
       onAllLost: (count) =>
         this.#findings.found({
           kind: "all-peers-lost",

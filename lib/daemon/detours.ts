@@ -40,6 +40,11 @@ export class HostDetours {
     return found;
   }
 
+  /** By which device packets to that address leave now; undefined: by none. */
+  deviceTo(ip: Ip): string | undefined {
+    return this.#link(this.#rtnl.tryRouteTo(ip)?.device)?.name;
+  }
+
   #kindOf(ip: Ip): DetourKind | undefined {
     if (!this.#known.has(ip)) {
       if (this.#known.size >= MAX_KNOWN) this.#known.clear();

@@ -39,6 +39,8 @@ export interface Entry {
   away?: Trouble;
   /** Its link cannot be set. */
   linkTrouble?: Trouble;
+  /** By which device packets to the peer leave, when it is not its link. */
+  diverted?: string | undefined;
   /** Why it cannot be, and what to do. */
   linkFinding?: { text: string; remedy: string };
 }

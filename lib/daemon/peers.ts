@@ -63,6 +63,8 @@ export interface PeersOptions extends EffectsOptions {
   detours: (ips: Iterable<Ip>) => Detours;
   /** It was heard, or else listed, so long ago for the last time. */
   onLastSeen: (nodeKey: NodeKey, agoMs: number) => void;
+  /** By which device packets to that address leave. */
+  deviceTo: (ip: Ip) => string | undefined;
   /** Paths to all peers, of so many, were lost in a few seconds; and one is there again. */
   onAllLost: (count: number) => void;
   onAnyBack: () => void;
@@ -453,6 +455,29 @@ export class Peers {
     }
     this.#arm();
     this.#options.plane.networkChanged();
+    this.#lookForDiversions();
+  }
+
+  /** Routes that others made, or rules that put their tables before ours, are theirs: they are told, and left. */
+  #lookForDiversions(): void {
+    for (const entry of this.#byNode.values()) {
+      const { record, ifname } = entry;
+      if (!ifname || this.#collisions.of(record.nodeKey).length > 0) continue;
+      const device = this.#options.deviceTo(record.tunnelIp) ?? "no device";
+      const diverted = device === ifname ? undefined : device;
+      if (diverted === entry.diverted) continue;
+      entry.diverted = diverted;
+      const fields = { ...peerFields(record), ifname };
+      if (!diverted) {
+        this.#options.log.info("packets to the peer go through the tunnel again", fields);
+      } else {
+        this.#options.log.warn("packets to the peer do not go through the tunnel", {
+          ...fields,
+          device: diverted,
+          hint: diversionHint(record.tunnelIp),
+        });
+      }
+    }
   }
 
   /** As their texts, of all peers. */
@@ -506,6 +531,7 @@ export class Peers {
       ...collisions,
       ...narrowPathFinding(entry.probed),
       ...(entry.linkFinding ? [entry.linkFinding] : []),
+      ...(entry.diverted ? [diversion(tunnelIp, entry.diverted)] : []),
     ];
     if (isSilent || !this.#innerChecks.isSilent(nodeKey)) return found;
     const text = `the path works, but ${tunnelIp} answers no pings in the tunnel`;
@@ -691,6 +717,15 @@ function isOwnPing({ record }: Entry, { nodeKey }: disco.Ping): boolean {
 
 function isSameAccess(a: Access | undefined, b: Access | undefined): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
+}
+
+function diversion(ip: Ip, device: string): Finding {
+  const text = `packets to ${ip} leave by ${device}, not by the tunnel`;
+  return { text, remedy: diversionHint(ip) };
+}
+
+function diversionHint(ip: Ip): string {
+  return `Find the rule or route of another program with: ip route get ${ip}; ip rule`;
 }
 
 function equalDetours(a: Detours, b: Detours): boolean {

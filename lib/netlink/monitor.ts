@@ -1,4 +1,4 @@
-/** Hears from the kernel that links, addresses or routes changed, or that tables were removed. */
+/** Hears from the kernel that links, addresses, routes or their rules changed, or that tables were removed. */
 import { Reader } from "../bytes.ts";
 import { type Fd, libc, MSG_DONTWAIT, type Poller } from "../linux/mod.ts";
 import { NETLINK_NETFILTER, NETLINK_ROUTE, openNetlinkSocket } from "./transport.ts";
@@ -6,8 +6,10 @@ import { NETLINK_NETFILTER, NETLINK_ROUTE, openNetlinkSocket } from "./transport
 const RTNLGRP_LINK = 1;
 const RTNLGRP_IPV4_IFADDR = 5;
 const RTNLGRP_IPV4_ROUTE = 7;
+const RTNLGRP_IPV4_RULE = 8;
 const RTNLGRP_IPV6_IFADDR = 9;
 const RTNLGRP_IPV6_ROUTE = 11;
+const RTNLGRP_IPV6_RULE = 19;
 const NFNLGRP_NFTABLES = 7;
 /** linux/netfilter/nf_tables.h, `enum nf_tables_msg_types`. */
 const NFT_MSG_DELTABLE = 2;
@@ -26,8 +28,9 @@ interface News {
 const LINKS: News = {
   protocol: NETLINK_ROUTE,
   groups: [
-    ...[RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE],
-    ...[RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE],
+    RTNLGRP_LINK,
+    ...[RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE],
+    ...[RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE],
   ],
   // What changed is not read: the listener looks at the whole state anyway.
   isNews: () => true,

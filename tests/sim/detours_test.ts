@@ -103,3 +103,19 @@ Deno.test("a route that begins to lead through our own link ends the path", asyn
   rtnl.deleteRoute(route);
   ok(await world.connects(a, b, 20_000));
 });
+
+Deno.test("packets that a rule of another program leads past the tunnel: told, and when it ends", async () => {
+  await using world = new World();
+  const { a, b } = await pair(world);
+  ok(await world.connects(a, b, 10_000));
+  const ip = b.report().tunnel_ip!.split("/")[0]! as Ip;
+  a.host.kernel.addRule(ip);
+  ok(await world.until(() => a.said(/do not go through the tunnel/).length === 1, 3_000));
+  strictEqual(
+    a.peer(b)!.findings?.[0]?.text,
+    `packets to ${ip} leave by no device, not by the tunnel`,
+  );
+  a.host.kernel.removeRule(ip);
+  ok(await world.until(() => a.peer(b)!.findings === undefined, 3_000));
+  ok(await world.connects(a, b, 1_000));
+});

@@ -109,6 +109,7 @@ const noStats = (): LinkStats => ({
 export class SimKernel {
   readonly links = new Map<number, SimLink>();
   addresses: InterfaceAddress[] = [];
+  readonly #unreachable = new Set<Ip>();
   /** Besides those that follow from addresses. */
   routes: Route[] = [];
   readonly fouPorts: FouPort[] = [];
@@ -155,6 +156,17 @@ export class SimKernel {
 
   removeAddress(local: Ip): void {
     this.addresses = this.addresses.filter((address) => address.local !== local);
+    this.#changed();
+  }
+
+  /** As `ip rule` with a table in which that address cannot be reached. */
+  addRule(ip: Ip): void {
+    this.#unreachable.add(ip);
+    this.#changed();
+  }
+
+  removeRule(ip: Ip): void {
+    this.#unreachable.delete(ip);
     this.#changed();
   }
 
@@ -230,6 +242,7 @@ export class SimKernel {
       const link = links.get(LOOPBACK_INDEX)!;
       return { link, source, nextHop: ip, mtu: undefined, gateway: undefined, destination };
     }
+    if (this.#unreachable.has(ip)) return undefined;
     let best: Route | undefined;
     for (const route of [...this.#connected(), ...this.routes]) {
       if (!cidrContains(route.destination, ip) || !links.get(route.device ?? 0)?.up) continue;
