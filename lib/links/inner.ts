@@ -131,7 +131,7 @@ export function addRoute(rtnl: RtNetlink, ifindex: number, route: LinkRoute): vo
     if (!hasCode(error, "EEXIST")) throw error;
     if (hasRoute(rtnl, ifindex, destination)) return;
     throw new GretunError(
-      `cannot route ${formatCidr(destination)} into the tunnel: there is such a route already`,
+      `cannot route ${formatCidr(destination)} into the tunnel: a route to it already exists`,
       "Remove the other one, see: ip route",
       { cause: error },
     );

@@ -54,13 +54,16 @@ export function localEndpoints(
   { port, families, overlay, interfaces }: LocalEndpointsOptions,
 ): Endpoint[] {
   const links = rtnl.links();
-  const told = new Map(
-    links.filter((link) => link.up && isTold(link, interfaces)).map((l) => [l.ifindex, l]),
-  );
   const ways = [rtnl.tryRouteTo(ELSEWHERE_4), rtnl.tryRouteTo(ELSEWHERE)];
   const outgoing = ways[1]?.source;
   const used = new Set(ways.map((way) => way?.device));
-  const use = (ifindex: number) => used.has(ifindex) ? 0 : told.get(ifindex)!.kind ? 2 : 1;
+  const masters = new Set(links.map(({ master }) => master));
+  const leads = ({ kind, ifindex }: Link) =>
+    kind !== "bridge" || masters.has(ifindex) || used.has(ifindex);
+  const told = new Map(
+    links.filter((link) => link.up && isTold(link, interfaces, leads)).map((l) => [l.ifindex, l]),
+  );
+  const use = (ifindex: number) => used.has(ifindex) ? 0 : kindRank(told.get(ifindex)!);
   return rtnl.addresses()
     .filter(({ ifindex, local, isNotLasting }) =>
       told.has(ifindex) && families.includes(familyOf(local)) &&
@@ -71,11 +74,23 @@ export function localEndpoints(
     .filter((endpoint) => isUsableEndpoint(endpoint) && !cidrContains(overlay, endpoint.ip));
 }
 
-function isTold(link: Link, { advertise, exclude }: InterfaceChoice): boolean {
+/** Bridges are mostly for containers and machines of this host. */
+function kindRank({ kind }: Link): number {
+  if (kind === undefined) return 1;
+  return kind === "bridge" ? 3 : 2;
+}
+
+/** Nobody is behind a bridge without ports. */
+function isTold(
+  link: Link,
+  { advertise, exclude }: InterfaceChoice,
+  leads: (link: Link) => boolean,
+): boolean {
   const isNamed = (patterns: readonly string[]) =>
     patterns.some((pattern) => matchesName(pattern, link.name));
   if (isNamed(exclude) || markOf(link)) return false;
-  return isNamed(advertise) || (!isTunnelDevice(link) && !INNER_BRIDGE.test(link.name));
+  return isNamed(advertise) ||
+    (!isTunnelDevice(link) && !INNER_BRIDGE.test(link.name) && leads(link));
 }
 
 function matchesName(pattern: string, name: string): boolean {

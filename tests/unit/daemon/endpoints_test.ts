@@ -40,7 +40,7 @@ Deno.test("advertise() leaves out local endpoints, not others, where there are t
 
 /** Device 1 leads to the internet. */
 function told(
-  devices: { name: string; kind?: string; ip: string; alias?: string }[],
+  devices: { name: string; kind?: string; ip: string; alias?: string; master?: number }[],
   interfaces: Partial<Parameters<typeof localEndpoints>[1]["interfaces"]> = {},
 ): Ip[] {
   const stats = {} as never;
@@ -55,7 +55,9 @@ function told(
         stats,
       })),
     addresses: () =>
-      devices.map(({ ip }, i) => ({ ifindex: i + 1, local: parseIp(ip), prefixLength: 24 })),
+      devices.flatMap(({ ip }, i) =>
+        ip ? [{ ifindex: i + 1, local: parseIp(ip), prefixLength: 24 }] : []
+      ),
     tryRouteTo: () => ({ destination: parseCidr("0.0.0.0/0"), device: 1 }),
   };
   return localEndpoints(rtnl, {
@@ -71,8 +73,10 @@ Deno.test("localEndpoints(): the way to the internet first, then cards, then wha
   ({ name: `net${i}`, kind: "bridge", ip: `172.20.${i}.1` }));
   const uplink = { name: "br0", kind: "bridge", ip: "192.168.1.2" };
   const card = { name: "eth1", ip: "10.0.0.2" };
-  const list = told([uplink, ...bridges, card]);
-  deepStrictEqual(list.slice(0, 3), ["192.168.1.2", "10.0.0.2", "172.20.0.1"]);
+  const ports = bridges.map((_, i) => ({ name: `port${i}`, kind: "veth", ip: "", master: i + 2 }));
+  const made = { name: "vlan7", kind: "vlan", ip: "10.7.0.2" };
+  const list = told([uplink, ...bridges, card, made, ...ports]);
+  deepStrictEqual(list.slice(0, 4), ["192.168.1.2", "10.0.0.2", "10.7.0.2", "172.20.0.1"]);
 });
 
 Deno.test("localEndpoints() leaves out tunnels, and bridges that each host has alike, unless told", () => {
@@ -80,6 +84,7 @@ Deno.test("localEndpoints() leaves out tunnels, and bridges that each host has a
     { name: "eth0", ip: "192.168.1.2" },
     { name: "docker0", kind: "bridge", ip: "172.17.0.1" },
     { name: "br-0123456789ab", kind: "bridge", ip: "172.18.0.1" },
+    { name: "nobody", kind: "bridge", ip: "172.19.0.1" },
     { name: "wg0", kind: "wireguard", ip: "10.77.0.1" },
     { name: "gretun0", kind: "gre", alias: "gretun hub port 7777 client x", ip: "10.78.0.1" },
   ];
