@@ -462,9 +462,7 @@ export class Peers {
   #lookForDiversions(): void {
     for (const entry of this.#byNode.values()) {
       const { record, ifname } = entry;
-      if (!ifname || this.#collisions.of(record.nodeKey).length > 0) continue;
-      const device = this.#options.deviceTo(record.tunnelIp) ?? "no device";
-      const diverted = device === ifname ? undefined : device;
+      const diverted = this.#isLinked(entry) ? this.#diversionOf(entry) : undefined;
       if (diverted === entry.diverted) continue;
       entry.diverted = diverted;
       const fields = { ...peerFields(record), ifname };
@@ -478,6 +476,16 @@ export class Peers {
         });
       }
     }
+  }
+
+  #isLinked({ record, peer, linkTrouble }: Entry): boolean {
+    const collides = this.#collisions.of(record.nodeKey).length > 0;
+    return peer.link.kind === "set" && !linkTrouble && !collides;
+  }
+
+  #diversionOf({ record, ifname }: Entry): string | undefined {
+    const device = this.#options.deviceTo(record.tunnelIp) ?? "no device";
+    return device === ifname ? undefined : device;
   }
 
   /** As their texts, of all peers. */

@@ -251,7 +251,7 @@ export class Session implements Disposable {
       try {
         const result = await call();
         this.#connectedSinceMs ??= clock.nowMs();
-        if (this.#outage.end()) this.#isBack();
+        if (this.#outage.end()) this.#isBack(what);
         return result;
       } catch (error) {
         if (signal.aborted) return undefined;
@@ -261,6 +261,8 @@ export class Session implements Disposable {
         }
         this.#connectedSinceMs = undefined;
         const pauseMs = this.#outage.failed(what, error);
+        // A held call does not tell for half a minute that the coordinator is there again.
+        if (what !== "endpoints") this.post();
         await clock.sleep(pauseMs, AbortSignal.any([signal, this.#wake.signal])).catch(() => {});
       }
     }
@@ -307,9 +309,9 @@ export class Session implements Disposable {
     onRegistered(answer);
   }
 
-  #isBack(): void {
+  #isBack(what: string): void {
     this.#options.onBack();
-    this.post(); // it does not store all that it was told
+    if (what !== "endpoints") this.post(); // it does not store all that it was told
   }
 }
 

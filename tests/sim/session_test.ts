@@ -79,6 +79,10 @@ for (const [name, answer] of Object.entries(ANSWERS)) {
     await staysUp(world, a, b, 60_000);
     ok(asked < 200, `asked ${asked} times in a minute`);
     coordinator.proxy = undefined;
+    ok(
+      await world.until(() => a.report().coordinator_error === undefined, 7_000),
+      "seen to be back",
+    );
     await newcomerIsMet(world, coordinator, a);
   });
 
