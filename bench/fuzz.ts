@@ -1,5 +1,6 @@
 /**
- * Fuzzes decoders for as long as wanted: each with so many inputs, made from a seed.
+ * Fuzzes decoders, and the user-space path of packets, for as long as wanted: each with so many
+ * inputs, made from a seed.
  *
  *     deno run -A bench/fuzz.ts [--inputs 1000000] [--seed N] [--only TEXT]
  */
@@ -8,6 +9,7 @@ import { toHex } from "../lib/bytes.ts";
 import { errorText } from "../lib/errors.ts";
 import { DECODERS } from "../tests/decoders.ts";
 import { fuzz } from "../tests/fuzz.ts";
+import { DIRECTIONS, ENCAPSULATIONS, fuzzPath } from "../tests/packet_path.ts";
 
 const args = parseArgs(Deno.args, { string: ["only", "inputs", "seed"] });
 const inputs = Number(args.inputs ?? 1_000_000);
@@ -31,5 +33,20 @@ for (const decoder of DECODERS.filter(({ name }) => name.includes(args.only ?? "
     console.log(`  ${errorText(error)}: ${toHex(input)}`);
   }
   hasFailed ||= done.failures.length > 0;
+}
+
+const paths = DIRECTIONS.flatMap((direction) =>
+  ENCAPSULATIONS.map((encapsulation) => ({
+    name: `packets ${direction}, ${encapsulation}`,
+    run: () => fuzzPath(direction, encapsulation, inputs, seed),
+  }))
+);
+for (const { name, run } of paths.filter(({ name }) => name.includes(args.only ?? ""))) {
+  const startMs = performance.now();
+  const { packets, delivered } = run();
+  const perPacket = (performance.now() - startMs) * 1000 / packets;
+  console.log(
+    `${name}: ${packets} packets, ${delivered} delivered, ${perPacket.toFixed(1)} us each`,
+  );
 }
 if (hasFailed) Deno.exit(1);

@@ -6,7 +6,9 @@ import type { Arena } from "./arena.ts";
 import {
   GSO,
   IPV4,
+  IPV4_HEADER,
   IPV6,
+  IPV6_HEADER,
   NEEDS_CSUM,
   TCP_FIELD,
   TCP_FLAG,
@@ -59,11 +61,13 @@ export class Cutter {
     const isKnown = this.#isTcp || type === GSO.udp;
     const needsSum = (bytes[vnet + VNET.flags]! & NEEDS_CSUM) !== 0;
     if (!isKnown || !needsSum || !this.#version || this.#size === 0) return false;
-    if (this.#l4 + (this.#isTcp ? TCP_HEADER : UDP_HEADER) > length) return false;
+    const shortest = this.#isTcp ? TCP_HEADER : UDP_HEADER;
+    if (this.#l4 < shortestHeader(this.#version)) return false;
+    if (this.#l4 + shortest > length) return false;
     const l4 = at + this.#l4;
-    this.headerLength = this.#l4 +
-      (this.#isTcp ? (bytes[l4 + TCP_FIELD.flags]! >> 4) * 4 : UDP_HEADER);
-    if (this.headerLength > Math.min(length, MAX_HEADERS)) return false;
+    const l4Header = this.#isTcp ? (bytes[l4 + TCP_FIELD.flags]! >> 4) * 4 : UDP_HEADER;
+    this.headerLength = this.#l4 + l4Header;
+    if (l4Header < shortest || this.headerLength > Math.min(length, MAX_HEADERS)) return false;
     this.#payloadLength = length - this.headerLength;
     this.count = Math.max(1, Math.ceil(this.#payloadLength / this.#size));
     this.#sumIp();
@@ -86,7 +90,7 @@ export class Cutter {
     const payload = this.payloadLength(k);
     const l4Length = this.headerLength - this.#l4 + payload;
     if (this.#version === 4) this.#writeIpv4(k, to, this.#l4 + l4Length);
-    else this.#arena.view.setUint16(to + IPV6.payloadLength, this.#l4 - 40 + l4Length);
+    else this.#arena.view.setUint16(to + IPV6.payloadLength, this.#l4 - IPV6_HEADER + l4Length);
     const sum = this.#l4Base + l4Length + this.#sum(this.payloadAt(k), payload);
     if (this.#isTcp) this.#writeTcp(k, to + this.#l4, sum);
     else this.#writeUdp(to + this.#l4, l4Length, sum);
@@ -171,6 +175,10 @@ export class Cutter {
   }
 }
 
+function shortestHeader(version: 0 | 4 | 6): number {
+  return version === 6 ? IPV6_HEADER : IPV4_HEADER;
+}
+
 /** The folded difference of a folded sum and a sum below 2^20. */
 function minus(sum: number, part: number): number {
   return fold(sum + (~fold(part) & 0xffff));
@@ -184,10 +192,11 @@ export function finishChecksum(
   at: number,
   length: number,
 ): boolean {
-  const { view } = arena;
+  const { bytes, view } = arena;
   const start = view.getUint16(vnet + VNET.start, true);
   const place = start + view.getUint16(vnet + VNET.offset, true);
-  if (place + 2 > length) return false;
+  const isInside = start >= shortestHeader(versionOf(bytes, at, length)) && place + 2 <= length;
+  if (!isInside) return false;
   // The field holds the pseudo header's sum and is summed with the rest.
   const checksum = ~sum(at + start, length - start) & 0xffff;
   view.setUint16(at + place, checksum || 0xffff);
