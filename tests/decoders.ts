@@ -1,7 +1,9 @@
 /** Every decoder of what comes from others, with right inputs to begin with: what fuzzing tries. */
+import { crc32 } from "node:zlib";
+import jsonc from "jsonc-parser";
 import { formatEndpoint, parseCidr, parseEndpoint, parseIp } from "../lib/addr.ts";
 import type { ByteStream } from "../lib/byte_stream.ts";
-import { fromHex, toBase64 } from "../lib/bytes.ts";
+import { concatBytes, fromHex, toBase64 } from "../lib/bytes.ts";
 import { parseConfig } from "../lib/config.ts";
 import * as api from "../lib/coord/api.ts";
 import { AuthError, readClaim } from "../lib/coord/auth.ts";
@@ -66,7 +68,8 @@ import netlink from "./vectors/netlink.json" with { type: "json" };
 import stun from "./vectors/stun-rfc5769.json" with { type: "json" };
 
 const utf8 = (text: string) => new TextEncoder().encode(text) as Uint8Array<ArrayBuffer>;
-const textOf = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+const decoder = new TextDecoder();
+const textOf = (bytes: Uint8Array) => decoder.decode(bytes);
 const latin1 = (bytes: Uint8Array) => String.fromCharCode(...bytes);
 const TX_ID = fromHex("000102030405060708090a0b");
 const HOME = parseEndpoint("203.0.113.7:7777");
@@ -91,6 +94,33 @@ const HUB_DECODERS: Record<hub.MessageType, (bytes: Uint8Array) => unknown> = {
   alive: hub.decodeAlive,
   reset: hub.decodeReset,
 };
+
+/** Lengths of the message and its attributes, and its FINGERPRINT. */
+function repairStun(bytes: Uint8Array): void {
+  const HEADER = 20;
+  if (bytes.length < HEADER) return;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  view.setUint16(2, bytes.length - HEADER & ~3);
+  let end = HEADER;
+  for (let at = HEADER; at + 4 <= bytes.length; at = end) {
+    const left = bytes.length - at - 4;
+    if (view.getUint16(at + 2) > left) view.setUint16(at + 2, left);
+    end = at + 4 + (view.getUint16(at + 2) + 3 & ~3);
+    const isFingerprint = view.getUint16(at) === 0x8028 && view.getUint16(at + 2) === 4;
+    if (isFingerprint) view.setUint32(at + 4, (crc32(bytes.subarray(0, at)) ^ 0x5354554e) >>> 0);
+  }
+}
+
+/** Lengths of attributes of netlink from there on. */
+function repairAttrs(bytes: Uint8Array, from: number): void {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = from; at + 4 <= bytes.length;) {
+    const left = bytes.length - at;
+    const length = view.getUint16(at, true);
+    if (length < 4 || length > left) view.setUint16(at, left, true);
+    at += view.getUint16(at, true) + 3 & ~3;
+  }
+}
 
 function decodeHub(bytes: Uint8Array): unknown {
   const type = hub.messageType(bytes);
@@ -137,12 +167,14 @@ const DATAGRAMS: Decoder[] = [
     name: "STUN request",
     samples: [encodeBindingRequest(TX_ID), ...stunSamples()],
     decode: decodeBindingRequest,
+    repair: repairStun,
     errors: [StunFormatError],
   },
   {
     name: "STUN answer",
     samples: [answerBinding(encodeBindingRequest(TX_ID), HOME)!, ...stunSamples()],
     decode: decodeBindingAnswer,
+    repair: repairStun,
     errors: [StunFormatError],
   },
   {
@@ -154,6 +186,7 @@ const DATAGRAMS: Decoder[] = [
       encodeError({ txId: TX_ID, code: 401, nonce: new Uint8Array(36) }),
     ],
     decode: decodeRelayMessage,
+    repair: repairStun,
     errors: [StunFormatError],
   },
   {
@@ -247,6 +280,11 @@ const NFTA_COUNTERS = encodeAttrs([
   ]),
 ]);
 
+const STATISTICS = concatBytes(
+  encodeStatsRequest(),
+  encodeAttrs([attr.bytes(1, new Uint8Array(8 * 24).fill(1))]),
+);
+
 const KERNEL: Decoder[] = [
   {
     name: "netlink datagram",
@@ -255,12 +293,17 @@ const KERNEL: Decoder[] = [
     errors: [NetlinkFormatError],
   },
   ...Object.entries({
-    "netlink link": { samples: payloads([16]), decode: decodeLink },
-    "netlink address": { samples: payloads([20, 21]), decode: decodeAddress },
-    "netlink route": { samples: payloads([24, 25]), decode: decodeRoute },
-    "netlink statistics": { samples: [encodeStatsRequest()], decode: decodeStatsMessage },
-    "nf_tables counters": { samples: [NFTA_COUNTERS], decode: decodeCounters },
-  }).map(([name, decoder]) => ({ name, ...decoder, errors: [NetlinkFormatError] })),
+    "netlink link": { samples: payloads([16]), decode: decodeLink, head: 16 },
+    "netlink address": { samples: payloads([20, 21]), decode: decodeAddress, head: 8 },
+    "netlink route": { samples: payloads([24, 25]), decode: decodeRoute, head: 12 },
+    "netlink statistics": { samples: [STATISTICS], decode: decodeStatsMessage, head: 12 },
+    "nf_tables counters": { samples: [NFTA_COUNTERS], decode: decodeCounters, head: 0 },
+  }).map(([name, { head, ...decoder }]) => ({
+    name,
+    ...decoder,
+    repair: (bytes: Uint8Array) => repairAttrs(bytes, head),
+    errors: [NetlinkFormatError],
+  })),
 ];
 
 // --- streams
@@ -328,7 +371,7 @@ const STREAMS: Decoder[] = [
       const reason = await new Promise<string>((onClosed) => {
         client.start({ onMessage: ({ length }) => lengths.push(length), onClosed });
       });
-      return { reason, messages: lengths.length };
+      return { [reason]: lengths };
     },
     errors: [],
   },
@@ -397,6 +440,14 @@ const JSON_WORDS = [
     '"0.0.0.0:0"',
     '"::ffff:1.2.3.4"',
     '"100.64.0.0/33"',
+    '"__proto__"',
+    '"x"',
+    "[null]",
+    '{"a":1}',
+    "4294967296",
+    `"${"x".repeat(300)}"`,
+    '"2027-01-15T08:00:00.000Z"',
+    '"\\n\\u001b[31m"',
   ],
 ];
 
@@ -454,7 +505,7 @@ const signStatement = await signer(STATEMENT_SEED);
 const TEXTS: Decoder[] = [
   {
     name: "policy file",
-    samples: [utf8(POLICY)],
+    samples: [utf8(POLICY), utf8(JSON.stringify(jsonc.parse(POLICY)))],
     words: [
       ...JSON_WORDS,
       "//",

@@ -2,17 +2,21 @@
  * Fuzzing of decoders: inputs are made of samples by the grammar of changes that wire formats and
  * texts suffer, and whatever leads to an outcome that was not seen before becomes a sample too.
  */
+import { type JsonSpans, jsonSpans, type Span } from "./fuzz_json.ts";
 
 export interface Decoder {
   name: string;
   /** Right inputs, to begin with. */
   samples: readonly Uint8Array[];
+  /** What it is given is used again for the next input. */
   decode(input: Uint8Array): unknown;
   /** What it may throw, besides which everything is a bug. */
   // deno-lint-ignore no-explicit-any
   errors: readonly (new (...args: any[]) => Error)[];
   /** Pieces that mean something in its texts. */
   words?: readonly string[];
+  /** Makes lengths and checksums right again, in place, so that changes get past them. */
+  repair?(input: Uint8Array): void;
 }
 
 export interface Outcome {
@@ -31,6 +35,8 @@ export interface Failure {
 const MAX_SAMPLES = 400;
 const MAX_FAILURES = 5;
 const MAX_LENGTH = 4096;
+/** Of one change. */
+const MAX_PIECE = 16;
 /** Lengths, counts and signs are wrong in these ways most of the time. */
 const EDGES = [0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 254, 255];
 const WIDE_EDGES = [0, 1, 4, 0x7f, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0xffffffff];
@@ -38,12 +44,11 @@ const WIDE_EDGES = [0, 1, 4, 0x7f, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x7fffff
 /** So many inputs, the same for the same seed; of those that take a promise too. */
 export async function fuzz(decoder: Decoder, inputs: number, seed: number): Promise<Outcome> {
   const maker = new InputMaker(decoder, seed);
-  const seen = new Set<string>();
+  const seen = new Set<number>();
   const outcome: Outcome = { inputs: 0, outcomes: 0, slowestMs: 0, failures: [] };
-  using _plain = withoutStacks();
+  let beganMs = performance.now();
   for (; outcome.inputs < inputs && outcome.failures.length < MAX_FAILURES; outcome.inputs++) {
     const input = maker.next();
-    const startMs = performance.now();
     let kind;
     try {
       const result = decoder.decode(input);
@@ -51,118 +56,218 @@ export async function fuzz(decoder: Decoder, inputs: number, seed: number): Prom
     } catch (error) {
       kind = errorKind(error);
       if (!decoder.errors.some((type) => error instanceof type)) {
-        outcome.failures.push({ input, error });
+        outcome.failures.push({ input: input.slice(), error });
       }
     }
-    outcome.slowestMs = Math.max(outcome.slowestMs, performance.now() - startMs);
-    if (seen.has(kind)) continue;
-    seen.add(kind);
-    maker.keep(input);
+    if (!seen.has(kind)) {
+      seen.add(kind);
+      maker.keep(input);
+    }
+    const nowMs = performance.now();
+    outcome.slowestMs = Math.max(outcome.slowestMs, nowMs - beganMs);
+    beganMs = nowMs;
   }
   return { ...outcome, outcomes: seen.size };
 }
 
-/** They cost more than most decoders. */
-function withoutStacks(): Disposable {
-  const { stackTraceLimit } = Error;
-  Error.stackTraceLimit = 0;
-  return { [Symbol.dispose]: () => Error.stackTraceLimit = stackTraceLimit };
+// --- outcomes, as hashes: their texts cost more than most decoders
+
+const MAX_ERROR_TEXT = 120;
+const MAX_FIELDS = 12;
+const mixed = (hash: number, value: number) => Math.imul(hash ^ value, 0x01000193);
+
+function hashOf(text: string, hash = 0x811c9dc5): number {
+  for (let i = 0; i < text.length; i++) hash = mixed(hash, text.charCodeAt(i));
+  return hash;
 }
 
-function errorKind(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const text = error.message.replace(/["'].*$/s, "").replace(/\d+/g, "");
-  return `${error.name} ${text}`.slice(0, 120);
+/** Its words, without numbers and what it quotes. */
+function errorKind(error: unknown): number {
+  if (!(error instanceof Error)) return hashOf(String(error));
+  const { message } = error;
+  let hash = hashOf(error.name);
+  for (let i = 0; i < message.length && i < MAX_ERROR_TEXT; i++) {
+    const code = message.charCodeAt(i);
+    if (code === 0x22 || code === 0x27) break;
+    if (code < 0x30 || code > 0x39) hash = mixed(hash, code);
+  }
+  return hash;
 }
 
 /** Kinds and not values, so that there are not too many. */
-function shapeOf(value: unknown, depth = 0): string {
-  if (value === null || typeof value !== "object") return typeof value;
-  if (ArrayBuffer.isView(value)) return `bytes ${Math.min(value.byteLength, 4)}`;
-  if (depth > 3) return "object";
-  if (value instanceof Map) return `map ${Math.min(value.size, 2)}`;
-  if (Array.isArray(value)) {
-    return `list ${Math.min(value.length, 2)} ${shapeOf(value[0], depth + 1)}`;
+function shapeOf(value: unknown, hash = 0, depth = 0): number {
+  if (value === null || typeof value !== "object") {
+    return mixed(
+      hash,
+      typeof value === "string"
+        ? 1
+        : typeof value === "number"
+        ? 2
+        : typeof value === "boolean"
+        ? 3
+        : value === undefined
+        ? 4
+        : 5,
+    );
   }
-  const fields = Object.entries(value).map(([key, each]) => `${key} ${shapeOf(each, depth + 1)}`);
-  return `{${fields.slice(0, 12).join()}}`;
+  if (ArrayBuffer.isView(value)) return mixed(hash, 16 + Math.min(value.byteLength, 4));
+  if (depth > 3) return mixed(hash, 6);
+  if (value instanceof Map) return mixed(hash, 32 + Math.min(value.size, 2));
+  if (Array.isArray(value)) {
+    return shapeOf(value[0], mixed(hash, 48 + Math.min(value.length, 2)), depth + 1);
+  }
+  let fields = 0;
+  hash = mixed(hash, 7);
+  for (const key in value) {
+    if (++fields > MAX_FIELDS) break;
+    hash = shapeOf((value as Record<string, unknown>)[key], hashOf(key, hash), depth + 1);
+  }
+  return hash;
+}
+
+// --- inputs
+
+interface Sample {
+  bytes: Uint8Array;
+  /** Of JSON. */
+  spans?: JsonSpans;
+}
+
+/** Texts in place of a value, and of a key. */
+interface JsonWords {
+  values: Uint8Array[];
+  keys: Uint8Array[];
 }
 
 class InputMaker {
-  readonly #samples: Uint8Array[];
+  readonly #samples: Sample[];
   readonly #firstSamples: number;
   readonly #words: readonly Uint8Array[];
+  readonly #json: JsonWords;
+  readonly #repair: ((input: Uint8Array) => void) | undefined;
+  /** The input that is being made: one buffer for all of them. */
+  readonly #bytes = new Uint8Array(2 * MAX_LENGTH);
+  readonly #view = new DataView(this.#bytes.buffer);
+  #length = 0;
   #state: number;
 
-  constructor({ samples, words = [] }: Decoder, seed: number) {
-    this.#samples = [...samples];
+  constructor({ samples, words = [], repair }: Decoder, seed: number) {
+    this.#samples = samples.map(sampleOf);
     this.#firstSamples = samples.length;
     this.#words = words.map((word) => new TextEncoder().encode(word));
+    this.#json = jsonWords(words);
+    this.#repair = repair;
     this.#state = seed >>> 0 || 1;
   }
 
   keep(input: Uint8Array): void {
-    if (this.#samples.length < MAX_SAMPLES) this.#samples.push(input);
-    else this.#samples[this.#firstSamples + this.#below(MAX_SAMPLES - this.#firstSamples)] = input;
+    const sample = sampleOf(input.slice());
+    if (this.#samples.length < MAX_SAMPLES) this.#samples.push(sample);
+    else this.#samples[this.#firstSamples + this.#below(MAX_SAMPLES - this.#firstSamples)] = sample;
   }
 
+  /** Good until the next one. */
   next(): Uint8Array {
-    let input: Uint8Array = this.#one(this.#samples).slice();
-    const changes = 1 + this.#below(4);
-    for (let i = 0; i < changes; i++) input = this.#changed(input);
-    return input.subarray(0, MAX_LENGTH);
-  }
-
-  #changed(input: Uint8Array): Uint8Array {
-    const at = this.#below(input.length + 1);
-    const to = at + this.#below(Math.min(16, input.length - at) + 1);
-    switch (this.#below(this.#words.length > 0 ? 11 : 9)) {
-      case 0:
-        if (at < input.length) input[at]! ^= 1 << this.#below(8);
-        return input;
-      case 1:
-        if (at < input.length) input[at] = this.#one(EDGES);
-        return input;
-      case 2:
-        if (at < input.length) input[at] = this.#below(256);
-        return input;
-      case 3:
-        return this.#withWide(input, at);
-      case 4:
-        return input.subarray(0, at);
-      case 5: // without a piece
-        return joined(input.subarray(0, at), input.subarray(to));
-      case 6: // a piece twice
-        return joined(input.subarray(0, to), input.subarray(at));
-      case 7: { // the head of one and the tail of another
-        const other = this.#one(this.#samples);
-        return joined(input.subarray(0, at), other.subarray(this.#below(other.length + 1)));
-      }
-      case 8:
-        return joined(input.subarray(0, at), this.#random(this.#below(9)), input.subarray(at));
-      default: // a word, in place of something or between
-        return joined(
-          input.subarray(0, at),
-          this.#one(this.#words),
-          input.subarray(this.#below(2) === 0 ? at : to),
-        );
-    }
-  }
-
-  /** 16 or 32 bits in either byte order. */
-  #withWide(input: Uint8Array, at: number): Uint8Array {
-    const bytes = this.#below(2) === 0 ? 2 : 4;
-    if (at + bytes > input.length) return input;
-    const view = new DataView(input.buffer, input.byteOffset);
-    const isLittle = this.#below(2) === 0;
-    const value = this.#one(WIDE_EDGES);
-    if (bytes === 2) view.setUint16(at, value, isLittle);
-    else view.setUint32(at, value, isLittle);
+    const { bytes, spans } = this.#one(this.#samples);
+    this.#bytes.set(bytes);
+    this.#length = bytes.length;
+    if (spans && this.#below(8) > 0) this.#changeJson(bytes, spans);
+    else for (let changes = 1 + this.#below(4); changes > 0; changes--) this.#change();
+    const input = this.#bytes.subarray(0, this.#length);
+    if (this.#repair && this.#below(2) === 0) this.#repair(input);
     return input;
   }
 
+  #change(): void {
+    const length = this.#length;
+    const at = this.#below(length + 1);
+    switch (this.#below(this.#words.length > 0 ? 11 : 9)) {
+      case 0:
+        if (at < length) this.#bytes[at]! ^= 1 << this.#below(8);
+        return;
+      case 1:
+        if (at < length) this.#bytes[at] = this.#one(EDGES);
+        return;
+      case 2:
+        if (at < length) this.#bytes[at] = this.#below(256);
+        return;
+      case 3:
+        return this.#setWide(at);
+      case 4:
+        this.#length = at;
+        return;
+      case 5: // without a piece
+        return this.#put(at, at + this.#piece(at), NOTHING);
+      case 6: { // a piece twice
+        const piece = this.#bytes.slice(at, at + this.#piece(at));
+        return this.#put(at, at, piece);
+      }
+      case 7: { // the head of one and the tail of another
+        const { bytes } = this.#one(this.#samples);
+        return this.#put(at, length, bytes.subarray(this.#below(bytes.length + 1)));
+      }
+      case 8:
+        return this.#put(at, at, this.#random(this.#below(9)));
+      default: // a word, in place of something or between
+        return this.#put(at, at + this.#below(2) * this.#piece(at), this.#one(this.#words));
+    }
+  }
+
+  /** One or two changes that leave it JSON, the later place first. */
+  #changeJson(text: Uint8Array, { values, keys, members }: JsonSpans): void {
+    let end = Infinity;
+    for (let changes = 1 + this.#below(2); changes > 0; changes--) {
+      const kind = this.#below(8);
+      const among = kind === 0 ? keys : kind < 3 ? members : values;
+      if (among.length === 0) continue;
+      const [from, to] = this.#one(among);
+      if (to > end) continue;
+      end = from;
+      if (kind === 0) this.#put(from, to, this.#oneOr(this.#json.keys, text, keys));
+      else if (kind === 1) this.#put(from, to, NOTHING);
+      else if (kind > 2) this.#put(from, to, this.#oneOr(this.#json.values, text, values));
+      else if (text[from] === COMMA || text[to - 1] === COMMA) {
+        this.#put(from, from, text.subarray(from, to));
+      }
+    }
+  }
+
+  /** A word, or what stands elsewhere in the text. */
+  #oneOr(words: readonly Uint8Array[], text: Uint8Array, spans: readonly Span[]): Uint8Array {
+    if (words.length > 0 && this.#below(3) > 0) return this.#one(words);
+    const [from, to] = this.#one(spans);
+    return text.subarray(from, to);
+  }
+
+  /** The length of one from there. */
+  #piece(at: number): number {
+    return this.#below(Math.min(MAX_PIECE, this.#length - at) + 1);
+  }
+
+  /** In place of what stands between. */
+  #put(from: number, to: number, piece: Uint8Array): void {
+    const moved = Math.min(this.#length, MAX_LENGTH) - to;
+    const fitting = piece.length > MAX_LENGTH ? piece.subarray(0, MAX_LENGTH) : piece;
+    const room = 2 * MAX_LENGTH - from - fitting.length;
+    if (moved > 0) this.#bytes.copyWithin(from + fitting.length, to, to + Math.min(moved, room));
+    this.#bytes.set(fitting, from);
+    this.#length = Math.min(MAX_LENGTH, from + fitting.length + Math.max(0, moved));
+  }
+
+  /** 16 or 32 bits in either byte order. */
+  #setWide(at: number): void {
+    const bytes = this.#below(2) === 0 ? 2 : 4;
+    if (at + bytes > this.#length) return;
+    const isLittle = this.#below(2) === 0;
+    const value = this.#one(WIDE_EDGES);
+    if (bytes === 2) this.#view.setUint16(at, value, isLittle);
+    else this.#view.setUint32(at, value, isLittle);
+  }
+
   #random(length: number): Uint8Array {
-    return Uint8Array.from({ length }, () => this.#below(256));
+    const bytes = new Uint8Array(length);
+    for (let i = 0; i < length; i++) bytes[i] = this.#below(256);
+    return bytes;
   }
 
   #one<T>(among: readonly T[]): T {
@@ -180,12 +285,26 @@ class InputMaker {
   }
 }
 
-function joined(...parts: Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
+const NOTHING = new Uint8Array(0);
+const COMMA = 0x2c;
+
+function sampleOf(bytes: Uint8Array): Sample {
+  const spans = jsonSpans(bytes);
+  return { bytes, ...(spans && spans.values.length > 0 ? { spans } : {}) };
+}
+
+function jsonWords(words: readonly string[]): JsonWords {
+  const texts = words.filter((word) => {
+    try {
+      JSON.parse(word);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+  const bytes = (word: string) => new TextEncoder().encode(word);
+  return {
+    values: texts.map(bytes),
+    keys: texts.filter((word) => word.startsWith('"')).map(bytes),
+  };
 }

@@ -1,4 +1,5 @@
 /** Whatever comes, decoders give a result or an error of theirs; bench/fuzz.ts tries it for longer. */
+import "../../cheap_errors.ts";
 import { strictEqual } from "node:assert/strict";
 import { toHex } from "../../../lib/bytes.ts";
 import { errorText } from "../../../lib/errors.ts";
