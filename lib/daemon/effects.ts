@@ -8,6 +8,8 @@ import { type DiscoKey, keyBytes, type NodeKey } from "../keys.ts";
 import { type Inner, pairAddress } from "../links/mod.ts";
 import { sinceText } from "../log.ts";
 import {
+  AnswerCredit,
+  isHearsay,
   type PathAddress,
   type PeerEffect,
   type PeerEvent,
@@ -32,6 +34,15 @@ import { peerFields, stateText } from "./words.ts";
  */
 export const NOMINATING_PADDING = 4;
 const TX_ID_LENGTH = 12;
+/** A pong, and a ping of our own. */
+const BOTH_LENGTH = disco.PONG_LENGTH + disco.PING_LENGTH;
+/**
+ * Of a ping to where the peer has not been heard from: it may not know of this address of ours, and then
+ * answers with no more bytes than came.
+ */
+const FIRST_PING_LENGTH = BOTH_LENGTH + 2 * disco.EXTENSION_LENGTH;
+/** Longer than any round trip. */
+const ANSWER_WAIT_MS = 2_000;
 /** Past one or two NATs of our own, and hardly ever as far as a NAT of the peer's. */
 const OPENER_TTLS = [2, 3, 4] as const;
 
@@ -86,6 +97,7 @@ export class Effects {
   readonly #askedFor = new Map<NodeKey, Entry>();
   readonly #options: EffectsOptions & EffectsTable;
   readonly #budget = new PingBudget();
+  readonly #credit = new AnswerCredit();
 
   constructor(options: EffectsOptions & EffectsTable) {
     this.#options = options;
@@ -96,7 +108,7 @@ export class Effects {
     const peer = peerFields(entry.record);
     switch (effect.kind) {
       case "send-ping":
-        return this.sendPing(entry, effect.to, { nominating: effect.nominating });
+        return void this.sendPing(entry, effect.to, { nominating: effect.nominating });
       case "send-opener":
         return this.sendOpener(entry, effect.to);
       case "send-pong":
@@ -144,12 +156,30 @@ export class Effects {
   }
 
   sendOpener(entry: Entry, to: PathAddress, isGuess = false): void {
-    if (!this.#mayPing(entry, to, isGuess)) return;
+    if (this.#isHearsay(entry, to) || !this.#mayPing(entry, to, isGuess)) return;
     for (const ttl of OPENER_TTLS) this.#ping(entry, to, { ttl });
   }
 
-  sendPing(entry: Entry, to: PathAddress, options: PingOptions = {}): void {
-    if (this.#mayPing(entry, to, options.isGuess)) this.#ping(entry, to, options);
+  /** A ping of so many bytes came, which may be answered. */
+  pinged(from: PathAddress, lengthBytes: number): void {
+    this.#credit.came(from, lengthBytes);
+  }
+
+  /** Whether it was sent. */
+  sendPing(entry: Entry, to: PathAddress, options: PingOptions = {}): boolean {
+    const isBounded = !options.isGuess && this.#isHearsay(entry, to);
+    if (isBounded && this.#credit.left(to) < pingLength(entry)) {
+      this.#options.metrics.pingHeldBack();
+      return false;
+    }
+    if (!this.#mayPing(entry, to, options.isGuess)) return false;
+    if (isBounded) this.#credit.take(to, pingLength(entry));
+    this.#ping(entry, to, options);
+    return true;
+  }
+
+  #isHearsay({ peer }: Entry, to: PathAddress): boolean {
+    return isHearsay(peer, to, this.#options.clock.nowMs());
   }
 
   /** Whether the peer has answered there, or may be looked for there once more. */
@@ -166,28 +196,42 @@ export class Effects {
   #ping(
     entry: Entry,
     to: PathAddress,
-    { nominating = false, ttl, echo, padTo, onPong }: PingOptions,
+    { nominating = false, ttl, isGuess, echo, padTo, onPong }: PingOptions,
   ): void {
     const { identity, clock, random, metrics } = this.#options;
     const txId = random(TX_ID_LENGTH);
+    const nowMs = clock.nowMs();
     this.#options.pending.add(txId, {
-      ...{ peer: entry.record.nodeKey, to, sentMs: clock.nowMs() },
+      ...{ peer: entry.record.nodeKey, to, sentMs: nowMs },
       ...(onPong ? { onPong } : {}),
     });
     metrics.pingSent();
     const nodeKey = keyBytes(identity.nodeKey);
     const { session } = entry;
     // Programs of before know what is nominated by the length of the padding.
-    const rest = nominating && session.isOld
-      ? { padding: NOMINATING_PADDING }
+    const isBare = nominating ? session.isOld : isBareTo(entry) && this.#isHearsay(entry, to);
+    const rest = isBare
+      ? { padding: nominating ? NOMINATING_PADDING : 0 }
       : { padding: 0, extension: session.extension({ nominating, ...(echo ? { echo } : {}) }) };
-    const padded = padTo === undefined ? {} : { padTo };
-    this.#send(entry, to, { type: "ping", txId, nodeKey, ...rest, ...padded }, ttl);
+    const isFirst = !isGuess && ttl === undefined && standing(entry.peer, to, nowMs) === "told";
+    const length = padTo ?? (isFirst && !this.#isHearsay(entry, to) ? FIRST_PING_LENGTH : 0);
+    this.#send(entry, to, { type: "ping", txId, nodeKey, ...rest, padTo: length }, ttl);
   }
 
-  sendPong(entry: Entry, to: PathAddress, txId: Uint8Array): void {
+  /**
+   * Where only pings speak for the peer's being there, and they have no room for both: a ping of our
+   * own that goes there, `ping`, stands in for the first pong.
+   */
+  sendPong(entry: Entry, to: PathAddress, txId: Uint8Array, ping: PingOptions = {}): void {
     const { session } = entry;
     const extension = session.isPingExtended ? { extension: session.extension() } : {};
+    if (this.#isHearsay(entry, to)) {
+      const isShort = this.#credit.left(to) < pongLength(entry) + pingLength(entry);
+      const sinceMs = this.#options.clock.nowMs() - ANSWER_WAIT_MS;
+      const isAsked = this.#options.pending.isAsked(to, sinceMs);
+      if (isShort && !isAsked && this.sendPing(entry, to, ping)) return;
+      if (!this.#credit.take(to, pongLength(entry))) return;
+    }
     this.#send(entry, to, { type: "pong", txId, source: to, ...extension });
   }
 
@@ -332,4 +376,17 @@ async function latestKeys({ session }: Entry): Promise<LinkKeys | undefined> {
     const found = await keys;
     if (keys === session.keys) return found;
   }
+}
+
+/** Whether what the peer sends has no extension: then an answer with one would be longer. */
+function isBareTo({ session }: Entry): boolean {
+  return !session.isPingExtended;
+}
+
+function pingLength(entry: Entry): number {
+  return disco.PING_LENGTH + (isBareTo(entry) ? 0 : disco.EXTENSION_LENGTH);
+}
+
+function pongLength(entry: Entry): number {
+  return disco.PONG_LENGTH + (isBareTo(entry) ? 0 : disco.EXTENSION_LENGTH);
 }

@@ -347,11 +347,11 @@ export class Peers {
     if (!opened) return;
     const { entry, message } = opened;
     const from = { ...endpoint, ...(localPort === undefined ? {} : { localPort }) };
-    if (message.type === "ping") this.#pinged(entry, message, from);
+    if (message.type === "ping") this.#pinged(entry, message, from, bytes.length);
     else if (message.type === "pong") this.#ponged(entry, message, from);
   }
 
-  #pinged(entry: Entry, ping: disco.Ping, from: PathAddress): void {
+  #pinged(entry: Entry, ping: disco.Ping, from: PathAddress, lengthBytes: number): void {
     if (!isOwnPing(entry, ping) || !entry.seenPings.add(ping.txId)) return;
     const nowMs = this.#options.clock.nowMs();
     // A pong is longer than such a ping: nobody has us send more to others than they send to us.
@@ -360,6 +360,7 @@ export class Peers {
       (this.#isDirect(entry, from) && this.#routable(entry, [from]).length > 0);
     if (!isTaken) return;
     const { txId, extension, padding } = ping;
+    this.#effects.pinged(from, lengthBytes);
     if (!entry.session.pinged(extension)) return this.#challenge(entry, ping, from);
     entry.heardMs = nowMs;
     const nominating = extension ? extension.nominating : padding === NOMINATING_PADDING;
@@ -372,13 +373,14 @@ export class Peers {
    * has its answer, and counts for nothing until it answers in turn.
    */
   #challenge(entry: Entry, { txId, extension }: disco.Ping, from: PathAddress): void {
-    this.#effects.sendPong(entry, from, txId);
-    this.#effects.sendPing(entry, from, {
+    const ping = {
       echo: extension!.epoch,
       onPong: () => {
         this.#event(entry, { kind: "found", nowMs: this.#options.clock.nowMs(), from });
       },
-    });
+    };
+    this.#effects.sendPong(entry, from, txId, ping);
+    this.#effects.sendPing(entry, from, ping);
   }
 
   #ponged(entry: Entry, { txId, extension }: disco.Pong, from: PathAddress): void {

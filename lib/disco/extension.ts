@@ -15,7 +15,7 @@ import { fromHex, Reader, startsWithBytes, Writer } from "../bytes.ts";
 
 const MAGIC = fromHex("67 72 74 6e");
 const VERSION = 1;
-const LENGTH = 40;
+export const EXTENSION_LENGTH = 40;
 const FLAG_NOMINATING = 1;
 export const EPOCH_LENGTH = 8;
 export const SESSION_LENGTH = 16;
@@ -37,7 +37,7 @@ export function writeExtension(writer: Writer, extension: Extension | undefined)
 
 /** Undefined where the rest of a message is something else. */
 export function readExtension(rest: Uint8Array): Extension | undefined {
-  if (rest.length < LENGTH || !startsWithBytes(rest, MAGIC)) return undefined;
+  if (rest.length < EXTENSION_LENGTH || !startsWithBytes(rest, MAGIC)) return undefined;
   const reader = new Reader(rest, "network").skip(MAGIC.length);
   if (reader.u8() < VERSION) return undefined;
   const nominating = (reader.u8() & FLAG_NOMINATING) !== 0;

@@ -27,6 +27,10 @@ export const TX_ID_LENGTH = 12;
 const KEY_LENGTH = 32;
 const ENDPOINT_LENGTH = 18;
 const RELAY_BLOCK_LENGTH = 124;
+const MESSAGE_HEADER_LENGTH = 2;
+/** Of datagrams, with a node key and without an extension. */
+export const PING_LENGTH = ENVELOPE_LENGTH + MESSAGE_HEADER_LENGTH + TX_ID_LENGTH + KEY_LENGTH;
+export const PONG_LENGTH = ENVELOPE_LENGTH + MESSAGE_HEADER_LENGTH + TX_ID_LENGTH + ENDPOINT_LENGTH;
 
 const TYPES = {
   "ping": 1,

@@ -15,7 +15,7 @@ export {
   readEnvelope,
   seal,
 } from "./envelope.ts";
-export { EPOCH_LENGTH, type Extension, SESSION_LENGTH } from "./extension.ts";
+export { EPOCH_LENGTH, type Extension, EXTENSION_LENGTH, SESSION_LENGTH } from "./extension.ts";
 export {
   encodeNodePublic,
   formatKeyText,
@@ -29,6 +29,8 @@ export {
   type DiscoMessage,
   encodeMessage,
   type Ping,
+  PING_LENGTH,
   type Pong,
+  PONG_LENGTH,
   type PortGuess,
 } from "./messages.ts";

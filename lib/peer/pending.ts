@@ -43,6 +43,13 @@ export class PendingPings {
     return rttMs;
   }
 
+  /** Whether a ping went there since then. */
+  isAsked(to: PathAddress, sinceMs: number): boolean {
+    return [...this.#pings.values()].some((ping) =>
+      ping.sentMs >= sinceMs && equalPaths(ping.to, to)
+    );
+  }
+
   #expire(nowMs: number): void {
     for (const [key, { sentMs }] of this.#pings) {
       if (nowMs - sentMs <= PONG_WAIT_MS && this.#pings.size < MAX_PENDING) return;

@@ -5,6 +5,16 @@ import type { Peer } from "./state.ts";
 /** An answer, a ping from there, or somebody's word alone. */
 export type Standing = "proven" | "heard" | "told";
 
+/**
+ * Whether nothing but pings speaks for it: whoever has another's disco key can have forged their
+ * source, and the peer itself can.
+ */
+export function isHearsay(peer: Peer, to: PathAddress, nowMs: number): boolean {
+  if (standing(peer, to, nowMs) === "proven") return false;
+  const candidate = peer.candidates.get(formatPath(to));
+  return !candidate || (candidate.source === "reflexive" && candidate.heardMs !== undefined);
+}
+
 /** Whoever has an address may leave it to others. */
 const KEPT_MS = 120_000;
 

@@ -1,7 +1,19 @@
 /** A member of the overlay that keeps to the protocols and means harm. */
 import type { Endpoint, Ip } from "../../lib/addr.ts";
 import { CoordClient } from "../../lib/coord/client.ts";
-import { boxKey, type DiscoMessage, encodeMessage, seal } from "../../lib/disco/mod.ts";
+import {
+  boxKey,
+  decodeMessage,
+  type DiscoMessage,
+  encodeMessage,
+  EPOCH_LENGTH,
+  type Extension,
+  open,
+  type Ping,
+  readEnvelope,
+  seal,
+  SESSION_LENGTH,
+} from "../../lib/disco/mod.ts";
 import { signer } from "../../lib/ed25519.ts";
 import { keyBytes } from "../../lib/keys.ts";
 import {
@@ -66,13 +78,27 @@ export class HostileMember {
   }
 
   /** A ping that seems to come from somewhere; its length. */
-  ping(from: Endpoint, to: Endpoint, node: SimNode, nodeKey = true): number {
+  ping(from: Endpoint, to: Endpoint, node: SimNode, change: Partial<Ping> = {}): number {
     const { dice, internet } = this.#world;
-    const key = nodeKey ? { nodeKey: keyBytes(this.identity.nodeKey) } : {};
-    const ping = { type: "ping" as const, txId: dice.bytes(12), ...key, padding: 0 };
+    const nodeKey = keyBytes(this.identity.nodeKey);
+    const ping = { type: "ping" as const, txId: dice.bytes(12), nodeKey, padding: 0, ...change };
     const bytes = this.seal(node, ping);
     internet.transmit({ kind: "udp", from, to, ttl: 64, bytes });
     return bytes.length;
+  }
+
+  /** What the node has said of its run, in an answer to a ping from there. */
+  async epochOf(node: SimNode, at: Endpoint): Promise<Uint8Array> {
+    const { dice } = this.#world;
+    const own = new Victim(this.#world);
+    const extension = extensionOf(dice.bytes, new Uint8Array(EPOCH_LENGTH));
+    this.ping({ ip: own.ip, port: 1 }, at, node, { extension, padTo: 500 });
+    await this.#world.run(1_000);
+    for (const bytes of own.datagrams) {
+      const message = decodeMessage(open(readEnvelope(bytes)!, this.#keys.get(node)!)!);
+      if (message.type === "pong") return message.extension!.epoch;
+    }
+    throw new Error("no pong");
   }
 
   seal(to: SimNode, message: DiscoMessage): Uint8Array {
@@ -90,11 +116,18 @@ export class HostileMember {
   }
 }
 
+/** Of a ping to the run that has that epoch. */
+export function extensionOf(random: (length: number) => Uint8Array, echo: Uint8Array): Extension {
+  const [epoch, session] = [random(EPOCH_LENGTH), random(SESSION_LENGTH)];
+  return { nominating: false, epoch, echo, session };
+}
+
 /** Somebody who has nothing to do with it, and counts what comes. */
 export class Victim implements Station {
   readonly ip: Ip;
   packets = 0;
   bytes = 0;
+  datagrams: Uint8Array[] = [];
 
   constructor(world: World) {
     this.ip = world.publicIp();
@@ -103,7 +136,9 @@ export class Victim implements Station {
 
   receive(packet: Packet): void {
     this.packets++;
-    if (packet.kind === "udp") this.bytes += packet.bytes.length;
+    if (packet.kind !== "udp") return;
+    this.bytes += packet.bytes.length;
+    this.datagrams.push(packet.bytes);
   }
 
   /** So many places there. */
@@ -115,6 +150,7 @@ export class Victim implements Station {
   take(): { packets: number; bytes: number } {
     const { packets, bytes } = this;
     this.packets = this.bytes = 0;
+    this.datagrams = [];
     return { packets, bytes };
   }
 }
