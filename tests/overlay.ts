@@ -270,6 +270,8 @@ class RelayOnly {
 export class OverlayNode {
   readonly host: Host;
   readonly stateDir: string;
+  /** What is started, and its first arguments. */
+  program: readonly string[] = [GRETUN];
   process!: Deno.ChildProcess;
   /** All that its daemons have logged. */
   log = "";
@@ -285,7 +287,8 @@ export class OverlayNode {
   }
 
   start(): void {
-    this.process = this.host.spawn(GRETUN, this.#args, { stderr: "piped" });
+    const [program, ...first] = this.program;
+    this.process = this.host.spawn(program!, [...first, ...this.#args], { stderr: "piped" });
     const { stderr } = this.process;
     this.ended = (async () => {
       for await (const text of stderr.pipeThrough(new TextDecoderStream())) this.log += text;

@@ -21,7 +21,8 @@ export type FlagSpec =
   & (
     /** On as --x, off as --x=false. */
     | { type: "boolean"; default?: true }
-    | { type: "string"; default?: string; required?: boolean }
+    /** `isWord`: usually given as a word, without the flag's name. */
+    | { type: "string"; default?: string; required?: boolean; isWord?: true }
     /** Repeated or comma separated. */
     | { type: "list" }
     /** Decimal, 0x, 0o or 0b. */
@@ -173,7 +174,12 @@ function flagValue(name: string, spec: FlagSpec, given: unknown): unknown {
   if (spec.type === "list") return texts.flatMap((text) => text.split(",")).filter((t) => t !== "");
   const text = texts.at(-1);
   if (text === undefined) return missing(name, spec);
-  if (text === "") throw new UsageError(`--${name} has no value`, `Give it as --${name} VALUE`);
+  if (text === "") {
+    throw new UsageError(
+      `--${name} has no value`,
+      `Give it as --${name} ${spec.placeholder ?? "VALUE"}`,
+    );
+  }
   switch (spec.type) {
     case "string":
       return text;
@@ -193,6 +199,12 @@ function flagValue(name: string, spec: FlagSpec, given: unknown): unknown {
 }
 
 function missing(name: string, spec: Exclude<FlagSpec, { type: "boolean" | "list" }>): unknown {
+  if (spec.type === "string" && spec.required && spec.isWord) {
+    throw new UsageError(
+      `${spec.placeholder} is missing`,
+      `Add it after the command, or as --${name} ${spec.placeholder}`,
+    );
+  }
   if (spec.type === "string" && spec.required) {
     throw new UsageError(`--${name} is missing`, `Add --${name} ${spec.placeholder ?? "VALUE"}`);
   }
@@ -209,21 +221,23 @@ function parseInteger(name: string, text: string, { min, max }: { min: number; m
   throw new UsageError(`--${name} ${why}`, hint);
 }
 
-const UNIT_MS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+const UNIT_MS: Record<string, number> = {
+  ...{ ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 },
+};
 
 function parseDuration(
   name: string,
   text: string,
   { min = 0, max = Infinity }: { min?: number; max?: number },
 ): number {
-  if (!/^(\d+(\.\d+)?(ms|s|m|h))+$/.test(text)) {
+  if (!/^(\d+(\.\d+)?(ms|s|m|h|d))+$/.test(text)) {
     throw new UsageError(
       `--${name} ${JSON.stringify(text)} is not a duration`,
       "Give number and unit, as in 500ms, 2s or 1m30s",
     );
   }
   let ms = 0;
-  for (const [, number, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)) {
+  for (const [, number, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g)) {
     ms += Number(number) * UNIT_MS[unit!]!;
   }
   if (ms >= min && ms <= max) return ms;

@@ -4,6 +4,7 @@ import { GretunError } from "../errors.ts";
 import { notifyManager } from "../linux/mod.ts";
 import {
   applyStep,
+  configPath,
   hasSystemd,
   type InstallOptions,
   installSteps,
@@ -61,6 +62,10 @@ export function install(
     }
   }
   const all = { ...options, program: Deno.execPath(), start };
+  const config = configPath(options.kind, options.instance);
+  if (options.config.length > 0 && presentFiles.exists(config)) {
+    io.stderr(`${config} is there already and stays as it is.\n`);
+  }
   performSteps(installSteps(all, presentFiles), io, isDryRun);
   if (isDryRun || !start) return EXIT_OK;
   io.stdout(`${runningUnit(options.kind, options.instance)} runs. Look with: ${program} status\n`);

@@ -104,7 +104,7 @@ function fileWords({ path, text }: SettingsFile, specs: FlagSpecs): Word[] {
       words.push({ key, word });
     } catch (error) {
       if (!(error instanceof UsageError)) throw error;
-      problems.push({ line, text: `${error.message} (${error.hint})` });
+      problems.push({ line, text: `${error.message}: ${lowered(error.hint)}` });
     }
   }
   if (problems.length === 0) return words;
@@ -113,6 +113,11 @@ function fileWords({ path, text }: SettingsFile, specs: FlagSpecs): Word[] {
     problems.map(({ line, text }) => `${path}:${line}: ${text}`).join("; "),
     "Correct the file: its keys are the command's flags without dashes",
   );
+}
+
+/** "Give one" made a part of a sentence. */
+export function lowered(hint: string): string {
+  return hint.charAt(0).toLowerCase() + hint.slice(1);
 }
 
 function wordOf(key: string, spec: FlagSpec, value: string | undefined): string {

@@ -14,6 +14,9 @@ import type { Store } from "./store.ts";
 
 const OTHER_FILE = "Give another file with --state, or move this one away to start afresh";
 
+const OTHER_PROCESS =
+  "Another gretun-coord uses it: stop that one, or give another file with --state";
+
 /** The first schema that there are files of. */
 const FIRST_SCHEMA = 2;
 /** Each brings a file to the next schema, in one transaction with its number. */
@@ -29,7 +32,9 @@ export class SqliteStore implements Store {
     try {
       return new SqliteStore(new DatabaseSync(path));
     } catch (cause) {
-      throw new GretunError(`cannot open ${path}: ${errorText(cause)}`, OTHER_FILE, { cause });
+      const text = errorText(cause);
+      const hint = /database is locked/.test(text) ? OTHER_PROCESS : OTHER_FILE;
+      throw new GretunError(`cannot open ${path}: ${text}`, hint, { cause });
     }
   }
 

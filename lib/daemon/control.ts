@@ -29,6 +29,8 @@ export interface DaemonReport {
   nat?: { mapping: "easy" | "hard"; port_delta?: number };
   /** Why the coordinator is of no use now. */
   coordinator_error?: string;
+  /** What to do about that. */
+  coordinator_hint?: string;
   /** For how long that has been so, or else for how long it has answered. */
   coordinator_since_s?: number;
   /** What is wrong, and what to do about it: sentences without a final period. */

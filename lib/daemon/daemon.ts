@@ -338,11 +338,15 @@ class Daemon implements AsyncDisposable {
     return absent && noAnswer(absent);
   }
 
-  #coordinatorReport(): Pick<DaemonReport, "coordinator_error" | "coordinator_since_s"> {
+  #coordinatorReport(): Pick<
+    DaemonReport,
+    "coordinator_error" | "coordinator_hint" | "coordinator_since_s"
+  > {
     const { outage, connectedSinceMs } = this.#session;
     const sinceMs = outage?.sinceMs ?? connectedSinceMs;
     return {
       ...(outage ? { coordinator_error: outage.error } : {}),
+      ...(outage?.hint ? { coordinator_hint: outage.hint } : {}),
       ...(sinceMs === undefined
         ? {}
         : { coordinator_since_s: Math.round((this.#edges.clock.nowMs() - sinceMs) / 1000) }),

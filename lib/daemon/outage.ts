@@ -15,6 +15,7 @@ export class Outage {
   readonly #options: { clock: Clock; random: Random; log: Log };
   #trouble: Trouble | undefined;
   #error = "";
+  #hint: { hint?: string } = {};
   /** What was said of the present outage. */
   readonly #said = new Set<string>();
 
@@ -22,8 +23,9 @@ export class Outage {
     this.#options = options;
   }
 
-  get current(): { sinceMs: number; error: string } | undefined {
-    return this.#trouble && { sinceMs: this.#trouble.sinceMs, error: this.#error };
+  get current(): { sinceMs: number; error: string; hint?: string } | undefined {
+    const { sinceMs } = this.#trouble ?? {};
+    return sinceMs === undefined ? undefined : { sinceMs, error: this.#error, ...this.#hint };
   }
 
   /** A call failed. For how long to wait before the next try. */
@@ -31,8 +33,9 @@ export class Outage {
     const { clock, random } = this.#options;
     const nowMs = clock.nowMs();
     this.#error = errorText(error);
+    this.#hint = hintOf(error);
     this.#trouble ??= new Trouble(nowMs);
-    this.#say(error, { call, error: this.#error, ...hintOf(error) });
+    this.#say(error, { call, error: this.#error, ...this.#hint });
     const lastsMs = nowMs - this.#trouble.sinceMs;
     const pauseMs = Math.min(Math.max(PAUSE_MIN_MS, lastsMs * PAUSE_PART), PAUSE_MAX_MS);
     const askedMs = error instanceof CoordError ? error.retryAfterMs ?? 0 : 0;
@@ -69,7 +72,6 @@ function isRefusal(error: unknown): boolean {
   return error instanceof CoordError && error.status !== undefined;
 }
 
-function hintOf(error: unknown): LogFields {
-  const isTold = error instanceof CoordError && (isRefusal(error) || error.code !== undefined);
-  return isTold ? { hint: error.hint } : {};
+function hintOf(error: unknown): { hint?: string } {
+  return error instanceof CoordError ? { hint: error.hint } : {};
 }

@@ -117,7 +117,7 @@ export class Session implements Disposable {
   }
 
   /** Since when it has not answered, in monotonic ms, and what was heard instead. */
-  get outage(): { sinceMs: number; error: string } | undefined {
+  get outage(): Outage["current"] {
     return this.#outage.current;
   }
 

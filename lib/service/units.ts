@@ -138,7 +138,6 @@ export function unitText(options: UnitOptions): string {
     "Type=notify",
     `User=${SERVICE_USER}`,
     `Group=${SERVICE_USER}`,
-    `ExecStartPre=${words(program, service.command, "--check-config", config)}`,
     `ExecStart=${words(program, service.command, config)}`,
     // What was asked to end stays down.
     "Restart=on-failure",

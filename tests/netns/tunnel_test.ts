@@ -97,7 +97,7 @@ const WRONG: [call: string, code: number, ...parts: string[]][] = [
   ["status --name lo", 1, "lo", "no tunnel"],
   ["status --name bridge7", 1, "bridge7", "no tunnel but of type bridge"],
   ["delete", 2, "no tunnel is named", "--all"],
-  ["delete --name", 2, "--name"],
+  ["delete --name", 2, "no tunnel is named"],
   ["delete --name nope", 1, "nope", "not found"],
   ["delete nope", 1, "nope", "not found"],
   ["delete --name bridge7", 1, "bridge7", "type bridge"],
@@ -133,7 +133,7 @@ const WRONG: [call: string, code: number, ...parts: string[]][] = [
   [`${CREATE6} --remote fe80::2`, 2, "--remote", "fe80::2", "--dev"],
   // names
   [`${CREATE} --name sixteen-letters1`, 2, "--name", '"sixteen-letters1"', "1 to 15"],
-  ["create --local 192.0.2.1", 2, "--name", "missing"],
+  ["create --local 192.0.2.1", 2, "NAME is missing"],
   ["create t0 t1 --local 192.0.2.1", 2, '"t1"', "unexpected argument"],
   [`${CREATE} --name a:b`, 2, "--name", '"a:b"', "A-Z"],
   [`${CREATE} --name töst`, 2, "--name", '"töst"', "A-Z"],

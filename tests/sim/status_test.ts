@@ -59,7 +59,7 @@ b  100.64.0.2  direct 203.0.113.3:7777  N ms  N B / N B
 Key:  KEY
 Coordinator:  http://203.0.113.1:8443/
               coordinator http://203.0.113.1:8443 does not answer: connection
-              refused, for N min
+              refused, for N min. Check that it runs.
 Data plane:  kernel (fou), UDP port 7777
 Endpoints:  192.168.0.2:7777, 203.0.113.2:7777
 NAT:  endpoint-independent mapping, or none

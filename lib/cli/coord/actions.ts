@@ -41,7 +41,9 @@ export function action<const S extends FlagSpecs & { json: { type: "boolean" } }
         : words.length === wanted.length;
       if (!isEnough) {
         throw new UsageError(
-          `${words.length} ${words.length === 1 ? "word is" : "words are"} given`,
+          words.length < wanted.length
+            ? `${wanted[words.length]} is missing`
+            : `unexpected argument ${JSON.stringify(words[wanted.length])}`,
           names === "" ? "Give flags only" : `Give ${names}, then flags`,
         );
       }

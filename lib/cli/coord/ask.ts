@@ -1,6 +1,6 @@
 /** How commands ask the running coordinator: by its control socket, beside its database. */
 import { askControlSocket } from "../../control_socket.ts";
-import { UsageError } from "../../errors.ts";
+import { GretunError, NoDaemonError, UsageError } from "../../errors.ts";
 import { STATE_FLAG, statePath } from "./state.ts";
 
 export const ASK_FLAGS = {
@@ -29,12 +29,21 @@ export async function ask(
       "Start it with a file, and give that with --state",
     );
   }
-  const text = await askControlSocket({
-    path,
-    pathname,
-    program: "coordinator",
+  const question = {
+    ...{ path, pathname, program: "coordinator" },
     hint: "Start it with gretun-coord, or give its database with --state",
-    ...(body === undefined ? {} : { method: "POST", body }),
+    ...(body === undefined ? {} : { method: "POST", body } as const),
+  };
+  return JSON.parse(await askControlSocket(question).catch((error) => refused(error, pathname)));
+}
+
+/** What it does not know can be looked up. */
+function refused(error: unknown, pathname: string): never {
+  const isUnknown = error instanceof GretunError && !(error instanceof NoDaemonError) &&
+    /no node is called|there is no token/.test(error.message);
+  if (!isUnknown) throw error;
+  const what = pathname.startsWith("/v1/tokens") ? "token" : "node";
+  throw new GretunError(error.message, `See them with: gretun-coord ${what} list`, {
+    cause: error,
   });
-  return JSON.parse(text);
 }

@@ -1,4 +1,5 @@
 /** gretun-coord: picks a command and runs it. */
+import { UsageError } from "../../errors.ts";
 import { type Command, EXIT_OK } from "../command.ts";
 import type { ProgramIo } from "../program.ts";
 
@@ -47,6 +48,14 @@ export async function main(words: string[], io: ProgramIo): Promise<number> {
   if (!isNamed && (first === "help" || words.some(isHelp))) {
     io.stdout(await overview());
     return EXIT_OK;
+  }
+  if (!isNamed && first !== undefined && !first.startsWith("-")) {
+    const { nearest } = await import("../nearest.ts");
+    const meant = nearest(first, Object.keys(COMMANDS));
+    throw new UsageError(
+      `unknown command ${JSON.stringify(first)}`,
+      meant ? `Did you mean gretun-coord ${meant}?` : "Run gretun-coord --help to see them all",
+    );
   }
   const { command } = await COMMANDS[isNamed ? first : DEFAULT]!();
   if (rest.some(isHelp)) {

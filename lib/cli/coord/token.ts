@@ -58,12 +58,12 @@ export const command = actionsCommand("token", "create, list and revoke tokens t
 const table = (rows: string[][]) => formatTable(["ID", "STATE", "USES", "KIND", "TAGS"], rows);
 
 function row(token: Json): string[] {
-  const kinds = ["reusable", "ephemeral", "approve"].filter((kind) => token[kind] === true);
+  const kinds = ["ephemeral", "approve"].filter((kind) => token[kind] === true);
   return [
     String(token.id),
     state(token),
     String(token.uses),
-    kinds.join(",") || "once",
+    [token.reusable === true ? "reusable" : "once", ...kinds].join(","),
     (token.tags as string[]).join(",") || "-",
   ];
 }

@@ -20,7 +20,13 @@ import { requireNetAdmin } from "../privilege.ts";
 import { lockTunnels, tryLockTunnels } from "./tunnel_lock.ts";
 
 const TUNNEL_FLAGS = {
-  name: { type: "string", required: true, placeholder: "NAME", help: "interface name" },
+  name: {
+    type: "string",
+    required: true,
+    isWord: true,
+    placeholder: "NAME",
+    help: "interface name",
+  },
   local: { type: "string", required: true, placeholder: "IP", help: "outer address of this host" },
   remote: {
     type: "string",

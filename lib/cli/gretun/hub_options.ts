@@ -20,6 +20,7 @@ import { hasCapability } from "../../linux/mod.ts";
 import { type CommandIo, EXIT_OK } from "../command.ts";
 import { flagNames, type FlagSpecs, parseFlags } from "../flags.ts";
 import { LOG_FLAGS } from "../log.ts";
+import { lowered } from "../settings.ts";
 import { RUNTIME_DIRS, runtimeDir } from "./runtime_dir.ts";
 
 export const DEFAULT_PORT = 7788;
@@ -293,7 +294,10 @@ function readConfig(path: string, specs: FlagSpecs, aliases: Record<string, Alia
       fromFile.push(word);
     } catch (error) {
       if (!(error instanceof UsageError)) throw error;
-      problems.push({ line, text: `${error.message.replace(/^--/, "")} (${error.hint})` });
+      problems.push({
+        line,
+        text: `${error.message.replace(/^--/, "")}: ${lowered(error.hint)}`,
+      });
     }
   }
   problems.sort((a, b) => a.line - b.line);

@@ -1,7 +1,9 @@
 /** `gretun install`: this host's overlay daemon as a systemd service. */
 import { UsageError } from "../../errors.ts";
 import type { Command, CommandIo } from "../command.ts";
-import { flagsHelp, parseFlags } from "../flags.ts";
+import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
+import { readSecretFile } from "../secret_file.ts";
+import { parseJoinToken } from "./join_token.ts";
 import { checkInstance } from "./state_dir.ts";
 import { configPath, presentFiles } from "../../service/mod.ts";
 import { install, INSTALL_FLAGS } from "../service.ts";
@@ -11,6 +13,11 @@ const FLAGS = {
     type: "string",
     placeholder: "URL",
     help: "coordinator to register with; written to the configuration file if there is none",
+  },
+  "token-file": {
+    type: "string",
+    placeholder: "FILE",
+    help: "what lets this host join; copied into the configuration file if there is none",
   },
   instance: {
     type: "string",
@@ -33,10 +40,16 @@ ${flagsHelp(FLAGS)}
   run,
 };
 
+function readToken(file: string): string {
+  const text = readSecretFile(file);
+  parseJoinToken(text, file);
+  return text;
+}
+
 // deno-lint-ignore require-await
 async function run(args: string[], io: CommandIo): Promise<number> {
-  const flags = parseFlags(args, FLAGS);
-  const { instance, coordinator } = flags;
+  const flags = parseFlags(withPositional(args, "coordinator", FLAGS), FLAGS);
+  const { instance, coordinator, "token-file": tokenFile } = flags;
   if (instance !== undefined) checkInstance(instance);
   const config = configPath("up", instance);
   if (coordinator === undefined && !flags["no-start"] && !presentFiles.exists(config)) {
@@ -49,7 +62,11 @@ async function run(args: string[], io: CommandIo): Promise<number> {
     {
       kind: "up",
       ...(instance === undefined ? {} : { instance }),
-      config: coordinator === undefined ? [] : [`coordinator ${coordinator}`],
+      config: [
+        ...(coordinator === undefined ? [] : [`coordinator ${coordinator}`]),
+        // Which the service alone can read.
+        ...(tokenFile === undefined ? [] : [`token ${readToken(tokenFile)}`]),
+      ],
     },
     flags,
     io,

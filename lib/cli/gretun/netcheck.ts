@@ -18,7 +18,7 @@ import {
 import { PROTOCOL_NAMES, PROTOCOLS } from "../../portmap/mod.ts";
 import { parseServerName } from "../../stun/mod.ts";
 import { type Command, type CommandIo, EXIT_FAILURE, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags } from "../flags.ts";
+import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
 import { DEFAULT_STUN_SERVERS } from "./stun.ts";
 import { formatTable, printable } from "../table.ts";
 
@@ -69,7 +69,7 @@ export const command: Command = {
 };
 
 async function run(args: string[], io: CommandIo): Promise<number> {
-  const flags = parseFlags(args, FLAGS);
+  const flags = parseFlags(withPositional(args, "coordinator", FLAGS), FLAGS);
   const coordinator = flags.coordinator === undefined
     ? undefined
     : parseCoordinatorUrl(flags.coordinator);

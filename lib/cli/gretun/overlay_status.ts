@@ -48,9 +48,11 @@ export function peersNamed({ peers }: DaemonReport, text: string): PeerReport[] 
 
 function selfLines(report: DaemonReport): string[] {
   const { node_name, tunnel_ip, data_plane, port, coordinator, coordinator_error } = report;
+  const { coordinator_hint } = report;
   const since = report.coordinator_since_s;
   const connection = coordinator_error !== undefined
-    ? `${coordinator_error}${since === undefined ? "" : `, for ${ago(since)}`}`
+    ? `${coordinator_error}${since === undefined ? "" : `, for ${ago(since)}`}` +
+      (coordinator_hint === undefined ? "" : `. ${coordinator_hint}.`)
     : report.state === "running"
     ? `connected${since === undefined ? "" : ` for ${ago(since)}`}`
     : report.state;

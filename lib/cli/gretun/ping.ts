@@ -14,6 +14,7 @@ const FLAGS = {
   peer: {
     type: "string",
     required: true,
+    isWord: true,
     placeholder: "PEER",
     help: "this peer, by name, address or key",
   },

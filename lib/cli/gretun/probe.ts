@@ -15,7 +15,7 @@ import {
 } from "../../health/mod.ts";
 import { Poller } from "../../linux/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, type FlagValues, parseFlags } from "../flags.ts";
+import { flagsHelp, type FlagValues, parseFlags, withPositional } from "../flags.ts";
 import { type HostName, parseHost, resolveHost } from "../resolve.ts";
 import { printable } from "../table.ts";
 
@@ -97,7 +97,7 @@ net.ipv4.ping_group_range.
 export const command: Command = {
   summary: "probe a host through a tunnel: ICMP echo, TCP or HTTP",
   help: () =>
-    `Usage: gretun probe --target HOST [flags]\n` +
+    `Usage: gretun probe HOST [flags]\n` +
     `       gretun probe --http URL [flags]\n\n${flagsHelp(FLAGS)}\n\n${NOTE}`,
   run,
 };
@@ -129,7 +129,7 @@ const HINTS = {
 } as const;
 
 async function run(args: string[], io: CommandIo): Promise<number> {
-  const flags = parseFlags(args, FLAGS);
+  const flags = parseFlags(withPositional(args, "target", FLAGS), FLAGS);
   const threshold = parseThreshold(flags);
   const target = parseTarget(flags);
   const subject = await prepare(target, flags, io.signal);

@@ -27,7 +27,7 @@ export const command: Command = {
 
 Without NAME: this node, its coordinator, each peer and the way to it, and what is wrong. The exit
 code is 0 when all is well, 1 when something is not, and 3 when no daemon runs.
-With NAME: one tunnel with its counters.
+With NAME: one tunnel with its counters, or the peer of that name.
 
 ${flagsHelp(FLAGS)}
 `,
@@ -37,8 +37,20 @@ ${flagsHelp(FLAGS)}
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(withPositional(args, "name", FLAGS), FLAGS);
   if (flags.name === undefined) return await showOverlay(flags, io);
-  io.stdout(showTunnel(flags.name, flags.json));
+  let text;
+  try {
+    text = showTunnel(flags.name, flags.json);
+  } catch (error) {
+    if (!await isPeer(flags.name, flags)) throw error;
+    return await showOverlay({ ...flags, peer: flags.name }, io);
+  }
+  io.stdout(text);
   return EXIT_OK;
+}
+
+async function isPeer(name: string, flags: Flags): Promise<boolean> {
+  const { peers } = await askDaemon(await socketToAsk(flags)).catch(() => ({ peers: [] }));
+  return peers.some((peer) => isNamed(peer, name));
 }
 
 type Flags = ReturnType<typeof parseFlags<typeof FLAGS>>;

@@ -1,6 +1,6 @@
 /** `gretun up`: the daemon in the foreground. */
 import { type Endpoint, isUsableEndpoint, parseEndpoint } from "../../addr.ts";
-import { MAX_NAME_LENGTH, parseTokenText } from "../../coord/api.ts";
+import { MAX_NAME_LENGTH } from "../../coord/api.ts";
 import type { DaemonReport } from "../../daemon/control.ts";
 import { type Log, systemRandom } from "../../edges.ts";
 import { GretunError, UsageError } from "../../errors.ts";
@@ -10,8 +10,9 @@ import { groupIdOf } from "../../control_socket.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { parseCoordinatorKey } from "../coordinator_key.ts";
 import { checkIfacePattern } from "./iface_pattern.ts";
+import { parseJoinToken } from "./join_token.ts";
 import { runtimeDir } from "./runtime_dir.ts";
-import { flagsHelp, type FlagValues } from "../flags.ts";
+import { flagsHelp, type FlagValues, withPositional } from "../flags.ts";
 import { type ListenAddress, parseListen } from "../listen.ts";
 import { LOG_FLAGS, openLog } from "../log.ts";
 import { systemManager } from "../service.ts";
@@ -162,7 +163,8 @@ ${flagsHelp(FLAGS)}
   run,
 };
 
-async function run(args: string[], io: CommandIo): Promise<number> {
+async function run(given: string[], io: CommandIo): Promise<number> {
+  const args = withPositional(given, "coordinator", FLAGS);
   const instance = wordAfter(args, "instance");
   const file = readSettingsFile(
     args,
@@ -193,7 +195,10 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const metricsAddr = flags["metrics-addr"];
   const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
   const dialer = systemDialer(flags.ca === undefined ? {} : { caFile: flags.ca });
-  const token = readToken(flags["token-file"], flags.token);
+  const tokenFile = flags["token-file"];
+  // A file wins.
+  const tokenText = tokenFile === undefined ? flags.token : readSecretFile(tokenFile);
+  const token = tokenText === undefined ? undefined : parseJoinToken(tokenText, tokenFile);
   const keyText = flags["coordinator-key"];
   const coordinatorKey = keyText === undefined ? token?.coordinator : parseCoordinatorKey(keyText);
   if (flags["check-config"]) {
@@ -270,23 +275,6 @@ async function serveMetrics(listen: ListenAddress, log: Log) {
   const metrics = new DaemonMetrics();
   const server = await serve(listen, [metrics], log);
   return { metrics, [Symbol.asyncDispose]: async () => await server?.[Symbol.asyncDispose]() };
-}
-
-/** A file wins. Never quotes the token. */
-function readToken(
-  file: string | undefined,
-  token: string | undefined,
-): ReturnType<typeof parseTokenText> | undefined {
-  const text = file === undefined ? token : readSecretFile(file);
-  if (text === undefined) return undefined;
-  try {
-    return parseTokenText(text);
-  } catch {
-    throw new UsageError(
-      `${file ?? "the token"} is not a token`,
-      "Give what gretun-coord token create printed, whole",
-    );
-  }
 }
 
 /** The service's own group is there only where that is installed. */

@@ -66,7 +66,7 @@ const WRONG: [args: string[], code: number, line: RegExp][] = [
   [["status", "--state", ":memory:"], 2, /cannot be asked/],
   [["node"], 2, /no action is given\. Choose one of: list, approve/],
   [["node", "burn"], 2, /unknown action "burn"/],
-  [["node", "rename", "a"], 2, /1 word is given\. Give NODE NAME/],
+  [["node", "rename", "a"], 2, /NAME is missing\. Give NODE NAME/],
   [["token", "create", "--expires", "0s"], 2, /--expires "0s" is too short/],
 ];
 for (const [args, code, line] of WRONG) {

@@ -111,7 +111,7 @@ Deno.test("gretun ping refuses what is no peer", async () => {
   await rejects(run(["bbo"], answers([])), { message: 'no peer "bbo"', hint: "Did you mean bob?" });
   await rejects(run(["alice"], answers([])), /alice is this host/);
   await rejects(run(["100.64.0.1"], answers([])), /100.64.0.1 is this host/);
-  await rejects(run([], answers([])), /--peer is missing/);
+  await rejects(run([], answers([])), /PEER is missing/);
 });
 
 Deno.test("gretun ping ends at once when it is interrupted, and so does the daemon's side", async () => {
