@@ -324,7 +324,7 @@ Deno.test("a port that is taken is told on one line, with exit code 1", async ()
 
 const BAD_FLAGS: [args: string[], line: RegExp][] = [
   [["--unknown"], /unknown flag --unknown/],
-  [["word"], /unexpected argument "word"/],
+  [["word"], /unknown command "word"/],
   [["--listen", "8443"], /--listen "8443" is not HOST:PORT/],
   [["--listen", ":0"], /--listen ":0" is not HOST:PORT/],
   [["--listen", ":65536"], /--listen ":65536" is not HOST:PORT/],
