@@ -33,6 +33,9 @@ const RUNTIME_TEXTS: [pattern: RegExp, meaning: string][] = [
   [/ \(os error \d+\)(: \w+ '[^']*'$)?/g, ""],
   // It keeps /proc, /sys and the like to programs that may do everything.
   [/Requires \w+ access to ("[^"]*"|<[^>]*>).*$/s, "not a place for files"],
+  [/^getaddrinfo (?:ENOTFOUND|EAI_NONAME) (\S+)$/, "there is no such name as $1"],
+  [/^getaddrinfo EAI_AGAIN\b.*$/s, "no DNS server answers"],
+  [/\bkeys may not be consistent: KeyMismatch\b/, "the key is not the certificate's"],
   [/\bOther\(OtherError\((\w+)\)\)/g, "$1"],
 ];
 

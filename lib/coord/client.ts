@@ -89,9 +89,11 @@ export class CoordError extends GretunError {
 
 /** http or https; a trailing slash is fine, anything behind the path is not. */
 export function parseCoordinatorUrl(text: string): URL {
+  // A password does not belong on a screen.
+  const shown = JSON.stringify(text.replace(/\/\/[^/@]*@/, "//...@"));
   const wrong = (why: string) =>
     new UsageError(
-      `--coordinator ${JSON.stringify(text)} ${why}`,
+      `--coordinator ${shown} ${why}`,
       "Give it as http://HOST:PORT or https://HOST:PORT",
     );
   if (!/^https?:\/\//.test(text)) throw wrong("does not begin with http:// or https://");

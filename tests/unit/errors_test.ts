@@ -3,6 +3,8 @@ import { strictEqual } from "node:assert/strict";
 import { errorText } from "../../lib/errors.ts";
 
 const CASES: [thrown: unknown, text: string][] = [
+  [new Error("getaddrinfo ENOTFOUND nosuch.example"), "there is no such name as nosuch.example"],
+  [new Error("keys may not be consistent: KeyMismatch"), "the key is not the certificate's"],
   [new Error("No space left on device (os error 28)"), "No space left on device"],
   [
     new Error("No such file or directory (os error 2): open '/a/b'"),

@@ -49,16 +49,24 @@ export function httpSettings({ listen, cert, key }: HttpFlags): HttpSettings {
       "Give both --cert and --key for HTTPS, or none",
     );
   }
+  const tls = {
+    cert: readPem("--cert", cert, "CERTIFICATE"),
+    key: readPem("--key", key, "PRIVATE KEY"),
+  };
+  return { listen: address, tls };
+}
+
+function readPem(flag: string, path: string, label: "CERTIFICATE" | "PRIVATE KEY"): string {
+  let text: string;
   try {
-    const tls = { cert: Deno.readTextFileSync(cert), key: Deno.readTextFileSync(key) };
-    return { listen: address, tls };
+    text = Deno.readTextFileSync(path);
   } catch (cause) {
-    throw new GretunError(
-      `cannot read the certificate: ${errorText(cause)}`,
-      "Check --cert and --key",
-      { cause },
-    );
+    const why = `cannot read ${flag} ${path}: ${errorText(cause)}`;
+    throw new GretunError(why, "Check that the file is there, and who may read it", { cause });
   }
+  if (text.includes(`${label}-----`)) return text;
+  const hint = `Give a file with -----BEGIN ${label}-----`;
+  throw new GretunError(`${flag} ${path} has no ${label.toLowerCase()}`, hint);
 }
 
 /** Opens the ports. Throws `GretunError`. */

@@ -245,7 +245,7 @@ const BAD_URLS: [text: string, why: RegExp][] = [
   ["ftp://coordinator", /does not begin with http/],
   ["https://", /is not a URL/],
   ["http://a b", /is not a URL/],
-  ["http://user@host", /has more than host, port and path/],
+  ["http://user:secret@host", /"http:\/\/\.\.\.@host" has more than host, port and path/],
   ["http://host/?x=1", /has more than host, port and path/],
   ["http://host/#x", /has more than host, port and path/],
 ];
