@@ -4,8 +4,9 @@
  */
 import { type MessagePort as NodePort, receiveMessageOnPort } from "node:worker_threads";
 import { EpollWaiter } from "../linux/bulk.ts";
+import { openAead } from "./aead.ts";
 import { Arena } from "./arena.ts";
-import { Cipher, type Sodium } from "./cipher.ts";
+import { Cipher } from "./cipher.ts";
 import { HeaderReader, HeaderWriter } from "./encapsulation.ts";
 import { Inward } from "./inward.ts";
 import { WorkerTables } from "./links.ts";
@@ -137,16 +138,10 @@ function bestSum(arena: Arena, memory: WebAssembly.Memory): Sum {
   }
 }
 
-/** Loaded only where it is needed. */
-async function openCipher(): Promise<Cipher> {
-  const { default: open } = await import("libsodium");
-  return new Cipher(await (open as unknown as () => Promise<Sodium>)());
-}
-
 self.onmessage = async ({ data }) => {
   self.onmessage = null;
   try {
-    const cipher = data.encapsulation === "sealed" ? await openCipher() : undefined;
+    const cipher = data.encapsulation === "sealed" ? new Cipher(await openAead()) : undefined;
     const path = new Path(data, cipher);
     path.run();
     self.postMessage({ kind: "stopped" });

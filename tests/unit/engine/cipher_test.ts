@@ -2,7 +2,8 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import open from "libsodium";
 import { Arena } from "../../../lib/engine/arena.ts";
-import { Cipher, type OpenSession, type Sodium } from "../../../lib/engine/cipher.ts";
+import { type Aead, hostAead, type Sodium, wasmAead } from "../../../lib/engine/aead.ts";
+import { Cipher, type OpenSession } from "../../../lib/engine/cipher.ts";
 import { Sealer } from "../../../lib/hub/protocol/gretun/seal.ts";
 import { SessionCounters } from "../../../lib/session_counters.ts";
 
@@ -11,7 +12,10 @@ const KEYS = { send: new Uint8Array(32).fill(5), receive: new Uint8Array(32).fil
 const FAR_KEYS = { send: KEYS.receive, receive: KEYS.send };
 const [FROM, TO] = [1024, 200_000];
 
-const cipher = new Cipher(await (open as unknown as () => Promise<Sodium>)());
+const AEADS: [name: string, aead: Aead | undefined][] = [
+  ["WebAssembly", wasmAead(await (open as unknown as () => Promise<Sodium>)())],
+  ["the host's libsodium", hostAead()],
+];
 
 function bench(encrypt: boolean) {
   const near = new Sealer(ID, KEYS, encrypt);
@@ -28,8 +32,12 @@ function packetOf(length: number): Uint8Array {
   return Uint8Array.from({ length }, (_, i) => i * 31 + length);
 }
 
-for (const encrypt of [true, false]) {
-  const name = encrypt ? "encrypted" : "readable";
+for (const [source, aead] of AEADS) {
+  if (aead) { for (const encrypt of [true, false]) testCipher(source, new Cipher(aead), encrypt); }
+}
+
+function testCipher(source: string, cipher: Cipher, encrypt: boolean): void {
+  const name = `${encrypt ? "encrypted" : "readable"}, by ${source}`;
 
   Deno.test(`${name}: what threads seal the far end opens, in one piece or two`, () => {
     const { arena, session, near, far } = bench(encrypt);
