@@ -17,6 +17,9 @@ export const KEPT_PER_NODE = 4;
 export const MAX_PER_NODE = 8;
 /** Connections of one source on which no node has called yet. */
 export const MAX_STRANGERS = 256;
+/** For so long after its last connection a source counts as one that is there. */
+export const PROVEN_MS = 600_000;
+const MAX_PROVEN = 65_536;
 
 export class Connection {
   /** An IPv4 address, or the network that one IPv6 host can choose from. */
@@ -51,6 +54,8 @@ export class Connections {
   readonly #all = new Set<Connection>();
   readonly #ofNode = new Map<NodeKey, Set<Connection>>();
   readonly #strangers = new Map<string, Set<Connection>>();
+  /** When each source last had a connection, the earliest first. */
+  readonly #provenMs = new Map<string, number>();
 
   constructor(max: number) {
     this.#max = max;
@@ -74,7 +79,20 @@ export class Connections {
     if (this.#all.size >= this.#max && !this.closeIdle()) return "full";
     this.#all.add(connection);
     addTo(this.#strangers, connection.source, connection);
+    this.#proven(connection.source, connection.sinceMs);
     return undefined;
+  }
+
+  /** Whether somebody receives there: a connection needs that. */
+  isProven(source: string, nowMs: number): boolean {
+    return nowMs - (this.#provenMs.get(source) ?? -Infinity) <= PROVEN_MS;
+  }
+
+  #proven(source: string, nowMs: number): void {
+    this.#provenMs.delete(source);
+    this.#provenMs.set(source, nowMs);
+    const [oldest] = this.#provenMs.keys();
+    if (this.#provenMs.size > MAX_PROVEN) this.#provenMs.delete(oldest!);
   }
 
   /** A request's head has come. */
@@ -128,6 +146,7 @@ export class Connections {
   /** Closes those that nothing comes from any more; to be called each few seconds. */
   sweep(nowMs: number): void {
     for (const connection of this.#all) {
+      this.#proven(connection.source, nowMs);
       const limitMs = connection.hasAsked ? IDLE_MS : HEADER_MS;
       if (connection.isIdle && nowMs - connection.sinceMs >= limitMs) this.close(connection);
     }

@@ -3,7 +3,7 @@
  * `Deno.serve` has no time limits, tells nothing of its connections, and closes its listener when
  * files run out.
  */
-import { parseIp } from "../addr.ts";
+import { type Ip, parseIp } from "../addr.ts";
 import type { Clock, Log, LogFields } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
@@ -80,6 +80,11 @@ export class HttpServer {
 
   get connections(): number {
     return this.#connections.size;
+  }
+
+  /** Whether somebody at that address had a connection of late. */
+  isProven(source: Ip): boolean {
+    return this.#connections.isProven(sourceNetwork(source), this.#options.clock.nowMs());
   }
 
   /** Serves until the signal. */

@@ -144,7 +144,7 @@ export function decodeBindingRequest(bytes: Uint8Array): BindingRequest | undefi
 /**
  * The answer to a request that came `from` there. The source of a request may be forged: whatever
  * is not needed is told only where the request has room for it, so that the answer is no longer. A
- * bare request of 20 bytes still brings 32 (44 over IPv6), which `AnswerLimit` bounds.
+ * bare request of 20 bytes still makes 32 (44 over IPv6): `AnswerLimit` says who gets them.
  */
 export function encodeBindingAnswer(
   request: BindingRequest,

@@ -47,6 +47,8 @@ export interface StunServiceOptions {
    * of all addresses does not know. Default: that is left out.
    */
   localAddress?: (to: Ip) => Ip | undefined;
+  /** Whether somebody receives at that address: only there go answers longer than their request. */
+  isProven?: (source: Ip) => boolean;
   /** The system's unless told. */
   listenUdp?: ListenUdp;
   clock?: Clock;
@@ -75,7 +77,7 @@ export class StunService {
     signal.throwIfAborted();
     this.#signal = signal;
     this.#log = log;
-    this.#limit = new AnswerLimit(options.answersPerSecond ?? ANSWERS_PER_SECOND);
+    this.#limit = new AnswerLimit(options.answersPerSecond ?? ANSWERS_PER_SECOND, options.isProven);
     this.#localAddress = options.localAddress ?? (() => undefined);
     this.#listenUdp = options.listenUdp ?? systemListenUdp;
     this.#clock = options.clock ?? systemClock;

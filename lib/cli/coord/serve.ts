@@ -125,11 +125,11 @@ async function serve(settings: Settings, { log, manager, stop }: ServeWorld): Pr
   });
   // A state without nodes has no earlier run whose signatures could be repeated.
   if (store.nodes().length > 0) await nextSecond();
-  await startStun(stun, log, stop);
   using relay = relayed &&
     openRelay(relayed, { relayKey: grantKey, grantKey: () => grantKey }, { ...EDGES, log });
   const server = await openHttp(http, log, (event) => metrics.connection(event));
   metrics.watchConnections(() => server.connections);
+  await startStun(stun, { log, signal: stop, isProven: (source) => server.isProven(source) });
   await using _metrics = metricsListen
     ? await serveMetrics(metricsListen, [metrics, ...(relay ? [relay.server.metrics] : [])], log)
     : undefined;

@@ -56,10 +56,10 @@ export function stunSettings(flags: StunFlags): StunSettings {
 /** Serves until the signal. Throws `GretunError`. */
 export async function startStun(
   settings: StunSettings,
-  log: Log,
-  signal: AbortSignal,
+  options: { log: Log; signal: AbortSignal; isProven: (source: Ip) => boolean },
 ): Promise<void> {
-  const stun = new StunService({ signal, log, localAddress });
+  const { log } = options;
+  const stun = new StunService({ ...options, localAddress });
   for (const address of settings.listen) await listenOn(stun, address);
   if (settings.hasSecond) await listenOnSecond(stun, log);
 }

@@ -8,6 +8,7 @@ import {
   KEPT_PER_NODE,
   MAX_PER_NODE,
   MAX_STRANGERS,
+  PROVEN_MS,
 } from "../../../lib/coord/connections.ts";
 import { randomNodeKey } from "../../fakes/coordinator.ts";
 
@@ -150,4 +151,19 @@ Deno.test("when there is room for no more, the oldest idle one goes; if all wait
   bench.connect("f");
   deepStrictEqual(bench.closed, ["2", "3", "full"]);
   strictEqual(bench.connections.size, 3);
+});
+
+Deno.test("who had a connection a while ago is where it says", () => {
+  const bench = new Bench();
+  const isProven = (source: string) => bench.connections.isProven(source, bench.nowMs);
+  const connection = bench.connect("192.0.2.1");
+  deepStrictEqual([isProven("192.0.2.1"), isProven("192.0.2.2")], [true, false]);
+  bench.ask(connection);
+  bench.pass(2 * PROVEN_MS);
+  strictEqual(isProven("192.0.2.1"), true, "it still stands");
+  bench.connections.close(connection);
+  bench.pass(PROVEN_MS);
+  strictEqual(isProven("192.0.2.1"), true);
+  bench.pass(1);
+  strictEqual(isProven("192.0.2.1"), false);
 });

@@ -141,15 +141,17 @@ Deno.test("ipipou: a packet is sent as the token, signed, or empty", async () =>
 Deno.test("ipipou: replies are signed, or the request backwards", async () => {
   const client = { secret: "topsecret" };
   const { token, bytes } = ipipou.token_reply;
-  const reply = async (c: Partial<IpipouClient>, own = {}) => {
+  const reply = async (c: Partial<IpipouClient>, own = {}, to: Uint8Array = text(token)) => {
     const all = { ...own, client: { ...client, ...c } };
-    return toHex(await encodeIpipouReply(text(token), all, 1_700_000_000, SALT));
+    return toHex(await encodeIpipouReply(to, all, 1_700_000_000, SALT));
   };
   strictEqual(await reply({ token: text(token) }), bytes);
   strictEqual(await reply({ publicKey }), bytes);
   strictEqual(await reply({}), "");
   const signed = ipipou.payloads[4]!.bytes;
-  strictEqual(await reply({ publicKey }, { seed: seed("seed2") }), signed);
+  const own = { seed: seed("seed2") };
+  strictEqual(await reply({ publicKey }, own, new Uint8Array(73)), signed);
+  strictEqual(await reply({ publicKey }, own), bytes, "a signature would be longer than this");
 });
 
 Deno.test("ipipou: data is IPv4 that says its own length", () => {

@@ -318,16 +318,19 @@ Deno.test("answerBinding() refuses with no more bytes than were asked with, from
   }
 });
 
-Deno.test("AnswerLimit: answers that are longer than their request are few for each source", () => {
-  const limit = new AnswerLimit(50);
+Deno.test("AnswerLimit: answers longer than their request go to sources that are there alone, few of them", () => {
+  const [a, b, stranger] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(parseIp) as [Ip, Ip, Ip];
+  const limit = new AnswerLimit(50, (source) => source !== stranger);
   const [short, long] = [new Uint8Array(20), new Uint8Array(32)];
-  const count = (request: Uint8Array, answer: Uint8Array, source: string, nowMs: number) =>
+  const count = (request: Uint8Array, answer: Uint8Array, source: Ip, nowMs: number) =>
     Array.from({ length: 50 }, () => limit.allowAnswer(source, request, answer, nowMs))
       .filter((isAllowed) => isAllowed).length;
-  strictEqual(count(short, long, "a", 0), 10);
-  strictEqual(count(long, long, "a", 0), 50);
-  strictEqual(count(short, long, "b", 0), 10);
-  strictEqual(count(short, long, "a", 1000), 10);
+  strictEqual(count(short, long, a, 0), 10);
+  strictEqual(count(long, long, a, 0), 50);
+  strictEqual(count(short, long, b, 0), 10);
+  strictEqual(count(short, long, a, 1000), 10);
+  strictEqual(count(short, long, stranger, 0), 0);
+  strictEqual(count(long, long, stranger, 0), 50);
 });
 
 // --- client

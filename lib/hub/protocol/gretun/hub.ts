@@ -427,13 +427,13 @@ export class GretunHub implements HubProtocol {
     if (bye) return this.#core.bye(session.entry);
     this.#confirm(session);
     this.#core.heard(session.entry);
+    // There is news, which is told with a new session: both answers would be longer than this.
+    if (session.options !== this.#core.options) {
+      return this.plane.send(encodeReset({ session: session.id, counter }), from);
+    }
     const alive = encodeAlive({ session: session.id, counter, observed: from });
     const end = alive.length - TAG_LENGTH;
     alive.set(counterTag(session.keys.controlFromHub, counter, alive.subarray(0, end)), end);
     this.plane.send(alive, from);
-    // There is news: it is told with a new session.
-    if (session.options !== this.#core.options) {
-      this.plane.send(encodeReset({ session: session.id, counter }), from);
-    }
   }
 }

@@ -118,8 +118,8 @@ export async function checkIpipouAuth(
 }
 
 /**
- * The answer to a packet that moved the tunnel: signed where the server can, else the payload
- * backwards (empty where the server has neither token nor key).
+ * The answer to a packet that moved the tunnel: signed where the server can and the packet was as long,
+ * else the payload backwards (empty where the server has neither token nor key).
  */
 export async function encodeIpipouReply(
   payload: Uint8Array,
@@ -128,7 +128,10 @@ export async function encodeIpipouReply(
   salt: Uint8Array,
 ): Promise<Uint8Array> {
   const { seed, client } = own;
-  if (seed && client.publicKey) return await encodeSigned(seed, client.secret, unixSeconds, salt);
+  const hasRoom = payload.length >= IPIPOU_SIGNED_LENGTH;
+  if (seed && client.publicKey && hasRoom) {
+    return await encodeSigned(seed, client.secret, unixSeconds, salt);
+  }
   return client.token || client.publicKey ? payload.slice().reverse() : new Uint8Array();
 }
 
