@@ -3,6 +3,7 @@
  * which takes turns of the event loop that no timer knows of.
  */
 import type { Clock } from "../../../lib/edges.ts";
+import { SimClock, SimTime } from "../world/time.ts";
 
 const SUBTLE = ["importKey", "sign", "verify", "deriveBits", "digest"] as const;
 let pending = 0;
@@ -39,53 +40,22 @@ export async function settle(): Promise<void> {
   } while (pending > 0 || changes !== before);
 }
 
-interface Timer {
-  atMs: number;
-  fire: () => void;
-}
+/** The world's clock, which goes on only when cryptography has answered, too. */
+export class HubClock extends SimClock {
+  readonly time: SimTime;
 
-export class SimClock implements Clock {
-  #nowMs = 0;
-  #wallMs = 1_800_000_000_000;
-  readonly #timers = new Set<Timer>();
-
-  nowMs(): number {
-    return this.#nowMs;
-  }
-
-  wallMs(): number {
-    return this.#wallMs + this.#nowMs;
-  }
-
-  timer(ms: number, fire: () => void): Disposable {
-    const timer = { atMs: this.#nowMs + Math.max(0, ms), fire };
-    this.#timers.add(timer);
-    return { [Symbol.dispose]: () => void this.#timers.delete(timer) };
-  }
-
-  sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (signal?.aborted) return reject(signal.reason);
-      const onAbort = () => {
-        timer[Symbol.dispose]();
-        reject(signal?.reason);
-      };
-      const timer = this.timer(ms, () => {
-        signal?.removeEventListener("abort", onAbort);
-        resolve();
-      });
-      signal?.addEventListener("abort", onAbort, { once: true });
-    });
+  constructor(time = new SimTime()) {
+    super(time);
+    this.time = time;
   }
 
   async runFor(ms: number): Promise<void> {
-    const endMs = this.#nowMs + ms;
-    await this.#run(() => false, endMs);
+    await this.#run(() => false, ms);
   }
 
   /** Throws when it does not come true in that time. */
   async runUntil(what: string, isTrue: () => boolean, withinMs = 60_000): Promise<void> {
-    if (await this.#run(isTrue, this.#nowMs + withinMs)) return;
+    if (await this.#run(isTrue, withinMs)) return;
     throw new Error(`waited ${withinMs} ms for ${what}`);
   }
 
@@ -98,25 +68,13 @@ export class SimClock implements Clock {
     return await promise;
   }
 
-  async #run(isTrue: () => boolean, endMs: number): Promise<boolean> {
-    while (true) {
+  async #run(isTrue: () => boolean, ms: number): Promise<boolean> {
+    const endMs = this.nowMs() + ms;
+    do {
       await settle();
       if (isTrue()) return true;
-      const next = this.#next();
-      if (!next || next.atMs > endMs) {
-        this.#nowMs = endMs;
-        return false;
-      }
-      this.#timers.delete(next);
-      this.#nowMs = Math.max(this.#nowMs, next.atMs);
-      next.fire();
-    }
-  }
-
-  #next(): Timer | undefined {
-    let first: Timer | undefined;
-    for (const timer of this.#timers) if (!first || timer.atMs < first.atMs) first = timer;
-    return first;
+    } while (this.time.step(endMs));
+    return false;
   }
 }
 

@@ -11,7 +11,7 @@ const HUB = parseEndpoint(`${HUB_IP}:${HUB_PORT}`);
 Deno.test("a spoke behind a NAT connects, data passes both ways, all is removed at the end", async () => {
   await using sim = new HubSim();
   await sim.startHub();
-  const alice = await sim.connected("alice", 2, {}, sim.nat());
+  const alice = await sim.connected("alice", 2, {}, sim.site());
   const report = await alice.report<SpokeReport>();
   deepStrictEqual([report.address, report.hub_address, report.mtu, report.encrypt], [
     ...["10.90.0.2", "10.90.0.1", 1440, true],
@@ -169,13 +169,13 @@ Deno.test("a spoke whose host has another address authenticates again, in the sa
 Deno.test("a NAT that forgets is noticed by the next packet or keepalive", async () => {
   await using sim = new HubSim();
   await sim.startHub();
-  const nat = sim.nat();
-  const alice = await sim.connected("alice", 2, {}, nat);
-  nat.restart();
+  const site = sim.site();
+  const alice = await sim.connected("alice", 2, {}, site);
+  site.nat.rebind();
   await sim.passes(alice, sim.hub, ipv4("10.90.0.2", HUB_INNER));
   await sim.clock.runFor(500);
   ok(await sim.passes(sim.hub, alice, ipv4(HUB_INNER, "10.90.0.2")), "by data");
-  nat.restart();
+  site.nat.rebind();
   await sim.clock.runFor(27_000);
   ok(await sim.passes(sim.hub, alice, ipv4(HUB_INNER, "10.90.0.2")), "by a keepalive");
 });
@@ -202,7 +202,7 @@ Deno.test("on a line that loses a third of all packets everybody is let in and s
   const random = seededRandom(7);
   sim.network.isLost = () => random(1)[0]! < 85;
   const names = ["ann", "ben", "cat", "dan"];
-  for (const [i, name] of names.entries()) await sim.connected(name, i + 2, {}, sim.nat());
+  for (const [i, name] of names.entries()) await sim.connected(name, i + 2, {}, sim.site());
   await sim.clock.runFor(600_000);
   for (const name of names) strictEqual((await sim.client(name))!.state, "up");
 });
@@ -210,7 +210,7 @@ Deno.test("on a line that loses a third of all packets everybody is let in and s
 Deno.test("kill -9 of the hub: spokes are back by themselves, what it left is ended", async () => {
   await using sim = new HubSim();
   await sim.startHub({ program: ["daemon"] });
-  const alice = await sim.connected("alice", 2, {}, sim.nat());
+  const alice = await sim.connected("alice", 2, {}, sim.site());
   sim.hub.kill();
   const [left] = sim.hub.machine.processes.started;
   ok(left && left.signals.length === 0);
@@ -233,7 +233,7 @@ Deno.test("a hub's name with a dead first address: the others are tried, and the
   const { file, credential } = sim.keys();
   sim.file("alice", `${file}address 10.90.0.2\n`);
   const hub = { host: "hub.example", port: HUB_PORT };
-  const alice = sim.spoke("alice", { credential, hub }, sim.nat());
+  const alice = sim.spoke("alice", { credential, hub }, sim.site());
   await sim.clock.runUntil("the hub to be found", () => alice.linkNames.length > 0, 10_000);
   await sim.clock.runFor(600_000);
   strictEqual((await sim.client("alice"))!.state, "up");
@@ -250,11 +250,11 @@ Deno.test("kill -9 of a spoke, and a new one: one client, one link", async () =>
   await sim.startHub();
   const { file, credential } = sim.keys();
   sim.file("alice", `${file}address 10.90.0.2\n`);
-  const nat = sim.nat();
-  const alice = sim.spoke("alice", { credential }, nat);
+  const site = sim.site();
+  const alice = sim.spoke("alice", { credential }, site);
   await sim.up(alice);
   alice.kill();
-  nat.restart();
+  site.nat.rebind();
   sim.startSpoke("alice", alice, { credential });
   await sim.clock.runFor(1000);
   ok(await sim.passes(alice, sim.hub, ipv4("10.90.0.2", HUB_INNER)));
@@ -423,7 +423,7 @@ for (const [name, forge] of Object.entries(FORGED)) {
   Deno.test(`5,000 ${name} a second keep no spoke out, and end no session`, async () => {
     await using sim = new HubSim();
     await sim.startHub({ keepaliveMs: 1000 });
-    const bob = await sim.connected("bob", 3, {}, sim.nat());
+    const bob = await sim.connected("bob", 3, {}, sim.site());
     const { file, credential } = sim.keys();
     sim.file("alice", `${file}address 10.90.0.2\n`);
     const alice = sim.spoke("alice", { credential, hub: { host: "192.0.2.9", port: 9 } });

@@ -1,7 +1,7 @@
 /** A hub and its spokes in one process, with a simulated clock and network: what runs is theirs. */
 import { ok } from "node:assert/strict";
 import { concatBytes, toBase64, Writer } from "../../../lib/bytes.ts";
-import { type Ip, ipBytes } from "../../../lib/addr.ts";
+import { type Ip, ipBytes, parseIp } from "../../../lib/addr.ts";
 import { publicKeyOf } from "../../../lib/ed25519.ts";
 import {
   type Credential,
@@ -14,8 +14,8 @@ import {
   type SpokeReport,
 } from "../../../lib/hub/mod.ts";
 import { MemoryMachine, seededRandom } from "../../fakes/world.ts";
-import { ProcessClock, settle, SimClock } from "./clock.ts";
-import { type SimHost, SimNat, SimNetwork } from "./network.ts";
+import { HubClock, ProcessClock, settle } from "./clock.ts";
+import { type HubSite, type SimHost, SimNetwork } from "./network.ts";
 
 export const HUB_IP = "203.0.113.1";
 export const HUB_PORT = 7788;
@@ -30,14 +30,14 @@ export class SimDaemon {
   readonly machine: MemoryMachine;
   readonly host: SimHost;
   readonly metrics = new HubMetrics();
-  readonly #clock: SimClock;
+  readonly #clock: HubClock;
   readonly #role: Role;
   #process: ProcessClock;
   #stop = new AbortController();
   /** Rejects with what ended it. */
   ended: Promise<void> = Promise.resolve();
 
-  constructor(role: Role, host: SimHost, clock: SimClock, seed: number) {
+  constructor(role: Role, host: SimHost, clock: HubClock, seed: number) {
     this.#role = role;
     this.#clock = clock;
     this.host = host;
@@ -95,9 +95,9 @@ export class SimDaemon {
 }
 
 export class HubSim implements AsyncDisposable {
-  readonly clock = new SimClock();
-  readonly network = new SimNetwork(this.clock);
-  readonly hub = new SimDaemon("hub", this.network.host(HUB_IP), this.clock, 1);
+  readonly clock = new HubClock();
+  readonly network = new SimNetwork(this.clock.time);
+  readonly hub = new SimDaemon("hub", this.network.host(parseIp(HUB_IP)), this.clock, 1);
   readonly spokes = new Map<string, SimDaemon>();
   /** Addresses of names. */
   readonly names = new Map<string, [Ip, ...Ip[]]>();
@@ -112,8 +112,8 @@ export class HubSim implements AsyncDisposable {
     return publicKeyOf(this.hubSeed);
   }
 
-  nat(): SimNat {
-    return new SimNat(`198.51.100.${this.#nextHost++}`);
+  site(): HubSite {
+    return this.network.site(parseIp(`198.51.100.${this.#nextHost++}`));
   }
 
   // --- the hub
@@ -174,17 +174,17 @@ export class HubSim implements AsyncDisposable {
   }
 
   /** A spoke that the hub knows by a key, with the n-th inner address. */
-  async connected(name: string, n: number, change: Partial<SpokeOptions> = {}, nat?: SimNat) {
+  async connected(name: string, n: number, change: Partial<SpokeOptions> = {}, site?: HubSite) {
     const { file, credential } = this.keys();
     this.file(name, `${file}address 10.90.0.${n}\n`);
-    const spoke = this.spoke(name, { credential, ...change }, nat);
+    const spoke = this.spoke(name, { credential, ...change }, site);
     await this.up(spoke);
     return spoke;
   }
 
-  spoke(name: string, change: Partial<SpokeOptions>, nat?: SimNat): SimDaemon {
+  spoke(name: string, change: Partial<SpokeOptions>, site?: HubSite): SimDaemon {
     const n = this.#nextHost++;
-    const host = this.network.host(nat ? `192.168.0.${n}` : `203.0.113.${n}`, nat);
+    const host = this.network.host(parseIp(`${site ? "192.168.0" : "203.0.113"}.${n}`), site);
     const spoke = new SimDaemon("spoke", host, this.clock, 1000 + n);
     this.spokes.set(name, spoke);
     this.startSpoke(name, spoke, change);

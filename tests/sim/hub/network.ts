@@ -1,6 +1,6 @@
-/** Hosts in memory and NATs between them: a datagram arrives a moment after it was sent, or never. */
-import { type Endpoint, formatEndpoint, type Ip, parseIp } from "../../../lib/addr.ts";
-import type { Clock, Datagram } from "../../../lib/edges.ts";
+/** Hosts whose kernels are those of the planes' tests, in the networks of the simulated world. */
+import { type Endpoint, type Ip, parseIp } from "../../../lib/addr.ts";
+import type { Datagram } from "../../../lib/edges.ts";
 import type { SignalPort, Tun, UdpPort } from "../../../lib/host/mod.ts";
 import {
   endpointOf,
@@ -11,52 +11,39 @@ import {
 } from "../../../lib/linux/mod.ts";
 import { FakeHost } from "../../fakes/host.ts";
 import { memoryLocks } from "../../fakes/locks.ts";
+import type { Wire } from "../world/kernel.ts";
+import { Nat, PORT_RESTRICTED } from "../world/nat.ts";
+import { Internet, Lan, type Station } from "../world/net.ts";
+import type { Packet } from "../world/packet.ts";
+import { Dice } from "../world/random.ts";
+import type { SimTime } from "../world/time.ts";
 
-const DELAY_MS = 10;
-const FIRST_MAPPED_PORT = 30_000;
+const TTL = 64;
+const GATEWAY = parseIp("192.168.0.1");
 
-/** Endpoint-independent mapping, address- and port-dependent filtering (RFC 4787). */
-export class SimNat {
-  readonly ip: Ip;
-  #nextPort = FIRST_MAPPED_PORT;
-  /** By the inner endpoint. */
-  readonly #mapped = new Map<string, { port: number; inner: Endpoint; seen: Set<string> }>();
-
-  constructor(ip: string) {
-    this.ip = parseIp(ip);
-  }
-
-  /** Every mapping is forgotten, and none comes back as it was. */
-  restart(): void {
-    this.#mapped.clear();
-  }
-
-  outwards(inner: Endpoint, to: Endpoint): Endpoint {
-    const key = formatEndpoint(inner);
-    const mapping = this.#mapped.get(key) ?? { port: this.#nextPort++, inner, seen: new Set() };
-    this.#mapped.set(key, mapping);
-    mapping.seen.add(formatEndpoint(to));
-    return { ip: this.ip, port: mapping.port };
-  }
-
-  inwards(from: Endpoint, port: number): Endpoint | undefined {
-    const mapping = [...this.#mapped.values()].find((each) => each.port === port);
-    return mapping?.seen.has(formatEndpoint(from)) ? mapping.inner : undefined;
-  }
+/** A local network behind a NAT. */
+export interface HubSite {
+  nat: Nat;
+  lan: Lan;
 }
 
-export class SimHost extends FakeHost {
-  readonly nat: SimNat | undefined;
+export class SimHost extends FakeHost implements Station {
   ip: Ip;
   #locks = memoryLocks(1);
-  readonly #network: SimNetwork;
+  readonly #wire: Wire & { stations: Map<Ip, Station> };
+  readonly #gateway: Ip | undefined;
 
-  constructor(network: SimNetwork, ip: string, nat?: SimNat) {
+  constructor(wire: Wire & { stations: Map<Ip, Station> }, ip: Ip, gateway?: Ip) {
     super();
-    this.#network = network;
-    this.nat = nat;
-    this.ip = parseIp(ip);
+    this.#wire = wire;
+    this.#gateway = gateway;
+    this.ip = ip;
+    this.#plugIn();
+  }
+
+  #plugIn(): void {
     this.setSource(this.ip);
+    this.#wire.stations.set(this.ip, this);
   }
 
   override get locks() {
@@ -65,8 +52,9 @@ export class SimHost extends FakeHost {
 
   /** As when another network gives it another address. */
   move(ip: string): void {
+    this.#wire.stations.delete(this.ip);
     this.ip = parseIp(ip);
-    this.setSource(this.ip);
+    this.#plugIn();
     this.networkChanged();
   }
 
@@ -107,14 +95,17 @@ export class SimHost extends FakeHost {
 
   /** As a program without a socket in the way sends it. */
   send(port: number, bytes: Uint8Array, to: Endpoint): void {
-    this.#network.send(this, { ip: this.ip, port }, bytes.slice(), to);
+    const from = { ip: this.ip, port };
+    const packet = { kind: "udp", from, to, ttl: TTL, bytes: bytes.slice() } as const;
+    this.#wire.transmit(packet, this.#gateway ?? to.ip);
   }
 
-  arrive(port: number, bytes: Uint8Array, from: Endpoint): void {
-    const { raw, udp } = this.socketsOf(port);
+  receive(packet: Packet): void {
+    if (packet.kind !== "udp") return;
+    const { raw, udp } = this.socketsOf(packet.to.port);
     const signalling = raw?.options.signalling;
-    if (raw && signalling && isSignalling(signalling, bytes)) raw.receive(bytes, from);
-    else udp?.receive(bytes, from);
+    const socket = raw && signalling && isSignalling(signalling, packet.bytes) ? raw : udp;
+    socket?.receive(packet.bytes, packet.from);
   }
 
   /** Everything that a killed program held. */
@@ -129,41 +120,49 @@ export class SimHost extends FakeHost {
   }
 }
 
-export class SimNetwork {
-  readonly #clock: Clock;
-  readonly #hosts: SimHost[] = [];
+/** The internet, which can be looked at, with hosts and NATs. */
+export class SimNetwork extends Internet {
   /** Says of each datagram whether it is lost. */
   isLost: (from: Endpoint, to: Endpoint) => boolean = () => false;
   /** All that was sent, as the outside sees it. */
   readonly seen: { bytes: Uint8Array; from: Endpoint; to: Endpoint }[] = [];
+  readonly #time: SimTime;
+  readonly #dice = new Dice(1);
 
-  constructor(clock: Clock) {
-    this.#clock = clock;
+  constructor(time: SimTime) {
+    super(time, new Dice(2));
+    this.#time = time;
   }
 
-  host(ip: string, nat?: SimNat): SimHost {
-    const host = new SimHost(this, ip, nat);
-    this.#hosts.push(host);
-    return host;
+  host(ip: Ip, site?: HubSite): SimHost {
+    return site ? new SimHost(site.lan, ip, GATEWAY) : new SimHost(this, ip);
   }
 
-  send(host: SimHost, inner: Endpoint, bytes: Uint8Array, to: Endpoint): void {
-    const from = host.nat ? host.nat.outwards(inner, to) : inner;
-    this.forge(from, bytes, to);
+  site(outer: Ip): HubSite {
+    const lan = new Lan(this.#time, this.#dice.fork());
+    const nat = new Nat({
+      time: this.#time,
+      dice: this.#dice.fork(),
+      behaviour: { ...PORT_RESTRICTED, ports: "sequential" },
+      inside: lan,
+      outside: this,
+      outer,
+    });
+    lan.stations.set(GATEWAY, nat);
+    return { nat, lan };
+  }
+
+  override transmit(packet: Packet): void {
+    if (packet.kind === "udp") {
+      const { bytes, from, to } = packet;
+      this.seen.push({ bytes, from, to });
+      if (this.isLost(from, to)) return;
+    }
+    super.transmit(packet);
   }
 
   /** From wherever. */
   forge(from: Endpoint, bytes: Uint8Array, to: Endpoint): void {
-    this.seen.push({ bytes, from, to });
-    if (this.isLost(from, to)) return;
-    this.#clock.timer(DELAY_MS, () => this.#arrive(from, bytes, to));
-  }
-
-  #arrive(from: Endpoint, bytes: Uint8Array, to: Endpoint): void {
-    for (const host of this.#hosts) {
-      const at = host.nat?.ip === to.ip ? host.nat.inwards(from, to.port) : to;
-      if (!at || at.ip !== host.ip || host.nat && host.nat.ip !== to.ip) continue;
-      host.arrive(at.port, bytes, from);
-    }
+    this.transmit({ kind: "udp", from, to, ttl: TTL, bytes });
   }
 }

@@ -9,7 +9,7 @@ for (const plane of ["gre-fou", "ipip-fou"] as const) {
     await sim.startHub({ dataPlane: plane });
     const { file, credential } = sim.keys();
     sim.file("alice", `${file}address 10.90.0.2\n`);
-    const alice = sim.spoke("alice", { credential }, sim.nat());
+    const alice = sim.spoke("alice", { credential }, sim.site());
     await sim.up(alice);
     strictEqual((await alice.report<SpokeReport>()).data_plane, plane);
     const links = [sim.hub.linkNames, alice.linkNames];

@@ -68,19 +68,25 @@ export class SimTime {
 
   #runUntil(isOver: () => boolean, endMs: number): void {
     runMicrotasks();
-    while (!isOver()) {
-      const next = this.#heap[0];
-      if (!next || next.atMs > endMs) {
-        this.nowMs = endMs;
-        return;
-      }
+    while (!isOver() && this.step(endMs)) runMicrotasks();
+  }
+
+  /** Does what is due next, or lets time pass until then and gives false when nothing is. */
+  step(endMs: number): boolean {
+    let next = this.#heap[0];
+    while (next && !next.fire) {
       this.#pop();
-      if (!next.fire) continue;
-      this.nowMs = next.atMs;
-      this.events++;
-      next.fire();
-      runMicrotasks();
+      next = this.#heap[0];
     }
+    if (!next || next.atMs > endMs) {
+      this.nowMs = endMs;
+      return false;
+    }
+    this.#pop();
+    this.nowMs = next.atMs;
+    this.events++;
+    next.fire!();
+    return true;
   }
 
   #push(due: Due): void {

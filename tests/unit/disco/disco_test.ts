@@ -226,10 +226,10 @@ for (const { name, hex, error } of vectors.plaintext_invalid) {
   });
 }
 
-Deno.test("decodeMessage() throws nothing but DiscoFormatError on 100 000 random inputs", () => {
+Deno.test("decodeMessage() throws nothing but DiscoFormatError on random inputs", () => {
   const below = seededRandom(1);
   const outcomes = new Map<string, number>();
-  for (let i = 0; i < 100_000; i++) {
+  for (let i = 0; i < 20_000; i++) {
     const outcome = decodeOutcome(randomMessage(below, i % 50 === 0 ? below(2049) : below(200)));
     outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
   }
