@@ -62,5 +62,5 @@ build gretun main.ts "$@" --include "$CACHE/bundle/gretun/worker.ts" --allow-ffi
 DIAL_ENV=SSL_CERT_FILE,SSL_CERT_DIR
 for name in http_proxy https_proxy all_proxy no_proxy; do DIAL_ENV+=,$name,${name^^}; done
 build gretun-coord coord.ts "$@" --allow-ffi --allow-net --allow-read --allow-write \
-  --allow-env=HOME,XDG_STATE_HOME,STATE_DIRECTORY,JOURNAL_STREAM,NOTIFY_SOCKET,WATCHDOG_USEC,GRETUN_*,$DIAL_ENV --allow-sys=uid --allow-run=systemctl,useradd,userdel,chgrp
+  --allow-env=HOME,XDG_STATE_HOME,STATE_DIRECTORY,JOURNAL_STREAM,NOTIFY_SOCKET,WATCHDOG_USEC,GRETUN_*,$DIAL_ENV --allow-sys=uid --allow-run=systemctl,journalctl,useradd,userdel,chgrp
 echo "$stamp" >"$CACHE/compile.stamp"

@@ -61,7 +61,12 @@ function readOwn(path: string): string | undefined {
     return Deno.readTextFileSync(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
+    if (error instanceof GretunError) throw error;
+    throw new GretunError(
+      `cannot read ${path}: ${errorText(error)}`,
+      "Give it to the user that runs this, with chown, or remove it",
+      { cause: error },
+    );
   }
 }
 
@@ -70,6 +75,9 @@ function replace(path: string, text: string): void {
   const temporary = `${path}.new`;
   removeIfThere(temporary);
   Deno.writeTextFileSync(temporary, text, { mode: 0o600, createNew: true });
+  // A service may have got the directory since root's program began.
+  const { uid, gid } = Deno.statSync(path.replace(/\/[^/]*$/, ""));
+  if (Deno.uid() === ROOT && uid !== ROOT) Deno.chownSync(temporary, uid, gid);
   Deno.renameSync(temporary, path);
 }
 

@@ -58,11 +58,29 @@ function run([program, ...args]: readonly string[], mayFail = false): void {
     );
   }
   if (output.success || mayFail) return;
-  const said = new TextDecoder().decode(output.stderr).trim().split("\n").at(-1);
+  const said = whyNotStarted(program!, args) ??
+    new TextDecoder().decode(output.stderr).trim().split("\n").at(-1)!.replace(/\.$/, "");
   throw new GretunError(
     `${[program, ...args].join(" ")} failed: ${said || `exit code ${output.code}`}`,
     "Look with: journalctl -n 30, mend it, and run the same command again",
   );
+}
+
+/** The last words of a program of ours that systemd was to start. */
+function whyNotStarted(program: string, [verb, unit]: readonly string[]): string | undefined {
+  if (program !== "systemctl" || !unit || !["start", "restart"].includes(verb!)) return undefined;
+  const outputOf = (program: string, ...args: string[]) => {
+    const { stdout } = new Deno.Command(program, { args, stdin: "null", stderr: "null" })
+      .outputSync();
+    return new TextDecoder().decode(stdout).trim();
+  };
+  try {
+    const id = outputOf("systemctl", "show", "-P", "InvocationID", unit);
+    const lines = outputOf("journalctl", "-o", "cat", `_SYSTEMD_INVOCATION_ID=${id}`).split("\n");
+    return lines.findLast((line) => line.startsWith("Error: "))?.slice(7).replace(/\.$/, "");
+  } catch {
+    return undefined; // systemctl's own words have to do
+  }
 }
 
 export const presentFiles: Present = {

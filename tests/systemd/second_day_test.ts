@@ -1,5 +1,6 @@
 /** What comes after the first minute, under a real systemd: restart, reboot, who may look, removal. */
-import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { match, ok, strictEqual } from "node:assert/strict";
+import { isDeepStrictEqual } from "node:util";
 import { Lab } from "../../lib/lab/mod.ts";
 import { fileLocks } from "../../lib/linux/mod.ts";
 import { GRETUN, until } from "../overlay.ts";
@@ -8,6 +9,8 @@ import { Machine } from "./machine.ts";
 fileLocks().holder("none"); // opens libc outside the tests, which look for leaks
 
 const PREFIX = `gretun-systemd-${Deno.pid}-`;
+const README = new URL("../../README.md", import.meta.url);
+const COORD_SOCKET = "/var/lib/gretun-coord/coord.sock";
 const GROUP_MEMBER = ["setpriv", "--reuid", "4711", "--regid", "4711", "--groups"];
 
 Deno.test("services are installed, restarted, rebooted, looked at by a group, and removed", async () => {
@@ -17,13 +20,39 @@ Deno.test("services are installed, restarted, rebooted, looked at by a group, an
   const before = await traces(machine);
   const stateDir = await Deno.makeTempDir({ prefix: "gretun-systemd-" });
   const url = `http://${here.ip}:8443`;
+  const tokenFile = `${stateDir}/token`;
   const bob = ["up", "--coordinator", url, "--state-dir", stateDir, "--node-name", "bob"];
+  bob.push("--token-file", tokenFile);
 
   {
-    console.log("install");
-    match(await machine.ok("/root/gretun-coord", "install"), /gretun-coord\.service runs/);
-    const said = await machine.ok("/root/gretun", "install", "--coordinator", url);
-    match(said, /gretun\.service runs/);
+    console.log("what README says, by hand, then as services");
+    const [coord, token, up, status] = commandsOf("Connect two hosts", here.ip);
+    const [installCoord, install] = commandsOf("Make it survive a reboot", here.ip);
+    const type = (command: string) =>
+      machine.ok("sh", "-c", `cd /root; PATH=$PATH:/root; ${command}`);
+    await type(`${coord} >/dev/null 2>&1 & echo $! >coord.pid`);
+    await until("the coordinator", async () => (await machine.run("ls", COORD_SOCKET)).code === 0);
+    await type(`umask 077; ${token} >token`);
+    await type(`${up} >/dev/null 2>&1 & echo $! >up.pid`);
+    await type("gretun wait");
+    match(await type(status!), /^No peers\.$/m);
+    // Root's own daemon that runs on while the service comes; its last words are the service's files.
+    const early = await machine.run("sh", "-c", `cd /root; ./${install!.replace(/^sudo /, "")}`);
+    match(early.stderr, /another gretun up \(pid \d+\) uses port 7777/);
+    await type("kill $(cat up.pid coord.pid)");
+    await until(
+      "them to end",
+      async () =>
+        (await machine.run(
+          "sh",
+          "-c",
+          "kill -0 $(cat /root/up.pid) || kill -0 $(cat /root/coord.pid)",
+        ))
+          .code !== 0,
+    );
+    match(await type(installCoord!.replace(/^sudo /, "")), /gretun-coord\.service runs/);
+    match(await type(install!.replace(/^sudo /, "")), /gretun\.service runs/);
+    await Deno.writeTextFile(tokenFile, await type("cat token"), { mode: 0o600 });
     for (const unit of ["gretun", "gretun-coord"]) {
       match(await machine.ok("systemctl", "show", "-P", "StatusText", unit), /./);
     }
@@ -112,10 +141,23 @@ Deno.test("services are installed, restarted, rebooted, looked at by a group, an
     console.log("uninstall leaves nothing");
     await machine.ok("/root/gretun", "uninstall");
     await machine.ok("/root/gretun-coord", "uninstall");
-    deepStrictEqual(await traces(machine), before);
+    // systemd forgets units that are gone in a moment.
+    let left = await traces(machine);
+    await until("nothing to be left", async () => {
+      left = await traces(machine);
+      return isDeepStrictEqual(left, before);
+    }, () => left.join("\n"));
   }
   await Deno.remove(stateDir, { recursive: true });
 });
+
+/** The commands that README shows in a section, where the coordinator has that address. */
+function commandsOf(section: string, ip: string): string[] {
+  const text = Deno.readTextFileSync(README).split(`\n## ${section}\n`)[1]!.split("\n## ")[0]!;
+  return [...text.matchAll(/^ {4,}((?:sudo )?gretun.*?)(?: +#.*)?$/gm)].map(([, command]) =>
+    command!.replaceAll("203.0.113.1", ip)
+  );
+}
 
 /** Files, users, units, links and processes with gretun's name. */
 async function traces(machine: Machine): Promise<string[]> {

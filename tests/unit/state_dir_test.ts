@@ -47,6 +47,23 @@ Deno.test("a state directory that cannot be made is said", () => {
   throws(() => openStateDir("/proc/gretun"), GretunError);
 });
 
+Deno.test({
+  name: "root's file in a directory that a service has got by now is the service's",
+  ignore,
+}, () => {
+  using root = temporary();
+  const state = openStateDir(root.path);
+  Deno.chownSync(root.path, SOMEBODY, SOMEBODY);
+  state.write("file", "text");
+  strictEqual(Deno.statSync(`${root.path}/file`).uid, SOMEBODY);
+});
+
+Deno.test("a file that cannot be read is told with what to do", () => {
+  using root = temporary();
+  const state = openStateDir(root.path);
+  throws(() => state.read("x".repeat(300)), (error) => error instanceof GretunError);
+});
+
 const FILES: [string, (path: string) => void, RegExp][] = [
   ["of somebody else", (path) => Deno.chownSync(path, SOMEBODY, null), /belongs to user 65534/],
   ["that others can write", (path) => Deno.chmodSync(path, 0o606), /can be written by others/],

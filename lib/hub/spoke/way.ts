@@ -2,6 +2,7 @@
 import { type Endpoint, formatEndpoint, type Ip } from "../../addr.ts";
 import { errorText, GretunError } from "../../errors.ts";
 import { NetlinkError, type RtNetlink } from "../../netlink.ts";
+import { Trouble } from "../../trouble.ts";
 import type { SpokeEdges, SpokeOptions } from "./spoke_core.ts";
 
 const LOOK_UP_GAP_MS = 10_000;
@@ -13,16 +14,21 @@ export async function firstLookUp(
   { resolve, clock, log }: SpokeEdges,
   signal: AbortSignal,
 ): Promise<Endpoint | undefined> {
+  let trouble: Trouble | undefined;
   while (!signal.aborted) {
     try {
       const [ip] = await resolve(hub.host);
       return { ip, port: hub.port };
     } catch (error) {
+      if (signal.aborted) return undefined;
       if (!(error instanceof GretunError)) throw error;
-      log.warn("hub's name not resolved, trying again", {
-        host: hub.host,
-        error: errorText(error),
-      });
+      const isFirst = trouble === undefined;
+      trouble ??= new Trouble(clock.nowMs());
+      if (isFirst || trouble.isStillNews(clock.nowMs())) {
+        log.warn("hub's name not resolved, trying again", {
+          ...{ host: hub.host, error: errorText(error), hint: error.hint },
+        });
+      }
       await clock.sleep(RESOLVE_RETRY_MS, signal).catch(() => {});
     }
   }
