@@ -184,22 +184,39 @@ export function startsWithBytes(bytes: Uint8Array, prefix: Uint8Array): boolean 
   return bytes.length >= prefix.length && prefix.every((byte, i) => byte === bytes[i]);
 }
 
+const BYTES_AS_HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
+/** Of each character's code; what is no digit has none. */
+const DIGIT_VALUES: readonly number[] = Array.from("0123456789abcdef").reduce(
+  (values, digit, value) => {
+    for (const text of [digit, digit.toUpperCase()]) values[text.charCodeAt(0)] = value;
+    return values;
+  },
+  new Array<number>(128).fill(-1),
+);
+
 /** Lower case, two digits a byte. */
 export function toHex(bytes: Uint8Array): string {
   let text = "";
-  for (const byte of bytes) text += byte.toString(16).padStart(2, "0");
+  for (let i = 0; i < bytes.length; i++) text += BYTES_AS_HEX[bytes[i]!];
   return text;
 }
 
 /** Accepts either case and white space between bytes; throws `SyntaxError` without the input. */
 export function fromHex(text: string): Uint8Array<ArrayBuffer> {
-  const digits = text.replace(/\s+/g, "");
-  if (digits.length % 2 !== 0 || !/^[0-9a-fA-F]*$/.test(digits)) {
-    throw new SyntaxError("Cannot parse hex: want an even number of digits 0-9 a-f");
+  const digits = /\s/.test(text) ? text.replace(/\s+/g, "") : text;
+  const bytes = new Uint8Array(Math.ceil(digits.length / 2));
+  for (let i = 0; i < bytes.length; i++) {
+    const [high, low] = [digitValue(digits, 2 * i), digitValue(digits, 2 * i + 1)];
+    if (high < 0 || low < 0) {
+      throw new SyntaxError("Cannot parse hex: want an even number of digits 0-9 a-f");
+    }
+    bytes[i] = 16 * high + low;
   }
-  const bytes = new Uint8Array(digits.length / 2);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = parseInt(digits.slice(2 * i, 2 * i + 2), 16);
   return bytes;
+}
+
+function digitValue(digits: string, at: number): number {
+  return DIGIT_VALUES[digits.charCodeAt(at)] ?? -1;
 }
 
 /** Standard alphabet with padding (RFC 4648 section 4). */
@@ -212,5 +229,8 @@ export function fromBase64(text: string): Uint8Array<ArrayBuffer> {
   if (!/^[A-Za-z0-9+/]*={0,2}$/.test(text) || text.length % 4 !== 0) {
     throw new SyntaxError("Cannot parse base64: not the standard padded alphabet");
   }
-  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
 }

@@ -4,9 +4,9 @@
  * coordinator can compute, the shared secret of both (RFC 7748 section 6.1). The coordinator's half is its
  * Ed25519 key on the other curve.
  */
-import { x25519 } from "@noble/curves/ed25519.js";
 import { type Agree, agreementPublic } from "../ed25519.ts";
 import { type DiscoKey, keyBase64, keyBytes, type NodeKey } from "../keys.ts";
+import { sharedSecret } from "../x25519.ts";
 
 interface Owner {
   nodeKey: NodeKey;
@@ -18,7 +18,7 @@ export async function proveDiscoKey(
   owner: Owner,
   coordinator: NodeKey,
 ): Promise<Uint8Array> {
-  const shared = x25519.getSharedSecret(discoPrivate, agreementPublic(keyBytes(coordinator)));
+  const shared = sharedSecret(discoPrivate, agreementPublic(keyBytes(coordinator)));
   return new Uint8Array(await crypto.subtle.sign("HMAC", await macKey(shared), text(owner)));
 }
 

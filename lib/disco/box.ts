@@ -3,21 +3,20 @@
  * (https://nacl.cr.yp.to/box.html). Composed from @noble's primitives.
  */
 import { hsalsa, xsalsa20poly1305 } from "@noble/ciphers/salsa.js";
-import { x25519 } from "@noble/curves/ed25519.js";
 import { type DiscoKey, keyBytes } from "../keys.ts";
+import { sharedSecret } from "../x25519.ts";
 
 /** "expand 32-byte k" as four little-endian words. */
 const SIGMA = new Uint32Array(new TextEncoder().encode("expand 32-byte k").buffer);
 
 /**
- * The 32-byte key of a pair, the same on both ends; dear to make (one X25519), so keep it for each
- * peer. Throws for a peer key of low order, whose secret everybody knows.
+ * The 32-byte key of a pair, the same on both ends. Throws for a peer key of low order, whose secret
+ * everybody knows.
  */
 export function boxKey(ownPrivate: Uint8Array, peer: DiscoKey): Uint8Array<ArrayBuffer> {
-  const shared = x25519.getSharedSecret(ownPrivate, keyBytes(peer));
+  const shared = sharedSecret(ownPrivate, keyBytes(peer));
   const key = new Uint32Array(8);
-  hsalsa(SIGMA, new Uint32Array(shared.slice().buffer), new Uint32Array(4), key);
-  shared.fill(0);
+  hsalsa(SIGMA, new Uint32Array(shared.buffer), new Uint32Array(4), key);
   return new Uint8Array(key.buffer);
 }
 

@@ -3,8 +3,9 @@
  * seed. After the last disturbance every tunnel carries data again within 10 s, no daemon has ended, no
  * data has gone to an address that never answered, and idle tunnels are quiet.
  *
- *     deno task chaos [COUNT [FIRST_SEED]]
+ *     deno task chaos --schedules 100000 --seed 1 --jobs 2
  */
+import { parseArgs } from "@std/cli/parse-args";
 import { isLoopback } from "../../lib/addr.ts";
 import { isDisco } from "../../lib/disco/mod.ts";
 import { isStun } from "../../lib/stun/mod.ts";
@@ -22,12 +23,19 @@ import {
   SYMMETRIC,
   World,
 } from "./world/mod.ts";
+import { lightWeb } from "./world/light_web.ts";
 
 const RECOVERS_WITHIN_MS = 10_000;
+/** For so long who has a relay looks for something better in quick succession. */
+const SEARCHES_MS = 45_000;
 const IDLE_MS = 60_000;
 /** Looking at idle tunnels takes longer than all the rest: not every schedule does. */
 const IDLE_EACH = 20;
 const IDLE_PACKETS_PER_SECOND = 2;
+/** So many run on Deno's own requests and signals; they take twice as long. */
+const OWN_WEB_EACH = 20;
+const OWN_WEB = 7;
+const TELL_EACH = 1_000;
 const NATS: readonly NatBehaviour[] = [
   PORT_RESTRICTED,
   { ...PORT_RESTRICTED, ports: "random" },
@@ -103,7 +111,7 @@ class Schedule {
       await this.#disturb();
       await this.#world.run(dice.between(0, 3_000));
     }
-    await this.#settle();
+    this.#tell("the last disturbance is over");
     return await this.#recovers() ?? (looksAtIdle ? await this.#isQuiet() : undefined);
   }
 
@@ -295,11 +303,6 @@ class Schedule {
     this.#world.internet.weather = FAIR;
   }
 
-  /** Time goes back to normal. */
-  async #settle(): Promise<void> {
-    this.#tell("the last disturbance is over");
-  }
-
   // --- what has to be so
 
   async #recovers(): Promise<string | undefined> {
@@ -329,6 +332,7 @@ class Schedule {
   }
 
   async #isQuiet(): Promise<string | undefined> {
+    await this.#world.run(SEARCHES_MS);
     for (const member of this.#members) member.packets = 0;
     await this.#world.run(IDLE_MS);
     const limit = IDLE_PACKETS_PER_SECOND * (IDLE_MS / 1000) * (this.#members.length - 1);
@@ -339,22 +343,65 @@ class Schedule {
   }
 }
 
+// Errors are of interest for what they say.
+Error.stackTraceLimit = 0;
+
 /** What went wrong with that seed; undefined if nothing did. */
 export async function chaos(seed: number): Promise<string | undefined> {
+  using _light = seed % OWN_WEB_EACH === OWN_WEB ? undefined : lightWeb();
   return await Schedule.run(seed);
 }
 
+/** Seeds from `first` in steps; tells of each one what went wrong. */
+export interface Share {
+  first: number;
+  count: number;
+  step: number;
+}
+
+export type Outcome = { seed: number; fault: string | undefined };
+
+/** Resolves when all of a share are done, on a thread of its own. */
+function runShare(share: Share, onOutcome: (outcome: Outcome) => void): Promise<void> {
+  const worker = new Worker(new URL("./chaos_worker.ts", import.meta.url), { type: "module" });
+  return new Promise((resolve) => {
+    let left = share.count;
+    worker.onmessage = ({ data }: MessageEvent<Outcome>) => {
+      onOutcome(data);
+      if (--left > 0) return;
+      worker.terminate();
+      resolve();
+    };
+    worker.postMessage(share);
+  });
+}
+
 if (import.meta.main) {
-  const [count = "100000", first = "1"] = Deno.args;
-  let failed = 0;
+  const flags = parseArgs(Deno.args, {
+    string: ["schedules", "seed", "jobs"],
+    default: { schedules: "2000", seed: "1", jobs: "1" },
+  });
+  const [count, first, jobs] = [flags.schedules, flags.seed, flags.jobs].map(Number);
   const startMs = performance.now();
-  for (let seed = Number(first); seed < Number(first) + Number(count); seed++) {
-    const fault = await chaos(seed);
-    if (!fault) continue;
+  let [done, failed] = [0, 0];
+  const rate = () => {
+    const seconds = (performance.now() - startMs) / 1000;
+    return `${done} schedules in ${Math.round(seconds)} s, ${
+      (done / seconds).toFixed(1)
+    } a second, ${failed} failed`;
+  };
+  const onOutcome = ({ seed, fault }: Outcome) => {
+    if (++done % TELL_EACH === 0) console.log(rate());
+    if (!fault) return;
     failed++;
     console.log(`seed ${seed}: ${fault}`);
-  }
-  const seconds = Math.round((performance.now() - startMs) / 1000);
-  console.log(`${count} schedules from seed ${first} in ${seconds} s, ${failed} failed`);
+  };
+  const shares = Array.from({ length: jobs! }, (_, job) => ({
+    first: first! + job,
+    count: Math.ceil((count! - job) / jobs!),
+    step: jobs!,
+  }));
+  await Promise.all(shares.map((share) => runShare(share, onOutcome)));
+  console.log(rate());
   Deno.exit(failed > 0 ? 1 : 0);
 }

@@ -15,6 +15,7 @@ import type { Dice } from "./random.ts";
 import { upgradeWebSocket } from "./web_socket.ts";
 
 const PORT = 8443;
+const KEYS = 8;
 
 /** What outlives the coordinator's process. */
 class MemoryStore implements Store {
@@ -89,7 +90,12 @@ export class SimCoordinator {
     this.#options = options;
     this.#pool = parseCidr(options.pool ?? "100.64.0.0/24");
     this.#store = new MemoryStore();
-    this.#keySeed = dice.bytes(32);
+    this.#keySeed = this.#newSeed();
+  }
+
+  /** Of a few, whose public halves are known: they take a while. */
+  #newSeed(): Uint8Array {
+    return new Uint8Array(32).fill(200 + this.#dice.below(KEYS));
   }
 
   get key(): NodeKey {
@@ -98,7 +104,8 @@ export class SimCoordinator {
 
   /** As one that is made anew in its place. */
   changeKey(): void {
-    this.#keySeed = this.#dice.bytes(32);
+    const before = this.key;
+    while (this.key === before) this.#keySeed = this.#newSeed();
   }
 
   /** Its state survives from one start to the next. */

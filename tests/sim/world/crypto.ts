@@ -3,9 +3,10 @@
  * which come from other threads at times of their own. Nobody in the simulation attacks them.
  */
 import { createHash } from "node:crypto";
-import { ed25519, x25519 } from "@noble/curves/ed25519.js";
+import { ed25519 } from "@noble/curves/ed25519.js";
 import { type Agree, publicKeyOf } from "../../../lib/ed25519.ts";
 import { concatBytes, fromHex, toHex } from "../../../lib/bytes.ts";
+import { sharedSecret } from "../../../lib/x25519.ts";
 
 const ED25519_SEED_OFFSET = 16;
 const SIGNATURE_LENGTH = 64;
@@ -43,10 +44,14 @@ export function publicOf(seed: Uint8Array): Uint8Array<ArrayBuffer> {
   return known;
 }
 
+const agreementSecrets = new Map<string, Uint8Array>();
+
 /** By the private half, as WebCrypto does it elsewhere. */
 export function agreementOf(seed: Uint8Array): Agree {
-  const secret = ed25519.utils.toMontgomerySecret(seed);
-  return (publicKey) => Promise.resolve(x25519.getSharedSecret(secret, publicKey));
+  const hex = toHex(seed);
+  const secret = agreementSecrets.get(hex) ?? ed25519.utils.toMontgomerySecret(seed);
+  agreementSecrets.set(hex, secret);
+  return (publicKey) => Promise.resolve(sharedSecret(secret, publicKey));
 }
 
 function signature(algorithm: string, material: Uint8Array, bytes: Uint8Array) {

@@ -283,6 +283,7 @@ export class SimHost implements Host, Station {
       ...(headers ? { headers } : {}),
       ...(body === undefined ? {} : { body }),
     });
+    if (body !== undefined) request.headers.set("content-length", String(body.length));
     const answered = Promise.resolve(serve(request, source));
     const response = await Promise.race([answered, broken(serving), never(signal)]);
     if (this.trace(ip!)?.epoch !== epoch) return await never(signal);

@@ -1,0 +1,17 @@
+import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
+import { x25519 } from "@noble/curves/ed25519.js";
+import { sharedSecret } from "../../lib/x25519.ts";
+
+const own = new Uint8Array(32).fill(1);
+const publicOf = (seed: number) => x25519.getPublicKey(new Uint8Array(32).fill(seed));
+
+Deno.test("sharedSecret() is that of X25519, and is computed once", () => {
+  deepStrictEqual(sharedSecret(own, publicOf(2)), x25519.getSharedSecret(own, publicOf(2)));
+  strictEqual(sharedSecret(own, publicOf(2)), sharedSecret(own, publicOf(2)));
+  const other = new Uint8Array(32).fill(3);
+  deepStrictEqual(sharedSecret(other, publicOf(2)), x25519.getSharedSecret(other, publicOf(2)));
+});
+
+Deno.test("sharedSecret() throws for a key of low order, each time", () => {
+  for (let i = 0; i < 2; i++) throws(() => sharedSecret(own, new Uint8Array(32)));
+});
