@@ -6,7 +6,7 @@ import { type Families, type Host, Lab, type Nat } from "../lib/lab/mod.ts";
 
 const program = (name: string) => new URL(`../${name}`, import.meta.url).pathname;
 export const GRETUN = program("gretun");
-const GRETUN_COORD = program("gretun-coord");
+export const GRETUN_COORD = program("gretun-coord");
 
 /** Long for a machine under emulation; only a second attempt at random ports, after a minute, gets near it. */
 const PATIENCE_MS = 100_000;
@@ -112,6 +112,8 @@ export interface OverlayOptions {
   ipv6?: boolean;
   /** More flags of the coordinator. */
   coordArgs?: string[];
+  /** Where programs of another version are. */
+  coordProgram?: string;
 }
 
 export class Overlay implements AsyncDisposable {
@@ -120,6 +122,7 @@ export class Overlay implements AsyncDisposable {
   readonly nodes: OverlayNode[] = [];
   readonly directory = Deno.makeTempDirSync();
   readonly #keepState: boolean;
+  readonly #coordProgram: string;
   readonly #drained: Promise<void>[] = [];
   coordinator!: Deno.ChildProcess;
 
@@ -134,7 +137,10 @@ export class Overlay implements AsyncDisposable {
     }
   }
 
-  private constructor({ coordDelayMs = 0, keepState = false, ipv6 = false }: OverlayOptions) {
+  private constructor(options: OverlayOptions) {
+    const { coordDelayMs = 0, keepState = false, ipv6 = false, coordProgram = GRETUN_COORD } =
+      options;
+    this.#coordProgram = coordProgram;
     this.lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-`, ipv6 });
     const families = ipv6 ? "dual" : "ipv4";
     this.coord = this.lab.publicHost("coord", { delayMs: coordDelayMs, families });
@@ -154,7 +160,7 @@ export class Overlay implements AsyncDisposable {
   async startCoordinator(...more: string[]): Promise<void> {
     const state = this.#keepState ? `${this.directory}/coord.db` : ":memory:";
     const { ip, ip6 } = this.coord;
-    this.coordinator = this.coord.spawn(GRETUN_COORD, [
+    this.coordinator = this.coord.spawn(this.#coordProgram, [
       ...["--state", state, "--debug"],
       ...(ip6 ? ["--stun-advertise", `${ip}:3478`, "--stun-advertise", `[${ip6}]:3478`] : [
         ...["--listen", `${ip}:8443`],
@@ -218,8 +224,9 @@ export class Overlay implements AsyncDisposable {
   }
 
   /** Starts `gretun up` on that host. */
-  join(host: Host, args: string[]): OverlayNode {
+  join(host: Host, args: string[], program = GRETUN): OverlayNode {
     const node = new OverlayNode(this, host, args);
+    node.program = [program];
     node.start();
     this.nodes.push(node);
     return node;
@@ -393,14 +400,16 @@ export class OverlayNode {
   }
 
   /** Packets that its links have received and sent, by `ip -s link`. */
-  async linkCounters(): Promise<{ kind: string; rxPackets: number; txPackets: number }[]> {
+  async linkCounters(
+    prefix = "gretun",
+  ): Promise<{ kind: string; rxPackets: number; txPackets: number }[]> {
     const { stdout } = await this.host.run("ip", ["-s", "-d", "-j", "link"]);
     const links = JSON.parse(stdout) as {
       ifname: string;
       linkinfo?: { info_kind: string };
       stats64: { rx: { packets: number }; tx: { packets: number } };
     }[];
-    return links.filter(({ ifname }) => ifname.startsWith("gretun")).map((link) => ({
+    return links.filter(({ ifname }) => ifname.startsWith(prefix)).map((link) => ({
       kind: link.linkinfo?.info_kind ?? "",
       rxPackets: link.stats64.rx.packets,
       txPackets: link.stats64.tx.packets,

@@ -4,8 +4,8 @@
 # Installs what is missing from Debian's packages. Tests make their own namespaces and machines and
 # remove them; nothing else of this host's network is touched.
 #   --no-vm      leaves the virtual machines out, and says so in the summary
-#   --long       also what takes minutes more: every kind of network against every other, and what
-#                moves and IPv6 on the kernel plane
+#   --long       also what takes minutes more: every kind of network against every other, what
+#                moves and IPv6 on the kernel plane, and meetings with the version before
 # With CI set in the environment a skipped test is a failure.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -13,15 +13,20 @@ cd "$(dirname "$0")/.."
 
 # One emulated machine a line: the kernel's package, and the tests that run there.
 MACHINES=(
-  "linux-image-cloud-amd64 tests/vm/*_test.ts"
+  "linux-image-cloud-amd64 tests/vm/ways_test.ts tests/vm/once/hard_nat_test.ts tests/vm/once/moving_test.ts tests/vm/once/restart_test.ts"
+  "linux-image-cloud-amd64 tests/vm/health_test.ts tests/vm/relay_test.ts tests/vm/tunnel_test.ts tests/vm/up_test.ts"
   "linux-image-6.12-cloud-amd64 tests/vm/tunnel_test.ts tests/vm/up_test.ts"
-  "linux-image-cloud-amd64 tests/vm/once/hard_nat_test.ts tests/vm/once/moving_test.ts"
 )
 # These take longer than all the rest together.
 LONG_MACHINES=(
   "linux-image-cloud-amd64 tests/vm/once/hub_test.ts tests/vm/once/up_ipv6_test.ts tests/vm/once/up_test.ts"
   "linux-image-cloud-amd64 tests/vm/long"
 )
+# Tests that run beside all others of their folder, each group in a process of its own.
+NETNS=("lab netcheck portmap situations stun up_ipv6" "health hub guard probe relay segments up_relay"
+  "moving hard_nat hostile path_mtu lossy")
+UNIT=("cli daemon relay portmap health")
+SIM=("hub")
 # Program and the package it comes from.
 NEEDED="
   ip iproute2
@@ -68,7 +73,7 @@ tidy() {
   if [ -n "$coordinator_key" ]; then rmdir "${coordinator_key%/*}" 2>/dev/null; fi
 }
 trap tidy EXIT
-trap 'jobs -p | xargs -r kill; exit 130' INT TERM
+trap 'jobs -p | xargs -r kill; wait; exit 130' INT TERM
 
 # --- what the tests need
 
@@ -114,7 +119,7 @@ remove_leftovers() {
   done
 }
 
-# --- stages
+# --- stages and jobs
 
 passed=0 failed=0 skipped=0
 
@@ -147,70 +152,92 @@ take_result() { # NAME STATUS LOG
 
 count() { sed -nE "s/.* ([0-9]+) $1.*/\1/p" <<<"$2" | grep . || echo 0; }
 
-# Those that mostly wait for something run beside the others, each group in a process of its own;
-# their output comes afterwards.
-BESIDE=("lab netcheck portmap situations stun up_ipv6" "health hub guard probe relay segments up_relay")
-run_netns_tests() {
-  local others=" " group name pids=() i status
-  for name in tests/netns/*_test.ts; do others="$others$(basename "$name" _test.ts) "; done
-  for i in "${!BESIDE[@]}"; do
-    for name in ${BESIDE[i]}; do others=${others/ $name / }; done
-    run_tests $(netns_files "${BESIDE[i]}") >"$log.$i" 2>&1 &
-    pids+=($!)
-  done
-  stage "tests in network namespaces" run_tests $(netns_files "$others")
-  for i in "${!BESIDE[@]}"; do
-    wait "${pids[i]}"
-    status=$?
-    echo "run.sh: tests in network namespaces beside those: ${BESIDE[i]}"
-    cat "$log.$i"
-    take_result "tests in network namespaces: ${BESIDE[i]}" "$status" "$log.$i"
-  done
-}
-
-netns_files() { printf 'tests/netns/%s_test.ts ' $1; }
-
 skip() { # NAME REASON
   echo "run.sh: skipped: $1: $2"
   skipped=$((skipped + 1))
 }
 
-# A test that hangs must not hold up the rest: its name is the last line of the output then.
-run_tests() { GRETUN_DENO_FLAGS="${DENO_FLAGS[*]}" timeout --foreground --kill-after=10 1500 "$DENO" test --quiet -A --no-check "${DENO_FLAGS[@]}" "$@"; }
+# Jobs mostly wait for something, or take one core: lanes do several of them side by side. A job is a
+# process with a log of its own, which is shown when it has ended.
+job_kinds=() job_names=() job_commands=()
+job() { # KIND NAME COMMAND, which is split at spaces
+  job_kinds+=("$1") job_names+=("$2") job_commands+=("$3")
+}
 
-# Machines need nothing of the other stages and do not mind their load: one runs beside them, a second
-# one when they are done. Each is claimed by making its folder.
-run_machines() {
-  local i started machine
-  # boot.sh ends its emulator when it is ended.
-  trap 'kill "$machine"; exit 130' INT TERM
-  for i in "${!MACHINES[@]}"; do
-    mkdir "$log.machine.$i" 2>/dev/null || continue
-    started=$SECONDS
-    run_vm ${MACHINES[i]} >"$log.machine.$i/output" 2>&1 &
-    machine=$!
-    wait "$machine"
-    echo $? $((SECONDS - started)) >"$log.machine.$i/result"
+# Does jobs of these kinds, in this order, until none is left. Each is claimed by making its folder.
+lane() { # KIND...
+  local kind i started running
+  # Each job is a process group, which is ended as a whole.
+  set -m
+  trap 'kill -- -"$running"; exit 130' INT TERM
+  for kind in "$@"; do
+    for i in "${!job_kinds[@]}"; do
+      [ "${job_kinds[i]}" = "$kind" ] && mkdir "$log.$i" 2>/dev/null || continue
+      started=$SECONDS
+      ${job_commands[i]} </dev/null >"$log.$i/output" 2>&1 &
+      running=$!
+      wait "$running"
+      echo "$i $? $((SECONDS - started))" >&3
+    done
   done
+}
+
+do_jobs() {
+  local i status seconds
+  mkfifo "$log.done"
+  exec 3<>"$log.done"
+  # Emulated machines use a core each, and much memory: no more than two of them.
+  lane machine test &
+  lane test machine &
+  lane test &
+  lane test &
+  for _ in "${job_names[@]}"; do
+    read -r i status seconds <&3
+    echo "run.sh: ${job_names[i]}"
+    cat "$log.$i/output"
+    take_result "${job_names[i]}" "$status" "$log.$i/output"
+    echo "run.sh: $seconds s"
+  done
+}
+
+# A test that hangs must not hold up the rest: its name is the last line of the output then. Files
+# with several tests are loaded together: most of what each imports, all do.
+run_tests() { # FILE OR FOLDER...
+  local all=$log.$BASHPID.ts
+  find "$@" -name '*_test.ts' | sort | sed 's/.*/import "..\/&";/' >"$all"
+  GRETUN_DENO_FLAGS="${DENO_FLAGS[*]}" timeout --foreground --kill-after=10 1500 \
+    "$DENO" test --quiet -A --no-check "${DENO_FLAGS[@]}" "$all"
+}
+
+# A job for each group of names, and one for what is left of the folder.
+add_tests() { # FOLDER GROUPS...
+  local folder=$1 group name file files left
+  shift
+  left=" $(find "$folder" -name '*_test.ts' | sort | tr '\n' ' ')"
+  for group in "$@"; do
+    files=
+    for name in $group; do
+      name=$folder/$name
+      [ -d "$name" ] || name+=_test.ts
+      [ -e "$name" ] || die "tests/run.sh names $name, which is not there"
+      for file in $(find "$name" -name '*_test.ts'); do files+=" $file" left=${left/ $file / }; done
+    done
+    job test "$folder: $group" "run_tests$files"
+  done
+  job test "$folder: all others" "run_tests$left"
+}
+
+run_systemd_tests() {
+  nice tests/systemd/root.sh && run_tests tests/systemd
 }
 
 # Everything that is needed is in the guest's copy of DENO_DIR, and the lock file in its .cache.
 run_vm() { # KERNEL TESTS...
-  local flags="${DENO_FLAGS[*]/#--lock=$CACHE/--lock=.cache}" kernel=$1
+  local flags="${DENO_FLAGS[*]}" kernel=$1
   shift
-  DENO=$DENO exec tests/vm/boot.sh "$kernel" "export GRETUN_DENO_FLAGS='$flags'
-    \$DENO test --quiet -A --no-check --cached-only $flags $*"
-}
-
-show_machines() {
-  local i status seconds
-  for i in "${!MACHINES[@]}"; do
-    read -r status seconds <"$log.machine.$i/result"
-    echo "run.sh: emulated machine: ${MACHINES[i]}"
-    cat "$log.machine.$i/output"
-    take_result "emulated machine: ${MACHINES[i]}" "$status" "$log.machine.$i/output"
-    echo "run.sh: $seconds s"
-  done
+  DENO=$DENO GRETUN_DENO_FLAGS=$flags exec tests/vm/boot.sh "$kernel" "export GRETUN_DENO_FLAGS='$flags'
+    find $* -name '*_test.ts' | sed 's/.*/import \".\/&\";/' >all_test.ts
+    \$DENO test --quiet -A --no-check --cached-only $flags all_test.ts"
 }
 
 install_packages
@@ -218,38 +245,30 @@ remove_leftovers
 choose_packages
 echo "run.sh: $BUILD_WITH"
 stage "compile.sh" ./compile.sh
-if [ -z "$with_vm" ]; then skip "tests in emulated machines" "--no-vm"
-elif ! command -v apt-get >/dev/null; then
-  with_vm=
-  skip "tests in emulated machines" "no apt-get to fetch Debian's kernels with"
-else
-  if [ -n "$with_long" ]; then MACHINES+=("${LONG_MACHINES[@]}"); fi
-  run_machines &
-  machines=$!
-fi
-if command -v apt-get >/dev/null; then
-  # Takes a minute or two, the first time.
-  nice tests/systemd/root.sh >"$log.root" 2>&1 &
-  root=$!
-fi
 stage "format" "$DENO" fmt --quiet --check
 stage "lint" "$DENO" lint --quiet
-stage "types" "$DENO" check --quiet "${DENO_FLAGS[@]}" main.ts coord.ts lib tests bench
-stage "rules of the source" run_tests tests/imports_test.ts
-stage "unit tests" run_tests tests/unit
-stage "simulations" run_tests tests/sim
-run_netns_tests
-if [ -z "${root:-}" ]; then skip "services under systemd" "no apt-get to fetch Debian with"
+
+if [ -z "$with_vm" ]; then skip "tests in emulated machines" "--no-vm"
+elif ! command -v apt-get >/dev/null; then
+  skip "tests in emulated machines" "no apt-get to fetch Debian's kernels with"
 else
-  wait "$root" || tail -n 20 "$log.root"
-  stage "services under systemd" run_tests tests/systemd
+  for machine in "${MACHINES[@]}"; do job machine "emulated machine: $machine" "run_vm $machine"; done
 fi
-if [ -n "$with_long" ]; then stage "long tests in network namespaces" run_tests tests/long; fi
-if [ -n "$with_vm" ]; then
-  run_machines &
-  wait "$machines" $!
-  show_machines
+if ! command -v apt-get >/dev/null; then skip "services under systemd" "no apt-get to fetch Debian with"
+else job test "services under systemd" run_systemd_tests
 fi
+job test "types" "$DENO check --quiet ${DENO_FLAGS[*]} main.ts coord.ts lib tests bench"
+add_tests tests/netns "${NETNS[@]}"
+add_tests tests/unit "${UNIT[@]}"
+add_tests tests/sim "${SIM[@]}"
+job test "rules of the source" "run_tests tests/imports_test.ts"
+if [ -n "$with_long" ]; then
+  if tests/version_before.sh; then job test "meetings with the version before" "run_tests tests/long/versions_test.ts"
+  else skip "meetings with the version before" "its programs could not be built"
+  fi
+  job test "long tests in network namespaces" "run_tests tests/long/matrix_test.ts tests/long/open_input_test.ts"
+fi
+do_jobs
 
 echo "run.sh: $((SECONDS / 60)) min $((SECONDS % 60)) s in all"
 echo "$passed passed, $failed failed, $skipped skipped"

@@ -213,28 +213,36 @@ export function testOverlays(plane: "fou" | "tun"): void {
 export function testTrust(plane: "fou" | "tun"): void {
   Deno.test(`${plane}: a peer has its own address inside and reaches no other of this host's`, async () => {
     await using overlay = await Overlay.start();
-    const [alice, bob] = await twoNodes(overlay, [plane, plane]);
-    const shell = (node: OverlayNode, command: string) => node.host.run("sh", ["-c", command]);
-    const [here, there] = [await alice.tunnelIp(), await bob.tunnelIp()];
-    await shell(alice, "sysctl -qw net.ipv4.conf.all.rp_filter=2 net.ipv4.ip_forward=1");
-    await shell(bob, "ip address add 10.99.0.9/32 dev lo");
-    await shell(alice, "ip route add 10.99.0.9 dev gretun0; ip address add 10.98.0.1/32 dev lo");
-    const pings = async (node: OverlayNode, to: string, from: string) =>
-      (await node.host.run("ping", ["-n", "-c", "2", "-i", "0.1", "-W", "1", "-I", from, to]))
-        .code === 0;
-    strictEqual(await pings(bob, here, there), true);
-    strictEqual(await pings(bob, here, "10.99.0.9"), false, "another's address");
-    await shell(bob, "ip route add 10.98.0.1 dev gretun0");
-    strictEqual(await pings(bob, "10.98.0.1", there), false, "another address of the host");
-    ok((await alice.report()).refused!["wrong-inner-address"]! >= 2);
-    ok((await bob.report()).refused!["not-for-peer"]! >= 2);
-    // Nothing is taken from routers, and nobody needs to be told of a link-local address.
-    const { stdout } = await shell(
-      alice,
-      "cat /proc/sys/net/ipv6/conf/gretun0/accept_ra; ip -6 address show dev gretun0",
-    );
-    strictEqual(stdout.trim(), "0");
+    await checkTrust(...await twoNodes(overlay, [plane, plane]), "gretun0");
   });
+}
+
+/** The same of two nodes that are direct to each other. */
+export async function checkTrust(
+  alice: OverlayNode,
+  bob: OverlayNode,
+  ifname: string,
+): Promise<void> {
+  const shell = (node: OverlayNode, command: string) => node.host.run("sh", ["-c", command]);
+  const [here, there] = [await alice.tunnelIp(), await bob.tunnelIp()];
+  await shell(alice, "sysctl -qw net.ipv4.conf.all.rp_filter=2 net.ipv4.ip_forward=1");
+  await shell(bob, "ip address add 10.99.0.9/32 dev lo");
+  await shell(alice, `ip route add 10.99.0.9 dev ${ifname}; ip address add 10.98.0.1/32 dev lo`);
+  const pings = async (node: OverlayNode, to: string, from: string) =>
+    (await node.host.run("ping", ["-n", "-c", "2", "-i", "0.1", "-W", "1", "-I", from, to]))
+      .code === 0;
+  strictEqual(await pings(bob, here, there), true);
+  strictEqual(await pings(bob, here, "10.99.0.9"), false, "another's address");
+  await shell(bob, `ip route add 10.98.0.1 dev ${ifname}`);
+  strictEqual(await pings(bob, "10.98.0.1", there), false, "another address of the host");
+  ok((await alice.report()).refused!["wrong-inner-address"]! >= 2);
+  ok((await bob.report()).refused!["not-for-peer"]! >= 2);
+  // Nothing is taken from routers, and nobody needs to be told of a link-local address.
+  const { stdout } = await shell(
+    alice,
+    `cat /proc/sys/net/ipv6/conf/${ifname}/accept_ra; ip -6 address show dev ${ifname}`,
+  );
+  strictEqual(stdout.trim(), "0");
 }
 
 /** Routes to a peer's own address that lead into the tunnel to it, and into another tunnel of ours. */

@@ -14,7 +14,10 @@ ip link set lo up
 hostname vm
 stty -F /dev/ttyS1 raw -echo
 exec >/dev/ttyS1 2>&1 </dev/null
-cd /work || exit
+path=$(cat /work/path)
+mkdir -p "$path"
+mount --bind /work "$path"
+cd "$path" || exit
 export DENO=/work/deno DENO_DIR=/work/deno_dir NO_COLOR=1 DENO_NO_UPDATE_CHECK=1
 # The kernel switches its hooks on and off, as namespaces come and go, by patching its own code; an
 # emulated second processor may run into that and crash. Empty chains keep them switched on.
