@@ -22,17 +22,19 @@ class Daemon {
   ended: Promise<void> = Promise.resolve();
   readonly #args: string[];
   readonly #env: Record<string, string>;
+  readonly #gretun: string;
 
-  constructor(host: Host, args: string[], env: Record<string, string>) {
+  constructor(host: Host, args: string[], env: Record<string, string>, gretun: string) {
     this.host = host;
     this.#args = args;
     this.#env = env;
+    this.#gretun = gretun;
     this.start();
   }
 
   start(): void {
     const options = { stderr: "piped", env: this.#env } as const;
-    this.process = this.host.spawn(GRETUN, this.#args, options);
+    this.process = this.host.spawn(this.#gretun, this.#args, options);
     const { stderr } = this.process;
     this.ended = (async () => {
       for await (const text of stderr.pipeThrough(new TextDecoderStream())) this.log += text;
@@ -99,11 +101,15 @@ export class HubLab implements AsyncDisposable {
   }
 
   /** Resolves once it answers. */
-  async startHub(args: string[], env: Record<string, string> = {}): Promise<void> {
+  async startHub(
+    args: string[],
+    env: Record<string, string> = {},
+    gretun = GRETUN,
+  ): Promise<void> {
     const [flags, program] = split(args);
     const own = ["--clients", this.clientsDir, "--state-dir", `${this.directory}/hub`];
     const key = flags.includes("jtunnel") ? [] : ["--key-file", `${this.directory}/hub.key`];
-    this.hub = new Daemon(this.host, ["hub", ...own, ...key, ...flags, ...program], env);
+    this.hub = new Daemon(this.host, ["hub", ...own, ...key, ...flags, ...program], env, gretun);
     await this.hubReady();
   }
 
@@ -149,8 +155,17 @@ export class HubLab implements AsyncDisposable {
   spoke(
     name: string,
     host: Host,
-    { file, scheme = this.keyScheme(name), args = [], env = {}, authorised = true }: {
+    {
+      file,
+      scheme = this.keyScheme(name),
+      args = [],
+      env = {},
+      authorised = true,
+      gretun = GRETUN,
+    }: {
       file: string;
+      /** A program of another version. */
+      gretun?: string;
       scheme?: Scheme;
       args?: string[];
       env?: Record<string, string>;
@@ -162,7 +177,7 @@ export class HubLab implements AsyncDisposable {
     const own = ["--name", name, "--state-dir", `${this.directory}/${name}`];
     const hub = args.includes("--hub") ? [] : ["--hub", `${this.host.ip}:${this.hubPort}`];
     const words = ["spoke", ...own, ...hub, ...scheme.args, ...flags, ...program];
-    const spoke = new SpokeDaemon(host, words, env, { directory: this.directory, name });
+    const spoke = new SpokeDaemon(host, words, env, { directory: this.directory, name, gretun });
     this.spokes.push(spoke);
     return spoke;
   }
@@ -187,9 +202,9 @@ export class SpokeDaemon extends Daemon {
     host: Host,
     args: string[],
     env: Record<string, string>,
-    { directory, name }: { directory: string; name: string },
+    { directory, name, gretun }: { directory: string; name: string; gretun: string },
   ) {
-    super(host, args, env);
+    super(host, args, env, gretun);
     this.#stateDir = `${directory}/${name}`;
     const i = args.indexOf("--port");
     this.#port = i < 0 ? HUB_PORT : Number(args[i + 1]);
