@@ -110,7 +110,10 @@ interface CallOptions {
   /** Made for that coordinator's key, anew for each try. */
   body?: (coordinator: NodeKey | undefined) => unknown;
   query?: string;
-  /** A GET that is answered at once. */
+  /**
+   * Answered at once, and made by one at a time: many that give up early would keep each other, and those
+   * that are held, from ever giving up.
+   */
   isPrompt?: boolean;
   signal: AbortSignal;
 }
@@ -225,7 +228,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
         ...(tokenSecret ? { token: tokenSecret } : {}),
       });
     };
-    const answer = await this.#call("POST", "/v1/register", { body, signal });
+    const answer = await this.#call("POST", "/v1/register", { body, isPrompt: true, signal });
     const registered = parsedAnswer(() => parseRegisterResponse(answer));
     // It takes the request without a look at the signature, and knows no leases.
     this.#isOriginal = this.#key === undefined && registered.leaseSeconds === undefined;
@@ -238,7 +241,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
     more: Omit<NodeReach, "endpoints"> = {},
   ): Promise<void> {
     const body = () => reachJson({ endpoints: [...endpoints], ...more });
-    const answer = await this.#call("POST", "/v1/endpoints", { body, signal });
+    const answer = await this.#call("POST", "/v1/endpoints", { body, isPrompt: true, signal });
     parsedAnswer(() => expectField(answer, "ok"));
   }
 
@@ -319,7 +322,8 @@ export class CoordClient implements RelayCoordinator, Disposable {
   }
 
   async #call(method: string, path: string, options: CallOptions): Promise<unknown> {
-    let mayWaitAgain = method === "GET";
+    const { isPrompt = false } = options;
+    let mayWaitAgain = isPrompt || method === "GET";
     let mayCorrectClock = true;
     while (true) {
       const signedFor = this.#key;
@@ -328,7 +332,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
       const { aheadMs } = this.#clockOffset;
       try {
         const longestMs = method === "GET" ? POLL_TIMEOUT_MS : TIMEOUT_MS;
-        const timeoutMs = mayWaitAgain && options.isPrompt ? FIRST_TIMEOUT_MS : longestMs;
+        const timeoutMs = mayWaitAgain && isPrompt ? FIRST_TIMEOUT_MS : longestMs;
         return await this.#callOver(abandoned.signal, request, { ...options, timeoutMs });
       } catch (error) {
         if (options.signal.aborted) throw error;

@@ -5,7 +5,21 @@ import { chaos } from "./chaos.ts";
 const COUNT = Number(Deno.env.get("CHAOS") ?? 150);
 const STEP = 10;
 /** Schedules that have failed. */
-const FAILED = [2000, 2088, 20058, 20113, 30060, 30122, 40001, 41078, 41097, 41166, 5120];
+const FAILED = [
+  2000,
+  2088,
+  20058,
+  20113,
+  30060,
+  30122,
+  40001,
+  41078,
+  41097,
+  41166,
+  5120,
+  100094,
+  100331,
+];
 
 Deno.test("chaos: schedules that have failed before", async () => {
   for (const seed of FAILED) strictEqual(await chaos(seed), undefined, `seed ${seed}`);
