@@ -31,7 +31,7 @@ const READY = "ready";
 /** Answers pings of the disco protocol, or nothing. */
 async function receive(
   socket: Deno.DatagramConn,
-  identity: ReturnType<typeof newIdentity>,
+  identity: Awaited<ReturnType<typeof newIdentity>>,
   answers: boolean,
 ): Promise<void> {
   const keys = new Map<string, Uint8Array>();
@@ -52,7 +52,7 @@ async function receive(
 }
 
 async function member(url: string, ip: string, index: number, answers: boolean): Promise<void> {
-  const identity = newIdentity(systemRandom);
+  const identity = await newIdentity(systemRandom);
   const sign = await signer(identity.nodeSeed);
   const client = new CoordClient({
     ...{ url, clock: systemClock, random: systemRandom },

@@ -3,7 +3,7 @@
  * at once. What WebCrypto lacks is the library's.
  */
 import { ed25519, ED25519_TORSION_SUBGROUP } from "@noble/curves/ed25519.js";
-import { concatBytes, fromHex, toHex } from "./bytes.ts";
+import { concatBytes, fromBase64, fromHex, toHex } from "./bytes.ts";
 
 export const SIGNATURE_LENGTH = 64;
 
@@ -23,6 +23,23 @@ export async function signer(seed: Uint8Array): Promise<Sign> {
   return async (bytes) => new Uint8Array(await crypto.subtle.sign("Ed25519", key, bytes));
 }
 
+const PREFIXES = { Ed25519: PKCS8_PREFIX, X25519: PKCS8_PREFIX.with(11, 0x6e) };
+const USAGES: Record<keyof typeof PREFIXES, KeyUsage[]> = {
+  Ed25519: ["sign"],
+  X25519: ["deriveBits"],
+};
+
+/** The public key of a private one, 32 bytes each; in a program that has just started much sooner than below. */
+export async function publicKeyFrom(
+  curve: keyof typeof PREFIXES,
+  privateKey: Uint8Array,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const pkcs8 = concatBytes(PREFIXES[curve], privateKey);
+  const key = await crypto.subtle.importKey("pkcs8", pkcs8, curve, true, USAGES[curve]);
+  const { x } = await crypto.subtle.exportKey("jwk", key);
+  return fromBase64(x!.replaceAll("-", "+").replaceAll("_", "/") + "=");
+}
+
 /** The public key of that 32-byte seed. */
 export function publicKeyOf(seed: Uint8Array): Uint8Array<ArrayBuffer> {
   return ed25519.getPublicKey(seed) as Uint8Array<ArrayBuffer>;
@@ -31,15 +48,12 @@ export function publicKeyOf(seed: Uint8Array): Uint8Array<ArrayBuffer> {
 /** Gives the secret shared with an X25519 public key; throws for one of small order. */
 export type Agree = (publicKey: Uint8Array<ArrayBuffer>) => Promise<Uint8Array>;
 
-const X25519_PKCS8_PREFIX = Uint8Array.from([...PKCS8_PREFIX]);
-X25519_PKCS8_PREFIX[11] = 0x6e;
-
 /** The same key for X25519 (RFC 7748). */
 export const agreementPublic = (publicKey: Uint8Array) => ed25519.utils.toMontgomery(publicKey);
 
 /** By the key of that 32-byte seed. */
 export async function agreement(seed: Uint8Array): Promise<Agree> {
-  const pkcs8 = concatBytes(X25519_PKCS8_PREFIX, ed25519.utils.toMontgomerySecret(seed));
+  const pkcs8 = concatBytes(PREFIXES.X25519, ed25519.utils.toMontgomerySecret(seed));
   const key = await crypto.subtle.importKey("pkcs8", pkcs8, "X25519", false, ["deriveBits"]);
   return async (publicKey) => {
     const other = await crypto.subtle.importKey("raw", publicKey, "X25519", false, []);

@@ -2,13 +2,15 @@
  * The node's two key pairs, and their text in `keys.json`: four base64 strings, `node_priv` (64 bytes:
  * Ed25519 seed and public key, RFC 8032), `node_pub`, `disco_priv` (X25519 scalar), `disco_pub`.
  */
-import { ed25519, x25519 } from "@noble/curves/ed25519.js";
 import { concatBytes, equalBytes, fromBase64, toBase64 } from "../bytes.ts";
+import { publicKeyFrom } from "../ed25519.ts";
 import type { Random } from "../edges.ts";
 import {
   type DiscoKey,
   discoKeyFromBytes,
   KEY_LENGTH,
+  keyBase64,
+  keyBytes,
   type NodeKey,
   nodeKeyFromBytes,
 } from "../keys.ts";
@@ -22,48 +24,47 @@ export interface Identity {
   discoPrivate: Uint8Array<ArrayBuffer>;
 }
 
-export function newIdentity(random: Random): Identity {
-  return identityFrom(random(KEY_LENGTH), random(KEY_LENGTH));
+export async function newIdentity(random: Random): Promise<Identity> {
+  return await identityFrom(random(KEY_LENGTH), random(KEY_LENGTH));
 }
 
-function identityFrom(
+async function identityFrom(
   nodeSeed: Uint8Array<ArrayBuffer>,
   discoPrivate: Uint8Array<ArrayBuffer>,
-): Identity {
+): Promise<Identity> {
   return {
     nodeSeed,
-    nodeKey: nodeKeyFromBytes(ed25519.getPublicKey(nodeSeed)),
+    nodeKey: nodeKeyFromBytes(await publicKeyFrom("Ed25519", nodeSeed)),
     discoPrivate,
-    discoKey: discoKeyFromBytes(x25519.getPublicKey(discoPrivate)),
+    discoKey: discoKeyFromBytes(await publicKeyFrom("X25519", discoPrivate)),
   };
 }
 
-export function formatKeys({ nodeSeed, discoPrivate }: Identity): string {
-  const nodePublic = ed25519.getPublicKey(nodeSeed);
+export function formatKeys({ nodeSeed, nodeKey, discoPrivate, discoKey }: Identity): string {
   const keys = {
-    node_priv: toBase64(concatBytes(nodeSeed, nodePublic)),
-    node_pub: toBase64(nodePublic),
+    node_priv: toBase64(concatBytes(nodeSeed, keyBytes(nodeKey))),
+    node_pub: keyBase64(nodeKey),
     disco_priv: toBase64(discoPrivate),
-    disco_pub: toBase64(x25519.getPublicKey(discoPrivate)),
+    disco_pub: keyBase64(discoKey),
   };
   return JSON.stringify(keys, null, 2) + "\n";
 }
 
 /** Throws `SyntaxError` or `RangeError`, never with key material in the message. */
-export function parseKeys(text: string): Identity {
+export async function parseKeys(text: string): Promise<Identity> {
   const keys = parseObject(text);
   const nodePrivate = field(keys, "node_priv", 2 * KEY_LENGTH);
-  const identity = identityFrom(
+  const identity = await identityFrom(
     nodePrivate.slice(0, KEY_LENGTH),
     field(keys, "disco_priv", KEY_LENGTH),
   );
-  const publics: [string, Uint8Array, Uint8Array][] = [
-    ["node_priv", nodePrivate.subarray(KEY_LENGTH), ed25519.getPublicKey(identity.nodeSeed)],
-    ["node_pub", field(keys, "node_pub", KEY_LENGTH), ed25519.getPublicKey(identity.nodeSeed)],
-    ["disco_pub", field(keys, "disco_pub", KEY_LENGTH), x25519.getPublicKey(identity.discoPrivate)],
+  const publics: [string, Uint8Array, NodeKey | DiscoKey][] = [
+    ["node_priv", nodePrivate.subarray(KEY_LENGTH), identity.nodeKey],
+    ["node_pub", field(keys, "node_pub", KEY_LENGTH), identity.nodeKey],
+    ["disco_pub", field(keys, "disco_pub", KEY_LENGTH), identity.discoKey],
   ];
   for (const [name, written, derived] of publics) {
-    if (!equalBytes(written, derived)) {
+    if (!equalBytes(written, keyBytes(derived))) {
       throw new RangeError(`${name}: public key does not belong to the private one`);
     }
   }

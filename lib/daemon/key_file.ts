@@ -35,7 +35,7 @@ export async function loadIdentity(
     throw unreadable(path, error);
   }
   try {
-    return parseKeys(text);
+    return await parseKeys(text);
   } catch (error) {
     throw new GretunError(
       `cannot use ${path}: ${errorText(error)}`,
@@ -53,7 +53,7 @@ function unreadable(path: string, cause: unknown): GretunError {
 }
 
 async function createIdentity(stateDir: string, path: string, random: Random): Promise<Identity> {
-  const identity = newIdentity(random);
+  const identity = await newIdentity(random);
   const temporary = `${path}.${Deno.pid}`;
   try {
     await Deno.mkdir(stateDir, { recursive: true, mode: 0o700 });

@@ -1,8 +1,8 @@
 /** WebCrypto's Ed25519 against the library's, and what it must refuse. */
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
-import { ed25519, ED25519_TORSION_SUBGROUP } from "@noble/curves/ed25519.js";
+import { ed25519, ED25519_TORSION_SUBGROUP, x25519 } from "@noble/curves/ed25519.js";
 import { fromHex } from "../../lib/bytes.ts";
-import { checkPublicKey, publicKeyOf, signer, verify } from "../../lib/ed25519.ts";
+import { checkPublicKey, publicKeyFrom, publicKeyOf, signer, verify } from "../../lib/ed25519.ts";
 
 const random = (length: number) => crypto.getRandomValues(new Uint8Array(length));
 
@@ -10,6 +10,8 @@ Deno.test("keys and signatures are the library's", async () => {
   for (let i = 0; i < 20; i++) {
     const [seed, message] = [random(32), random(i * 7)];
     const publicKey = publicKeyOf(seed);
+    deepStrictEqual(await publicKeyFrom("Ed25519", seed), publicKey);
+    deepStrictEqual(await publicKeyFrom("X25519", seed), x25519.getPublicKey(seed));
     const signature = await (await signer(seed))(message);
     deepStrictEqual(signature, ed25519.sign(message, seed));
     strictEqual(await verify(publicKey, signature, message), true);

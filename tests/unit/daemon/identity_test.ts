@@ -1,4 +1,4 @@
-import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/strict";
+import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { systemRandom } from "../../../lib/edges.ts";
 import { GretunError } from "../../../lib/errors.ts";
 import { formatKeys, newIdentity, parseKeys } from "../../../lib/daemon/identity.ts";
@@ -49,12 +49,12 @@ Deno.test("loadIdentity() refuses a broken file without showing it", () =>
     strictEqual(await Deno.readTextFile(`${dir}/keys.json`), '{"node_priv": "SECRET');
   }));
 
-Deno.test("parseKeys() takes what formatKeys() wrote and nothing less", () => {
-  const identity = newIdentity(systemRandom);
+Deno.test("parseKeys() takes what formatKeys() wrote and nothing less", async () => {
+  const identity = await newIdentity(systemRandom);
   const text = formatKeys(identity);
-  deepStrictEqual(parseKeys(text), identity);
+  deepStrictEqual(await parseKeys(text), identity);
   const keys = JSON.parse(text);
-  const other = JSON.parse(formatKeys(newIdentity(systemRandom)));
+  const other = JSON.parse(formatKeys(await newIdentity(systemRandom)));
   for (const name of Object.keys(keys)) {
     const wrong: [string, unknown][] = [
       ["missing", undefined],
@@ -64,8 +64,8 @@ Deno.test("parseKeys() takes what formatKeys() wrote and nothing less", () => {
     ];
     for (const [what, value] of wrong) {
       const broken = JSON.stringify({ ...keys, [name]: value });
-      throws(() => parseKeys(broken), /^(Syntax|Range)Error/, `${name} ${what}`);
+      await rejects(parseKeys(broken), /^(Syntax|Range)Error/, `${name} ${what}`);
     }
   }
-  for (const text of ["", "null", "[]", "3"]) throws(() => parseKeys(text));
+  for (const text of ["", "null", "[]", "3"]) await rejects(parseKeys(text));
 });
