@@ -1,5 +1,5 @@
 /** A node's calls to the coordinator. */
-import type { Cidr, Ip } from "../addr.ts";
+import type { Ip } from "../addr.ts";
 import { concatBytes, toHex } from "../bytes.ts";
 import { type Dialer, DialError, HttpClient, type HttpRequest, systemDialer } from "../dial/mod.ts";
 import { type Clock, type Random, timeLimit } from "../edges.ts";
@@ -15,6 +15,7 @@ import {
   type Envelope,
   INSTANCE_HEADER,
   type NodeReach,
+  NONCE_HEADER,
   parseEnvelopes,
   parsePeers,
   parseRegisterResponse,
@@ -27,6 +28,7 @@ import {
   REFUSAL_HEADER,
   type RefusalCode,
   registerRequestJson,
+  type RegisterResponse,
   type RelayRegistration,
   relayRegistrationJson,
   relayRequestJson,
@@ -135,6 +137,8 @@ export interface Joining {
   nodeName: string;
   requestedTunnelIp?: Ip;
   statement?: Signed;
+  /** Whether the list of peers is to come with the answer, from a coordinator that can. */
+  wantsList?: true;
 }
 
 export interface CoordClientOptions {
@@ -148,6 +152,8 @@ export interface CoordClientOptions {
   http?: CoordHttp;
   /** The coordinator's key; without it the first that is met is taken. */
   coordinatorKey?: NodeKey;
+  /** What {@link askCoordinatorKey} gives, where no key is known. */
+  met?: Promise<NodeKey | undefined> | undefined;
   /** That key. */
   onFirstContact?: (key: NodeKey) => void;
   /** Any call was answered so that the coordinator does not know this node. */
@@ -217,8 +223,10 @@ export class CoordClient implements RelayCoordinator, Disposable {
   async register(
     { nodeName: name, discoKey, discoPrivate, ...more }: Joining,
     signal: AbortSignal,
-  ): Promise<{ tunnelIp: Cidr; peersEtag: string; stun: string[]; leaseSeconds?: number }> {
+  ): Promise<RegisterResponse> {
     const { identity: { nodeKey }, tokenSecret } = this.#options;
+    const met = this.#key ?? await this.#options.met;
+    if (met !== undefined) this.#firstMet(met);
     const body = async (coordinator: NodeKey | undefined) => {
       const proof = coordinator && discoPrivate &&
         await proveDiscoKey(discoPrivate, { nodeKey, discoKey }, coordinator);
@@ -233,6 +241,13 @@ export class CoordClient implements RelayCoordinator, Disposable {
     // It takes the request without a look at the signature, and knows no leases.
     this.#isOriginal = this.#key === undefined && registered.leaseSeconds === undefined;
     return { ...registered, stun: withHost(registered.stun, this.#base) };
+  }
+
+  /** The first that is met is taken. */
+  #firstMet(key: NodeKey): void {
+    if (this.#key !== undefined) return;
+    this.#key = key;
+    this.#options.onFirstContact?.(key);
   }
 
   async postEndpoints(
@@ -413,10 +428,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
     const { status, headers } = response;
     const signer = await readSigner(asked, { status, headers, body });
     const text = new TextDecoder().decode(body);
-    if (this.#key === undefined && signer) {
-      this.#key = signer.coordinator;
-      this.#options.onFirstContact?.(signer.coordinator);
-    }
+    if (signer) this.#firstMet(signer.coordinator);
     if (this.#key !== signer?.coordinator) {
       throw signer
         ? otherKey(this.#base, signer.coordinator, this.#key!)
@@ -432,6 +444,30 @@ export class CoordClient implements RelayCoordinator, Disposable {
       throw refused(this.#base, { status, text, retryAfterMs, code });
     }
     return readJson(text, this.#base);
+  }
+}
+
+/**
+ * The key with which that coordinator signs; undefined where it has none, or does not answer in time. A
+ * node that registers without it is sent away to come again.
+ */
+export async function askCoordinatorKey(
+  url: string,
+  { http, clock, random }: { http: CoordHttp; clock: Clock; random: Random },
+): Promise<NodeKey | undefined> {
+  const path = "/v1/stun";
+  const nonce = ownNonce(random(NONCE_LENGTH));
+  using timeout = timeLimit(clock, FIRST_TIMEOUT_MS);
+  try {
+    const response = await http.request(url.replace(/\/+$/, "") + path, {
+      ...{ method: "GET", headers: { [NONCE_HEADER]: nonce }, signal: timeout.signal },
+    });
+    const { status, headers } = response;
+    const asked = { nonce, method: "GET", path, authorization: "" };
+    const signer = await readSigner(asked, { status, headers, body: await boundedBody(response) });
+    return signer?.coordinator;
+  } catch {
+    return undefined; // why is told by registering
   }
 }
 

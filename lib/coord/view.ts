@@ -1,7 +1,7 @@
 /** What nodes are told of each other: everything, or what the policy lets them see. */
 import type { DiscoKey, NodeKey } from "../keys.ts";
 import { type Access, type Policy, type Role, type Rule, wordsOf } from "../policy/policy.ts";
-import { type NodeRecord, type PeerRecord, peersJson, toPeer } from "./api.ts";
+import { type NodeRecord, type PeerList, type PeerRecord, peersJson, toPeer } from "./api.ts";
 import { isExpired, type Nodes } from "./nodes.ts";
 
 /** Who is told of changes asked since one of the last few lists, as a rule. */
@@ -129,23 +129,28 @@ export class PeerView {
    * sees all. The same bytes for all who see and ask the same between two changes.
    */
   answer(viewer: NodeRecord | undefined, since: string, nowMs: number): Answer {
-    const { etag } = this.#nodes;
-    if (this.#cached?.etag !== etag || nowMs - this.#cached.madeMs > LIST_KEPT_MS) {
-      const all = this.#nodes.all();
-      const listed = all.filter(({ listed }) => listed);
-      const away = all.filter((node) => !node.listed && !node.isWaiting && !isExpired(node, nowMs));
-      const none = { changes: new Map(), answers: new Map() };
-      this.#cached = { etag, madeMs: nowMs, listed, away, ...none };
-    }
-    const { changes, answers } = this.#cached;
+    const cached = this.#current(nowMs);
+    const { changes, answers } = cached;
     const changed = changes.get(since) ?? this.#nodes.changes(since);
     if (changed) changes.set(since, changed); // what is not known could be anything
     const key = `${changed ? since : ""} ${this.#audience(viewer)}`;
     const answer = answers.get(key) ??
-      (changed ? this.#some(viewer, since, changed) : this.#whole(viewer, this.#cached));
+      (changed ? this.#some(viewer, since, changed) : this.#whole(viewer, cached));
     if (answers.size >= MAX_CACHED_LISTS) answers.clear();
     answers.set(key, answer);
     return answer;
+  }
+
+  #current(nowMs: number): Cached {
+    const { etag } = this.#nodes;
+    if (this.#cached?.etag === etag && nowMs - this.#cached.madeMs <= LIST_KEPT_MS) {
+      return this.#cached;
+    }
+    const all = this.#nodes.all();
+    const listed = all.filter(({ listed }) => listed);
+    const away = all.filter((node) => !node.listed && !node.isWaiting && !isExpired(node, nowMs));
+    const none = { changes: new Map(), answers: new Map() };
+    return this.#cached = { etag, madeMs: nowMs, listed, away, ...none };
   }
 
   /** Names all who are told the same. */
@@ -159,15 +164,23 @@ export class PeerView {
     return records.flatMap((record) => this.#tell(viewer, record) ?? []);
   }
 
-  #whole(viewer: NodeRecord | undefined, { etag, listed, away }: Cached): Answer {
+  /** The whole list, to go with another answer. */
+  list(viewer: NodeRecord, nowMs: number): PeerList {
+    return this.#all(viewer, this.#current(nowMs));
+  }
+
+  #whole(viewer: NodeRecord | undefined, cached: Cached): Answer {
+    return { text: JSON.stringify(peersJson(this.#all(viewer, cached))), isNews: true };
+  }
+
+  #all(viewer: NodeRecord | undefined, { etag, listed, away }: Cached): PeerList {
     const isByPolicy = this.#policy ? { isByPolicy: true as const } : {};
     const told = this.#policy ? this.#peers(viewer, away) : latest(away);
-    const body = {
+    return {
       etag,
       peers: this.#peers(viewer, listed),
       ...{ away: told.map(({ nodeKey }) => nodeKey), ...isByPolicy },
     };
-    return { text: JSON.stringify(peersJson(body)), isNews: true };
   }
 
   #some(viewer: NodeRecord | undefined, since: string, changed: NodeRecord[]): Answer {

@@ -5,7 +5,7 @@
  */
 import { type Cidr, type Endpoint, formatCidr, formatEndpoint, type Ip } from "../addr.ts";
 import { natJson, type PeerRecord } from "../coord/api.ts";
-import type { ClockNews } from "../coord/client.ts";
+import { askCoordinatorKey, type ClockNews } from "../coord/client.ts";
 import { type DataPlane, type EncapCsum, GreCodec, openPlane } from "../dataplane/mod.ts";
 import { DISCO_PATTERN, isDisco } from "../disco/mod.ts";
 import { type Datagram, timeLimit } from "../edges.ts";
@@ -54,6 +54,8 @@ const RELAY_MEASURE_MS = 300_000;
 const RELAY_NO_UDP_MS = 60_000;
 /** Between two measurements at least, whatever changes. */
 const RELAY_MEASURE_GAP_MS = 10_000;
+/** Peers are invited with what STUN says, if it says so soon. */
+const FIRST_LIST_WAIT_MS = 100;
 /** A mapping whose port is to be guessed soon is measured, or not at all. */
 const MEASURE_TIMEOUT_MS = 1_000;
 
@@ -95,7 +97,12 @@ export async function runDaemon(
 ): Promise<void> {
   const { host, log } = edges;
   using _lock = lockPort(host.locks, { port: options.port, role: "up", flag: "--port" });
+  const { coordinator: { href: url }, coordinatorKey } = options;
   await using stack = new AsyncDisposableStack();
+  const known = stack.use(new Known({ ...edges, file: edges.knownFile, url }));
+  if (coordinatorKey) known.setCoordinatorKey(coordinatorKey);
+  // Answered while the data plane opens.
+  const met = known.coordinatorKey ? undefined : askCoordinatorKey(url, edges);
   const rtnl = stack.use(host.openRtNetlink());
   const plane = stack.use(openPlane(
     { wanted: options.dataPlane, kernel: "fou", codec: () => new GreCodec() },
@@ -112,7 +119,7 @@ export async function runDaemon(
     },
     { host, clock: edges.clock, log },
   ));
-  const daemon = stack.use(new Daemon(options, edges, signal, { rtnl, plane }));
+  const daemon = stack.use(new Daemon(options, edges, signal, { rtnl, plane, known, met }));
   stack.use(host.watchNetwork(() => daemon.networkChanged()));
   stack.use(
     await edges.serveControl({
@@ -122,6 +129,14 @@ export async function runDaemon(
     }),
   );
   await daemon.run();
+}
+
+interface DaemonParts {
+  rtnl: RtNetlink;
+  plane: DataPlane;
+  known: Known;
+  /** The coordinator's key, where it is not known yet. */
+  met: Promise<NodeKey | undefined> | undefined;
 }
 
 class Daemon implements AsyncDisposable {
@@ -168,7 +183,7 @@ class Daemon implements AsyncDisposable {
     options: DaemonOptions,
     edges: DaemonEdges,
     signal: AbortSignal,
-    { rtnl, plane }: { rtnl: RtNetlink; plane: DataPlane },
+    { rtnl, plane, known, met }: DaemonParts,
   ) {
     this.#options = options;
     this.#edges = edges;
@@ -182,9 +197,7 @@ class Daemon implements AsyncDisposable {
     this.#findings = new Findings(edges.log);
     this.#reversePath = new ReversePath(() => edges.host.readFile("/proc/net/netstat"));
     this.#twins = new TwinWatch(options.nodeName);
-    const { coordinator, coordinatorKey, identity, nodeName } = options;
-    const known = new Known({ ...edges, file: edges.knownFile, url: coordinator.href });
-    if (coordinatorKey) known.setCoordinatorKey(coordinatorKey);
+    const { coordinator, identity, nodeName } = options;
     this.#known = known;
     this.#trust = new Trust({
       ...edges,
@@ -200,6 +213,7 @@ class Daemon implements AsyncDisposable {
       nodeName,
       tokenSecret: options.tokenSecret,
       coordinatorKey: known.coordinatorKey,
+      met,
       onFirstContact: (key) => known.setCoordinatorKey(key),
       wantedIp: () => this.#tunnelIp?.ip ?? known.address,
       last: known,
@@ -260,7 +274,6 @@ class Daemon implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#peers?.close();
     this.#collisions[Symbol.dispose]();
-    using _known = this.#known;
     using _session = this.#session;
     await this.#relays[Symbol.asyncDispose]();
     // A node whose kernel carries on is back in a moment, and does not leave.
@@ -384,12 +397,20 @@ class Daemon implements AsyncDisposable {
   #judge(): Promise<void> {
     return this.#judged = this.#judged.then(async () => {
       const peers = await this.#trust.judge(this.#listed);
+      if (!this.#isListed && peers.length > 0) await this.#knowsItself();
       if (this.#signal.aborted) return;
       if (!this.#isListed && peers.length === 0) this.#edges.log.info("no peers yet, waiting");
       this.#isListed = true;
       const { keys, isByPolicy } = this.#away;
       this.#peers!.list(peers, isByPolicy ? keys : undefined);
     });
+  }
+
+  /** So that the first invitation of a peer says where this node is. */
+  async #knowsItself(): Promise<void> {
+    const late = Promise.withResolvers<void>();
+    using _timer = this.#edges.clock.timer(FIRST_LIST_WAIT_MS, late.resolve);
+    await Promise.race([this.#own!.firstTold, late.promise]);
   }
 
   /** Whether there is such a peer that was refused because of its key. */

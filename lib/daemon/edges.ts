@@ -1,6 +1,6 @@
 /** What a daemon is given of the world; {@link systemEdges} is the real one. */
 import type { CoordHttp } from "../coord/client.ts";
-import { type Dialer, HttpClient } from "../dial/mod.ts";
+import type { Dialer, HttpClient } from "../dial/mod.ts";
 import { type Clock, type Log, type Random, systemClock, systemRandom } from "../edges.ts";
 import { icmpSockets, ping } from "../health/mod.ts";
 import { type Host, linuxHost } from "../host/mod.ts";
@@ -41,7 +41,9 @@ export interface DaemonEdges {
 export interface SystemEdgesOptions {
   log: Log;
   sign: Sign;
-  /** To the coordinator, and to relays by WebSocket. */
+  /** Calls to the coordinator. */
+  http: HttpClient;
+  /** To relays by WebSocket. */
   dialer: Dialer;
   stateDir: string;
   /** Where the daemon is asked, by its user and by a group. */
@@ -52,7 +54,7 @@ export interface SystemEdgesOptions {
 
 /** To be disposed when the daemon has ended. */
 export function systemEdges(
-  { log, sign, dialer, stateDir, control, onDown }: SystemEdgesOptions,
+  { log, sign, http, dialer, stateDir, control, onDown }: SystemEdgesOptions,
 ): DaemonEdges & AsyncDisposable {
   const host = linuxHost();
   const standIns = new StandIns();
@@ -62,7 +64,7 @@ export function systemEdges(
     log,
     sign,
     host,
-    http: new HttpClient(dialer),
+    http,
     lookup: systemLookup,
     openStandIn: (options, signal) => standIns.open({ ...options, dialer }, signal),
     pingThrough,

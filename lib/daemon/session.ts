@@ -46,6 +46,8 @@ export interface SessionOptions {
   tokenSecret?: Uint8Array | undefined;
   /** The coordinator's key, where it is known; the first contact tells it otherwise. */
   coordinatorKey: NodeKey | undefined;
+  /** Where it is not known: asked before. */
+  met: Promise<NodeKey | undefined> | undefined;
   onFirstContact: (key: NodeKey) => void;
   /** The address to ask for, for want of a known one the coordinator chooses. */
   wantedIp: () => Ip | undefined;
@@ -80,6 +82,8 @@ export class Session implements Disposable {
   #isAnswerLost = false;
   #connectedSinceMs: number | undefined;
   #registering: Promise<void> | undefined;
+  /** That came with the answer to registering, and was not looked at yet. */
+  #firstList: AllPeers | undefined;
   /** Resolved when the coordinator does not know what is advertised. */
   #postIsDue = Promise.withResolvers<void>();
   /** Ends the pause before the next try. */
@@ -98,6 +102,7 @@ export class Session implements Disposable {
       random,
       http,
       ...(coordinatorKey ? { coordinatorKey } : {}),
+      met: options.met,
       onFirstContact: (key) => {
         log.info("first contact: from now on the coordinator has to have this key", {
           key: keyBase64(key),
@@ -170,7 +175,8 @@ export class Session implements Disposable {
   // --- loops
 
   async #pollPeers(signal: AbortSignal): Promise<void> {
-    let known: AllPeers | undefined;
+    let known = this.#firstList;
+    if (known) await this.#options.onPeers(known);
     while (!signal.aborted) {
       const held = this.#held();
       const answer = await this.#persist("peers", () => this.coord.peers(known, signal), signal);
@@ -288,13 +294,17 @@ export class Session implements Disposable {
     const statement = await this.#state(
       this.#isRegistered ? this.#options.advertised() : { endpoints: [] },
     );
-    const more = requestedTunnelIp ? { requestedTunnelIp } : {};
+    const more = {
+      ...(requestedTunnelIp ? { requestedTunnelIp } : {}),
+      ...(this.#isRegistered ? {} : { wantsList: true as const }),
+    };
     this.#isAnswerLost = true;
     const answer = await this.coord.register(
       { discoKey, discoPrivate, nodeName, statement, ...more },
       signal,
     );
     this.#isAnswerLost = false;
+    this.#firstList ??= answer.list;
     if (!this.#isRegistered && this.coord.coordinatorKey === undefined) {
       this.#options.log.warn(
         "the coordinator has no key: who is on the way can change what it says",

@@ -1,5 +1,6 @@
 /** HTTP requests over {@link Dialer}, on connections that are kept for the next request. */
 import type { ByteStream } from "../byte_stream.ts";
+import { aborted } from "../edges.ts";
 import { BufferedReader, ConnectionEndedError } from "./buffered_reader.ts";
 import { type Dialer, proxyHeaders } from "./dialer.ts";
 import { DialError } from "./errors.ts";
@@ -24,12 +25,14 @@ interface Idle {
 }
 
 export class HttpClient implements Disposable {
-  readonly #dialer: Dialer;
+  readonly #dialer: Pick<Dialer, "dial">;
   readonly #maxBytes: number;
   readonly #idle = new Map<string, Idle[]>();
-  #isClosed = false;
+  /** Connections that are being made ahead, by origin. */
+  readonly #coming = new Map<string, Set<Promise<Idle | undefined>>>();
+  readonly #closed = new AbortController();
 
-  constructor(dialer: Dialer, options: { maxBytes?: number } = {}) {
+  constructor(dialer: Pick<Dialer, "dial">, options: { maxBytes?: number } = {}) {
     this.#dialer = dialer;
     this.#maxBytes = options.maxBytes ?? DEFAULT_MAX_BYTES;
   }
@@ -42,7 +45,10 @@ export class HttpClient implements Disposable {
     const url = new URL(text);
     const { signal } = request;
     signal.throwIfAborted();
-    for (let kept; (kept = this.#takeIdle(url.origin));) {
+    for (
+      let kept;
+      (kept = this.#takeIdle(url.origin) ?? await this.#takeComing(url.origin, signal));
+    ) {
       try {
         return await this.#exchange(kept, url, request);
       } catch (error) {
@@ -50,23 +56,40 @@ export class HttpClient implements Disposable {
         if (!(error instanceof ConnectionEndedError) || !kept.reader.isEmpty) throw error;
       }
     }
+    return await this.#exchange(await this.#dial(url, signal), url, request);
+  }
+
+  /** Makes so many connections for requests that are to follow; one that fails is made again by its request. */
+  prepare(text: string, count: number): void {
+    const url = new URL(text);
+    const all = new Set<Promise<Idle | undefined>>();
+    this.#coming.set(url.origin, all);
+    for (let i = 0; i < count; i++) {
+      const coming = this.#dial(url, this.#closed.signal).catch(() => undefined);
+      all.add(coming);
+      void coming.then((made) => {
+        if (all.delete(coming) && made) this.#keep(url.origin, made);
+      });
+    }
+  }
+
+  async #dial(url: URL, signal: AbortSignal): Promise<Idle> {
     const { stream, forwarder } = await this.#dialer.dial(url, { allowForwarder: true }, signal);
-    const made = {
-      stream,
-      reader: new BufferedReader(stream),
-      ...(forwarder ? { forwarder } : {}),
-    };
-    return await this.#exchange(made, url, request);
+    return { stream, reader: new BufferedReader(stream), ...(forwarder ? { forwarder } : {}) };
   }
 
   /** Connections that are not in use are closed: they may lead where nobody is any more. */
   forgetConnections(): void {
     for (const { stream } of [...this.#idle.values()].flat()) stream[Symbol.dispose]();
     this.#idle.clear();
+    for (const all of this.#coming.values()) {
+      for (const coming of all) void coming.then((made) => made?.stream[Symbol.dispose]());
+      all.clear();
+    }
   }
 
   [Symbol.dispose](): void {
-    this.#isClosed = true;
+    this.#closed.abort();
     this.forgetConnections();
   }
 
@@ -108,9 +131,21 @@ export class HttpClient implements Disposable {
     return this.#idle.get(origin)?.pop();
   }
 
+  async #takeComing(origin: string, signal: AbortSignal): Promise<Idle | undefined> {
+    const [coming] = this.#coming.get(origin) ?? [];
+    if (!coming) return undefined;
+    this.#coming.get(origin)!.delete(coming);
+    const made = await Promise.race([coming, aborted(signal)]);
+    if (!signal.aborted) return made ?? undefined;
+    void coming.then((late) => late && this.#keep(origin, late));
+    throw signal.reason;
+  }
+
   #keep(origin: string, connection: Idle): void {
     const all = this.#idle.get(origin) ?? [];
-    if (this.#isClosed || all.length >= MAX_IDLE) return connection.stream[Symbol.dispose]();
+    if (this.#closed.signal.aborted || all.length >= MAX_IDLE) {
+      return connection.stream[Symbol.dispose]();
+    }
     this.#idle.set(origin, [...all, connection]);
     // Nothing comes before the next request but the end.
     void connection.reader.fill().then((isOpen) => {

@@ -20,6 +20,8 @@ import { readSecretFile } from "../secret_file.ts";
 import { environmentOf, readSettings, readSettingsFile, wordAfter } from "../settings.ts";
 import { moveOldState, socketToServe, STATE_FLAGS, stateDirOf } from "./state_dir.ts";
 
+/** Made while the rest of the program is loaded: to register, to be told of peers, and to invite them. */
+const FIRST_CONNECTIONS = 3;
 const DEFAULT_CONFIG = "/etc/gretun/up.conf";
 
 const FLAGS = {
@@ -174,19 +176,12 @@ async function run(given: string[], io: CommandIo): Promise<number> {
     environment: environmentOf(FLAGS),
     ...(file ? { file } : {}),
   });
-  const [
-    { parseCoordinatorUrl },
-    { signer },
-    { parseServerName },
-    { loadIdentity, NO_METER, runDaemon, systemEdges },
-    { systemDialer },
-  ] = await Promise.all([
-    import("../../coord/client.ts"),
-    import("../../ed25519.ts"),
-    import("../../stun/mod.ts"),
-    import("../../daemon/mod.ts"),
-    import("../../dial/mod.ts"),
-  ]);
+  const [{ parseCoordinatorUrl }, { parseServerName }, { HttpClient, systemDialer }] = await Promise
+    .all([
+      import("../../coord/client.ts"),
+      import("../../stun/mod.ts"),
+      import("../../dial/mod.ts"),
+    ]);
   const coordinator = parseCoordinatorUrl(flags.coordinator);
   checkIfacePattern(flags.iface);
   flags["stun-server"].forEach(parseServerName);
@@ -206,6 +201,12 @@ async function run(given: string[], io: CommandIo): Promise<number> {
     return EXIT_OK;
   }
   requireCapability();
+  using http = new HttpClient(dialer);
+  http.prepare(coordinator.href, FIRST_CONNECTIONS);
+  const [{ signer }, { loadIdentity, NO_METER, runDaemon, systemEdges }] = await Promise.all([
+    import("../../ed25519.ts"),
+    import("../../daemon/mod.ts"),
+  ]);
   const stateDir = stateDirOf(flags);
   const groupId = socketGroup(flags);
   const control = { path: socketToServe(flags), ...(groupId === undefined ? {} : { groupId }) };
@@ -224,7 +225,7 @@ async function run(given: string[], io: CommandIo): Promise<number> {
   const sign = await signer(identity.nodeSeed);
   const asked = new AbortController();
   const onDown = () => asked.abort(new Error("gretun down"));
-  await using edges = systemEdges({ log, sign, dialer, stateDir, control, onDown });
+  await using edges = systemEdges({ log, sign, http, dialer, stateDir, control, onDown });
   using manager = systemManager();
   await runDaemon(
     {

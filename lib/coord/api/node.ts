@@ -142,6 +142,8 @@ const REGISTER_REQUEST = {
   ...STATED,
   /** That the disco key is its own. */
   discoProof: optional("disco_proof", bytesOf(DISCO_PROOF_LENGTH)),
+  /** It wants the list of peers with the answer. */
+  wantsList: optional("list", MARK),
   /** The secret of a token, from a node that is to join. */
   token: optional("token", bytesOf(TOKEN_SECRET_LENGTH)),
   requestedTunnelIp: optional<Ip>("requested_tunnel_ip", {
@@ -270,6 +272,8 @@ const REGISTER_RESPONSE = {
     json: (seconds) => seconds,
     parse: (value) => typeof value === "number" ? value : undefined,
   }),
+  /** For a node that has asked for it; older coordinators do not know of that. */
+  list: optional<PeerList>("list", { json: peersJson, parse: parsePeers }),
 };
 
 export type RegisterResponse = Values<typeof REGISTER_RESPONSE>;

@@ -76,6 +76,7 @@ export class OwnEndpoints {
   #knownLocal: string;
   /** The list was told once. */
   #isTold = false;
+  readonly #firstTold = Promise.withResolvers<void>();
   /** What STUN servers see of us, over each family. */
   readonly #mapped = new Map<Family, Endpoint[]>();
   /** Servers of IPv4 that are asked by {@link lookElsewhere} alone. */
@@ -126,7 +127,12 @@ export class OwnEndpoints {
     this.#wake.abort();
   }
 
-  /** Whether the list is more than what was known at the start. */
+  /** Resolved when the list is more than what was known at the start. */
+  get firstTold(): Promise<void> {
+    return this.#firstTold.promise;
+  }
+
+  /** Whether it is. */
   get isTold(): boolean {
     return this.#isTold;
   }
@@ -184,6 +190,7 @@ export class OwnEndpoints {
     // The first time all peers learn them from the coordinator anyway.
     if (this.#isTold) this.#options.onMoved(hasAllMappings(list, before) ? "more" : "mapping");
     this.#isTold = true;
+    this.#firstTold.resolve();
     return true;
   }
 

@@ -3,7 +3,12 @@ import { deepStrictEqual, match, rejects, strictEqual } from "node:assert/strict
 import { x25519 } from "@noble/curves/ed25519.js";
 import { readClaim, verifyClaim } from "../../../lib/coord/auth.ts";
 import { isProof, proveDiscoKey } from "../../../lib/coord/disco_proof.ts";
-import { CoordClient, CoordError, type CoordHttp } from "../../../lib/coord/client.ts";
+import {
+  askCoordinatorKey,
+  CoordClient,
+  CoordError,
+  type CoordHttp,
+} from "../../../lib/coord/client.ts";
 import { systemRandom } from "../../../lib/edges.ts";
 import { discoKeyFromBytes, keyBase64, type NodeKey } from "../../../lib/keys.ts";
 import {
@@ -79,6 +84,46 @@ Deno.test("the first contact takes one call more and tells the key; a known key 
   await register(known.client, known.node);
   deepStrictEqual([known.met, known.requests.length], [[], 1]);
 });
+
+Deno.test("a node that has asked for the coordinator's key registers at once, and is told of its peers", async () => {
+  const coord = new FakeCoordinator();
+  const other = await fakeNode("other");
+  await coord.register(other);
+  const { http, requests } = httpThrough(coord, (request, pass) => pass(request));
+  const node = await fakeNode("a");
+  const url = "http://coordinator";
+  const world = { clock: coord.clock, random: systemRandom, http };
+  const client = new CoordClient({
+    ...{ url, identity: node, ...world, met: askCoordinatorKey(url, world) },
+  });
+  const joining = { discoKey: node.discoKey, nodeName: node.name };
+  const { list } = await client.register({ ...joining, wantsList: true }, NEVER);
+  deepStrictEqual(list!.peers.map(({ name }) => name), ["other", "a"]);
+  strictEqual(list!.etag, coord.nodes.etag);
+  deepStrictEqual(requests.map(({ url }) => new URL(url).pathname), ["/v1/stun", "/v1/register"]);
+  strictEqual(client.coordinatorKey, coord.key.publicKey);
+  strictEqual((await client.register(joining, NEVER)).list, undefined);
+});
+
+Deno.test("a key that was not signed for the question is not the coordinator's", async () => {
+  const coord = new FakeCoordinator();
+  const changed = httpThrough(coord, async (request, pass) => {
+    const response = await pass(request);
+    return new Response(await response.text() + " ", response);
+  });
+  const repeated = httpThrough(coord, () => toAnother(coord));
+  const silent = httpThrough(coord, () => Promise.reject(new Error("no connection")));
+  for (const { http } of [changed, repeated, silent]) {
+    const world = { clock: coord.clock, random: systemRandom, http };
+    strictEqual(await askCoordinatorKey("http://coordinator", world), undefined);
+  }
+});
+
+/** The answer to somebody else. */
+async function toAnother(coord: FakeCoordinator): Promise<Response> {
+  const headers = { "x-gretun-nonce": "somebodyelsesnonce" };
+  return await coord.server.handle(new Request("http://coordinator/v1/stun", { headers }));
+}
 
 /** What somebody on the way makes of an answer. */
 const CHANGES: Record<string, (response: Response, text: string) => Response> = {

@@ -1,5 +1,6 @@
 /** HTTP/1.1 against raw answers and the runtime's own server. */
 import { deepStrictEqual, match, rejects, strictEqual } from "node:assert/strict";
+import type { Dialled } from "../../../lib/dial/dialer.ts";
 import { HttpClient, systemDialer } from "../../../lib/dial/mod.ts";
 
 const signal = new AbortController().signal;
@@ -135,4 +136,49 @@ Deno.test("HttpClient and the runtime's server, with a large answer", async () =
     const response = await client.request(url, { method: "POST", body: "y", signal });
     strictEqual((await response.text()).length, large.length + 1);
   }
+});
+
+Deno.test("HttpClient takes connections that it has made ahead, once each", async () => {
+  using client = new HttpClient(systemDialer());
+  const answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+  const requests = await raw(Array(4).fill(answer), async (url) => {
+    client.prepare(url, 2);
+    // While they are being made, and when they are there.
+    await Promise.all([get(client, url), get(client, url)]);
+    await Promise.all([get(client, url), get(client, url)]);
+    client.forgetConnections();
+  });
+  deepStrictEqual(requests.map((request) => request[0]).sort(), ["1", "1", "2", "2"]);
+});
+
+Deno.test("HttpClient closes connections made ahead that nobody takes", async () => {
+  const client = new HttpClient(systemDialer());
+  const requests = await raw([], (url) => {
+    client.prepare(url, 2);
+    client[Symbol.dispose]();
+    return Promise.resolve();
+  });
+  deepStrictEqual(requests, []);
+});
+
+Deno.test("HttpClient makes a connection again that could not be made ahead", async () => {
+  using client = new HttpClient(systemDialer());
+  const url = "http://127.0.0.1:9/";
+  client.prepare(url, 1);
+  await rejects(get(client, url), /no connection to 127\.0\.0\.1:9/);
+});
+
+Deno.test("HttpClient: who gives up does not wait for a connection that is being made", async () => {
+  const { promise, resolve } = Promise.withResolvers<Dialled>();
+  using client = new HttpClient({ dial: () => promise });
+  client.prepare("http://coordinator/", 1);
+  const asked = new AbortController();
+  const request = client.request("http://coordinator/", { method: "GET", signal: asked.signal });
+  asked.abort(new Error("given up"));
+  await rejects(request, /given up/);
+  const closed = Promise.withResolvers<void>();
+  const stream = { read: () => new Promise(() => {}), [Symbol.dispose]: closed.resolve };
+  resolve({ stream: stream as unknown as Dialled["stream"] });
+  client[Symbol.dispose]();
+  await closed.promise;
 });
