@@ -1,7 +1,8 @@
 /**
- * The user-space data path: TUN devices on one side, UDP sockets on the other, and two threads that
- * move packets between them, however many links there are. The main thread says what links there
- * are and gets what is not data; packets do not wait for it.
+ * The user-space data path: TUN devices on one side, UDP sockets on the other, and threads that move
+ * packets between them, however many links there are: one, and a second for packets out once there is
+ * something to do. The main thread says what links there are and gets what is not data; packets do
+ * not wait for it.
  */
 import { type Cidr, type Endpoint, type Family, familyOf, type Ip, ipBytes } from "../addr.ts";
 import { GretunError } from "../errors.ts";
@@ -94,11 +95,20 @@ interface Device extends BulkTun {
   spec?: LinkSpec;
 }
 
+const LOOK_MS = 250;
+/** In that time; as much as 10 Mbit/s in datagrams of their own, and some 100 Mbit/s in joined ones. */
+const BUSY_READS = 250;
+
 export class Engine implements AsyncDisposable {
   readonly #options: EngineOptions;
   readonly #shared = new Shared();
-  #out: Thread;
+  /** Takes all packets as long as it is alone. */
   #in: Thread;
+  /** For packets out. */
+  #out: Thread | undefined;
+  /** Until there are both. */
+  #looking: number | undefined;
+  #reads = 0;
   /** Both by number; numbers are used again. */
   readonly #sockets: (BulkUdpSocket | undefined)[] = [];
   readonly #devices: (Device | undefined)[] = [];
@@ -122,9 +132,29 @@ export class Engine implements AsyncDisposable {
   private constructor(options: EngineOptions, sockets: readonly BulkUdpSocket[]) {
     this.#options = options;
     this.families = sockets.map(({ family }) => family);
-    this.#out = this.#startThread(0, new Epoll());
-    this.#in = this.#startThread(1, new Epoll());
+    this.#in = this.#startThread(0, new Epoll());
     for (const socket of sockets) this.#addSocket(socket);
+    // Two threads must not count one session's datagrams, not even for the moment of the change.
+    if (options.encapsulation === "sealed") this.#split();
+    else this.#looking = setInterval(() => this.#lookWhetherBusy(), LOOK_MS);
+  }
+
+  /** Each thread costs the memory of a program of its own, and a moment of this one's time to start. */
+  #lookWhetherBusy(): void {
+    const reads = this.#shared.reads[0]!;
+    if (((reads - this.#reads) | 0) >= BUSY_READS) this.#split();
+    this.#reads = reads;
+  }
+
+  #split(): void {
+    clearInterval(this.#looking);
+    const out = this.#startThread(1, new Epoll());
+    this.#tellAll(out);
+    for (const [id, device] of this.#devices.entries()) {
+      if (!device) continue;
+      if (letGo(this.#in.epoll, device.fd.fd)) out.epoll.add(device.fd.fd, id);
+    }
+    this.#out = out;
   }
 
   get port(): number {
@@ -175,7 +205,7 @@ export class Engine implements AsyncDisposable {
     this.#devices[id] = { fd, cutsUdp };
     this.#shared.heard[id] = 0;
     this.setLink(id, { mtu: 0 });
-    this.#out.epoll.add(fd.fd, id);
+    (this.#out ?? this.#in).epoll.add(fd.fd, id);
     return id;
   }
 
@@ -208,13 +238,13 @@ export class Engine implements AsyncDisposable {
     const device = this.#devices[id];
     if (!device) return;
     this.#devices[id] = undefined;
-    this.#retire(device.fd, this.#out, { kind: "unlink", id });
+    this.#retire(device.fd, this.#out ?? this.#in, { kind: "unlink", id });
   }
 
   /** Starts threads that ended by themselves again, with all links as they are. */
   restart(): void {
     if (this.#isClosed) return;
-    if (this.#out.hasFailed) this.#out = this.#renew(this.#out);
+    if (this.#out?.hasFailed) this.#out = this.#renew(this.#out);
     if (this.#in.hasFailed) this.#in = this.#renew(this.#in);
   }
 
@@ -232,6 +262,7 @@ export class Engine implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    clearInterval(this.#looking);
     for (const id of this.#devices.keys()) this.removeLink(id);
     this.#post({ kind: "stop" });
     await Promise.all(this.#threads().map(({ ended }) => ended.promise));
@@ -246,7 +277,7 @@ export class Engine implements AsyncDisposable {
   }
 
   #threads(): Thread[] {
-    return [this.#out, this.#in];
+    return this.#out ? [this.#in, this.#out] : [this.#in];
   }
 
   #renew({ index, worker, changes, epoll }: Thread): Thread {
@@ -254,13 +285,17 @@ export class Engine implements AsyncDisposable {
     changes.close();
     const thread = this.#startThread(index, epoll);
     // What the dead one was told and did not take is part of it.
+    this.#tellAll(thread);
+    return thread;
+  }
+
+  #tellAll({ changes }: Thread): void {
     for (const [id, socket] of this.#sockets.entries()) {
-      if (socket) thread.changes.postMessage(socketChange(id, socket));
+      if (socket) changes.postMessage(socketChange(id, socket));
     }
     for (const device of this.#devices) {
-      if (device?.spec) thread.changes.postMessage(linkChange(device.spec));
+      if (device?.spec) changes.postMessage(linkChange(device.spec));
     }
-    return thread;
   }
 
   #startThread(index: number, epoll: Epoll): Thread {
@@ -348,12 +383,7 @@ export class Engine implements AsyncDisposable {
 
   /** A thread may be using the descriptor at this very moment. */
   #retire(fd: Disposable & { readonly fd: number }, waiter: Thread, change: Change): void {
-    try {
-      waiter.epoll.remove(fd.fd);
-    } catch (error) {
-      // The thread has let go of a device that somebody deleted.
-      if (!(error instanceof SystemError)) throw error;
-    }
+    letGo(waiter.epoll, fd.fd);
     retire(fd.fd, this.#nothing.fd);
     const version = this.#post(change);
     this.#retired.push({ fd, version });
@@ -362,7 +392,7 @@ export class Engine implements AsyncDisposable {
   #closeRetired(): void {
     const { versions } = this.#shared;
     const isTaken = (version: number) =>
-      this.#threads().every((_, i) => Atomics.load(versions, 1 + i) - version >= 0);
+      this.#threads().every(({ index }) => Atomics.load(versions, 1 + index) - version >= 0);
     for (const { fd } of this.#retired.filter(({ version }) => isTaken(version))) {
       fd[Symbol.dispose]();
     }
@@ -379,6 +409,17 @@ export function freeNumber(links: readonly unknown[]): number {
     `the user-space data plane carries ${MAX_LINKS} links and no more`,
     "Use a kernel with FOU and GRE, or let a policy hide peers that need not be reached",
   );
+}
+
+/** Whether it was waited for: a thread lets go of a device that somebody deleted. */
+function letGo(epoll: Epoll, fd: number): boolean {
+  try {
+    epoll.remove(fd);
+    return true;
+  } catch (error) {
+    if (error instanceof SystemError) return false;
+    throw error;
+  }
 }
 
 interface SendOptions {

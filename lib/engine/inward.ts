@@ -69,10 +69,11 @@ export class Inward {
     this.#roomAt = arena.room(READ_ROOM);
   }
 
-  /** Takes what the socket has, within bounds. */
-  serve(socket: SocketSpec): void {
+  /** Takes what the socket has, within bounds; how often it has read. */
+  serve(socket: SocketSpec): number {
     let filled = 0;
-    for (let i = 0; i < MAX_READS; i++) {
+    let reads = 0;
+    for (; reads < MAX_READS; reads++) {
       if (filled + MAX_DATAGRAM > READ_ROOM) {
         this.#joiner.flush();
         filled = 0;
@@ -85,6 +86,7 @@ export class Inward {
       filled = (filled + length + 63) & ~63;
     }
     this.#joiner.flush();
+    return reads;
   }
 
   #receive(socket: SocketSpec, at: number): number {

@@ -127,6 +127,8 @@ export class Shared {
   readonly versions: Int32Array;
   /** Reports on their way to the main thread, by queue: strangers leave others their room. */
   readonly #pending: Int32Array;
+  /** Of each worker: what it has read from devices and sockets; wraps around. */
+  readonly reads: Int32Array;
   /** Of each worker, by {@link DROPS}. */
   readonly drops: Float64Array;
   /** Packets received, of each link; wraps around. */
@@ -135,6 +137,7 @@ export class Shared {
   constructor(readonly buffer: SharedArrayBuffer = new SharedArrayBuffer(Shared.#length)) {
     this.versions = new Int32Array(buffer, 0, 1 + MAX_WORKERS);
     this.#pending = new Int32Array(buffer, 32, QUEUES.length);
+    this.reads = new Int32Array(buffer, 48, MAX_WORKERS);
     this.drops = new Float64Array(buffer, 64, MAX_WORKERS * DROPS.length);
     this.heard = new Int32Array(buffer, Shared.#heardAt, MAX_LINKS);
   }

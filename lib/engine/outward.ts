@@ -72,9 +72,10 @@ export class Outward {
     this.#sealedAt = arena.room(cipher ? SEALED_ROOM : 0);
   }
 
-  /** Takes what the device has, within bounds. */
-  serve(link: WorkerLink): void {
-    for (let i = 0; i < MAX_READS; i++) {
+  /** Takes what the device has, within bounds; how often it has read. */
+  serve(link: WorkerLink): number {
+    let reads = 0;
+    for (; reads < MAX_READS; reads++) {
       if (this.#filled + MAX_HEADER + MAX_READ > READ_ROOM) this.#flush();
       const at = this.#roomAt + this.#filled + MAX_HEADER;
       this.#iovecs.set(0, at, MAX_READ);
@@ -87,6 +88,7 @@ export class Outward {
       this.#forward(link, at, length);
     }
     this.#flush();
+    return reads;
   }
 
   #flush(): void {

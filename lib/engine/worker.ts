@@ -88,19 +88,20 @@ class Path {
       const count = this.#waiter.wait();
       // What was said before a packet came holds for it.
       if (!this.#takeChanges()) return;
-      for (let i = 0; i < count; i++) this.#serve(this.#waiter.tag(i));
+      let reads = 0;
+      for (let i = 0; i < count; i++) reads += this.#serve(this.#waiter.tag(i));
+      this.#shared.reads[this.#start.index]! += reads;
     }
   }
 
-  #serve(tag: number | undefined): void {
-    if (tag === undefined) return;
+  #serve(tag: number | undefined): number {
+    if (tag === undefined) return 0;
     if (tag >= IN_TAG) {
       const socket = this.#tables.sockets[tag - IN_TAG];
-      if (socket) this.#inward.serve(socket);
-    } else {
-      const link = this.#tables.links[tag];
-      if (link) this.#outward.serve(link);
+      return socket ? this.#inward.serve(socket) : 0;
     }
+    const link = this.#tables.links[tag];
+    return link ? this.#outward.serve(link) : 0;
   }
 
   /** False when there are no more rounds. */

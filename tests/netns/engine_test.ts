@@ -219,9 +219,42 @@ Deno.test("a device that somebody deletes does not keep a thread busy", async ()
   a.engine.removeLink(a.link);
 });
 
-Deno.test("threads that died start again with the links and sockets that there are by then", async () => {
+Deno.test("there is one thread until there is something to do, and streams are whole when another joins", async () => {
   await using pair = await Pair.open();
   const { a, b } = pair;
+  match(await ping(a.host, "10.9.0.2"), / 0% packet loss/);
+  strictEqual(threads(), 2, "one of each engine");
+  await busy(pair);
+  const { engine, link } = a;
+  engine.removeLink(link);
+  match(await ping(a.host, "10.9.0.2"), / 100% packet loss/);
+  ok(b.engine.heard(b.link) > 0);
+});
+
+/** Until each engine has its second thread. */
+async function busy({ a, b }: Pair): Promise<void> {
+  await until("four threads", async () => {
+    await transfer(a.host, b.host, "10.9.0.2", MANY);
+    return threads() === 4;
+  });
+}
+
+/** Of engines, in this process. */
+function threads(): number {
+  const all = [...Deno.readDirSync("/proc/self/task")];
+  const names = all.map(({ name }) => Deno.readTextFileSync(`/proc/self/task/${name}/comm`));
+  return names.filter((name) => name.startsWith("worker-")).length;
+}
+
+for (const count of [1, 2]) {
+  Deno.test(`${count} dead threads start again with the links and sockets that there are by then`, async () => {
+    await using pair = await Pair.open();
+    if (count === 2) await busy(pair);
+    await startAgain(pair, count);
+  });
+}
+
+async function startAgain({ a, b }: Pair, count: number): Promise<void> {
   const reasons: string[] = [];
   a.onFailed = (reason) => reasons.push(reason);
   const before = openDescriptors();
@@ -229,7 +262,7 @@ Deno.test("threads that died start again with the links and sockets that there a
   a.to(b.host.ip, { sources: { map: () => 5 } as unknown as Cidr[] });
   match(await ping(a.host, "10.9.0.2"), / 100% packet loss/);
   match(await ping(b.host, "10.9.0.1"), / 100% packet loss/);
-  await until("both to die", async () => reasons.length === 2, () => reasons.join("\n"));
+  await until("all to die", async () => reasons.length === count, () => reasons.join("\n"));
   ok(reasons.every((reason) => reason.includes("TypeError")), reasons.join("\n"));
 
   a.to(b.host.ip);
@@ -241,7 +274,7 @@ Deno.test("threads that died start again with the links and sockets that there a
   await until("a signal", async () => a.signals.length === 1);
   await transfer(b.host, a.host, "10.9.0.1", BYTES);
   ok(openDescriptors() < before + 5, `${openDescriptors()} descriptors, ${before} before`);
-});
+}
 
 const openDescriptors = () => [...Deno.readDirSync("/proc/self/fd")].length;
 
