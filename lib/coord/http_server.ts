@@ -19,6 +19,8 @@ const PAUSE_AFTER_ERROR_MS = 100;
 const TELL_AGAIN_MS = 60_000;
 /** What calls under way get to finish at the end. */
 const SHUTDOWN_MS = 300;
+const TOO_SLOW = 408;
+const LENGTH_REQUIRED = 411;
 
 const REFUSALS: Record<ConnectionRefusal, string> = {
   full: "no room for more connections, new ones are turned away",
@@ -199,10 +201,12 @@ export class HttpServer {
     this.#connections.began(connection, clock.nowMs());
     let isUpgrade = false;
     try {
-      const response = await handle(request, caller);
+      const response = isOfUnknownLength(request)
+        ? new Response("a body needs a content-length\n", { status: LENGTH_REQUIRED })
+        : await handle(request, caller);
       isUpgrade = response.status === 101;
       // What is left of a body that came too slowly is waited for by nobody.
-      if (response.status === 408) {
+      if (response.status === TOO_SLOW || response.status === LENGTH_REQUIRED) {
         clock.timer(SHUTDOWN_MS, () => this.#connections.close(connection));
       }
       return response;
@@ -210,6 +214,12 @@ export class HttpServer {
       this.#connections.answered(connection, { isUpgrade, nowMs: clock.nowMs() });
     }
   }
+}
+
+/** A body in parts takes 80 KiB while it comes, one whose length is told takes what came. */
+function isOfUnknownLength({ method, headers }: Request): boolean {
+  if (headers.has("transfer-encoding")) return true;
+  return (method === "POST" || method === "PUT") && !headers.has("content-length");
 }
 
 /** Without the interface, and of IPv4 as such where one socket takes both. */

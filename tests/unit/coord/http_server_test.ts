@@ -94,6 +94,24 @@ Deno.test("HttpServer waits for nothing more of who sent a body too slowly", asy
   strictEqual(bench.server.connections, 0);
 });
 
+Deno.test("HttpServer takes no body whose length is not told, nor one with two lengths", async () => {
+  await using bench = new Bench(ok200);
+  for (
+    const length of [
+      "Transfer-Encoding: chunked",
+      "",
+      "Content-Length: 3\r\nTransfer-Encoding: chunked",
+    ]
+  ) {
+    using conn = await bench.connect();
+    const head = ["POST / HTTP/1.1", "Host: x", ...(length ? [length] : []), "", "1\r\n{\r\n"];
+    await conn.write(new TextEncoder().encode(head.join("\r\n")));
+    match(await bench.clock.until(read(conn)), /^HTTP\/1\.1 4(11|00) /);
+    strictEqual(await bench.clock.until(read(conn)), "", length);
+  }
+  strictEqual(bench.server.connections, 0);
+});
+
 Deno.test("HttpServer turns away whom it has no room for, and serves again when there is", async () => {
   const answers = new Map<string, () => void>();
   await using bench = new Bench(({ url }) => {
