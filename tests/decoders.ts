@@ -14,16 +14,7 @@ import { BufferedReader, ConnectionEndedError } from "../lib/dial/buffered_reade
 import { DialError } from "../lib/dial/errors.ts";
 import { readBody, readHead } from "../lib/dial/http_message.ts";
 import { encodeFrame, WebSocketClient } from "../lib/dial/web_socket.ts";
-import { decodeGeneve } from "../lib/disco/envelope.ts";
-import {
-  boxKey,
-  classify,
-  decodeMessage,
-  DiscoFormatError,
-  open,
-  parseKeyText,
-  readEnvelope,
-} from "../lib/disco/mod.ts";
+import { boxKey, decodeMessage, DiscoFormatError, open, readEnvelope } from "../lib/disco/mod.ts";
 import { parseClientFile } from "../lib/hub/clients.ts";
 import * as hub from "../lib/hub/protocol/gretun/wire.ts";
 import { isBareIpv4 } from "../lib/hub/protocol/ipipou/wire.ts";
@@ -153,14 +144,8 @@ const DATAGRAMS: Decoder[] = [
     samples: disco.sealed.map(({ packet }) => fromHex(packet)),
     decode(bytes) {
       const envelope = readEnvelope(bytes);
-      return { class: classify(bytes), opened: envelope && open(envelope, DISCO_BOX_KEY) };
+      return envelope && open(envelope, DISCO_BOX_KEY);
     },
-    errors: [],
-  },
-  {
-    name: "Geneve header",
-    samples: disco.geneve_headers.map(({ hex }) => fromHex(hex)),
-    decode: decodeGeneve,
     errors: [],
   },
   {
@@ -564,13 +549,6 @@ const TEXTS: Decoder[] = [
     words: ["gretun-", "=", "-", "_", "+", "/"],
     decode: (bytes) => api.parseTokenText(textOf(bytes)),
     errors: [RangeError],
-  },
-  {
-    name: "key's text",
-    samples: [utf8(`discokey:${KEY}`)],
-    words: ["discokey:", "nodekey:"],
-    decode: (bytes) => parseKeyText("disco-public", textOf(bytes)),
-    errors: [SyntaxError],
   },
   {
     name: "configuration file",

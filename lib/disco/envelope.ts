@@ -1,5 +1,5 @@
 /**
- * The envelope of a disco message, and telling it from what else arrives on the port.
+ * The envelope of a disco message.
  *
  *     0-5    magic, "TS" and a speech balloon in UTF-8
  *     6-37   sender's disco key
@@ -20,11 +20,6 @@ const TAG_LENGTH = 16;
 const HEADER_LENGTH = MAGIC.length + KEY_LENGTH + NONCE_LENGTH;
 /** Of a datagram, besides the message itself. */
 export const ENVELOPE_LENGTH = HEADER_LENGTH + TAG_LENGTH;
-
-const STUN_COOKIE = fromHex("21 12 a4 42");
-const GENEVE_LENGTH = 8;
-const GENEVE_DISCO = 0x7a11;
-const GENEVE_WIREGUARD = 0x7a12;
 
 export interface Envelope {
   sender: DiscoKey;
@@ -59,42 +54,4 @@ export function seal(
 /** The plaintext; undefined when the box does not open with that key. */
 export function open({ box, nonce }: Envelope, boxKey: Uint8Array): Uint8Array | undefined {
   return box.length < TAG_LENGTH ? undefined : openBox(box, nonce, boxKey);
-}
-
-export interface GeneveHeader {
-  /** A handshake message of a UDP relay, not relayed traffic. */
-  control: boolean;
-  protocol: number;
-  /** 24 bits. */
-  vni: number;
-}
-
-/** RFC 8926 section 3.4 without options, as UDP relays use it; undefined for anything else. */
-export function decodeGeneve(bytes: Uint8Array): GeneveHeader | undefined {
-  if (bytes.length < GENEVE_LENGTH) return undefined;
-  const reader = new Reader(bytes, "network");
-  const [versionAndOptions, flags, protocol] = [reader.u8(), reader.u8(), reader.u16()];
-  const vniAndReserved = reader.u32();
-  if (versionAndOptions !== 0 || (flags & 0x3f) !== 0 || (vniAndReserved & 0xff) !== 0) {
-    return undefined;
-  }
-  if (protocol !== GENEVE_DISCO && protocol !== GENEVE_WIREGUARD) return undefined;
-  return { control: (flags & 0x80) !== 0, protocol, vni: vniAndReserved >>> 8 };
-}
-
-export type DatagramClass = "stun" | "disco" | "disco-in-geneve" | "other";
-
-/** What a datagram on the shared port is, by its first bytes. */
-export function classify(bytes: Uint8Array): DatagramClass {
-  if (isStunBinding(bytes)) return "stun";
-  const geneve = decodeGeneve(bytes);
-  if (geneve?.protocol === GENEVE_DISCO && isDisco(bytes.subarray(GENEVE_LENGTH))) {
-    return "disco-in-geneve";
-  }
-  return isDisco(bytes) ? "disco" : "other";
-}
-
-function isStunBinding(bytes: Uint8Array): boolean {
-  return bytes.length >= 20 && (bytes[0]! & 0xc0) === 0 && bytes[1] === 1 &&
-    startsWithBytes(bytes.subarray(4), STUN_COOKIE);
 }

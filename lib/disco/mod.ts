@@ -6,23 +6,8 @@
  * const datagram = seal(encodeMessage({ type: "call-me-maybe", endpoints }), own, key, random);
  */
 export { boxKey } from "./box.ts";
-export {
-  classify,
-  DISCO_PATTERN,
-  type Envelope,
-  isDisco,
-  open,
-  readEnvelope,
-  seal,
-} from "./envelope.ts";
+export { DISCO_PATTERN, type Envelope, isDisco, open, readEnvelope, seal } from "./envelope.ts";
 export { EPOCH_LENGTH, type Extension, EXTENSION_LENGTH, SESSION_LENGTH } from "./extension.ts";
-export {
-  encodeNodePublic,
-  formatKeyText,
-  type KeyKind,
-  parseKeyText,
-  shortKeyText,
-} from "./keys_text.ts";
 export {
   decodeMessage,
   DiscoFormatError,

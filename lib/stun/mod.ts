@@ -30,4 +30,4 @@ export {
   mappingBehaviour,
 } from "./nat.ts";
 export { DEFAULT_STUN_PORT, parseServerName, resolveServers, serverAt } from "./resolve.ts";
-export { serveStun, type StunListen, StunService } from "./server.ts";
+export { type StunListen, StunService } from "./server.ts";

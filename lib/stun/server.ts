@@ -165,14 +165,6 @@ function isOtherAddress(a: Ip, b: Ip): boolean {
   return a !== b && familyOf(a) === familyOf(b) && !isUnspecified(a) && !isUnspecified(b);
 }
 
-/**
- * A server at one place. Resolves with the bound address; rejects with Deno's error when the port
- * cannot be had.
- */
-export async function serveStun(listen: StunListen, signal: AbortSignal): Promise<Endpoint> {
-  return new StunService({ signal }).listen(listen);
-}
-
 function endpointOf({ hostname, port }: Deno.NetAddr): Endpoint {
   return { ip: parseIp(hostname), port };
 }

@@ -32,11 +32,6 @@ export type Step =
 
 export type AddLink = Extract<Step, { do: "add-link" }>;
 
-/** The interface that the step is about; undefined for modules and ports. */
-export function interfaceOf(step: Step): string | undefined {
-  return "name" in step ? step.name : undefined;
-}
-
 /** A line for a shell. */
 export function formatStep(step: Step): string {
   return wordsOf(step).map(shellWord).join(" ");

@@ -4,7 +4,7 @@ import { formatEndpoint } from "../../../lib/addr.ts";
 import { errorLine, exitCode } from "../../../lib/cli/command.ts";
 import { command } from "../../../lib/cli/gretun/stun.ts";
 import { GretunError, UsageError } from "../../../lib/errors.ts";
-import { serveStun } from "../../../lib/stun/mod.ts";
+import { StunService } from "../../../lib/stun/mod.ts";
 
 /** What the command prints and its exit code. */
 async function run(args: string[], signal = new AbortController().signal) {
@@ -20,7 +20,9 @@ async function withServers(hostnames: string[], body: (...servers: string[]) => 
   const stop = new AbortController();
   try {
     const servers = await Promise.all(
-      hostnames.map((hostname) => serveStun({ hostname, port: 0 }, stop.signal)),
+      hostnames.map((hostname) =>
+        new StunService({ signal: stop.signal }).listen({ hostname, port: 0 })
+      ),
     );
     await body(...servers.map(formatEndpoint));
   } finally {

@@ -6,25 +6,20 @@ import { parseEndpoint } from "../../../lib/addr.ts";
 import { concatBytes, fromHex, toHex } from "../../../lib/bytes.ts";
 import type { Random } from "../../../lib/edges.ts";
 import { type DiscoKey, discoKeyFromBytes } from "../../../lib/keys.ts";
-import { decodeGeneve, MAGIC } from "../../../lib/disco/envelope.ts";
+import { MAGIC } from "../../../lib/disco/envelope.ts";
 import { type RelayBlock, TX_ID_LENGTH } from "../../../lib/disco/messages.ts";
 import {
   boxKey,
-  classify,
   decodeMessage,
   DiscoFormatError,
   type DiscoMessage,
   encodeMessage,
-  encodeNodePublic,
-  formatKeyText,
   isDisco,
-  type KeyKind,
   open,
-  parseKeyText,
   readEnvelope,
   seal,
-  shortKeyText,
 } from "../../../lib/disco/mod.ts";
+import { isStun } from "../../../lib/stun/mod.ts";
 import vectors from "../../vectors/disco.json" with { type: "json" };
 
 // deno-lint-ignore no-explicit-any
@@ -122,35 +117,6 @@ Deno.test("boxKey() refuses low-order points and private keys of a wrong length"
   for (const peer of lowOrder) throws(() => boxKey(own, key(peer)), Error, peer);
   throws(() => boxKey(own.subarray(1), key(vectors.keys.alice.public)));
 });
-
-const KINDS: Record<string, KeyKind> = {
-  disco_public: "disco-public",
-  node_public: "node-public",
-  node_private: "node-private",
-};
-
-Deno.test("key text forms: format, parse, short and binary form", () => {
-  for (const vector of vectors.key_text.valid as Json[]) {
-    const kind = KINDS[vector.kind]!;
-    const raw = fromHex(vector.raw);
-    strictEqual(formatKeyText(kind, raw), vector.text);
-    deepStrictEqual(parseKeyText(kind, vector.text), raw);
-    if (vector.short && kind !== "node-private") strictEqual(shortKeyText(kind, raw), vector.short);
-    if (vector.binary) strictEqual(toHex(encodeNodePublic(raw)), vector.binary);
-  }
-  for (const { text, parse_as, raw } of vectors.key_text.also_accepted) {
-    strictEqual(toHex(parseKeyText(KINDS[parse_as]!, text)), raw);
-  }
-});
-
-for (const { text, parse_as, reason } of vectors.key_text.invalid) {
-  Deno.test(`parseKeyText() refuses: ${reason}, without telling the text`, () => {
-    throws(() => parseKeyText(KINDS[parse_as]!, text), (error: Error) => {
-      ok(error instanceof SyntaxError);
-      return !error.message.includes(text.slice(-20));
-    });
-  });
-}
 
 // --- messages
 
@@ -361,55 +327,23 @@ Deno.test("seal() takes a fresh nonce for every packet", () => {
 
 // --- what arrived
 
-for (const v of vectors.classify as Json[]) {
-  Deno.test(`classify(): ${v.name}`, () => {
-    const bytes = fromHex(v.hex);
-    strictEqual(classify(bytes), v.geneve ? "disco-in-geneve" : v.class);
-    strictEqual(isDisco(bytes), v.class === "disco" && !v.geneve);
-    if (v.geneve) {
-      const { vni, control } = v;
-      const protocol = vectors.constants.geneve_protocol_disco;
-      deepStrictEqual(decodeGeneve(bytes), { vni, control, protocol });
-    }
+for (const { name, hex, class: kind, geneve } of vectors.classify) {
+  Deno.test(`STUN, disco or neither: ${name}`, () => {
+    const bytes = fromHex(hex);
+    deepStrictEqual([isStun(bytes), isDisco(bytes)], [
+      kind === "stun",
+      kind === "disco" && !geneve,
+    ]);
   });
 }
 
-Deno.test("classify() takes GRE of any kind and relayed data for neither STUN nor disco", () => {
+Deno.test("GRE of any kind and relayed data are neither STUN nor disco", () => {
   const relayed = "00007a1200053900 4500";
-  const gre = ["00000800", "20000800 2112a442", "200086dd 00000001", "a0000800 00000000 00000001"];
+  const gre = ["00000800", "200086dd 00000001", "a0000800 00000000 00000001"];
   for (const hex of [relayed, ...gre]) {
-    strictEqual(classify(concatBytes(fromHex(hex), new Uint8Array(40))), "other", hex);
+    const bytes = concatBytes(fromHex(hex), new Uint8Array(40));
+    deepStrictEqual([isStun(bytes), isDisco(bytes)], [false, false], hex);
   }
-});
-
-Deno.test("classify(), readEnvelope() and decodeGeneve() throw nothing on random inputs", () => {
-  const below = seededRandom(2);
-  const starts = ["", "5453f09f92ac", "00007a1100000100", "00007a11000001005453f09f92ac"]
-    .map((hex) => fromHex(hex));
-  for (let i = 0; i < 20_000; i++) {
-    const rest = Uint8Array.from({ length: below(130) }, () => below(256));
-    const bytes = concatBytes(starts[i % starts.length]!, rest);
-    strictEqual(readEnvelope(bytes) !== undefined, isDisco(bytes));
-    if (classify(bytes) === "disco-in-geneve") ok(decodeGeneve(bytes));
-  }
-});
-
-Deno.test("decodeGeneve() reads the headers of a UDP relay", () => {
-  for (const { hex, control, protocol, vni } of vectors.geneve_headers) {
-    deepStrictEqual(decodeGeneve(fromHex(hex)), { control, protocol, vni });
-  }
-});
-
-Deno.test("decodeGeneve() refuses other versions, options, flags, protocols and short input", () => {
-  const bad = [
-    "40007a1100000100",
-    "00017a1100000100",
-    "01007a1100000100",
-    "00007a1100000101",
-    "0000655800000100",
-    "00007a11000001",
-  ];
-  for (const hex of bad) strictEqual(decodeGeneve(fromHex(hex)), undefined, hex);
 });
 
 // --- sizes
