@@ -17,6 +17,8 @@ export type { PeerReport, PingAnswer, PingWish };
 export interface DaemonReport {
   node_key: string;
   node_name: string;
+  /** What the others call it, where the coordinator's operator gave it another name. */
+  listed_name?: string;
   coordinator: string;
   /** Base64; absent: it has none, or it is not known yet. */
   coordinator_key?: string;

@@ -155,6 +155,8 @@ class Daemon implements AsyncDisposable {
   readonly #trust: Trust;
   /** The coordinator's whole list, without this node. */
   #listed: readonly PeerRecord[] = [];
+  /** What the others call this node. */
+  #listedName: string | undefined;
   /** Members that are not there. */
   #away: { keys: readonly NodeKey[]; isByPolicy: boolean } = { keys: [], isByPolicy: false };
   #judged: Promise<void> = Promise.resolve();
@@ -196,7 +198,7 @@ class Daemon implements AsyncDisposable {
     this.#privateNetworks = new PrivateNetworks(rtnl);
     this.#findings = new Findings(edges.log);
     this.#reversePath = new ReversePath(() => edges.host.readFile("/proc/net/netstat"));
-    this.#twins = new TwinWatch(options.nodeName);
+    this.#twins = new TwinWatch();
     const { coordinator, identity, nodeName } = options;
     this.#known = known;
     this.#trust = new Trust({
@@ -315,6 +317,7 @@ class Daemon implements AsyncDisposable {
     return {
       node_key: identity.nodeKey,
       node_name: nodeName,
+      ...((this.#listedName ?? nodeName) === nodeName ? {} : { listed_name: this.#listedName! }),
       coordinator: coordinator.href,
       ...(coordinatorKey ? { coordinator_key: keyBase64(coordinatorKey) } : {}),
       state: this.#peers ? "running" : "waiting for the coordinator",
@@ -438,6 +441,7 @@ class Daemon implements AsyncDisposable {
 
   #lookForTwin(peers: readonly PeerRecord[]): void {
     const own = peers.find(({ nodeKey }) => nodeKey === this.#options.identity.nodeKey);
+    this.#listedName = own?.name;
     if (!own) return;
     if (!this.#twins.isTwin(own)) return;
     const where = own.endpoints.map(({ endpoint }) => formatEndpoint(endpoint)).join(", ");

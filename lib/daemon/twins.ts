@@ -9,14 +9,9 @@ import type { AdvertisedEndpoint, PeerRecord } from "../coord/api.ts";
 const REMEMBERED = 16;
 
 export class TwinWatch {
-  readonly #name: string;
   readonly #told: string[] = [];
   /** What an earlier run of this node has told may be listed until its own word is. */
   #isListedAsTold = false;
-
-  constructor(nodeName: string) {
-    this.#name = nodeName;
-  }
 
   /** This node tells its endpoints. */
   tells(endpoints: readonly AdvertisedEndpoint[]): void {
@@ -29,10 +24,9 @@ export class TwinWatch {
     return this.#told.includes(textOf(endpoints));
   }
 
-  /** Whether this node's own record shows another host. */
-  isTwin({ name, endpoints }: Pick<PeerRecord, "name" | "endpoints">): boolean {
-    const isAsTold = name === this.#name &&
-      (endpoints.length === 0 || this.isTold(endpoints));
+  /** Whether this node's own record shows another host. Its name says nothing: operators give others. */
+  isTwin({ endpoints }: Pick<PeerRecord, "endpoints">): boolean {
+    const isAsTold = endpoints.length === 0 || this.isTold(endpoints);
     this.#isListedAsTold ||= isAsTold && endpoints.length > 0;
     return this.#isListedAsTold && !isAsTold;
   }

@@ -3,7 +3,7 @@ import { type Endpoint, equalEndpoints, type Family, familyOf } from "../addr.ts
 import { askStunServers } from "../coord/client.ts";
 import type { Dialer } from "../dial/mod.ts";
 import { aborted, systemClock, systemRandom } from "../edges.ts";
-import { errorText } from "../errors.ts";
+import { errorText, GretunError } from "../errors.ts";
 import { RtNetlink } from "../netlink.ts";
 import { findGateway, probePortMapping } from "../portmap/mod.ts";
 import {
@@ -110,7 +110,8 @@ async function checkCoordinator(
     const rttMs = systemClock.nowMs() - startMs;
     return { report: { ...report, rttMs }, stun: stun ?? ownServer };
   } catch (error) {
-    const why = timeout.aborted ? "no answer in time" : errorText(error);
+    const hint = error instanceof GretunError ? `. ${error.hint}` : "";
+    const why = timeout.aborted ? "no answer in time" : errorText(error) + hint;
     return { report: { ...report, error: why }, stun: ownServer };
   }
 }

@@ -29,7 +29,7 @@ export function applyStep(step: Step): void {
 
 /** A running program's file cannot be written, but another one can take its name. */
 function replaceFile(path: string, mode: number, write: (path: string) => void): void {
-  Deno.mkdirSync(path.replace(/\/[^/]*$/, ""), { recursive: true });
+  makeDirectory(path.replace(/\/[^/]*$/, ""));
   const temporary = `${path}.new`;
   try {
     write(temporary);
@@ -43,6 +43,13 @@ function replaceFile(path: string, mode: number, write: (path: string) => void):
     }
     throw error;
   }
+}
+
+/** Whatever root's umask is, the service has to get at what is in it. */
+function makeDirectory(path: string): void {
+  if (presentFiles.exists(path)) return;
+  Deno.mkdirSync(path, { recursive: true });
+  Deno.chmodSync(path, 0o755);
 }
 
 function run([program, ...args]: readonly string[], mayFail = false): void {

@@ -69,6 +69,8 @@ const SERVICES: Record<ServiceKind, Service> = {
     command: "serve",
     capabilities: [],
     lines: [
+      // Of the policy.
+      "ExecReload=/usr/local/bin/gretun-coord policy reload",
       "LimitNOFILE=65536",
       "PrivateDevices=yes",
       "PrivateUsers=yes",

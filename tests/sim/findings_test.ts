@@ -1,5 +1,5 @@
 /** What is wrong around a daemon is said by it: in its log, and to who asks. */
-import { ok, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { type SimNode, World } from "./world/mod.ts";
 
 const kinds = (node: SimNode) =>
@@ -67,4 +67,20 @@ Deno.test("all peers lost at once is said, one of them is not", async () => {
   ok(await world.until(() => kinds(a).includes("all-peers-lost"), 40_000));
   a.host.kernel.firewall = () => false;
   ok(await world.until(() => !kinds(a).includes("all-peers-lost"), 30_000));
+});
+
+Deno.test("a node that the operator gives another name is no twin of itself, and says so", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const a = await world.up(world.hostBehind("a"), coordinator);
+  const b = await world.up(world.hostBehind("b"), coordinator);
+  ok(await world.until(() => a.state(b) === "direct", 10_000));
+  const record = coordinator.server!.nodes.get(a.identity.nodeKey)!;
+  coordinator.server!.nodes.edit(record, { givenName: "anna" });
+  coordinator.server!.edited(record);
+  ok(await world.until(() => b.peer(a)?.name === "anna", 2_000));
+  await world.run(10_000);
+  strictEqual(kinds(a).includes("twin"), false);
+  const { node_name, listed_name } = a.report();
+  deepStrictEqual([node_name, listed_name], ["a", "anna"]);
 });

@@ -29,15 +29,19 @@ Deno.test("services are installed, restarted, rebooted, looked at by a group, an
     const [coord, token, up, status] = commandsOf("Connect two hosts", here.ip);
     const [installCoord, install] = commandsOf("Make it survive a reboot", here.ip);
     const type = (command: string) =>
-      machine.ok("sh", "-c", `cd /root; PATH=$PATH:/root; ${command}`);
+      machine.ok("sh", "-c", `umask 077; cd /root; PATH=$PATH:/root; ${command}`);
     await type(`${coord} >/dev/null 2>&1 & echo $! >coord.pid`);
     await until("the coordinator", async () => (await machine.run("ls", COORD_SOCKET)).code === 0);
-    await type(`umask 077; ${token} >token`);
+    await type(`${token} >token`);
     await type(`${up} >/dev/null 2>&1 & echo $! >up.pid`);
     await type("gretun wait");
     match(await type(status!), /^No peers\.$/m);
     // Root's own daemon that runs on while the service comes; its last words are the service's files.
-    const early = await machine.run("sh", "-c", `cd /root; ./${install!.replace(/^sudo /, "")}`);
+    const early = await machine.run(
+      "sh",
+      "-c",
+      `umask 077; cd /root; ./${install!.replace(/^sudo /, "")}`,
+    );
     match(early.stderr, /another gretun up \(pid \d+\) uses port 7777/);
     await type("kill $(cat up.pid coord.pid)");
     await until(

@@ -45,6 +45,7 @@ export async function main(words: string[], io: ProgramIo): Promise<number> {
   }
   const isNamed = first !== undefined && Object.hasOwn(COMMANDS, first);
   const isHelp = (word: string) => ["--help", "-help", "-h"].includes(word);
+  if (first === "help" && rest[0] !== undefined) return await main([...rest, "--help"], io);
   if (!isNamed && (first === "help" || words.some(isHelp))) {
     io.stdout(await overview());
     return EXIT_OK;

@@ -48,7 +48,8 @@ export function peersNamed({ peers }: DaemonReport, text: string): PeerReport[] 
 
 function selfLines(report: DaemonReport): string[] {
   const { node_name, tunnel_ip, data_plane, port, coordinator, coordinator_error } = report;
-  const { coordinator_hint } = report;
+  const { coordinator_hint, listed_name } = report;
+  const given = listed_name === undefined ? "" : ` (to others ${printable(listed_name)})`;
   const since = report.coordinator_since_s;
   const connection = coordinator_error !== undefined
     ? `${coordinator_error}${since === undefined ? "" : `, for ${ago(since)}`}` +
@@ -57,7 +58,7 @@ function selfLines(report: DaemonReport): string[] {
     ? `connected${since === undefined ? "" : ` for ${ago(since)}`}`
     : report.state;
   return [
-    field("Node", `${printable(node_name)}, ${tunnel_ip ?? "no address yet"}`),
+    field("Node", `${printable(node_name)}${given}, ${tunnel_ip ?? "no address yet"}`),
     field("Key", report.node_key.slice(0, 16)),
     field("Coordinator", coordinator),
     ...wrapped("", connection),

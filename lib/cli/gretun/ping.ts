@@ -64,7 +64,8 @@ async function run(args: string[], io: CommandIo): Promise<number> {
 }
 
 function onePeer(report: DaemonReport, text: string) {
-  if (text === report.node_name || text === report.tunnel_ip?.split("/")[0]) {
+  const own = [report.listed_name ?? report.node_name, report.tunnel_ip?.split("/")[0]];
+  if (own.includes(text)) {
     throw new GretunError(
       `${text} is this host`,
       "Name one of its peers: gretun status shows them",

@@ -10,20 +10,19 @@ const OWN = list("203.0.113.1:7777");
 const OTHERS = list("203.0.113.9:7777");
 
 Deno.test("TwinWatch knows what this node has told, late and in another order", () => {
-  const watch = new TwinWatch("a");
-  strictEqual(watch.isTwin({ name: "a", endpoints: OTHERS }), false, "of an earlier run");
+  const watch = new TwinWatch();
+  strictEqual(watch.isTwin({ endpoints: OTHERS }), false, "of an earlier run");
   watch.tells(OWN);
   watch.tells([...OWN, ...list("10.0.0.1:7777")]);
-  strictEqual(watch.isTwin({ name: "a", endpoints: [] }), false);
-  strictEqual(watch.isTwin({ name: "a", endpoints: OWN }), false);
+  strictEqual(watch.isTwin({ endpoints: [] }), false);
+  strictEqual(watch.isTwin({ endpoints: OWN }), false);
   const turned = [...list("10.0.0.1:7777"), ...OWN];
-  strictEqual(watch.isTwin({ name: "a", endpoints: turned }), false);
+  strictEqual(watch.isTwin({ endpoints: turned }), false);
 });
 
-Deno.test("TwinWatch sees another host by its endpoints and by its name", () => {
-  const watch = new TwinWatch("a");
+Deno.test("TwinWatch sees another host by its endpoints", () => {
+  const watch = new TwinWatch();
   watch.tells(OWN);
-  strictEqual(watch.isTwin({ name: "a", endpoints: OWN }), false);
-  strictEqual(watch.isTwin({ name: "a", endpoints: OTHERS }), true);
-  strictEqual(watch.isTwin({ name: "b", endpoints: OWN }), true);
+  strictEqual(watch.isTwin({ endpoints: OWN }), false);
+  strictEqual(watch.isTwin({ endpoints: OTHERS }), true);
 });
