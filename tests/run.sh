@@ -39,6 +39,7 @@ NEEDED="
   strace strace
   tcpdump tcpdump
   setpriv util-linux
+  sshd openssh-server
   modprobe kmod
   systemd-analyze systemd
   systemd-nspawn systemd-container

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { type Cidr, type Endpoint, type Ip, parseCidr } from "../../lib/addr.ts";
 import { Engine, type EngineLink } from "../../lib/engine/mod.ts";
 import { type Host, Lab } from "../../lib/lab/mod.ts";
-import { Epoll } from "../../lib/linux/mod.ts";
+import { Epoll, raiseFileLimit } from "../../lib/linux/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { randomBytes, seededRandom } from "../ip_packets.ts";
 import { until } from "../overlay.ts";
@@ -12,12 +12,14 @@ import { until } from "../overlay.ts";
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();
 new Epoll()[Symbol.dispose]();
+raiseFileLimit();
 
 const PORT = 7777;
 const TCP_PORT = 5000;
 const MTU = 1400;
 const IFNAME = "engine0";
 const MEGABYTE = 1_000_000;
+const PEERS = 200;
 /** As a STUN message has it, and with a length of its own. */
 const SIGNAL = Uint8Array.of(0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, ...new Uint8Array(12));
 const SIGNALLING = {
@@ -139,6 +141,38 @@ for (const outer of ["ip", "ip6"] as const) {
     }
   });
 }
+
+Deno.test("200 peers with traffic at once: each gets its own, and none costs a thread", async () => {
+  await using pair = await Pair.open();
+  const ends = [pair.a, pair.b];
+  const threads = threadCount();
+  const numbers = Array.from({ length: PEERS }, (_, i) => i);
+  for (const [which, { engine, host }] of ends.entries()) {
+    const [own, far] = [1 + which, 2 - which];
+    const remote = ends[1 - which]!.host.ip;
+    const commands = numbers.flatMap((i) => {
+      const link = host.within(() => engine.addLink(`peer${i}`));
+      const keys = { ikey: 1000 * own + i, okey: 1000 * far + i };
+      const sources = [parseCidr(`10.10.${i}.${far}/32`)];
+      engine.setLink(link, { mtu: MTU, remote: { ip: remote, port: PORT }, keys, sources });
+      return [
+        `address add 10.10.${i}.${own} peer 10.10.${i}.${far} dev peer${i}`,
+        `link set peer${i} mtu ${MTU} up`,
+      ];
+    });
+    const batch = `printf '${commands.join("\\n")}\\n' | ip -batch -`;
+    strictEqual((await host.run("sh", ["-c", batch])).code, 0);
+  }
+  const [a, b] = [pair.a.host, pair.b.host];
+  await Promise.all(numbers.map((i) => {
+    const bytes = BYTES.slice(i, i + 100_000);
+    return i % 2 === 0
+      ? transfer(a, b, `10.10.${i}.2`, bytes)
+      : transfer(b, a, `10.10.${i}.1`, bytes);
+  }));
+  ok(threadCount() < threads + PEERS / 10, `${threadCount()} threads, ${threads} before`);
+  for (const { engine } of ends) strictEqual(engine.drops()["wrong-inner-address"], 0);
+});
 
 Deno.test("signalling on the data's port comes through while data flows", async () => {
   await using pair = await Pair.open();
@@ -275,6 +309,8 @@ async function startAgain({ a, b }: Pair, count: number): Promise<void> {
   await transfer(b.host, a.host, "10.9.0.1", BYTES);
   ok(openDescriptors() < before + 5, `${openDescriptors()} descriptors, ${before} before`);
 }
+
+const threadCount = () => [...Deno.readDirSync("/proc/self/task")].length;
 
 const openDescriptors = () => [...Deno.readDirSync("/proc/self/fd")].length;
 

@@ -57,9 +57,9 @@ busybox=$cache/busybox/bin/busybox
 
 # --- root disk: programs with their libraries, and the kernel's modules
 
-PROGRAMS="bash ip tc nft ping iperf3 kmod setpriv tcpdump miniupnpd nice"
+PROGRAMS="bash curl ip tc nft ping iperf3 kmod setpriv tcpdump miniupnpd nice"
 APPLETS="mount umount cat ls sleep mkdir ln rm cp mv kill ps mknod dmesg grep sed head tail hostname env date stty id
-  true false uname wc sort tr cut chmod touch reboot free seq timeout mktemp basename dirname find xargs"
+  true false sha256sum uname wc sort tr cut chmod touch reboot free seq timeout mktemp basename dirname find xargs"
 
 copy_program() {
   local path

@@ -1,0 +1,3 @@
+import { testBulk } from "../bulk_scenarios.ts";
+
+testBulk(["tun", "tun"], { megabytes: 1000, ssh: true });

@@ -1,0 +1,3 @@
+import { testBulk } from "../../bulk_scenarios.ts";
+
+testBulk(["tun", "fou"], { megabytes: 1000 });
