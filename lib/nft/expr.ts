@@ -198,9 +198,9 @@ export function oifname(name: string): Match {
   return [loadMeta(NFT_META_OIFNAME), compare(NFT_CMP_EQ, ifnameBytes(name))];
 }
 
-export function l4proto(protocol: keyof typeof IP_PROTOCOL): Match {
+export function l4proto(protocol: keyof typeof IP_PROTOCOL, operator: "==" | "!=" = "=="): Match {
   const bytes = Uint8Array.of(IP_PROTOCOL[protocol]);
-  return [loadMeta(NFT_META_L4PROTO), compare(NFT_CMP_EQ, bytes)];
+  return [loadMeta(NFT_META_L4PROTO), compare(operator === "==" ? NFT_CMP_EQ : NFT_CMP_NEQ, bytes)];
 }
 
 /** The packet's mark, 32 bits. */

@@ -108,7 +108,7 @@ Deno.test("fence: alternative addresses are rewritten both ways, as nft reads it
   const { stdout } = await hub.run("nft", ["list", "table", "ip", "gretun-hub-7788"]);
   const lines = stdout.split("\n").map((line) => line.trim());
   deepStrictEqual(lines.filter((line) => /daddr set|saddr set/.test(line)), [
-    "udp dport @ports iif != @links ip daddr set ip saddr . udp sport . udp dport map @alternatives accept",
+    "iif != @links ip daddr set ip saddr . udp sport . udp dport map @alternatives accept",
     "udp sport @ports ip saddr set ip saddr map @own",
   ]);
   // A socket on the alternative address alone: packets of the one client come to it, answers go back.
@@ -234,6 +234,13 @@ Deno.test("guard: what comes out of a link is from its far end, for what that ma
   strictEqual(await pings(peer, "fd00::2", "fd00::1"), true, "its own, IPv6");
   strictEqual(await pings(peer, "fd00::3", "fd00::1"), false, "another source, IPv6");
   strictEqual(await pings(hub, "10.9.0.1", "10.9.0.3"), false, "out to another");
+  const { inner } = peer.within(() => ({
+    inner: Deno.listenDatagram({ transport: "udp", hostname: "10.9.0.2", port: 4000 }),
+  }));
+  const wrong = guard.refused().get("wrong-address") ?? 0;
+  await inner.send(data(30), { transport: "udp", hostname: "10.9.0.1", port: 7788 });
+  inner.close();
+  strictEqual(guard.refused().get("wrong-address"), wrong + 1, "data inside of data");
   const counts = guard.refused();
   for (const reason of ["wrong-inner-address", "out-of-reach", "not-for-peer"] as const) {
     ok(counts.get(reason)! > 0, reason);

@@ -11,6 +11,9 @@ import type { PlaneRefusal } from "../plane.ts";
 /** By the name of the set. */
 export type SetElements = Readonly<Record<string, readonly nft.NftElement[]>>;
 
+/** Of a set. */
+const MIN_SIZE = 32;
+
 /** A rule, and why packets that it drops are refused. */
 export interface GuardRule extends nft.NftRule {
   refuses?: PlaneRefusal;
@@ -139,10 +142,11 @@ export class LinkTable implements Disposable {
 
   #write(): void {
     const table = this.#build(this.#names());
-    const sets = table.sets?.map((set) => ({
-      ...set,
-      elements: [...set.elements ?? [], ...this.#elementsOf(set.name).values()],
-    }));
+    const sets = table.sets?.map((set) => {
+      const elements = [...set.elements ?? [], ...this.#elementsOf(set.name).values()];
+      // When it is full it is refused one more, and the table is written anew.
+      return { ...set, elements, size: Math.max(MIN_SIZE, 2 * elements.length) };
+    });
     this.#nft.replaceTable({ ...table, ...(sets ? { sets } : {}) });
     this.#table = table;
   }

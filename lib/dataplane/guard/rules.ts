@@ -23,6 +23,8 @@ const INNER_TOTAL_LENGTH_OFFSET = PAYLOAD_OFFSET + 2;
 /** UDP and IPv4 header: what is shorter is no data. */
 const SHORTEST_DATA = u16(8 + 20);
 const TOKEN_PREFIX_LENGTH = 16;
+/** Addresses of a link, of either end. */
+const MAX_PAIRED = 4;
 
 const OF_FAMILY = {
   4: {
@@ -91,7 +93,24 @@ export function elementsOf(
     ...(destinations
       ? { limited: [{ key: link32 }], ...byLength("reach", link32, destinations, family) }
       : {}),
+    pairs: pairsOf(link, family),
   };
+}
+
+/** Source and destination of most of what comes out of the link: one look-up in place of many. */
+function pairsOf(
+  { ifindex, sources = [], destinations = [] }: GuardedLink,
+  family: Family,
+): nft.NftElement[] {
+  const hosts = (cidrs: readonly Cidr[]) =>
+    cidrs.filter(({ ip, prefixLength }) =>
+      familyOf(ip) === family && prefixLength === 8 * ipBytes(ip).length
+    ).slice(0, MAX_PAIRED);
+  return hosts(sources).flatMap(({ ip: from }) =>
+    hosts(destinations).map(({ ip: to }) => ({
+      key: concatBytes(hostU32(ifindex), ipBytes(from), ipBytes(to)),
+    }))
+  );
 }
 
 /** A set for each length of prefix: sets of intervals in a row with others are not for all kernels. */
@@ -128,6 +147,7 @@ export function buildTable(
       { name: "links", element: ["interface"] },
       { name: "bound", element: ["interface"] },
       { name: "limited", element: ["interface"] },
+      { name: "pairs", element: ["interface", address, address] },
       ...prefixed.map((name) => ({ name, element: ["interface", address] } as const)),
       { name: "ports", element: ["port"], elements: [{ key: u16(port) }] },
       { name: "remotes", ...remote },
@@ -162,7 +182,7 @@ function dataIn(family: Family, names: ReadonlySet<string>): GuardRule[] {
   const source = nft.fields(OF_FAMILY[family].saddr, "sport", "dport");
   const accept = (match: nft.Match): GuardRule => ({
     ...{ chain: "in", verdict: "accept" } as const,
-    match: [...TO_US, nft.isNotIn("links", nft.incoming()), match],
+    match: [nft.l4proto("udp"), nft.isNotIn("links", nft.incoming()), match],
   });
   return [
     ...(names.has("alternatives")
@@ -180,6 +200,13 @@ function innerIn(family: Family, prefixed: readonly string[]): GuardRule[] {
     ...routing.map((type) => ({
       ...{ chain: "in", counter: true, verdict: "drop", refuses: "router-message" } as const,
       match: [nft.l4proto(icmp), nft.isIn("links", from), nft.transport(0, Uint8Array.of(type))],
+    })),
+    ...[
+      [nft.l4proto("udp", "!=")],
+      [nft.l4proto("udp"), nft.isNotIn("ports", nft.fields("dport"))],
+    ].map((others): GuardRule => ({
+      ...{ chain: "in", verdict: "accept" },
+      match: [...others, nft.isIn("pairs", nft.row(from, nft.fields(saddr, daddr)))],
     })),
     {
       ...{ chain: "in", counter: true, verdict: "drop", refuses: "wrong-inner-address" },
@@ -226,9 +253,10 @@ function otherIn(options: RuleOptions): GuardRule[] {
 
 /** Of what leaves this host. */
 function out(family: Family, names: ReadonlySet<string>): GuardRule[] {
-  const { daddr } = OF_FAMILY[family];
+  const { daddr, address } = OF_FAMILY[family];
   const prefixed = prefixedOf(names);
   const into = nft.outgoing();
+  const accept = { chain: "out", verdict: "accept" } as const;
   const drop = { chain: "out", counter: true, verdict: "drop" } as const;
   const rewrite: GuardRule = {
     chain: "out",
@@ -237,22 +265,25 @@ function out(family: Family, names: ReadonlySet<string>): GuardRule[] {
       nft.setAddress("saddr", nft.mapped("own", nft.fields("saddr"))),
     ],
   };
+  const hosts = `sources_${address === "address" ? 32 : 128}`;
+  const isTheirs = nft.isIn(hosts, nft.row(into, nft.fields(daddr)));
   return [
+    ...(names.has(hosts) ? [{ ...accept, match: [nft.l4proto("udp", "!="), isTheirs] }] : []),
+    ...(names.has("own") ? [rewrite] : []),
+    { ...accept, match: [nft.isNotIn("links", into)] },
     {
       ...{ ...drop, refuses: "own-tunnel" },
-      match: [
-        ...[nft.l4proto("udp"), nft.isIn("links", into)],
-        nft.isIn("remotes", nft.fields(daddr, "dport", "sport")),
-      ],
+      match: [nft.l4proto("udp"), nft.isIn("remotes", nft.fields(daddr, "dport", "sport"))],
     },
+    ...(names.has(hosts) ? [{ ...accept, match: [isTheirs] }] : []),
     {
       ...{ ...drop, refuses: "not-for-peer" },
       match: [nft.isIn("bound", into), ...outside("sources", prefixed, into, daddr)],
     },
-    ...(names.has("own") ? [rewrite] : []),
   ];
 }
 
+/** The kernel's own, about what fits no link; what others send through this host goes on. */
 function answers(family: Family): GuardRule {
   const { icmp, portUnreachable, quotedPortOffset } = OF_FAMILY[family];
   return {
