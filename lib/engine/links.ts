@@ -66,7 +66,7 @@ export class WorkerTables {
     const port = udpSourcePort(this.#arena, at, length, version);
     if (port < 0 || !this.sockets.some((socket) => socket?.port === port)) return false;
     return this.links.some((link) =>
-      link?.spec.path && goesTo(this.#arena, at, version, link.spec.path.to)
+      link?.spec.path && goesTo(this.#arena, at, length, version, link.spec.path.to)
     );
   }
 

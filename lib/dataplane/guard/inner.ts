@@ -1,5 +1,6 @@
 /** What inner packets may say, where this process moves them: as `rules.ts` has it in the kernel. */
 import { type Cidr, cidrContains, type Endpoint, ipFromBytes, isMulticast } from "../../addr.ts";
+import { ipv6TransportAt } from "../../ipv6_headers.ts";
 import type { InnerLimits, PlaneRefusal } from "../plane.ts";
 
 const IPV4_HEADER_LENGTH = 20;
@@ -84,7 +85,10 @@ function destinationOf(packet: Uint8Array): Uint8Array {
 
 /** The offset of the transport header, of that protocol and no later fragment; else undefined. */
 function transportAt(packet: Uint8Array, protocol4: number, protocol6: number) {
-  if (packet[0]! >> 4 === 6) return packet[6] === protocol6 ? IPV6_HEADER_LENGTH : undefined;
+  if (packet[0]! >> 4 === 6) {
+    const offset = ipv6TransportAt(packet, 0, packet.length, protocol6);
+    return offset < 0 ? undefined : offset;
+  }
   const isLater = (packet[6]! & 0x1f) !== 0 || packet[7] !== 0;
   return packet[9] === protocol4 && !isLater ? (packet[0]! & 0xf) * 4 : undefined;
 }

@@ -1,4 +1,7 @@
-/** A link on which the far end cannot tell this host of routers, prefixes and other ways. */
+/**
+ * A link on which the far end cannot tell this host of routers, prefixes and other ways, nor of a way that
+ * its packets are to take from here: what they say they are for is looked at before.
+ */
 import { familyOf } from "../../addr.ts";
 import { GretunError } from "../../errors.ts";
 import type { Host } from "../../host/mod.ts";
@@ -8,6 +11,10 @@ import type { InnerLimits } from "../plane.ts";
 const ROUTER_MESSAGES = {
   ipv6: { accept_ra: "0", accept_redirects: "0", autoconf: "0" },
   ipv4: { accept_redirects: "0", secure_redirects: "0", send_redirects: "0" },
+};
+const SOURCE_ROUTES = {
+  ipv6: { seg6_enabled: "0", rpl_seg_enabled: "0" },
+  ipv4: { accept_source_route: "0" },
 };
 /** `IN6_ADDR_GEN_MODE_NONE`, linux/if_link.h. */
 const NO_LINK_LOCAL = { addr_gen_mode: "1" };
@@ -22,10 +29,15 @@ export function quieten(
   { sources }: InnerLimits,
 ): void {
   const carriesIpv6 = sources?.some(({ ip }) => familyOf(ip) === 6) ?? true;
-  const ipv6 = { ...ROUTER_MESSAGES.ipv6, ...(carriesIpv6 ? {} : NO_LINK_LOCAL) };
+  const ipv6 = {
+    ...ROUTER_MESSAGES.ipv6,
+    ...SOURCE_ROUTES.ipv6,
+    ...(carriesIpv6 ? {} : NO_LINK_LOCAL),
+  };
+  const ipv4 = { ...ROUTER_MESSAGES.ipv4, ...SOURCE_ROUTES.ipv4 };
   const failed = [
     ...setAll(host, `/proc/sys/net/ipv6/conf/${ifname}`, ipv6),
-    ...setAll(host, `/proc/sys/net/ipv4/conf/${ifname}`, ROUTER_MESSAGES.ipv4),
+    ...setAll(host, `/proc/sys/net/ipv4/conf/${ifname}`, ipv4),
   ];
   if (failed.length === 0) return;
   throw new GretunError(

@@ -60,6 +60,27 @@ Deno.test("inner packets: without limits all but messages of routers, and no mul
   }
 });
 
+Deno.test("inner packets: messages of routers are known behind extension headers", () => {
+  const all = new InnerGuard({});
+  const [ra, hopByHop, options, fragment, later] = [
+    ...[[134, 0], [60, 0, 0, 0, 0, 0, 0, 0], [58, 1, ...new Array(14).fill(0)]],
+    ...[[58, 0, 0, 1, 0, 0, 0, 1], [58, 0, 0, 8, 0, 0, 0, 1]],
+  ];
+  const cases: [protocol: number, body: number[], reason: string | undefined][] = [
+    [60, [...options!, ...ra!], "router-message"],
+    [0, [...hopByHop!, ...options!, ...ra!], "router-message"],
+    [44, [...fragment!, ...ra!], "router-message"],
+    [44, [...later!, ...ra!], undefined],
+    [51, [58, 4, ...new Array(22).fill(0), ...ra!], "router-message"],
+    [60, [...options!, 135, 0], undefined],
+    [60, options!.slice(0, 7), undefined],
+    [60, [60, 255, 0, 0, 0, 0, 0, 0], undefined],
+  ];
+  for (const [protocol, body, reason] of cases) {
+    strictEqual(all.refusesIn(packet("fe80::1", "ff02::1", { protocol, body })), reason, `${body}`);
+  }
+});
+
 Deno.test("udpDestination() of what comes from our port", () => {
   const isOurs = (port: number) => port === 7777;
   const udp = (from: number) => [from >> 8, from & 255, 0x1f, 0x90, 0, 8, 0, 0];

@@ -329,7 +329,8 @@ Deno.test("kernel plane: a link takes nothing from routers, and has no link-loca
   plane.setLink(link({ ...keys(1), sources: [parseCidr("10.0.0.2/32")] }));
   const of = (path: string) => host.files.get(`/proc/sys/net/${path}`);
   const names = ["ipv6/conf/gretun0/accept_ra", "ipv6/conf/gretun0/accept_redirects"];
-  deepStrictEqual(names.map(of), ["0", "0"]);
+  const routes = ["ipv4/conf/gretun0/accept_source_route", "ipv6/conf/gretun0/seg6_enabled"];
+  deepStrictEqual([...names, ...routes].map(of), ["0", "0", "0", "0"]);
   strictEqual(of("ipv6/conf/gretun0/addr_gen_mode"), "1");
   plane.setLink(link({ id: OTHER, ...keys(3), sources: [parseCidr("fd00::2/128")] }));
   strictEqual(of("ipv6/conf/gretun1/addr_gen_mode"), undefined);

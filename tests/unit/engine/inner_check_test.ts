@@ -32,8 +32,8 @@ Deno.test("InnerCheck decides as InnerGuard does", () => {
       const from = ADDRESSES[random(ADDRESSES.length)]!;
       const family = ADDRESSES.filter((ip) => ip.includes(":") === from.includes(":"));
       const to = family[random(family.length)]!;
-      const protocol = [1, 6, 17, 58][random(4)]!;
-      const body = Array.from({ length: random(12) }, () => [5, 8, 134, 137][random(4)]!);
+      const protocol = [1, 6, 17, 58, 0, 44, 51, 60][random(8)]!;
+      const body = Array.from({ length: random(40) }, () => [0, 5, 8, 58, 134, 137][random(6)]!);
       const bytes = packet(from, to, { protocol, body, fragmentOffset: random(3) === 0 ? 9 : 0 });
       arena.bytes.set(bytes, 64);
       const version = from.includes(":") ? 6 : 4;
