@@ -386,7 +386,8 @@ export class Peers {
   #ponged(entry: Entry, { txId, extension }: disco.Pong, from: PathAddress): void {
     const nowMs = this.#options.clock.nowMs();
     const rttMs = this.#pending.take(txId, entry.record.nodeKey, from, nowMs);
-    if (rttMs === undefined) return;
+    // One that was asked for through a relay may come when that is not ours any more.
+    if (rttMs === undefined || !(isRelayed(entry, from) || this.#isDirect(entry, from))) return;
     entry.heardMs = nowMs;
     this.#options.metrics.pongReceived();
     const isOtherRun = entry.session.answered(extension);

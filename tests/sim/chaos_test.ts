@@ -19,6 +19,7 @@ const FAILED = [
   5120,
   100094,
   100331,
+  100354,
 ];
 
 Deno.test("chaos: schedules that have failed before", async () => {
