@@ -117,10 +117,9 @@ async function serve(args: string[], io: CommandIo): Promise<number> {
   const { options, ...first } = readHub(args, hub, metrics);
   let { flags } = first;
   if (flags["check-config"]) {
+    const { problems } = hub.readDirectory(hub.systemFiles, options.clientsDir);
     io.stdout("The configuration is right.\n");
-    for (const problem of hub.readDirectory(hub.systemFiles, options.clientsDir).problems) {
-      io.stdout(`Not authorised: ${problem}\n`);
-    }
+    for (const problem of problems) io.stdout(`Not authorised: ${problem}\n`);
     return EXIT_OK;
   }
   requireCapabilities("hub");

@@ -318,18 +318,19 @@ export function readSecret(
 }
 
 /** 32 bytes of base64; never quotes them. */
-export function parseKey(what: string, text: string): Uint8Array {
+export function parseKey(
+  what: string,
+  text: string,
+  hint = "Make one with: gretun hub keygen",
+): Uint8Array {
   let bytes;
   try {
     bytes = fromBase64(text.trim());
   } catch {
-    throw new UsageError(`${what} is not base64`, "Make one with: gretun hub keygen");
+    throw new UsageError(`${what} is not base64`, hint);
   }
   if (bytes.length === 32) return bytes;
-  throw new UsageError(
-    `${what} has ${bytes.length} bytes, not 32`,
-    "Make one with: gretun hub keygen",
-  );
+  throw new UsageError(`${what} has ${bytes.length} bytes, not 32`, hint);
 }
 
 export function parseIpFlag(flag: string, text: string): Ip {

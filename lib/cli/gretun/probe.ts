@@ -125,7 +125,7 @@ interface Subject {
 const HINTS = {
   icmp: "Look at the tunnel with gretun status, and whether a firewall drops ICMP echo",
   tcp: "Check that a server listens on that port there, and that no firewall drops it",
-  http: "Check the server and the URL, and ping its host with gretun probe --target",
+  http: "Check the server and the URL, and ping its host with gretun probe HOST",
 } as const;
 
 async function run(args: string[], io: CommandIo): Promise<number> {

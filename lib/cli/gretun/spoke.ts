@@ -299,14 +299,15 @@ async function credentialOf(
 }
 
 function parseHubKey(text: string): Uint8Array {
-  const key = parseKey("--hub-key", text);
+  const hint = "Give the one that gretun hub status shows";
+  const key = parseKey("--hub-key", text, hint);
   try {
     checkPublicKey(key);
     return key;
   } catch (error) {
     throw new UsageError(
       `--hub-key is no public key: ${errorText(error)}`,
-      "Give the one that gretun hub status shows",
+      hint,
     );
   }
 }
