@@ -187,3 +187,5 @@ const missing = await missingPrograms();
 if (missing.includes("iperf3")) Deno.exit(1);
 await compareThroughput(TUNNELS.filter(({ needs }) => !needs || !missing.includes(needs)));
 if (flags.clients > 0 && !missing.includes("fastd")) await compareConnecting(flags.clients);
+// A hub whose plane this kernel has not is still waited for.
+Deno.exit();
