@@ -51,6 +51,11 @@ async function firstContact(coordDelayMs: number, dataPlane: string) {
   await until("the first node's endpoints", () => hasMapping(first), () => first.log);
   await sleep(SETTLE_MS);
   const host = lab.host("second", { behind: lab.nat("nat-2") });
+  // The kernel may take a second until it sends on a new link, which no program is to blame for.
+  const pingCoordinator = ["-n", "-c", "1", "-W", "1", overlay.coord.ip];
+  await until("the second host's network", async () => {
+    return (await host.run("ping", pingCoordinator)).code === 0;
+  });
   const second = new OverlayNode(overlay, host, ["--data-plane", dataPlane]);
   await using poller = new Poller();
   using pinger = new Pinger(host, tunnelIp, poller);

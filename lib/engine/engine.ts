@@ -95,6 +95,8 @@ interface Device extends BulkTun {
   spec?: LinkSpec;
 }
 
+/** To start a thread takes the main one 40 ms, in which a daemon can be waiting for its first answers. */
+const START_AFTER_MS = 25;
 const LOOK_MS = 250;
 /** In that time; as much as 10 Mbit/s in datagrams of their own, and some 100 Mbit/s in joined ones. */
 const BUSY_READS = 250;
@@ -102,8 +104,10 @@ const BUSY_READS = 250;
 export class Engine implements AsyncDisposable {
   readonly #options: EngineOptions;
   readonly #shared = new Shared();
+  readonly #epoll = new Epoll();
+  #starting: number | undefined;
   /** Takes all packets as long as it is alone. */
-  #in: Thread;
+  #in: Thread | undefined;
   /** For packets out. */
   #out: Thread | undefined;
   /** Until there are both. */
@@ -132,10 +136,15 @@ export class Engine implements AsyncDisposable {
   private constructor(options: EngineOptions, sockets: readonly BulkUdpSocket[]) {
     this.#options = options;
     this.families = sockets.map(({ family }) => family);
-    this.#in = this.#startThread(0, new Epoll());
     for (const socket of sockets) this.#addSocket(socket);
+    this.#starting = setTimeout(() => this.#start(), START_AFTER_MS);
+  }
+
+  #start(): void {
+    this.#in = this.#startThread(0, this.#epoll);
+    this.#tellAll(this.#in);
     // Two threads must not count one session's datagrams, not even for the moment of the change.
-    if (options.encapsulation === "sealed") this.#split();
+    if (this.#options.encapsulation === "sealed") this.#split();
     else this.#looking = setInterval(() => this.#lookWhetherBusy(), LOOK_MS);
   }
 
@@ -152,7 +161,7 @@ export class Engine implements AsyncDisposable {
     this.#tellAll(out);
     for (const [id, device] of this.#devices.entries()) {
       if (!device) continue;
-      if (letGo(this.#in.epoll, device.fd.fd)) out.epoll.add(device.fd.fd, id);
+      if (letGo(this.#epoll, device.fd.fd)) out.epoll.add(device.fd.fd, id);
     }
     this.#out = out;
   }
@@ -192,7 +201,7 @@ export class Engine implements AsyncDisposable {
     const socket = this.#sockets[id];
     if (!socket) return;
     this.#sockets[id] = undefined;
-    this.#retire(socket, this.#in, { kind: "close-socket", id });
+    this.#retire(socket, this.#epoll, { kind: "close-socket", id });
   }
 
   /**
@@ -205,7 +214,7 @@ export class Engine implements AsyncDisposable {
     this.#devices[id] = { fd, cutsUdp };
     this.#shared.heard[id] = 0;
     this.setLink(id, { mtu: 0 });
-    (this.#out ?? this.#in).epoll.add(fd.fd, id);
+    (this.#out?.epoll ?? this.#epoll).add(fd.fd, id);
     return id;
   }
 
@@ -238,14 +247,14 @@ export class Engine implements AsyncDisposable {
     const device = this.#devices[id];
     if (!device) return;
     this.#devices[id] = undefined;
-    this.#retire(device.fd, this.#out ?? this.#in, { kind: "unlink", id });
+    this.#retire(device.fd, this.#out?.epoll ?? this.#epoll, { kind: "unlink", id });
   }
 
   /** Starts threads that ended by themselves again, with all links as they are. */
   restart(): void {
     if (this.#isClosed) return;
     if (this.#out?.hasFailed) this.#out = this.#renew(this.#out);
-    if (this.#in.hasFailed) this.#in = this.#renew(this.#in);
+    if (this.#in?.hasFailed) this.#in = this.#renew(this.#in);
   }
 
   /** Packets received since the link was made, modulo 2^32. */
@@ -262,6 +271,7 @@ export class Engine implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    clearTimeout(this.#starting);
     clearInterval(this.#looking);
     for (const id of this.#devices.keys()) this.removeLink(id);
     this.#post({ kind: "stop" });
@@ -271,13 +281,14 @@ export class Engine implements AsyncDisposable {
       changes.close();
       epoll[Symbol.dispose]();
     }
+    this.#epoll[Symbol.dispose]();
     for (const { fd } of this.#retired) fd[Symbol.dispose]();
     for (const socket of this.#sockets) socket?.[Symbol.dispose]();
     this.#nothing[Symbol.dispose]();
   }
 
   #threads(): Thread[] {
-    return this.#out ? [this.#in, this.#out] : [this.#in];
+    return [this.#in, this.#out].filter((thread) => thread !== undefined);
   }
 
   #renew({ index, worker, changes, epoll }: Thread): Thread {
@@ -369,7 +380,7 @@ export class Engine implements AsyncDisposable {
     const id = free < 0 ? this.#sockets.length : free;
     this.#sockets[id] = socket;
     this.#post(socketChange(id, socket));
-    this.#in.epoll.add(socket.fd, IN_TAG + id);
+    this.#epoll.add(socket.fd, IN_TAG + id);
   }
 
   /** Tells both threads; each takes it before its next round. */
@@ -382,8 +393,8 @@ export class Engine implements AsyncDisposable {
   }
 
   /** A thread may be using the descriptor at this very moment. */
-  #retire(fd: Disposable & { readonly fd: number }, waiter: Thread, change: Change): void {
-    letGo(waiter.epoll, fd.fd);
+  #retire(fd: Disposable & { readonly fd: number }, waiter: Epoll, change: Change): void {
+    letGo(waiter, fd.fd);
     retire(fd.fd, this.#nothing.fd);
     const version = this.#post(change);
     this.#retired.push({ fd, version });
