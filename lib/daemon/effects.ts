@@ -156,7 +156,8 @@ export class Effects {
   }
 
   sendOpener(entry: Entry, to: PathAddress, isGuess = false): void {
-    if (this.#isHearsay(entry, to) || !this.#mayPing(entry, to, isGuess)) return;
+    if (!isGuess && this.#isHearsay(entry, to)) return;
+    if (!this.#mayPing(entry, to, isGuess)) return;
     for (const ttl of OPENER_TTLS) this.#ping(entry, to, { ttl });
   }
 

@@ -287,7 +287,12 @@ export class Peers {
           .filter(({ source }) => source === "reflexive");
         return Math.max(...reflexive.map(({ heardMs = -Infinity }) => heardMs));
       },
-      ping: (to) => this.#effects.sendPing(entry(), to, { isGuess: true }),
+      ping: (to) => {
+        // Its answer alone tells of the address: by then there is nothing left to send a ping there for.
+        const onPong = () =>
+          this.#event(entry(), { kind: "found", nowMs: this.#options.clock.nowMs(), from: to });
+        this.#effects.sendPing(entry(), to, { isGuess: true, onPong });
+      },
       open: (to) => this.#effects.sendOpener(entry(), to, true),
       tell: (message) => {
         this.#options.signal(entry().record.discoKey, this.#effects.seal(entry(), message));

@@ -41,6 +41,17 @@ for (const [a, b, state, path] of CASES) {
   });
 }
 
+Deno.test("random ports are guessed where both sides want it", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const options = { aggressivePunch: true };
+  const left = await world.up(world.hostBehind("left", SYMMETRIC), coordinator, options);
+  const right = await world.up(world.hostBehind("right"), coordinator, options);
+  const areDirect = () => left.state(right) === "direct" && right.state(left) === "direct";
+  ok(await world.until(areDirect, 300_000));
+  ok(await world.connects(left, right, 1_000));
+});
+
 Deno.test("hosts of one site take the way inside", async () => {
   await using world = new World();
   const coordinator = await world.coordinator();
