@@ -170,7 +170,7 @@ lane() { # KIND...
   local kind i started running
   # Each job is a process group, which is ended as a whole.
   set -m
-  trap 'kill -- -"$running"; exit 130' INT TERM
+  trap 'kill -- ${running:+-"$running"}; exit 130' INT TERM
   for kind in "$@"; do
     for i in "${!job_kinds[@]}"; do
       [ "${job_kinds[i]}" = "$kind" ] && mkdir "$log.$i" 2>/dev/null || continue
