@@ -180,6 +180,8 @@ export class Peers {
     entry ??= this.#add(record, nowMs);
     if (!entry) return;
     entry.record = record;
+    // The policy closed it to them: a check that had begun would find fault with that.
+    if (record.isSilent) this.#innerChecks.stop(record.nodeKey);
     if (isCut && entry.peer.link.kind === "set") {
       this.#dispatch(entry, { kind: "link-gone", nowMs });
     }
