@@ -42,8 +42,8 @@ async function runSuite(name: keyof typeof SUITES, directory: string): Promise<v
     `import ${JSON.stringify(ROOT + path)};\n`
   );
   Deno.writeTextFileSync(all, imports.join(""));
-  const coverage = `--coverage=${join(directory, "profiles")}`;
-  await deno(["test", "-A", "--no-check", "--quiet", coverage, ...FLAGS, all], "inherit");
+  const profiles = ["--coverage-raw-data-only", `--coverage=${join(directory, name)}`];
+  await deno(["test", "-A", "--no-check", "--quiet", ...profiles, ...FLAGS, all], "inherit");
 }
 
 function linesByRoom(lcov: string): Map<string, Lines> {
@@ -65,12 +65,11 @@ function linesByRoom(lcov: string): Map<string, Lines> {
 const percent = ({ run, all }: Lines) => 100 * run / all;
 
 const directory = Deno.makeTempDirSync();
+const names = Object.keys(SUITES) as (keyof typeof SUITES)[];
 try {
-  for (const name of Object.keys(SUITES) as (keyof typeof SUITES)[]) {
-    await runSuite(name, directory);
-  }
-  const profiles = join(directory, "profiles");
-  const rooms = linesByRoom(await deno(["coverage", "--quiet", "--lcov", profiles], "piped"));
+  await Promise.all(names.map((name) => runSuite(name, directory)));
+  const profiles = names.map((name) => join(directory, name));
+  const rooms = linesByRoom(await deno(["coverage", "--quiet", "--lcov", ...profiles], "piped"));
   const total = { run: 0, all: 0 };
   for (const [name, lines] of [...rooms].sort(([, a], [, b]) => percent(a) - percent(b))) {
     const counts = !NOT_COUNTED.includes(name);
