@@ -30,7 +30,7 @@ const SEED = Number(Deno.env.get("GRETUN_SEGMENTS_SEED") ?? Date.now() % 2 ** 31
 /** With the longest headers it fits the veth's MTU. */
 const MAX_SIZE = 1400;
 const ROUTERS = 2;
-const DEADLINE_MS = 3_000;
+const DEADLINE_MS = 30_000;
 const SIOCETHTOOL = 0x8946;
 const [ETHTOOL_STXCSUM, ETHTOOL_SGRO] = [0x17, 0x2c];
 /** So long the kernel waits for more to join; 20 ms. */
