@@ -22,7 +22,10 @@ export interface StateDir {
 /** Makes it where it is missing. Throws `GretunError` when it cannot be made or is somebody else's. */
 export function openStateDir(path: string): StateDir {
   try {
-    Deno.mkdirSync(path, { recursive: true, mode: 0o755 });
+    if (!isThere(path)) {
+      Deno.mkdirSync(path, { recursive: true, mode: 0o755 });
+      Deno.chmodSync(path, 0o755); // whatever the umask: services may have theirs in it
+    }
   } catch (cause) {
     throw new GretunError(
       `cannot make ${path}: ${errorText(cause)}`,
@@ -43,6 +46,16 @@ export function openStateDir(path: string): StateDir {
     write: (name, text) => replace(`${path}/${name}`, text),
     remove: (name) => removeIfThere(`${path}/${name}`),
   };
+}
+
+function isThere(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
 }
 
 /** Links are not followed: whoever made one chose what it leads to. */

@@ -92,7 +92,10 @@ function ownDirectory(directories: readonly string[]): string {
   let failure: unknown;
   for (const directory of directories) {
     try {
-      if (directory !== SERVICES_DIRECTORY) Deno.mkdirSync(directory, { mode: DIRECTORY_MODE });
+      if (directory !== SERVICES_DIRECTORY) {
+        Deno.mkdirSync(directory, { mode: DIRECTORY_MODE });
+        Deno.chmodSync(directory, DIRECTORY_MODE); // whatever the umask
+      }
     } catch (error) {
       if (!(error instanceof Deno.errors.AlreadyExists)) failure = error;
     }

@@ -82,8 +82,8 @@ function whyNotStarted(program: string, [verb, unit]: readonly string[]): string
     return new TextDecoder().decode(stdout).trim();
   };
   try {
-    const id = outputOf("systemctl", "show", "-P", "InvocationID", unit);
-    const lines = outputOf("journalctl", "-o", "cat", `_SYSTEMD_INVOCATION_ID=${id}`).split("\n");
+    outputOf("journalctl", "--sync"); // they may still be on their way
+    const lines = outputOf("journalctl", "-o", "cat", "--since", "-30s", "-u", unit).split("\n");
     return lines.findLast((line) => line.startsWith("Error: "))?.slice(7).replace(/\.$/, "");
   } catch {
     return undefined; // systemctl's own words have to do

@@ -25,6 +25,9 @@ const TUNNEL_SANDBOX = [
   "RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX",
 ];
 
+/** By the shell: a small Debian has no /bin/kill. */
+const kill = (signal: string) => `/bin/sh -c "kill -${signal} $MAINPID"`;
+
 const SERVICES: Record<ServiceKind, Service> = {
   up: {
     description: "gretun overlay network",
@@ -47,7 +50,7 @@ const SERVICES: Record<ServiceKind, Service> = {
       LOAD_MODULES,
       // Reads configuration and clients again; what cannot change while it runs is logged.
       "ExecReload=/usr/local/bin/gretun hub --config %i --check-config",
-      "ExecReload=/bin/kill -HUP $MAINPID",
+      `ExecReload=${kill("HUP")}`,
       ...TUNNEL_SANDBOX,
     ],
   },
@@ -59,7 +62,7 @@ const SERVICES: Record<ServiceKind, Service> = {
     lines: [
       LOAD_MODULES,
       // Authenticates again.
-      "ExecReload=/bin/kill -USR1 $MAINPID",
+      `ExecReload=${kill("USR1")}`,
       ...TUNNEL_SANDBOX,
     ],
   },

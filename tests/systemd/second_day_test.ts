@@ -87,6 +87,12 @@ Deno.test("services are installed, restarted, rebooted, looked at by a group, an
       return /^carol +up /m.test(stdout);
     });
     match(await machine.ok("gretun", "spoke", "status", "--port", "7800"), /^up: /);
+    await write(machine, "hub-x.conf", [...hub, "keepalive 20s"]);
+    await machine.ok("systemctl", "reload", "gretun-hub@x", "gretun-spoke@x");
+    await until("the hub to read its configuration", async () => {
+      const { stdout } = await machine.run("journalctl", "-u", "gretun-hub@x", "-o", "cat");
+      return stdout.includes("changed=keepalive");
+    });
     await machine.ok("systemctl", "stop", "gretun-hub@x", "gretun-spoke@x");
   }
 

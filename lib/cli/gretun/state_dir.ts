@@ -39,7 +39,20 @@ export function stateDirOf(flags: StateFlags): string {
 /** Where a daemon that is started now is asked; its directory is made. */
 export function socketToServe(flags: StateFlags): string {
   const path = ownSocket(flags);
-  Deno.mkdirSync(path.replace(/\/[^/]*$/, ""), { recursive: true });
+  const directory = path.replace(/\/[^/]*$/, "");
+  try {
+    if (!exists(directory)) {
+      Deno.mkdirSync(directory, { recursive: true });
+      // Services have theirs in it, whatever root's umask is.
+      if (directory === RUNTIME_DIRS[0]) Deno.chmodSync(directory, 0o755);
+    }
+  } catch (cause) {
+    throw new GretunError(
+      `cannot make ${directory}: ${errorText(cause)}`,
+      "Make it, with mode 755, or give another one with --state-dir",
+      { cause },
+    );
+  }
   return path;
 }
 
