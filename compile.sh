@@ -61,6 +61,7 @@ build gretun main.ts "$@" --include "$CACHE/bundle/gretun/worker.ts" --allow-ffi
 # For calls of a relay to its coordinator.
 DIAL_ENV=SSL_CERT_FILE,SSL_CERT_DIR
 for name in http_proxy https_proxy all_proxy no_proxy; do DIAL_ENV+=,$name,${name^^}; done
-build gretun-coord coord.ts "$@" --allow-ffi --allow-net --allow-read --allow-write \
+# What held calls leave behind is cleared away sooner: less memory where nodes come and go.
+build gretun-coord coord.ts "$@" --v8-flags=--max-semi-space-size=2 --allow-ffi --allow-net --allow-read --allow-write \
   --allow-env=HOME,XDG_STATE_HOME,STATE_DIRECTORY,JOURNAL_STREAM,NOTIFY_SOCKET,WATCHDOG_USEC,GRETUN_*,$DIAL_ENV --allow-sys=uid --allow-run=systemctl,journalctl,useradd,userdel,chgrp
 echo "$stamp" >"$CACHE/compile.stamp"

@@ -4,6 +4,7 @@ import { chaos } from "./chaos.ts";
 
 const COUNT = Number(Deno.env.get("CHAOS") ?? 150);
 const STEP = 10;
+const FIRST = 300_001;
 /** Schedules that have failed. */
 const FAILED = [
   2000,
@@ -26,7 +27,7 @@ Deno.test("chaos: schedules that have failed before", async () => {
   for (const seed of FAILED) strictEqual(await chaos(seed), undefined, `seed ${seed}`);
 });
 
-for (let first = 1; first <= COUNT; first += STEP) {
+for (let first = FIRST; first < FIRST + COUNT; first += STEP) {
   Deno.test(`chaos: schedules ${first} to ${first + STEP - 1}`, async () => {
     for (let seed = first; seed < first + STEP; seed++) {
       strictEqual(await chaos(seed), undefined, `seed ${seed}`);
