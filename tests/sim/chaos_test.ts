@@ -2,7 +2,7 @@
 import { strictEqual } from "node:assert/strict";
 import { chaos } from "./chaos.ts";
 
-const COUNT = Number(Deno.env.get("CHAOS") ?? 150);
+const COUNT = Number(Deno.env.get("CHAOS") ?? 100);
 const STEP = 10;
 const FIRST = 300_001;
 /** Schedules that have failed. */
