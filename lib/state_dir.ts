@@ -48,7 +48,8 @@ export function openStateDir(path: string): StateDir {
   };
 }
 
-function isThere(path: string): boolean {
+/** Also a link that leads nowhere. */
+export function isThere(path: string): boolean {
   try {
     Deno.lstatSync(path);
     return true;

@@ -25,6 +25,7 @@ import {
 } from "./hub_options.ts";
 import { checkIfacePattern } from "./iface_pattern.ts";
 import { parseListen } from "../listen.ts";
+import { isThere } from "../../state_dir.ts";
 import { openLog } from "../log.ts";
 import { formatTable } from "../table.ts";
 import { systemManager } from "../service.ts";
@@ -320,15 +321,5 @@ function writeKey(path: string, text: string): void {
   } catch (cause) {
     Deno.removeSync(path);
     throw refuse(cause, errorText(cause));
-  }
-}
-
-function isThere(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
   }
 }
