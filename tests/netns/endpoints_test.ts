@@ -19,7 +19,7 @@ const ANY = { advertise: [], exclude: [] };
 const OVERLAY = parseCidr("100.64.0.1/24");
 const PEER = "ab".repeat(32) as NodeKey;
 
-/** A namespace with two bridges: "net0", and "gretun0", which is marked as a link of ours. */
+/** A namespace with a card "net0", and a bridge "gretun0", which is marked as a link of ours. */
 async function inNetwork(
   body: (
     rtnl: RtNetlink,
@@ -32,10 +32,10 @@ async function inNetwork(
   const netns = stack.use(createNamedNetns(name));
   stack.defer(() => deleteNamedNetns(name));
   const rtnl = stack.use(withNetns(netns, () => RtNetlink.open()));
-  const bridge = { kind: "bridge", up: true } as const;
-  rtnl.createLink({ ...bridge, name: "net0" });
+  rtnl.createLink({ kind: "veth", up: true, name: "net0", peerName: "far0" });
   rtnl.createLink({
-    ...bridge,
+    kind: "bridge",
+    up: true,
     name: "gretun0",
     alias: formatMark({ by: "up", port: 7777, id: PEER }),
   });
