@@ -132,6 +132,8 @@ export class Effects {
         });
       case "no-path-yet":
         if (effect.rounds === 1) log.warn("no direct path yet, searching on", peer);
+        // Nothing came by a relay either: its connection may be dead, and would say so at its next refresh.
+        entry.relay?.check();
         return this.#options.onStuck();
       case "open-relay":
         this.#options.onStuck();

@@ -21,6 +21,7 @@ const FAILED = [
   100094,
   100331,
   100354,
+  200418,
 ];
 
 Deno.test("chaos: schedules that have failed before", async () => {
