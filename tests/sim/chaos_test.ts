@@ -2,8 +2,8 @@
 import { strictEqual } from "node:assert/strict";
 import { chaos } from "./chaos.ts";
 
-const COUNT = Number(Deno.env.get("CHAOS") ?? 100);
-const STEP = 10;
+const COUNT = Number(Deno.env.get("CHAOS") ?? 400);
+const STEP = 20;
 const FIRST = 300_001;
 /** Schedules that have failed. */
 const FAILED = [
