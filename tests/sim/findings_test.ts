@@ -55,10 +55,7 @@ Deno.test("all peers lost at once is said, one of them is not", async () => {
   await using world = new World();
   const coordinator = await world.coordinator();
   const a = await world.up(world.hostBehind("a"), coordinator);
-  const others: SimNode[] = [];
-  for (const name of ["b", "c", "d"]) {
-    others.push(await world.up(world.hostBehind(name), coordinator));
-  }
+  const others = await world.upAll(["b", "c", "d"], coordinator);
   ok(await world.until(() => others.every((node) => a.state(node) === "direct"), 10_000));
   others[0]!.host.kernel.setUp("eth0", false);
   await world.run(40_000);

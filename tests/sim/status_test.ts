@@ -149,10 +149,7 @@ Deno.test("status: a member that left stays offline in it until it is a member n
   await using world = new World();
   const coordinator = await world.coordinator();
   const a = await world.up(world.hostBehind("a"), coordinator);
-  const others: SimNode[] = [];
-  for (const name of ["b", "c", "d"]) {
-    others.push(await world.up(world.hostBehind(name), coordinator));
-  }
+  const others = await world.upAll(["b", "c", "d"], coordinator);
   const [b, c, d] = others as [SimNode, SimNode, SimNode];
   ok(await world.until(() => others.every((each) => a.state(each) === "direct"), 20_000));
   const { server } = coordinator;

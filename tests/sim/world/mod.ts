@@ -135,6 +135,13 @@ export class World {
     return node;
   }
 
+  /** One after the other, each behind a NAT of its own. */
+  async upAll(names: readonly string[], coordinator: SimCoordinator): Promise<SimNode[]> {
+    const nodes: SimNode[] = [];
+    for (const name of names) nodes.push(await this.up(this.hostBehind(name), coordinator));
+    return nodes;
+  }
+
   run(ms: number): Promise<void> {
     return this.time.run(ms);
   }
