@@ -181,6 +181,11 @@ export class Effects {
     return true;
   }
 
+  #isAsked(to: PathAddress): boolean {
+    const { clock, pending } = this.#options;
+    return pending.isAsked(to, clock.nowMs() - ANSWER_WAIT_MS);
+  }
+
   #isHearsay({ peer }: Entry, to: PathAddress): boolean {
     return isHearsay(peer, to, this.#options.clock.nowMs());
   }
@@ -230,9 +235,7 @@ export class Effects {
     const extension = session.isPingExtended ? { extension: session.extension() } : {};
     if (this.#isHearsay(entry, to)) {
       const isShort = this.#credit.left(to) < pongLength(entry) + pingLength(entry);
-      const sinceMs = this.#options.clock.nowMs() - ANSWER_WAIT_MS;
-      const isAsked = this.#options.pending.isAsked(to, sinceMs);
-      if (isShort && !isAsked && this.sendPing(entry, to, ping)) return;
+      if (isShort && !this.#isAsked(to) && this.sendPing(entry, to, ping)) return;
       if (!this.#credit.take(to, pongLength(entry))) return;
     }
     this.#send(entry, to, { type: "pong", txId, source: to, ...extension });

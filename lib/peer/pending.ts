@@ -45,9 +45,7 @@ export class PendingPings {
 
   /** Whether a ping went there since then. */
   isAsked(to: PathAddress, sinceMs: number): boolean {
-    return [...this.#pings.values()].some((ping) =>
-      ping.sentMs >= sinceMs && equalPaths(ping.to, to)
-    );
+    return this.#pings.values().some((ping) => ping.sentMs >= sinceMs && equalPaths(ping.to, to));
   }
 
   #expire(nowMs: number): void {
