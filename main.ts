@@ -92,4 +92,5 @@ async function find(name: string): Promise<Command> {
   );
 }
 
-await runProgram((io) => main(Deno.args, io));
+// Not awaited: a script cannot, see compile.sh.
+void runProgram((io) => main(Deno.args, io));
