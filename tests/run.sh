@@ -5,7 +5,7 @@
 # remove them; nothing else of this host's network is touched.
 #   --no-vm      leaves the virtual machines out, and says so in the summary
 #   --long       also what takes minutes more: every kind of network against every other, what
-#                moves and IPv6 on the kernel plane, and meetings with the version before
+#                moves and IPv6 on the kernel plane, meetings with the version before, and its exploits
 # With CI set in the environment a skipped test is a failure.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -264,7 +264,9 @@ add_tests tests/unit "${UNIT[@]}"
 add_tests tests/sim "${SIM[@]}"
 job test "rules of the source" "run_tests tests/imports_test.ts"
 if [ -n "$with_long" ]; then
-  if tests/version_before.sh; then job test "meetings with the version before" "run_tests tests/long/versions_test.ts"
+  if tests/version_before.sh; then
+    job test "meetings with the version before" "run_tests tests/long/versions_test.ts"
+    job test "exploits of the version before" "run_tests tests/long/exploits_test.ts"
   else skip "meetings with the version before" "its programs could not be built"
   fi
   job test "long tests in network namespaces" "run_tests tests/long/matrix_test.ts tests/long/open_input_test.ts"

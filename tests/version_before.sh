@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the programs of the version before into .cache/version-before, once; tests/long/versions_test.ts
-# has them meet those of today. A clone that is too shallow fetches that commit; ends with 3 where it cannot.
+# Builds the programs of the version before into .cache/version-before, once, for tests/long: they
+# meet those of today, and exploits work on them. A clone that is too shallow fetches that commit; ends with 3 where it cannot.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/deno.sh
