@@ -2,7 +2,6 @@
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { keyBase64, type NodeKey } from "../keys.ts";
-import { sinceText } from "../log.ts";
 import { backoffMs } from "../retry.ts";
 import { Trouble } from "../trouble.ts";
 import type { RelayRegistration } from "./api.ts";
@@ -52,21 +51,21 @@ export class RelayRole {
         trouble = undefined;
       } catch (error) {
         if (signal.aborted) return;
-        trouble ??= new Trouble(clock.nowMs());
-        if (trouble.isStillNews(clock.nowMs())) this.#warn(error, trouble.sinceMs);
-        else if (failures === 0) this.#warn(error);
+        trouble ??= new Trouble(clock);
+        const news = trouble.news();
+        if (news) this.#warn(error, news === "still" ? { since: trouble.since } : {});
         pauseMs = backoffMs(RETRY, failures++);
       }
       await clock.sleep(pauseMs, signal).catch(() => {});
     }
   }
 
-  #warn(error: unknown, sinceMs?: number): void {
-    const { clock, log, relayKey } = this.#options;
+  #warn(error: unknown, since: { since?: string }): void {
+    const { log, relayKey } = this.#options;
     const isUnknown = error instanceof CoordError && error.status === FORBIDDEN;
     log.warn("not registered with the coordinator, trying again", {
       error: errorText(error),
-      ...(sinceMs === undefined ? {} : { since: sinceText(clock, sinceMs) }),
+      ...since,
       ...(isUnknown ? { hint: `start it with --relay-key ${keyBase64(relayKey)}` } : {}),
     });
   }

@@ -217,6 +217,7 @@ class Daemon implements AsyncDisposable {
       coordinatorKey: known.coordinatorKey,
       met,
       onFirstContact: (key) => known.setCoordinatorKey(key),
+      signal,
       wantedIp: () => this.#tunnelIp?.ip ?? known.address,
       last: known,
       advertised: () => {
@@ -291,7 +292,7 @@ class Daemon implements AsyncDisposable {
     log.info("asking the coordinator to join", { coord: this.#options.coordinator.href });
     void this.#askStunEarly();
     const startMs = this.#edges.clock.nowMs();
-    await this.#session.register(this.#signal);
+    await this.#session.register();
     if (this.#signal.aborted) return;
     if (this.#edges.clock.nowMs() - startMs > EARLY_MS) this.#earlyStun.forget();
     await Promise.all([
@@ -300,7 +301,7 @@ class Daemon implements AsyncDisposable {
       this.#portMapper?.run(this.#signal),
       this.#measureRelays(),
       watchForSleep(this.#edges.clock, () => this.#awoke(), this.#signal),
-      this.#session.run(this.#signal),
+      this.#session.run(),
     ]);
   }
 

@@ -6,7 +6,6 @@ import type { Clock, Log, Random } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { type DiscoKey, keyBytes, type NodeKey } from "../keys.ts";
 import { type Inner, pairAddress } from "../links/mod.ts";
-import { sinceText } from "../log.ts";
 import {
   AnswerCredit,
   isHearsay,
@@ -338,17 +337,16 @@ export class Effects {
 
   #linkFailed(entry: Entry, cause: unknown): void {
     const { clock, log } = this.#options;
-    const isFirst = entry.linkTrouble === undefined;
-    const trouble = entry.linkTrouble ??= new Trouble(clock.nowMs());
-    const isNews = trouble.isStillNews(clock.nowMs()) || isFirst;
+    const trouble = entry.linkTrouble ??= new Trouble(clock);
+    const news = trouble.news();
     if (cause instanceof GretunError) {
       entry.linkFinding = { text: `no tunnel: ${errorText(cause)}`, remedy: cause.hint };
     }
-    log[isNews ? "error" : "debug"]("tunnel not set, trying again", {
+    log[news ? "error" : "debug"]("tunnel not set, trying again", {
       ...peerFields(entry.record),
       error: errorText(cause),
       ...(cause instanceof GretunError ? { hint: cause.hint } : {}),
-      ...(isFirst ? {} : { since: sinceText(clock, trouble.sinceMs) }),
+      ...(news === "first" ? {} : { since: trouble.since }),
     });
   }
 

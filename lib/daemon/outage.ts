@@ -3,7 +3,6 @@ import { CoordError } from "../coord/client.ts";
 import type { Clock, Log, LogFields, Random } from "../edges.ts";
 import { jitter } from "../retry.ts";
 import { errorText } from "../errors.ts";
-import { sinceText } from "../log.ts";
 import { Trouble } from "../trouble.ts";
 
 const PAUSE_MIN_MS = 500;
@@ -34,8 +33,8 @@ export class Outage {
     const nowMs = clock.nowMs();
     this.#error = errorText(error);
     this.#hint = hintOf(error);
-    this.#trouble ??= new Trouble(nowMs);
-    this.#say(error, { call, error: this.#error, ...this.#hint });
+    this.#trouble ??= new Trouble(clock);
+    this.#say(this.#trouble, error, { call, error: this.#error, ...this.#hint });
     const lastsMs = nowMs - this.#trouble.sinceMs;
     const pauseMs = Math.min(Math.max(PAUSE_MIN_MS, lastsMs * PAUSE_PART), PAUSE_MAX_MS);
     const askedMs = error instanceof CoordError ? error.retryAfterMs ?? 0 : 0;
@@ -44,18 +43,17 @@ export class Outage {
   }
 
   /** A connection that breaks and one that is refused afterwards are one thing. */
-  #say(error: unknown, fields: LogFields): void {
-    const { clock, log } = this.#options;
-    const { sinceMs } = this.#trouble!;
-    const isStillNews = this.#trouble!.isStillNews(clock.nowMs());
+  #say(trouble: Trouble, error: unknown, fields: LogFields): void {
+    const { log } = this.#options;
+    const news = trouble.news();
     const kind = error instanceof CoordError ? `${error.status} ${error.code}` : this.#error;
     if (!this.#said.has(kind)) {
       this.#said.add(kind);
       const verb = isRefusal(error) ? "refuses" : "does not answer";
       return log.warn(`coordinator ${verb}, trying again`, fields);
     }
-    const since = sinceText(clock, sinceMs);
-    log[isStillNews ? "warn" : "debug"]("coordinator still away", { since, ...fields });
+    const { since } = trouble;
+    log[news === "still" ? "warn" : "debug"]("coordinator still away", { since, ...fields });
   }
 
   /** A call succeeded; whether that ends an outage. */

@@ -11,7 +11,6 @@ import type { Datagram } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { type DiscoKey, keyBytes, type NodeKey } from "../keys.ts";
 import { COLLISION_HINT, type HostViewOptions, type NeededAddress } from "../links/mod.ts";
-import { sinceText } from "../log.ts";
 import {
   type Detours,
   newPeer,
@@ -608,12 +607,10 @@ export class Peers {
   #lookWhetherAway(entry: Entry): void {
     const { clock, log } = this.#options;
     const { peer, record } = entry;
-    const nowMs = clock.nowMs();
     if (peer.path && !peer.path.dead) return void delete entry.away;
-    entry.away ??= new Trouble(entry.heardMs ?? peer.punchingSinceMs ?? nowMs);
-    if (!entry.away.isStillNews(nowMs)) return;
-    const since = sinceText(clock, entry.away.sinceMs);
-    log.warn("peer still away", { ...peerFields(record), since });
+    entry.away ??= new Trouble(clock, entry.heardMs ?? peer.punchingSinceMs);
+    if (entry.away.news() !== "still") return;
+    log.warn("peer still away", { ...peerFields(record), since: entry.away.since });
   }
 
   /** Whether data went through any link since the last look. */

@@ -68,6 +68,8 @@ export interface SessionOptions {
   clock: Clock;
   random: Random;
   log: Log;
+  /** Ends what goes on. */
+  signal: AbortSignal;
 }
 
 export class Session implements Disposable {
@@ -76,12 +78,11 @@ export class Session implements Disposable {
   readonly #outage: Outage;
   readonly #statement: OwnStatement;
   readonly #outbox: Outbox;
-  readonly #closed = new AbortController();
   #isRegistered = false;
   /** To a registration. */
   #isAnswerLost = false;
   #connectedSinceMs: number | undefined;
-  #registering: Promise<void> | undefined;
+  #joining: Promise<void> | undefined;
   /** That came with the answer to registering, and was not looked at yet. */
   #firstList: AllPeers | undefined;
   /** Resolved when the coordinator does not know what is advertised. */
@@ -127,26 +128,25 @@ export class Session implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#closed.abort();
     this.coord[Symbol.dispose]();
   }
 
   async #postSignal(to: DiscoKey, sealed: Uint8Array): Promise<void> {
-    const { signal } = this.#closed;
+    const { signal } = this.#options;
     await this.coord.sendSignal(to, sealed, signal).catch((error) => {
       if (signal.aborted) return;
       this.#options.log.debug("call-me-maybe not sent", { error: errorText(error) });
     });
   }
 
-  /** Until it succeeds, or `signal` is aborted. */
-  async register(signal: AbortSignal): Promise<void> {
-    await this.#persist("register", () => this.#register(signal), signal);
+  /** Until it succeeds, or the signal is aborted. */
+  async register(): Promise<void> {
+    await this.#persist("register", () => this.#register());
   }
 
-  /** Until `signal` is aborted; to be called once the node is registered. */
-  async run(signal: AbortSignal): Promise<void> {
-    await Promise.all([this.#post(signal), this.#pollPeers(signal), this.#pullSignals(signal)]);
+  /** Until the signal is aborted; to be called once the node is registered. */
+  async run(): Promise<void> {
+    await Promise.all([this.#post(), this.#pollPeers(), this.#pullSignals()]);
   }
 
   /** What is advertised has changed. */
@@ -174,38 +174,37 @@ export class Session implements Disposable {
 
   // --- loops
 
-  async #pollPeers(signal: AbortSignal): Promise<void> {
+  async #pollPeers(): Promise<void> {
+    const { signal } = this.#options;
     let known = this.#firstList;
     if (known) await this.#options.onPeers(known);
     while (!signal.aborted) {
       const held = this.#held();
-      const answer = await this.#persist("peers", () => this.coord.peers(known, signal), signal);
+      const answer = await this.#persist("peers", () => this.coord.peers(known, signal));
       if (!answer) return;
       const isNews = answer.etag !== known?.etag;
       known = answer;
       if (isNews) {
         // What the coordinator gave this node meanwhile is not known.
-        if (this.#isAnswerLost) await this.#register(signal).catch(() => {});
+        if (this.#isAnswerLost) await this.#joinAgain();
         await this.#options.onPeers(answer);
       } else await held.pause(signal);
     }
   }
 
-  async #pullSignals(signal: AbortSignal): Promise<void> {
+  async #pullSignals(): Promise<void> {
+    const { signal } = this.#options;
     while (!signal.aborted) {
       const held = this.#held();
-      const envelopes = await this.#persist(
-        "signals",
-        () => this.coord.takeSignals(signal),
-        signal,
-      );
+      const envelopes = await this.#persist("signals", () => this.coord.takeSignals(signal));
       for (const { sealed } of envelopes ?? []) this.#options.onSignal(sealed);
       if (envelopes?.length === 0) await held.pause(signal);
     }
   }
 
   /** Apart from looking at endpoints: that goes on while the coordinator is away. */
-  async #post(signal: AbortSignal): Promise<void> {
+  async #post(): Promise<void> {
+    const { signal } = this.#options;
     const stopped = aborted(signal);
     while (!signal.aborted) {
       await Promise.race([this.#postIsDue.promise, stopped]);
@@ -218,7 +217,7 @@ export class Session implements Disposable {
         const statement = await this.#state(advertised);
         await this.coord.postEndpoints(endpoints, signal, { ...(nat ? { nat } : {}), statement });
       };
-      await this.#persist("endpoints", post, signal);
+      await this.#persist("endpoints", post);
     }
   }
 
@@ -245,13 +244,9 @@ export class Session implements Disposable {
 
   // --- calls
 
-  /** Repeats `call` until it succeeds; undefined when `signal` is aborted meanwhile. */
-  async #persist<T>(
-    what: string,
-    call: () => Promise<T>,
-    signal: AbortSignal,
-  ): Promise<T | undefined> {
-    const { clock } = this.#options;
+  /** Repeats `call` until it succeeds; undefined when the signal is aborted meanwhile. */
+  async #persist<T>(what: string, call: () => Promise<T>): Promise<T | undefined> {
+    const { clock, signal } = this.#options;
     while (!signal.aborted) {
       const startMs = clock.nowMs();
       try {
@@ -262,9 +257,7 @@ export class Session implements Disposable {
       } catch (error) {
         if (signal.aborted) return undefined;
         if (isCutOff(what, error, clock.nowMs() - startMs)) continue;
-        if (isForgotten(error) && what !== "register") {
-          await this.#register(signal).catch(() => {});
-        }
+        if (isForgotten(error)) await this.#joinAgain();
         this.#connectedSinceMs = undefined;
         const pauseMs = this.#outage.failed(what, error);
         // A held call does not tell for half a minute that the coordinator is there again.
@@ -275,20 +268,19 @@ export class Session implements Disposable {
     return undefined;
   }
 
-  /** Calls that are held are asked anew: they were held by a coordinator that is not there any more. */
+  /**
+   * Calls that find out at the same time register once. Those that are held are asked anew: they were
+   * held by a coordinator that is not there any more.
+   */
   async #joinAgain(): Promise<void> {
-    if (!this.#isRegistered || this.#registering) return;
-    await this.#register(this.#closed.signal).then(() => this.coord.reconnect(), () => {});
+    if (!this.#isRegistered) return;
+    this.#joining ??= this.#register().then(() => this.coord.reconnect(), () => {})
+      .finally(() => this.#joining = undefined);
+    return await this.#joining;
   }
 
-  /** Calls that find out at the same time register once. */
-  async #register(signal: AbortSignal): Promise<void> {
-    this.#registering ??= this.#registerNow(signal).finally(() => this.#registering = undefined);
-    return await this.#registering;
-  }
-
-  async #registerNow(signal: AbortSignal): Promise<void> {
-    const { identity: { discoKey, discoPrivate }, nodeName, wantedIp, onRegistered } =
+  async #register(): Promise<void> {
+    const { identity: { discoKey, discoPrivate }, nodeName, wantedIp, onRegistered, signal } =
       this.#options;
     const requestedTunnelIp = wantedIp();
     const statement = await this.#state(
@@ -308,9 +300,7 @@ export class Session implements Disposable {
     if (!this.#isRegistered && this.coord.coordinatorKey === undefined) {
       this.#options.log.warn(
         "the coordinator has no key: who is on the way can change what it says",
-        {
-          hint: "Update gretun-coord",
-        },
+        { hint: "Update gretun-coord" },
       );
     }
     // It does not know this node's endpoints any more.

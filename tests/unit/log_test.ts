@@ -7,7 +7,6 @@ import {
   terminalLine,
   textLog,
 } from "../../lib/log.ts";
-import { Trouble } from "../../lib/trouble.ts";
 import { systemClock } from "../../lib/edges.ts";
 
 Deno.test("textLog() keeps what others sent inside its field, and parseLogLine() gives it back", () => {
@@ -72,13 +71,4 @@ Deno.test("a terminal gets the time of day and the message first", () => {
     terminalLine({ timeMs: 0, level, message: "registered", fields: { coord: "http://a" } });
   match(line("info"), /^\d\d:\d\d:\d\d registered coord=http:\/\/a$/);
   match(line("warn"), /^\d\d:\d\d:\d\d warning: registered /);
-});
-
-Deno.test("a trouble is told again after 1, 10 and 60 minutes", () => {
-  const trouble = new Trouble(500);
-  const minutes = [];
-  for (let minute = 0; minute < 300; minute++) {
-    if (trouble.isStillNews(500 + minute * 60_000)) minutes.push(minute);
-  }
-  deepStrictEqual(minutes, [1, 10, 60]);
 });

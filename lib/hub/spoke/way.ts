@@ -22,9 +22,8 @@ export async function firstLookUp(
     } catch (error) {
       if (signal.aborted) return undefined;
       if (!(error instanceof GretunError)) throw error;
-      const isFirst = trouble === undefined;
-      trouble ??= new Trouble(clock.nowMs());
-      if (isFirst || trouble.isStillNews(clock.nowMs())) {
+      trouble ??= new Trouble(clock);
+      if (trouble.news()) {
         log.warn("hub's name not resolved, trying again", {
           ...{ host: hub.host, error: errorText(error), hint: error.hint },
         });
