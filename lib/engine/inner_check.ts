@@ -1,15 +1,15 @@
 /** What inner packets of a link may say: as `guard/` of the data planes has it. */
-import { ipv6TransportAt } from "../ipv6_headers.ts";
+import {
+  icmpAt,
+  isIcmpError,
+  isRouterMessage,
+  quotedDestinationAt,
+  transportAt,
+} from "../icmp_headers.ts";
 import type { Arena } from "./arena.ts";
 import type { Drop, LinkSpec } from "./messages.ts";
-import { ICMP, ICMPV6, IPV4, IPV6, UDP } from "./packet.ts";
+import { IPV4, IPV6, UDP } from "./packet.ts";
 import { NetworkCheck } from "./tables.ts";
-
-/** ICMP types that tell a host of other routers. */
-const REDIRECT = 5;
-const ROUTER_ADVERTISEMENT = 134;
-const REDIRECT_6 = 137;
-const FRAGMENT_OFFSET = 0x1fff;
 
 export class InnerCheck {
   readonly #sources: NetworkCheck | undefined;
@@ -25,11 +25,18 @@ export class InnerCheck {
 
   /** Why a packet of the far end is not taken. */
   refusesIn(arena: Arena, at: number, length: number, version: 4 | 6): Drop | undefined {
-    if (isRouterMessage(arena, at, length, version)) return "router-message";
+    const icmp = icmpAt(arena.bytes, at, length, version);
+    const type = icmp < 0 ? undefined : arena.bytes[at + icmp]!;
+    if (type !== undefined && isRouterMessage(type, version)) return "router-message";
     const source = at + (version === 4 ? IPV4.source : IPV6.source);
     const isTheirs = this.#sources?.contains(arena, source, version) ?? true;
     if (!isTheirs || (this.#sources && isMulticast(arena.bytes, source, version))) {
       return "wrong-inner-address";
+    }
+    if (type !== undefined && this.#theirs && isIcmpError(type, version)) {
+      const quoted = quotedDestinationAt(icmp, length, version);
+      const isAboutTheirs = quoted >= 0 && this.#theirs.contains(arena, at + quoted, version);
+      if (!isAboutTheirs) return "wrong-inner-address";
     }
     const destination = at + (version === 4 ? IPV4.destination : IPV6.destination);
     const isInReach = this.#destinations?.contains(arena, destination, version) ?? true;
@@ -47,29 +54,9 @@ function isMulticast(bytes: Uint8Array, at: number, version: 4 | 6): boolean {
   return version === 4 ? (bytes[at]! & 0xf0) === 0xe0 : bytes[at] === 0xff;
 }
 
-function isRouterMessage(arena: Arena, at: number, length: number, version: 4 | 6): boolean {
-  const offset = transportAt(arena, at, length, version, version === 4 ? ICMP : ICMPV6);
-  if (offset < 0 || offset >= length) return false;
-  const type = arena.bytes[at + offset];
-  return version === 4 ? type === REDIRECT : type === ROUTER_ADVERTISEMENT || type === REDIRECT_6;
-}
-
-/** The offset of the transport header, of that protocol and no later fragment; else -1. */
-function transportAt(
-  { bytes, view }: Arena,
-  at: number,
-  length: number,
-  version: 4 | 6,
-  protocol: number,
-): number {
-  if (version === 6) return ipv6TransportAt(bytes, at, length, protocol);
-  const isLater = (view.getUint16(at + IPV4.fragment) & FRAGMENT_OFFSET) !== 0;
-  return bytes[at + IPV4.protocol] === protocol && !isLater ? (bytes[at]! & 0xf) * 4 : -1;
-}
-
 /** The source port of a UDP packet that is whole or a first fragment; else -1. */
 export function udpSourcePort(arena: Arena, at: number, length: number, version: 4 | 6): number {
-  const offset = transportAt(arena, at, length, version, UDP);
+  const offset = transportAt(arena.bytes, at, length, version, UDP);
   return offset < 0 || offset + 4 > length ? -1 : arena.view.getUint16(at + offset);
 }
 
@@ -82,8 +69,8 @@ export function goesTo(
   to: Uint8Array,
 ): boolean {
   if (to.length !== (version === 4 ? 16 : 28)) return false;
-  const port = at + transportAt(arena, at, length, version, UDP) + 2;
   const { bytes } = arena;
+  const port = at + transportAt(bytes, at, length, version, UDP) + 2;
   if (bytes[port] !== to[2] || bytes[port + 1] !== to[3]) return false;
   const [destination, given, size] = version === 4
     ? [at + IPV4.destination, 4, 4]

@@ -112,6 +112,9 @@ const FIELD = {
   daddr: [NFT_PAYLOAD_NETWORK_HEADER, 16, 4],
   saddr6: [NFT_PAYLOAD_NETWORK_HEADER, 8, 16],
   daddr6: [NFT_PAYLOAD_NETWORK_HEADER, 24, 16],
+  /** Of the packet that an error of ICMP quotes. */
+  quotedDaddr: [NFT_PAYLOAD_TRANSPORT_HEADER, 8 + 16, 4],
+  quotedDaddr6: [NFT_PAYLOAD_TRANSPORT_HEADER, 8 + 24, 16],
   sport: [NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2],
   dport: [NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2],
 } as const;
@@ -342,7 +345,7 @@ export function protocolNumber(): Part {
 
 /** The network, or range of ports, that the field lies in, by the length of its prefix. */
 export function networkOf(
-  name: "saddr" | "daddr" | "saddr6" | "daddr6" | "dport",
+  name: Exclude<keyof typeof FIELD, "sport">,
   prefixLength: number,
 ): Part {
   const [base, offset, length] = FIELD[name];

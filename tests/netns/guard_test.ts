@@ -255,6 +255,66 @@ Deno.test("guard: what comes out of a link is from its far end, for what that ma
   strictEqual(await pings(peer, "10.9.0.2", "10.8.0.1"), true);
 });
 
+Deno.test("guard: errors of ICMP come in about packets that went to the far end", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  await using host = linuxHost();
+  const hub = lab.publicHost("hub");
+  const peer = lab.publicHost("peer");
+  const [, ifindex] = /"ifindex":(\d+)/.exec(
+    (await hub.run("ip", ["-j", "link", "show", "eth0"])).stdout,
+  )!;
+  const shell = async (node: LabHost, command: string) =>
+    strictEqual((await node.run("sh", ["-ec", command])).code, 0, command);
+  await shell(hub, "ip -6 address add fd00::1/64 dev eth0 nodad");
+  // Tunnels have no neighbours and groups to ask for: the far end says nothing of them here.
+  await shell(
+    peer,
+    `nft add table inet lie; nft add chain inet lie out '{ type filter hook output priority 0; }'
+    nft add rule inet lie out icmpv6 type != destination-unreachable drop
+    ip -6 address add fd00::2/64 dev eth0 nodad`,
+  );
+  using guard = hub.within(() => open(host));
+  const theirs = [peer.ip, "fd00::2"];
+  guard.set("peer", {
+    ...{ ifindex: Number(ifindex), remote: parseEndpoint(`${peer.ip}:4000`) },
+    sources: [`${theirs[0]}/32`, "fd00::2/128"].map(parseCidr),
+  });
+  const macOf = async (node: LabHost) =>
+    /"address":"([^"]+)"/.exec((await node.run("ip", ["-j", "link", "show", "eth0"])).stdout)![1];
+  await shell(hub, `ip -6 neigh replace fd00::2 lladdr ${await macOf(peer)} dev eth0`);
+  await shell(peer, `ip -6 neigh replace fd00::1 lladdr ${await macOf(hub)} dev eth0`);
+  const arrived = async () => {
+    const { stdout } = await hub.run("cat", ["/proc/net/snmp", "/proc/net/snmp6"]);
+    const icmp = stdout.split("\n").filter((line) => line.startsWith("Icmp:"))[1]!.split(" ");
+    return Number(icmp[1]) + Number(/^Icmp6InDestUnreachs\s+(\d+)/m.exec(stdout)![1]);
+  };
+  const refused = () => guard.refused().get("wrong-inner-address") ?? 0;
+  for (const [i, to] of theirs.entries()) {
+    const { socket } = hub.within(() => ({
+      socket: Deno.listenDatagram({
+        transport: "udp",
+        hostname: i === 0 ? hub.ip : "fd00::1",
+        port: 0,
+      }),
+    }));
+    const ask = () => socket.send(text("ask"), { transport: "udp", hostname: to!, port: 9 });
+    const [before, refusedBefore] = [await arrived(), refused()];
+    await ask();
+    await until("an error about it", async () => await arrived() === before + 1);
+    strictEqual(refused(), refusedBefore);
+    const quoted = i === 0
+      ? `icmp type destination-unreachable @th,192,32 set 0x0a090003`
+      : `icmpv6 type destination-unreachable @th,256,128 set 0xfd000000000000000000000000000003`;
+    await shell(peer, `nft add rule inet lie out ${quoted}`);
+    await ask();
+    await until(
+      "the error about another's to be refused",
+      () => Promise.resolve(refused() === refusedBefore + 1),
+    );
+    socket.close();
+  }
+});
+
 Deno.test("guard: an outer packet does not go into a link of ours; no router is believed", async () => {
   await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
   await using host = linuxHost();

@@ -1,17 +1,17 @@
 /** What inner packets may say, where this process moves them: as `rules.ts` has it in the kernel. */
 import { type Cidr, cidrContains, type Endpoint, ipFromBytes, isMulticast } from "../../addr.ts";
-import { ipv6TransportAt } from "../../ipv6_headers.ts";
+import {
+  icmpAt,
+  isIcmpError,
+  isRouterMessage,
+  quotedDestinationAt,
+  transportAt,
+} from "../../icmp_headers.ts";
 import type { InnerLimits, PlaneRefusal } from "../plane.ts";
 
 const IPV4_HEADER_LENGTH = 20;
 const IPV6_HEADER_LENGTH = 40;
-const ICMP = 1;
 const UDP = 17;
-const ICMPV6 = 58;
-/** Types that tell a host of other routers. */
-const REDIRECT = 5;
-const ROUTER_ADVERTISEMENT = 134;
-const REDIRECT_6 = 137;
 
 export function isIpPacket(packet: Uint8Array): boolean {
   const version = (packet[0] ?? 0) >> 4;
@@ -59,14 +59,26 @@ export class InnerGuard {
 
   /** Why a packet of the far end is not taken. */
   refusesIn(packet: Uint8Array): PlaneRefusal | undefined {
-    if (isRouterMessage(packet)) return "router-message";
+    const version = versionOf(packet);
+    const icmp = icmpAt(packet, 0, packet.length, version);
+    if (icmp >= 0 && isRouterMessage(packet[icmp]!, version)) return "router-message";
     const source = sourceOf(packet);
     const isTheirs = this.#sources?.contain(source) ?? true;
     if (!isTheirs || (this.#sources && isMulticast(ipFromBytes(source)))) {
       return "wrong-inner-address";
     }
+    if (icmp >= 0 && !this.#isAboutTheirs(packet, icmp)) return "wrong-inner-address";
     const isInReach = this.#destinations?.contain(destinationOf(packet)) ?? true;
     return isInReach ? undefined : "out-of-reach";
+  }
+
+  /** An error is about a packet that went to the far end. */
+  #isAboutTheirs(packet: Uint8Array, icmp: number): boolean {
+    const version = versionOf(packet);
+    if (!this.#theirs || !isIcmpError(packet[icmp]!, version)) return true;
+    const quoted = quotedDestinationAt(icmp, packet.length, version);
+    return quoted >= 0 &&
+      this.#theirs.contain(packet.subarray(quoted, quoted + (version === 4 ? 4 : 16)));
   }
 
   /** Why a packet does not go to the far end. */
@@ -75,29 +87,16 @@ export class InnerGuard {
   }
 }
 
+function versionOf(packet: Uint8Array): 4 | 6 {
+  return packet[0]! >> 4 === 4 ? 4 : 6;
+}
+
 function sourceOf(packet: Uint8Array): Uint8Array {
-  return packet[0]! >> 4 === 4 ? packet.subarray(12, 16) : packet.subarray(8, 24);
+  return versionOf(packet) === 4 ? packet.subarray(12, 16) : packet.subarray(8, 24);
 }
 
 function destinationOf(packet: Uint8Array): Uint8Array {
-  return packet[0]! >> 4 === 4 ? packet.subarray(16, 20) : packet.subarray(24, 40);
-}
-
-/** The offset of the transport header, of that protocol and no later fragment; else undefined. */
-function transportAt(packet: Uint8Array, protocol4: number, protocol6: number) {
-  if (packet[0]! >> 4 === 6) {
-    const offset = ipv6TransportAt(packet, 0, packet.length, protocol6);
-    return offset < 0 ? undefined : offset;
-  }
-  const isLater = (packet[6]! & 0x1f) !== 0 || packet[7] !== 0;
-  return packet[9] === protocol4 && !isLater ? (packet[0]! & 0xf) * 4 : undefined;
-}
-
-function isRouterMessage(packet: Uint8Array): boolean {
-  const offset = transportAt(packet, ICMP, ICMPV6);
-  const type = offset === undefined ? undefined : packet[offset];
-  if (packet[0]! >> 4 === 4) return type === REDIRECT;
-  return type === ROUTER_ADVERTISEMENT || type === REDIRECT_6;
+  return versionOf(packet) === 4 ? packet.subarray(16, 20) : packet.subarray(24, 40);
 }
 
 /** Where a UDP packet goes that comes from one of these ports: it could be one that carries others. */
@@ -105,8 +104,8 @@ export function udpDestination(
   packet: Uint8Array,
   isFrom: (port: number) => boolean,
 ): Endpoint | undefined {
-  const offset = transportAt(packet, UDP, UDP);
-  if (offset === undefined || packet.length < offset + 4) return undefined;
+  const offset = transportAt(packet, 0, packet.length, versionOf(packet), UDP);
+  if (offset < 0 || packet.length < offset + 4) return undefined;
   const portAt = (at: number) => packet[at]! << 8 | packet[at + 1]!;
   if (!isFrom(portAt(offset))) return undefined;
   return { ip: ipFromBytes(destinationOf(packet)), port: portAt(offset + 2) };

@@ -29,19 +29,22 @@ const MAX_PAIRED = 4;
 const OF_FAMILY = {
   4: {
     ...{ family: "ip", address: "address", saddr: "saddr", daddr: "daddr" } as const,
-    icmp: "icmp",
+    ...{ icmp: "icmp", quotedDaddr: "quotedDaddr" } as const,
     portUnreachable: Uint8Array.of(3, 3),
     /** ICMP header, the IP header that is quoted, and its UDP source port. */
     quotedPortOffset: 8 + 20 + 2,
     /** Types that tell a host of other routers. */
     routing: [5],
+    /** By the bits that count. */
+    errors: { types: [3, 4, 11, 12], mask: 0xff },
   },
   6: {
     ...{ family: "ip6", address: "address6", saddr: "saddr6", daddr: "daddr6" } as const,
-    icmp: "icmpv6",
+    ...{ icmp: "icmpv6", quotedDaddr: "quotedDaddr6" } as const,
     portUnreachable: Uint8Array.of(1, 4),
     quotedPortOffset: 8 + 40 + 2,
     routing: [134, 137],
+    errors: { types: [0], mask: 0x80 },
   },
 } as const;
 
@@ -196,13 +199,14 @@ function dataIn(family: Family, names: ReadonlySet<string>): GuardRule[] {
 function innerIn(family: Family, prefixed: readonly string[]): GuardRule[] {
   const { saddr, daddr, icmp, routing } = OF_FAMILY[family];
   const from = nft.incoming();
+  // Errors of ICMP are looked at below.
   return [
     ...routing.map((type) => ({
       ...{ chain: "in", counter: true, verdict: "drop", refuses: "router-message" } as const,
       match: [nft.l4proto(icmp), nft.isIn("links", from), nft.transport(0, Uint8Array.of(type))],
     })),
     ...[
-      [nft.l4proto("udp", "!=")],
+      [nft.l4proto("tcp")],
       [nft.l4proto("udp"), nft.isNotIn("ports", nft.fields("dport"))],
     ].map((others): GuardRule => ({
       ...{ chain: "in", verdict: "accept" },
@@ -216,6 +220,29 @@ function innerIn(family: Family, prefixed: readonly string[]): GuardRule[] {
       ...{ chain: "in", counter: true, verdict: "drop", refuses: "out-of-reach" },
       match: [nft.isIn("limited", from), ...outside("reach", prefixed, from, daddr)],
     },
+    ...icmpErrors(family, prefixed),
+  ];
+}
+
+/** Of what came this far: an error is about a packet that went to the far end. */
+function icmpErrors(family: Family, prefixed: readonly string[]): GuardRule[] {
+  const { icmp, errors, quotedDaddr } = OF_FAMILY[family];
+  const from = nft.incoming();
+  const quoted = (name: string) => nft.row(from, nft.networkOf(quotedDaddr, lengthOf(name)!));
+  return [
+    ...prefixed.filter((name) => name.startsWith("sources_")).map((name): GuardRule => ({
+      ...{ chain: "in", verdict: "accept" },
+      match: [nft.l4proto(icmp), nft.isIn(name, quoted(name))],
+    })),
+    // Also one that is too short to tell.
+    ...errors.types.map((type): GuardRule => ({
+      ...{ chain: "in", counter: true, verdict: "drop", refuses: "wrong-inner-address" },
+      match: [
+        nft.l4proto(icmp),
+        nft.isIn("bound", from),
+        nft.transport(0, Uint8Array.of(type), { mask: Uint8Array.of(errors.mask) }),
+      ],
+    })),
   ];
 }
 

@@ -33,6 +33,41 @@ Deno.test("inner packets: from the far end's addresses only, for what it may rea
   }
 });
 
+/** A packet that another quotes. */
+const quoted = (from: string, to: string) => [...packet(from, to, { body: new Array(8).fill(0) })];
+
+Deno.test("inner packets: errors of ICMP are about packets that went to the far end", () => {
+  const guard = new InnerGuard({
+    sources: cidrs("10.0.0.2/32", "192.168.7.0/24", "fd00::2/128"),
+  });
+  const head = (type: number) => [type, 0, 0, 0, 0, 0, 0, 0];
+  const [about, other] = [quoted(HERE, THERE), quoted(HERE, "10.0.0.3")];
+  const [about6, other6] = [quoted("fd00::1", "fd00::2"), quoted("fd00::1", "fd00::3")];
+  const refused = "wrong-inner-address";
+  const cases: [version: 4 | 6, body: number[], reason: string | undefined][] = [
+    ...[3, 4, 11, 12].flatMap((type): [4, number[], string | undefined][] => [
+      [4, [...head(type), ...about], undefined],
+      [4, [...head(type), ...other], refused],
+      [4, [...head(type), ...about.slice(0, 19)], refused],
+    ]),
+    [4, [...head(3), ...quoted(HERE, "192.168.7.9")], undefined],
+    [4, [...head(8), ...other], undefined],
+    [4, [...head(0), ...other], undefined],
+    ...[1, 2, 3, 4].flatMap((type): [6, number[], string | undefined][] => [
+      [6, [...head(type), ...about6], undefined],
+      [6, [...head(type), ...other6], refused],
+      [6, [...head(type), ...about6.slice(0, 39)], refused],
+    ]),
+    [6, [...head(128), ...other6], undefined],
+  ];
+  for (const [version, body, reason] of cases) {
+    const [from, to] = version === 4 ? [THERE, HERE] : ["fd00::2", "fd00::1"];
+    const error = packet(from, to, { protocol: version === 4 ? 1 : 58, body });
+    strictEqual(guard.refusesIn(error), reason, `IPv${version} ${body}`);
+    strictEqual(new InnerGuard({}).refusesIn(error), undefined, "without limits");
+  }
+});
+
 Deno.test("inner packets: for the far end's addresses only go out", () => {
   const guard = new InnerGuard({ sources: cidrs("10.0.0.2/32", "192.168.7.0/24") });
   strictEqual(guard.refusesOut(packet(HERE, THERE)), undefined);

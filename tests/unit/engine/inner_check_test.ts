@@ -33,7 +33,8 @@ Deno.test("InnerCheck decides as InnerGuard does", () => {
       const family = ADDRESSES.filter((ip) => ip.includes(":") === from.includes(":"));
       const to = family[random(family.length)]!;
       const protocol = [1, 6, 17, 58, 0, 44, 51, 60][random(8)]!;
-      const body = Array.from({ length: random(40) }, () => [0, 5, 8, 58, 134, 137][random(6)]!);
+      const body = Array.from({ length: random(40) }, () => [0, 3, 5, 8, 58, 134, 137][random(7)]!);
+      if (random(2) === 0) body.splice(8, Infinity, ...packet(to, family[random(family.length)]!));
       const bytes = packet(from, to, { protocol, body, fragmentOffset: random(3) === 0 ? 9 : 0 });
       arena.bytes.set(bytes, 64);
       const version = from.includes(":") ? 6 : 4;
