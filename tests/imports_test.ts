@@ -54,6 +54,8 @@ const DOORS: Record<Room, string[]> = {
   netlink: ["lib/netlink.ts"],
   daemon: ["mod", "control", "metrics"].map((door) => `lib/daemon/${door}.ts`),
   relay: ["lib/relay/mod.ts", "lib/relay/serve.ts"],
+  // The second one is for flags.
+  dataplane: ["mod", "kinds"].map((door) => `lib/dataplane/${door}.ts`),
   // The others are for who knows what a policy says, and reads none.
   policy: ["mod", "policy", "access"].map((door) => `lib/policy/${door}.ts`),
   coord: ["api", "server", "client", "serve"].map((door) => `lib/coord/${door}.ts`),

@@ -17,7 +17,6 @@ export const LOG_FLAGS = {
     type: "choice",
     choices: ["text", "json"],
     default: "text",
-    placeholder: "text|json",
     help: "log lines as words with key=value, or one JSON object each",
   },
   verbose: { type: "boolean", short: "v", help: "log more" },

@@ -9,6 +9,7 @@ import {
   type NodeReach,
   type NodeRecord,
   type RegisterRequest,
+  type RegisterResponse,
   withReach,
 } from "./api.ts";
 import { byAddress, MAX_NODES, Pool } from "./pool.ts";
@@ -49,6 +50,11 @@ export class Nodes {
 
   get pool(): Cidr {
     return this.#pool.cidr;
+  }
+
+  /** What the node has by the pool, as it is told. */
+  given({ tunnelIp: ip }: NodeRecord): Pick<RegisterResponse, "tunnelIp"> {
+    return { tunnelIp: { ip, prefixLength: this.pool.prefixLength } };
   }
 
   /** How many nodes the pool has addresses for. */

@@ -529,10 +529,9 @@ export class CoordServer {
       this.#save();
     }
     checkMembership(record, nowMs);
-    const { prefixLength } = this.nodes.pool;
     const list = signed && wanted.wantsList ? { list: this.#view.list(record, nowMs) } : {};
     return Response.json(registerResponseJson({
-      ...{ tunnelIp: { ip: record.tunnelIp, prefixLength }, peersEtag: this.nodes.etag },
+      ...{ ...this.nodes.given(record), peersEtag: this.nodes.etag },
       ...{ stun, leaseSeconds: LEASE_MS / 1000, ...list },
     }));
   }

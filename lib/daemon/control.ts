@@ -7,9 +7,10 @@ import {
   serveControlSocket,
   textAnswer,
 } from "../control_socket.ts";
+import type { Clock } from "../edges.ts";
 import type { NodeKey } from "../keys.ts";
 import type { Finding, PeerReport } from "./peer_report.ts";
-import type { PingAnswer, PingWish } from "./ping.ts";
+import { noAnswer, type PingAnswer, pingPeer, type PingTarget, type PingWish } from "./ping.ts";
 
 export type { PeerReport, PingAnswer, PingWish };
 
@@ -70,6 +71,26 @@ export interface Asked {
   accept: (peer: string) => Promise<boolean>;
   /** End, and remove all that it made. */
   down: () => void;
+}
+
+/** A daemon as those find it who ask. */
+export interface Running extends Pick<Asked, "report" | "accept"> {
+  /** What can be done to a peer; undefined: there is none with that key. */
+  target: (nodeKey: string) => PingTarget | undefined;
+}
+
+/** How a running daemon answers. */
+export function answersOf(daemon: Running, clock: Clock): Omit<Asked, "down"> {
+  return {
+    report: () => daemon.report(),
+    accept: (peer) => daemon.accept(peer),
+    ping(nodeKey, wish) {
+      const target = daemon.target(nodeKey);
+      if (target) return pingPeer(target, wish, clock);
+      const absent = daemon.report().peers.find(({ node_key }) => node_key === nodeKey);
+      return absent && noAnswer(absent);
+    },
+  };
 }
 
 /** Serves until disposed; refuses when another daemon answers there. */

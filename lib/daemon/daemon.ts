@@ -4,9 +4,15 @@
  * signal; here they are put together.
  */
 import { type Cidr, type Endpoint, formatCidr, formatEndpoint, type Ip } from "../addr.ts";
-import { natJson, type PeerRecord } from "../coord/api.ts";
+import { natJson, type PeerRecord, type RegisterResponse } from "../coord/api.ts";
 import { askCoordinatorKey, type ClockNews } from "../coord/client.ts";
-import { type DataPlane, type EncapCsum, GreCodec, openPlane } from "../dataplane/mod.ts";
+import {
+  type DataPlane,
+  type EncapCsum,
+  GreCodec,
+  openPlane,
+  type UpPlaneKind,
+} from "../dataplane/mod.ts";
 import { DISCO_PATTERN, isDisco } from "../disco/mod.ts";
 import { type Datagram, timeLimit } from "../edges.ts";
 import { errorText } from "../errors.ts";
@@ -17,7 +23,7 @@ import { RelayClient } from "../relay/mod.ts";
 import { STUN_PATTERN, StunClient } from "../stun/mod.ts";
 import { watchForSleep } from "./awakening.ts";
 import { CollisionReport } from "./collision_report.ts";
-import type { DaemonReport } from "./control.ts";
+import { answersOf, type DaemonReport, type Running } from "./control.ts";
 import { dataPathJson } from "./data_path.ts";
 import { HostDetours } from "./detours.ts";
 import { Findings } from "./findings.ts";
@@ -36,9 +42,9 @@ import { resolveReachable } from "./own/reachable.ts";
 import { ReversePath } from "./own/reverse_path.ts";
 import { type PeerReport, reportAbsent } from "./peer_report.ts";
 import { Peers } from "./peers.ts";
-import { noAnswer, type PingAnswer, pingPeer, type PingWish } from "./ping.ts";
+import type { PingTarget } from "./ping.ts";
 import { PortGuesser } from "./port_guesser.ts";
-import { type Registered, Session } from "./session.ts";
+import { Session } from "./session.ts";
 import { Trust } from "./trust.ts";
 import { TwinWatch } from "./twins.ts";
 
@@ -72,7 +78,7 @@ export interface DaemonOptions {
   port: number;
   ifnamePattern: string;
   encapCsum: EncapCsum;
-  dataPlane: "fou" | "tun" | "auto";
+  dataPlane: UpPlaneKind | "auto";
   greKeys: boolean;
   /** Replaces the servers that the coordinator names. */
   stunServers: string[];
@@ -121,13 +127,7 @@ export async function runDaemon(
   ));
   const daemon = stack.use(new Daemon(options, edges, signal, { rtnl, plane, known, met }));
   stack.use(host.watchNetwork(() => daemon.networkChanged()));
-  stack.use(
-    await edges.serveControl({
-      report: () => daemon.report(),
-      ping: (peer, wish) => daemon.ping(peer, wish),
-      accept: (peer) => daemon.accept(peer),
-    }),
-  );
+  stack.use(await edges.serveControl(answersOf(daemon, edges.clock)));
   await daemon.run();
 }
 
@@ -139,7 +139,7 @@ interface DaemonParts {
   met: Promise<NodeKey | undefined> | undefined;
 }
 
-class Daemon implements AsyncDisposable {
+class Daemon implements Running, AsyncDisposable {
   readonly #options: DaemonOptions;
   readonly #edges: DaemonEdges;
   readonly #signal: AbortSignal;
@@ -220,10 +220,11 @@ class Daemon implements AsyncDisposable {
       signal,
       wantedIp: () => this.#tunnelIp?.ip ?? known.address,
       last: known,
-      advertised: () => {
-        this.#twins.tells(this.#own!.list);
-        const { ip: tunnelIp } = this.#tunnelIp!;
-        return { endpoints: this.#own!.list, nat: this.#ownNat!.nat, tunnelIp };
+      said: () => {
+        const endpoints = [...this.#own!.list];
+        this.#twins.tells(endpoints);
+        const { nat } = this.#ownNat!;
+        return { tunnelIp: this.#tunnelIp!.ip, endpoints, ...(nat ? { nat } : {}) };
       },
       onRegistered: (registered) => this.#registered(registered),
       onPeers: ({ peers, away = [], isByPolicy = false }) => {
@@ -347,12 +348,8 @@ class Daemon implements AsyncDisposable {
     });
   }
 
-  /** Undefined: there is no peer with that key. */
-  ping(nodeKey: string, wish: PingWish): AsyncIterable<PingAnswer> | undefined {
-    const target = this.#peers?.pingTarget(nodeKey);
-    if (target) return pingPeer(target, wish, this.#edges.clock);
-    const absent = this.report().peers.find(({ node_key }) => node_key === nodeKey);
-    return absent && noAnswer(absent);
+  target(nodeKey: string): PingTarget | undefined {
+    return this.#peers?.pingTarget(nodeKey);
   }
 
   #coordinatorReport(): Pick<
@@ -384,7 +381,7 @@ class Daemon implements AsyncDisposable {
 
   // --- the coordinator
 
-  #registered({ tunnelIp, stun }: Registered): void {
+  #registered({ tunnelIp, stun }: RegisterResponse): void {
     const { log } = this.#edges;
     const [from, to] = [this.#tunnelIp && formatCidr(this.#tunnelIp), formatCidr(tunnelIp)];
     this.#advertisedStun = stun;

@@ -5,7 +5,7 @@ import * as disco from "../disco/mod.ts";
 import type { Clock, Log, Random } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { type DiscoKey, keyBytes, type NodeKey } from "../keys.ts";
-import { type Inner, pairAddress } from "../links/mod.ts";
+import type { Inner } from "../links/mod.ts";
 import {
   AnswerCredit,
   isHearsay,
@@ -19,7 +19,7 @@ import {
 import type { RelayPath } from "../relay/mod.ts";
 import type { Collisions } from "./collisions.ts";
 import { Trouble } from "../trouble.ts";
-import { type Entry, innerLimits, isRelayed } from "./entry.ts";
+import { type Entry, innerOf, isRelayed } from "./entry.ts";
 import type { Identity } from "./identity.ts";
 import type { InnerChecks } from "./inner_checks.ts";
 import type { DaemonMeter } from "./meter.ts";
@@ -297,15 +297,13 @@ export class Effects {
     const { record } = entry;
     const peer = peerFields(record);
     try {
-      const inner = collisions.admit(record, {
-        addresses: [pairAddress(tunnelIp().ip, record.tunnelIp)],
-        routes: [],
-      });
+      const wanted = innerOf(record, tunnelIp().ip);
+      const inner = collisions.admit(record, wanted);
       const link: WantedLink = {
         id: record.nodeKey,
         remote: { ip, port },
+        ...wanted,
         ...inner,
-        ...innerLimits(record, tunnelIp().ip),
         ...(localPort === undefined ? {} : { localPort }),
         ...(keys ? { keys, ...(entry.session.text ? { session: entry.session.text } : {}) } : {}),
         ...(isRelayed(entry, endpoint) ? { meetsSocket: true } : {}),

@@ -2,6 +2,7 @@
 import { type Endpoint, equalEndpoints, hostCidr, type Ip } from "../addr.ts";
 import type { PeerRecord } from "../coord/api.ts";
 import type { InnerLimits, WantedLink } from "../dataplane/mod.ts";
+import { type Inner, pairAddress } from "../links/mod.ts";
 import type { Peer, SeenIds } from "../peer/mod.ts";
 import type { RelayPath } from "../relay/mod.ts";
 import type { Trouble } from "../trouble.ts";
@@ -49,7 +50,10 @@ export function isRelayed({ relay }: Entry, endpoint: Endpoint): boolean {
   return relay !== undefined && equalEndpoints(relay.endpoint, endpoint);
 }
 
-/** A peer has its own address inside, and reaches ours. */
-export function innerLimits({ tunnelIp }: PeerRecord, own: Ip): InnerLimits {
-  return { sources: [hostCidr(tunnelIp)], destinations: [hostCidr(own)] };
+/** What goes into the peer's link, and comes out of it: it has its own address, and reaches ours. */
+export function innerOf({ tunnelIp }: PeerRecord, own: Ip): Inner & InnerLimits {
+  return {
+    ...{ addresses: [pairAddress(own, tunnelIp)], routes: [] },
+    ...{ sources: [hostCidr(tunnelIp)], destinations: [hostCidr(own)] },
+  };
 }

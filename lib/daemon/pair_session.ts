@@ -9,13 +9,14 @@ import { EPOCH_LENGTH, type Extension, SESSION_LENGTH } from "../disco/mod.ts";
 import type { Random } from "../edges.ts";
 import { greKey } from "../gre_key.ts";
 import type { DiscoKey } from "../keys.ts";
+import type { Identity } from "./identity.ts";
 
 export interface PairSessionOptions {
   /** Of this run, the same for all peers. */
   epoch: Uint8Array;
   random: Random;
   boxKey: Uint8Array<ArrayBuffer>;
-  own: DiscoKey;
+  identity: Pick<Identity, "discoKey">;
   peer: DiscoKey;
   /** Whether packets carry keys. */
   hasKeys: boolean;
@@ -99,7 +100,7 @@ export class PairSession {
   }
 
   #derive(): KeysOfSession {
-    const { hasKeys, boxKey, own: key, peer } = this.#options;
+    const { hasKeys, boxKey, identity: { discoKey: key }, peer } = this.#options;
     if (!hasKeys) return undefined;
     const own = { key, session: this.#peers && this.#own };
     const far = { key: peer, session: this.#peers };

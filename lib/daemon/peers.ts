@@ -27,7 +27,7 @@ import type { Access } from "../policy/access.ts";
 import type { RelayPath } from "../relay/mod.ts";
 import { Collisions } from "./collisions.ts";
 import { Effects, type EffectsOptions, NOMINATING_PADDING } from "./effects.ts";
-import { type Entry, innerLimits, isRelayed } from "./entry.ts";
+import { type Entry, innerOf, isRelayed } from "./entry.ts";
 import { Trouble } from "../trouble.ts";
 import { InnerChecks, type InnerChecksOptions } from "./inner_checks.ts";
 import { PairSession } from "./pair_session.ts";
@@ -229,7 +229,7 @@ export class Peers {
         epoch: this.#epoch,
         random: this.#options.random,
         boxKey,
-        own: identity.discoKey,
+        identity,
         peer: record.discoKey,
         hasKeys: this.#options.greKeys,
         adopted: this.#options.plane.adopted().find(({ id }) => id === record.nodeKey)?.session,
@@ -253,7 +253,7 @@ export class Peers {
     const { nodeKey, endpoints } = record;
     const adopted = plane.adopted().find(({ id }) => id === nodeKey);
     if (!adopted) return undefined;
-    plane.confine(record.nodeKey, innerLimits(record, this.#tunnelIp.ip));
+    plane.confine(record.nodeKey, innerOf(record, this.#tunnelIp.ip));
     const { remote, extraPort, pathMtu } = adopted;
     if (extraPort) {
       const measure = () => Promise.resolve(undefined);

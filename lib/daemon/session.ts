@@ -3,8 +3,8 @@
  * what this node tells of itself. Once a node runs, nothing that the coordinator says, or somebody
  * in its place, ends that: every call is tried again until it succeeds.
  */
-import type { Cidr, Ip } from "../addr.ts";
-import type { AdvertisedEndpoint, NodeNat, Signed } from "../coord/api.ts";
+import type { Ip } from "../addr.ts";
+import type { RegisterResponse, Signed, Statement } from "../coord/api.ts";
 import {
   type AllPeers,
   type ClockNews,
@@ -26,17 +26,8 @@ const HELD_AT_LEAST_MS = 1_000;
 /** A held call that ends badly after so long was cut off on the way: others hold for less. */
 const CUT_AFTER_MS = 1_000;
 
-export interface Registered {
-  tunnelIp: Cidr;
-  /** Servers that the coordinator names. */
-  stun: string[];
-}
-
-export interface Advertised {
-  endpoints: readonly AdvertisedEndpoint[];
-  nat?: NodeNat | undefined;
-  tunnelIp?: Ip;
-}
+/** What this node says of itself, besides who it is. */
+export type Said = Omit<Statement, "sequence" | "discoKey">;
 
 export interface SessionOptions {
   url: string;
@@ -52,11 +43,11 @@ export interface SessionOptions {
   /** The address to ask for, for want of a known one the coordinator chooses. */
   wantedIp: () => Ip | undefined;
   /** What to tell the others of this node, now. */
-  advertised: () => Advertised;
+  said: () => Said;
   /** Of the last statement of this node. */
   last: { sequence: number };
   /** Also when a coordinator that has forgotten this node takes it again. */
-  onRegistered: (registered: Registered) => void;
+  onRegistered: (registered: RegisterResponse) => void;
   /** The whole list, this node's own record among them. */
   onPeers: (peers: Omit<AllPeers, "etag">) => Promise<void>;
   onSignal: (sealed: Uint8Array) => void;
@@ -212,22 +203,17 @@ export class Session implements Disposable {
       this.#postIsDue = Promise.withResolvers();
       // Each try posts what is known by then.
       const post = async () => {
-        const advertised = this.#options.advertised();
-        const { endpoints, nat } = advertised;
-        const statement = await this.#state(advertised);
-        await this.coord.postEndpoints(endpoints, signal, { ...(nat ? { nat } : {}), statement });
+        const said = this.#options.said();
+        const { tunnelIp: _, endpoints, ...more } = said;
+        const statement = await this.#state(said);
+        await this.coord.postEndpoints(endpoints, signal, { ...more, statement });
       };
       await this.#persist("endpoints", post);
     }
   }
 
-  #state({ endpoints, nat, tunnelIp }: Advertised): Promise<Signed> {
-    return this.#statement.of({
-      discoKey: this.#options.identity.discoKey,
-      ...(tunnelIp ? { tunnelIp } : {}),
-      endpoints: [...endpoints],
-      ...(nat ? { nat } : {}),
-    });
+  #state(said: Said): Promise<Signed> {
+    return this.#statement.of({ discoKey: this.#options.identity.discoKey, ...said });
   }
 
   /** Who answers at once with nothing is not asked again at once. */
@@ -284,7 +270,7 @@ export class Session implements Disposable {
       this.#options;
     const requestedTunnelIp = wantedIp();
     const statement = await this.#state(
-      this.#isRegistered ? this.#options.advertised() : { endpoints: [] },
+      this.#isRegistered ? this.#options.said() : { endpoints: [] },
     );
     const more = {
       ...(requestedTunnelIp ? { requestedTunnelIp } : {}),

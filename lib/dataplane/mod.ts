@@ -7,6 +7,7 @@
  */
 export { decodeGre, encodeGre } from "./gre.ts";
 export { isIpPacket } from "./guard/inner.ts";
+export type { HubPlaneKind, KernelPlaneKind, LinkKeys, PlaneKind, UpPlaneKind } from "./kinds.ts";
 export { NoKernelPlaneError } from "./kernel/encapsulation.ts";
 export { leftKernelPlane } from "./kernel/left.ts";
 export { openPlane, type PlaneChoice } from "./open.ts";
@@ -17,11 +18,8 @@ export type {
   EncapCsum,
   ExtraPort,
   InnerLimits,
-  KernelPlaneKind,
-  LinkKeys,
   LinkState,
   Lookalikes,
-  PlaneKind,
   PlaneOptions,
   PlaneRefusal,
   PlaneThreads,

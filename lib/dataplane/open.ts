@@ -2,7 +2,8 @@
 import { errorText } from "../errors.ts";
 import { NoKernelPlaneError } from "./kernel/encapsulation.ts";
 import { KernelPlane } from "./kernel/plane.ts";
-import type { DataCodec, DataPlane, KernelPlaneKind, PlaneKind, PlaneWorld } from "./plane.ts";
+import type { KernelPlaneKind, PlaneKind } from "./kinds.ts";
+import type { DataCodec, DataPlane, PlaneWorld } from "./plane.ts";
 import type { PathOptions } from "./user/path.ts";
 import { UserPlane } from "./user/plane.ts";
 

@@ -15,21 +15,10 @@ import type { Host } from "../host/mod.ts";
 import type { DaemonRole, LinkAddress, LinkCounters } from "../links/mod.ts";
 import type { Signalling, SockAddr } from "../linux/mod.ts";
 import type { Access } from "../policy/access.ts";
-
-/** As on the command line: `fou` is `gre-fou` by the name that `up` has for it. */
-export type KernelPlaneKind = "fou" | "gre-fou" | "ipip-fou";
-export type PlaneKind = KernelPlaneKind | "tun";
+import type { LinkKeys, PlaneKind } from "./kinds.ts";
 
 /** Over IPv4; outer packets of IPv6 always have one. `auto`: see `hasSafeChecksums`. */
 export type EncapCsum = "auto" | "on" | "off";
-
-/** What tells packets of links with one remote address apart. */
-export interface LinkKeys {
-  kind: "gre";
-  /** Of packets from the far end, and to it. */
-  ikey: number;
-  okey: number;
-}
 
 /** What may go through a link. */
 export interface InnerLimits {

@@ -1,6 +1,6 @@
 /** What the parts of a hub know of each other. */
 import type { Endpoint, Ip } from "../addr.ts";
-import type { DataPlane, EncapCsum, PlaneKind, WantedLink } from "../dataplane/mod.ts";
+import type { DataPlane, EncapCsum, HubPlaneKind, WantedLink } from "../dataplane/mod.ts";
 import type { Datagram } from "../edges.ts";
 import type { Refusal } from "./protocol/gretun/auth.ts";
 import type { ClientFile } from "./clients.ts";
@@ -11,7 +11,6 @@ import type { World } from "./world.ts";
 export type ProtocolName = "gretun" | "ipipou" | "jtunnel";
 
 /** As on the command lines of hub and spoke. */
-export type HubPlaneKind = Exclude<PlaneKind, "fou">;
 
 export interface HubOptions {
   protocol: ProtocolName;

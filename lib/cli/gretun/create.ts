@@ -81,7 +81,6 @@ const TUNNEL_FLAGS = {
     type: "choice",
     choices: ["none", "fou", "gue"],
     default: "none",
-    placeholder: "none|fou|gue",
     help: "outer UDP encapsulation",
   },
   "encap-sport": port(0, "outer UDP source port; 0, the default, is chosen per flow"),

@@ -1,5 +1,6 @@
 /** `gretun demo`: coordinator, two NATs and two hosts on this machine, and a tunnel between them. */
 import { type Cidr, parseCidr } from "../../addr.ts";
+import { UP_PLANES } from "../../dataplane/kinds.ts";
 import { systemClock, systemRandom } from "../../edges.ts";
 import { GretunError, InterruptedError } from "../../errors.ts";
 import type { Host } from "../../lab/mod.ts";
@@ -24,9 +25,8 @@ const FLAGS = {
   keep: { type: "boolean", help: "keep it running until Ctrl-C, to look around" },
   "data-plane": {
     type: "choice",
-    choices: ["auto", "fou", "tun"],
+    choices: ["auto", ...UP_PLANES],
     default: "auto",
-    placeholder: "auto|fou|tun",
     help: "as for gretun up",
   },
 } as const;

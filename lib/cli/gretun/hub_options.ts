@@ -1,6 +1,7 @@
 /** What `gretun hub` and `gretun spoke` read alike: configuration files, secrets, programs. */
 import { type Ip, parseIp } from "../../addr.ts";
 import { fromBase64 } from "../../bytes.ts";
+import { HUB_PLANES } from "../../dataplane/kinds.ts";
 import { type ConfigProblem, parseConfig } from "../../config.ts";
 import { whoAnswers } from "../../control_socket.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
@@ -41,14 +42,12 @@ export const COMMON_FLAGS = {
     type: "choice",
     choices: PROTOCOLS,
     default: "gretun",
-    placeholder: PROTOCOLS.join("|"),
     help: "what is spoken",
   },
   "data-plane": {
     type: "choice",
-    choices: ["auto", "gre-fou", "ipip-fou", "tun"],
+    choices: ["auto", ...HUB_PLANES],
     default: "auto",
-    placeholder: "auto|gre-fou|ipip-fou|tun",
     help: "kernel GRE or IPIP over FOU, or user space",
   },
   port: {
@@ -83,7 +82,6 @@ export const COMMON_FLAGS = {
     type: "choice",
     choices: ["auto", "on", "off"],
     default: "auto",
-    placeholder: "auto|on|off",
     help: "kernel planes: checksum of outer packets",
   },
   "allow-fragments": { type: "boolean", help: "user space: outer packets may be fragmented" },
@@ -91,7 +89,6 @@ export const COMMON_FLAGS = {
     type: "choice",
     choices: ["on", "off"],
     default: "on",
-    placeholder: "on|off",
     help: "user space: encrypt data; authenticated either way; on if one end says so",
   },
   "key-file": {

@@ -2,6 +2,7 @@
 import { type Endpoint, isUsableEndpoint, parseEndpoint } from "../../addr.ts";
 import { MAX_NAME_LENGTH } from "../../coord/api.ts";
 import type { DaemonReport } from "../../daemon/control.ts";
+import { UP_PLANES } from "../../dataplane/kinds.ts";
 import { type Log, systemRandom } from "../../edges.ts";
 import { GretunError, UsageError } from "../../errors.ts";
 import { hasCapability } from "../../linux/mod.ts";
@@ -77,7 +78,6 @@ const FLAGS = {
     type: "choice",
     choices: ["on", "off"],
     default: "on",
-    placeholder: "on|off",
     help: "ask the router for a port (PCP, NAT-PMP, UPnP)",
   },
   "aggressive-punch": {
@@ -86,23 +86,20 @@ const FLAGS = {
   },
   "data-plane": {
     type: "choice",
-    choices: ["auto", "fou", "tun"],
+    choices: ["auto", ...UP_PLANES],
     default: "auto",
-    placeholder: "auto|fou|tun",
     help: "kernel (fou) or user space (tun)",
   },
   "gre-key": {
     type: "choice",
     choices: ["on", "off"],
     default: "on",
-    placeholder: "on|off",
     help: "GRE keys, 4 bytes a packet; both ends alike",
   },
   "encap-csum": {
     type: "choice",
     choices: ["auto", "on", "off"],
     default: "auto",
-    placeholder: "auto|on|off",
     help: "checksum of outer packets over IPv4 (fou); auto: on where a hardware card makes it",
   },
   "metrics-addr": {
@@ -129,7 +126,6 @@ const FLAGS = {
     type: "choice",
     choices: ["refuse", "accept"],
     default: "refuse",
-    placeholder: "refuse|accept",
     help: "of peers that have the name or address of another one that this host knew",
   },
   token: {

@@ -12,6 +12,7 @@ import {
   CIDR,
   type Codec,
   DISCO_KEY,
+  DISCO_KEY_TEXT,
   IP,
   type Json,
   list,
@@ -124,13 +125,21 @@ const IDENTITY = {
 };
 
 /** Where and how it is reached: what it tells whenever that changes. */
-export const REACH = {
+const REACH = {
   endpoints: required("endpoints", listOf(ENDPOINT, MAX_ENDPOINTS, "endpoint")),
   /** Absent: the node has not told, or does not know. */
   nat: optional("nat", NAT),
 };
 
-/** {@link REACH} in its own words, which others believe. */
+/** What a node says of itself in its own words, which others believe. */
+export const SAID = {
+  discoKey: required("disco_pubkey", DISCO_KEY_TEXT),
+  /** As the node has it; absent before it is told one. */
+  tunnelIp: optional("tunnel_ip", IP),
+  ...REACH,
+};
+
+/** {@link SAID}, signed. */
 const STATED = {
   /** Absent from nodes of older versions. */
   statement: optional("statement", SIGNED),
@@ -235,6 +244,14 @@ export function toPeer(record: NodeRecord): PeerRecord {
 export function asTold(record: PeerRecord, { inbound, isSilent }: PeerRecord): PeerRecord {
   const { inbound: _inbound, isSilent: _isSilent, ...rest } = record;
   return { ...rest, ...(inbound ? { inbound } : {}), ...(isSilent ? { isSilent } : {}) };
+}
+
+/** What the node itself says in place of what is said of it; its address is given to it. */
+export function asStated(record: PeerRecord, said: Values<typeof SAID>): PeerRecord {
+  const { tunnelIp: _, ...own } = SAID;
+  const isOwn = ([name]: [string, unknown]) => Object.hasOwn(own, name);
+  const others = Object.entries(record).filter((entry) => !isOwn(entry));
+  return Object.fromEntries([...others, ...Object.entries(said).filter(isOwn)]) as PeerRecord;
 }
 
 export function isSameReach(a: NodeReach, b: NodeReach): boolean {

@@ -4,19 +4,8 @@
  */
 import { keyBytes, type NodeKey } from "../../keys.ts";
 import { type Sign, verify } from "../../ed25519.ts";
-import {
-  ApiError,
-  DISCO_KEY_TEXT,
-  IP,
-  MS,
-  optional,
-  parsed,
-  parseShape,
-  required,
-  shapeJson,
-  type Values,
-} from "./json.ts";
-import { type PeerRecord, REACH } from "./node.ts";
+import { ApiError, MS, parsed, parseShape, required, shapeJson, type Values } from "./json.ts";
+import { SAID } from "./node.ts";
 import type { Signed } from "./signed.ts";
 
 const DOMAIN = "gretun statement\n";
@@ -24,10 +13,7 @@ const DOMAIN = "gretun statement\n";
 const STATEMENT = {
   /** Rises with each: Unix ms as a rule. An old one is not taken after a newer one. */
   sequence: required("sequence", MS),
-  discoKey: required("disco_pubkey", DISCO_KEY_TEXT),
-  /** As the node has it; absent before it is told one. */
-  tunnelIp: optional("tunnel_ip", IP),
-  ...REACH,
+  ...SAID,
 };
 
 export type Statement = Values<typeof STATEMENT>;
@@ -49,11 +35,4 @@ export async function readStatement(
     throw new ApiError("statement is not signed with the node's key");
   }
   return parseShape(STATEMENT, parsed("statement", () => JSON.parse(text)), "statement");
-}
-
-/** What the peer says itself in place of what is said of it. */
-export function asStated(record: PeerRecord, statement: Statement): PeerRecord {
-  const { sequence: _sequence, tunnelIp: _tunnelIp, ...stated } = statement;
-  const others = Object.entries(record).filter(([name]) => !Object.hasOwn(REACH, name));
-  return { ...Object.fromEntries(others), ...stated } as PeerRecord;
 }

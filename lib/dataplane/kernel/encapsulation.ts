@@ -4,7 +4,7 @@ import { GretunError } from "../../errors.ts";
 import type { Host } from "../../host/mod.ts";
 import { freeName } from "../../links/mod.ts";
 import { type Fou, hasCode, type RtNetlink } from "../../netlink.ts";
-import type { KernelPlaneKind } from "../plane.ts";
+import type { KernelPlaneKind } from "../kinds.ts";
 
 export const TTL = 64;
 /** Not the links' own pattern: a name without %d may be taken, by the link of an earlier run. */

@@ -40,13 +40,13 @@ import type {
   DataPlane,
   ExtraPort,
   InnerLimits,
-  KernelPlaneKind,
   LinkState,
   PlaneOptions,
   PlaneRefusal,
   PlaneWorld,
   WantedLink,
 } from "../plane.ts";
+import type { KernelPlaneKind } from "../kinds.ts";
 import { remoteTaken } from "../remote_taken.ts";
 import { needsInnerChecksum, wantsChecksum } from "./checksums.ts";
 import { DataPorts } from "./data_ports.ts";

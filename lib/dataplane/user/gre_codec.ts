@@ -3,7 +3,8 @@ import { type Endpoint, type Ip, UNSPECIFIED_4 } from "../../addr.ts";
 import { endpointOf, equalSockAddrs, type SockAddr } from "../../linux/mod.ts";
 import { overheadBytes } from "../../links/mod.ts";
 import { decodeGre, encodeGre } from "../gre.ts";
-import type { DataCodec, LinkKeys, WantedLink } from "../plane.ts";
+import type { LinkKeys } from "../kinds.ts";
+import type { DataCodec, WantedLink } from "../plane.ts";
 import { remoteTaken } from "../remote_taken.ts";
 
 export class GreCodec implements DataCodec {

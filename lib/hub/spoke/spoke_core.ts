@@ -1,8 +1,14 @@
 /** What the parts of a spoke know of each other. */
 import type { Cidr, Endpoint, Ip } from "../../addr.ts";
-import type { DataPlane, EncapCsum, LinkKeys, PlaneOptions } from "../../dataplane/mod.ts";
+import type {
+  DataPlane,
+  EncapCsum,
+  HubPlaneKind,
+  LinkKeys,
+  PlaneOptions,
+} from "../../dataplane/mod.ts";
 import type { Credential, Refusal } from "../protocol/gretun/auth.ts";
-import type { HubPlaneKind, ProtocolName } from "../hub_core.ts";
+import type { ProtocolName } from "../hub_core.ts";
 import type { IpipouScheme } from "../protocol/ipipou/wire.ts";
 import type { HubMetrics } from "../metrics.ts";
 import type { World } from "../world.ts";

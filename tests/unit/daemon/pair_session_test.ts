@@ -9,7 +9,7 @@ const boxKey = new Uint8Array(32).fill(9);
 
 function run(own: number, peer: number, adopted?: string): PairSession {
   const epoch = systemRandom(8);
-  const keys = { own: disco(own), peer: disco(peer) };
+  const keys = { identity: { discoKey: disco(own) }, peer: disco(peer) };
   return new PairSession({ epoch, random: systemRandom, boxKey, ...keys, hasKeys: true, adopted });
 }
 

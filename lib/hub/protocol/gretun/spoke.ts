@@ -6,6 +6,7 @@ import {
   type DataCodec,
   type DataPlane,
   GreCodec,
+  type HubPlaneKind,
   leftKernelPlane,
   NoKernelPlaneError,
   openPlane,
@@ -21,7 +22,6 @@ import { counterTag, equalTags } from "./crypto.ts";
 import { greKeys } from "./gre_keys.ts";
 import { Sealer, type SessionKeys } from "./seal.ts";
 import { FromHub } from "../../spoke/from_hub.ts";
-import type { HubPlaneKind } from "../../hub_core.ts";
 import {
   HUB_LINK,
   type SpokeCore,
