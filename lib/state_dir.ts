@@ -33,19 +33,23 @@ export function openStateDir(path: string): StateDir {
       { cause },
     );
   }
-  const why = whyNotOurs(path);
-  if (why) {
-    throw new GretunError(
-      `the state directory ${path} ${why}`,
-      "Give another one with --state-dir, or let this user alone own and write it",
-    );
-  }
+  refuseOthers(path, "--state-dir");
   return {
     path,
     read: (name) => readOwn(`${path}/${name}`),
     write: (name, text) => replace(`${path}/${name}`, text),
     remove: (name) => removeIfThere(`${path}/${name}`),
   };
+}
+
+/** Throws `GretunError`, which names `flag`, for a directory that others can put files into. */
+export function refuseOthers(directory: string, flag: string): void {
+  const why = whyNotOurs(directory);
+  if (!why) return;
+  throw new GretunError(
+    `the state directory ${directory} ${why}`,
+    `Give another one with ${flag}, or let this user alone own and write it`,
+  );
 }
 
 /** Also a link that leads nowhere. */
@@ -60,7 +64,7 @@ export function isThere(path: string): boolean {
 }
 
 /** Links are not followed: whoever made one chose what it leads to. */
-function whyNotOurs(path: string): string | undefined {
+export function whyNotOurs(path: string): string | undefined {
   const { uid, mode, isSymlink } = Deno.lstatSync(path);
   if (uid !== null && uid !== ROOT && uid !== Deno.uid()) return `belongs to user ${uid}`;
   if (isSymlink) return whyNotOurs(Deno.realPathSync(path));

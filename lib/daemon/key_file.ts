@@ -1,6 +1,7 @@
 /** The node's keys in their file. */
 import type { Random } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
+import { whyNotOurs } from "../state_dir.ts";
 import { formatKeys, type Identity, newIdentity, parseKeys } from "./identity.ts";
 
 /**
@@ -26,6 +27,13 @@ export async function loadIdentity(
     throw new GretunError(
       `cannot use ${path}: others can read it (mode ${(info.mode! & 0o777).toString(8)})`,
       `Run: chmod 600 ${path}`,
+    );
+  }
+  const why = whyNotOurs(path);
+  if (why) {
+    throw new GretunError(
+      `cannot use ${path}: it ${why}`,
+      "Move it away, or give another --state-dir",
     );
   }
   let text;

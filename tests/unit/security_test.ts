@@ -30,7 +30,9 @@ function isThere(name: string, names: ReadonlySet<string>): boolean {
 function testNames(): Set<string> {
   const names = new Set<string>();
   for (const source of testSources(new URL("tests/", root))) {
-    for (const [, quoted] of source.matchAll(/Deno\.test\(\s*("[^"\n]+"|`[^`\n]+`)/g)) {
+    for (
+      const [, quoted] of source.matchAll(/Deno\.test\(\s*(?:\{\s*name:\s*)?("[^"\n]+"|`[^`\n]+`)/g)
+    ) {
       names.add(quoted!.slice(1, -1).replace(/\$\{[^}]*\}/g, "…"));
     }
   }

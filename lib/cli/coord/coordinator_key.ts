@@ -5,7 +5,8 @@
 import { fromBase64, toBase64 } from "../../bytes.ts";
 import { errorText, GretunError } from "../../errors.ts";
 import { KEY_LENGTH } from "../../keys.ts";
-import { IN_MEMORY, stateDirectory, statePath } from "./state.ts";
+import { whyNotOurs } from "../../state_dir.ts";
+import { IN_MEMORY, makeStateDirectory, statePath } from "./state.ts";
 
 const OTHERS = 0o077;
 
@@ -22,6 +23,8 @@ function readSeed(path: string): Uint8Array | undefined {
   try {
     const { mode, isFile } = Deno.lstatSync(path);
     if (!isFile) throw new Error("it is no regular file");
+    const why = whyNotOurs(path);
+    if (why) throw new Error(`it ${why}`);
     if (((mode ?? 0) & OTHERS) !== 0) throw new Error("others can use it: run chmod 600 on it");
     const seed = fromBase64(Deno.readTextFileSync(path).trim());
     if (seed.length === KEY_LENGTH) return seed;
@@ -39,11 +42,12 @@ function readSeed(path: string): Uint8Array | undefined {
 function writeSeed(path: string, seed: Uint8Array): Uint8Array {
   const temporary = `${path}.${Deno.pid}`;
   try {
-    Deno.mkdirSync(stateDirectory(path), { recursive: true, mode: 0o700 });
+    makeStateDirectory(path);
     Deno.writeTextFileSync(temporary, toBase64(seed) + "\n", { mode: 0o600, createNew: true });
     Deno.renameSync(temporary, path);
     return seed;
   } catch (cause) {
+    if (cause instanceof GretunError) throw cause;
     throw new GretunError(
       `cannot write the coordinator's key ${path}: ${errorText(cause)}`,
       "Give a file that you may write with --state",

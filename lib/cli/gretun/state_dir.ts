@@ -9,6 +9,7 @@ import type { Log } from "../../edges.ts";
 import { stateDirectory, userDirectory } from "../home.ts";
 import { RUNTIME_DIRS, runtimeDir } from "./runtime_dir.ts";
 import { exists } from "../exists.ts";
+import { whyNotOurs } from "../../state_dir.ts";
 
 export const STATE_FLAGS = {
   "state-dir": {
@@ -106,6 +107,9 @@ export function moveOldState(stateDir: string, log: Log): void {
   if (stateDir !== defaultStateDir()) return;
   const [from, to] = [`${oldStateDir()}/keys.json`, `${stateDir}/keys.json`];
   if (from === to || exists(to) || !exists(from)) return;
+  // Root may have another user's HOME, who must not choose the keys.
+  const why = whyNotOurs(oldStateDir()) ?? whyNotOurs(from);
+  if (why) return log.warn("keys not moved", { from, to, error: why });
   try {
     Deno.mkdirSync(stateDir, { recursive: true, mode: 0o700 });
     const temporary = `${to}.moved`;

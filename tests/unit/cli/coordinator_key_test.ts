@@ -1,5 +1,6 @@
-/** The coordinator's key in its file. */
+/** The coordinator's key and database in their files. */
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
+import { openStore } from "../../../lib/cli/coord/state.ts";
 import { keyPath, openKeySeed } from "../../../lib/cli/coord/coordinator_key.ts";
 
 const seed = (n: number) => new Uint8Array(32).fill(n);
@@ -37,6 +38,32 @@ for (const [name, text, mode, why] of BAD) {
       Deno.chmodSync(path, mode);
       throws(() => openKeySeed(path, seed(1)), why);
       strictEqual(Deno.readTextFileSync(path), text);
+    });
+  });
+}
+
+const SOMEBODY = 65_534;
+const PLANTED: [name: string, plant: (directory: string) => void, why: RegExp][] = [
+  ["a directory that others can write", (dir) => Deno.chmodSync(dir, 0o1777), /by others/],
+  ["another user's directory", (dir) => Deno.chownSync(dir, SOMEBODY, null), /to user 65534/],
+  ...["coord.db", "coord.signing-key"].map((name): typeof PLANTED[number] => [
+    `another user's ${name}`,
+    (dir) => {
+      Deno.writeTextFileSync(`${dir}/${name}`, btoa("x".repeat(32)), { mode: 0o600 });
+      Deno.chownSync(`${dir}/${name}`, SOMEBODY, null);
+    },
+    /belongs to user 65534/,
+  ]),
+];
+for (const [name, plant, why] of PLANTED) {
+  Deno.test({ name: `nothing of others is used: ${name}`, ignore: Deno.uid() !== 0 }, () => {
+    inDirectory((directory) => {
+      plant(directory);
+      const path = `${directory}/coord.db`;
+      throws(() => {
+        using _store = openStore(path);
+        openKeySeed(keyPath(path), seed(1));
+      }, why);
     });
   });
 }

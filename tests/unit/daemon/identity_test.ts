@@ -37,6 +37,16 @@ Deno.test("loadIdentity() refuses a file that others can read, and leaves it", (
     });
   }));
 
+Deno.test(
+  { name: "loadIdentity() refuses another user's file", ignore: Deno.uid() !== 0 },
+  () =>
+    withDir(async (dir) => {
+      await loadIdentity(dir, systemRandom);
+      await Deno.chown(`${dir}/keys.json`, 65_534, null);
+      await rejects(loadIdentity(dir, systemRandom), /belongs to user 65534/);
+    }),
+);
+
 Deno.test("loadIdentity() refuses a broken file without showing it", () =>
   withDir(async (dir) => {
     await Deno.mkdir(dir, { mode: 0o700 });
