@@ -46,10 +46,8 @@ export class Side<V extends Via> {
   via?: V;
   boundUntilMs = -Infinity;
   /** Of the last request that was accepted, to refuse what is sent again. */
+  lastNonceMs = -Infinity;
   lastTimestampMs = -Infinity;
-  lastAcceptedMs = -Infinity;
-  /** When the relay's monotonic clock was 0, as its wall clock had it at the latest meanwhile. */
-  latestZeroMs = -Infinity;
   /** The grant that was last found genuine. */
   grant?: Uint8Array;
   /** For what comes from the node. */

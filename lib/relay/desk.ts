@@ -22,7 +22,7 @@ import {
   type SignedRelayRequest,
   verifyRequest,
 } from "./messages.ts";
-import { NONCE_LIFETIME_MS, Nonces } from "./nonces.ts";
+import { Nonces } from "./nonces.ts";
 
 /** Answers to one address in a second: four thousand paths of nodes behind a NAT refresh every 15 s. */
 export const ANSWERS_PER_SECOND = 300;
@@ -74,6 +74,9 @@ export interface DeskAnswer<V extends Via> {
   bound?: Side<V>;
 }
 
+/** A request whose nonce is good, and when that was made. */
+type FreshRequest = SignedRelayRequest & { nonceMs: number };
+
 type Outcome<V extends Via> =
   | { result: DeskResult; side: Side<V> }
   | { result: DeskResult; code?: number };
@@ -115,12 +118,15 @@ export class Desk<V extends Via> {
       this.#options.onResult?.("hello");
       return await sendNonce();
     }
-    if (!await this.#nonces.isValid(message.nonce, arrival.source, time.nowMs)) {
+    const nonceMs = await this.#nonces.madeMs(message.nonce, arrival.source, time.nowMs);
+    if (nonceMs === undefined) {
       this.#options.onResult?.("stale-nonce");
       return await sendNonce();
     }
-    const outcome = await this.#request(message, arrival, time);
+    const outcome = await this.#request({ ...message, nonceMs }, arrival, time);
     this.#options.onResult?.(outcome.result);
+    // A genuine one may have been overtaken by the next.
+    if (outcome.result === "replayed") return await sendNonce();
     if (!("side" in outcome)) return outcome.code === undefined ? {} : refuse(outcome.code);
     const { side } = outcome;
     const lifetimeSeconds = LIFETIME_MS / 1000;
@@ -152,18 +158,17 @@ export class Desk<V extends Via> {
 
   /** A request whose nonce is good: who sent it receives at its address. */
   async #request(
-    request: SignedRelayRequest,
+    request: FreshRequest,
     arrival: Arrival<V>,
-    time: { nowMs: number; wallMs: number },
+    { nowMs, wallMs }: { nowMs: number; wallMs: number },
   ): Promise<Outcome<V>> {
-    const { nowMs, wallMs } = time;
     // Signed for one port, so that it cannot be sent to another.
     if (request.port !== arrival.port) return { result: "wrong-port" };
     const grant = this.#readGrant(request, wallMs);
     if (!grant) return { result: "bad-grant", code: RELAY_ERROR_CODE.FORBIDDEN };
     const { allocations } = this.#options;
     const known = allocations.find(grant.nodes, request.node);
-    if (known && isReplayed(known, request, time)) return { result: "replayed" };
+    if (known && isReplayed(known, request)) return { result: "replayed" };
     const mayCheck = this.#checks.take(sourceNetwork(arrival.ip), nowMs) &&
       this.#allChecks.take(nowMs);
     if (!mayCheck) return { result: "limited" };
@@ -173,7 +178,7 @@ export class Desk<V extends Via> {
     if (!await verifyRequest(request)) {
       return { result: "bad-signature", code: RELAY_ERROR_CODE.FORBIDDEN };
     }
-    return this.#book(request, grant, arrival, time);
+    return this.#book(request, grant, arrival, nowMs);
   }
 
   #readGrant({ grant: bytes, node }: SignedRelayRequest, wallMs: number): Grant | undefined {
@@ -194,12 +199,11 @@ export class Desk<V extends Via> {
 
   /** Synchronous: between looking and booking nothing else happens. */
   #book(
-    request: SignedRelayRequest,
+    request: FreshRequest,
     { nodes }: Grant,
     { port, via }: Arrival<V>,
-    time: { nowMs: number; wallMs: number },
+    nowMs: number,
   ): Outcome<V> {
-    const { nowMs, wallMs } = time;
     const { allocations } = this.#options;
     const found = port === 0
       ? allocations.allocate(nodes, request.node, nowMs)
@@ -210,11 +214,9 @@ export class Desk<V extends Via> {
       return { result: "no-allocation", code: RELAY_ERROR_CODE.NO_ALLOCATION };
     }
     // Another one like it may have been booked while the signatures were looked at.
-    if (isReplayed(found, request, time)) return { result: "replayed" };
-    const isFirstForLong = nowMs - found.lastAcceptedMs > NONCE_LIFETIME_MS;
-    found.latestZeroMs = Math.max(isFirstForLong ? -Infinity : found.latestZeroMs, wallMs - nowMs);
+    if (isReplayed(found, request)) return { result: "replayed" };
+    found.lastNonceMs = request.nonceMs;
     found.lastTimestampMs = request.timestampMs;
-    found.lastAcceptedMs = nowMs;
     found.grant = request.grant.slice();
     if (!via) return { result: "allocated", side: found };
     allocations.bind(found, via, nowMs);
@@ -223,18 +225,14 @@ export class Desk<V extends Via> {
 }
 
 /**
- * Requests of a node must have ever later times. One whose nonce is still good is no older than
- * that, so after this time without any the node's clock may have been set back. Nodes tell the
- * coordinator's time, which is mostly the relay's: if that was set back, so were they.
+ * Requests of a node have ever later nonces and, with one nonce, ever later times. A node that starts
+ * again asks for a nonce first, so neither its clock nor the relay's need to be right.
  */
 function isReplayed<V extends Via>(
-  { lastTimestampMs, lastAcceptedMs, latestZeroMs }: Side<V>,
-  { timestampMs }: SignedRelayRequest,
-  { nowMs, wallMs }: { nowMs: number; wallMs: number },
+  { lastNonceMs, lastTimestampMs }: Side<V>,
+  { nonceMs, timestampMs }: FreshRequest,
 ): boolean {
-  const setBackMs = Math.max(0, latestZeroMs - (wallMs - nowMs));
-  const isEarlier = timestampMs <= lastTimestampMs - setBackMs;
-  return isEarlier && nowMs - lastAcceptedMs <= NONCE_LIFETIME_MS;
+  return nonceMs < lastNonceMs || (nonceMs === lastNonceMs && timestampMs <= lastTimestampMs);
 }
 
 function decoded(bytes: Uint8Array) {

@@ -22,6 +22,7 @@ const FAILED = [
   100331,
   100354,
   200418,
+  400014,
 ];
 
 Deno.test("chaos: schedules that have failed before", async () => {
