@@ -19,6 +19,7 @@ import {
   type PeerEvent,
   type PeerState,
   PendingPings,
+  quotaLeft,
   SeenIds,
   standing,
   step,
@@ -266,6 +267,7 @@ export class Peers {
 
   /** The peer as one whose NAT's ports may have to be guessed. */
   #guessed(entry: () => Entry): GuessPeer {
+    const { clock } = this.#options;
     return {
       get name() {
         return entry().record.name;
@@ -288,13 +290,19 @@ export class Peers {
           .filter(({ source }) => source === "reflexive");
         return Math.max(...reflexive.map(({ heardMs = -Infinity }) => heardMs));
       },
+      get quotaLeft() {
+        return quotaLeft(entry().peer.quota, clock.nowMs());
+      },
+      spend: (packets) => {
+        this.#dispatch(entry(), { kind: "guessed", nowMs: clock.nowMs(), packets });
+      },
       ping: (to) => {
         // Its answer alone tells of the address: by then there is nothing left to send a ping there for.
         const onPong = () =>
-          this.#event(entry(), { kind: "found", nowMs: this.#options.clock.nowMs(), from: to });
+          this.#event(entry(), { kind: "found", nowMs: clock.nowMs(), from: to });
         this.#effects.sendPing(entry(), to, { isGuess: true, onPong });
       },
-      open: (to) => this.#effects.sendOpener(entry(), to, true),
+      open: (to) => this.#effects.openPort(entry(), to),
       tell: (message) => {
         this.#options.signal(entry().record.discoKey, this.#effects.seal(entry(), message));
       },

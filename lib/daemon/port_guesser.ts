@@ -9,6 +9,7 @@ import type { NodeKey } from "../keys.ts";
 import {
   ANSWER_MS,
   ATTEMPT_MS,
+  ATTEMPT_PACKETS,
   GUESS_AFTER_MS,
   guessKind,
   guessRole,
@@ -55,9 +56,13 @@ export interface GuessPeer {
   readonly searchingSinceMs: number | undefined;
   /** When a ping of the peer's last came from where nobody had said that it is. */
   readonly heardMs: number;
+  /** How many packets may go to it now, by the quota of ports in order. */
+  readonly quotaLeft: number;
+  /** So many more do. */
+  spend(packets: number): void;
   /** Sends a sealed ping, whose answer makes a path as any other's does. */
   ping(to: PathAddress): void;
-  /** Sends pings that get past our own NAT and not to the peer's. */
+  /** Sends a ping that gets past our own NAT and not to the peer's. */
   open(to: PathAddress): void;
   /** Sends a sealed message through the coordinator. */
   tell(message: PortGuess): void;
@@ -184,6 +189,8 @@ export class PortGuesser implements Disposable {
     const own = outerPorts(nat);
     const role = guessRole(own, theirs);
     if (!role || !isAsker(role, peer.controlling) || !this.#mayTry(own, theirs)) return;
+    const isBounded = guessKind(own, theirs) === "sequential";
+    if (isBounded && peer.quotaLeft < ATTEMPT_PACKETS) return;
     const history = this.#history(peer);
     const round = history.rounds++;
     const id = this.#options.random(ATTEMPT_LENGTH);
@@ -209,7 +216,10 @@ export class PortGuesser implements Disposable {
         ? randomPorts(PROBES, this.#options.random)
         : nextPorts(toSequence(answer));
       const targets = toTargets(answer.endpoint, ports, port?.port);
-      if (role === "both") { for (const target of targets) peer.open(target); }
+      if (role === "both" && isOpened(round)) {
+        peer.spend(targets.length);
+        for (const target of targets) peer.open(target);
+      }
       const isDirect = await this.#probe(
         peer,
         kind,
@@ -258,10 +268,10 @@ export class PortGuesser implements Disposable {
           ports[0]!.port,
         )
         : ports.map(({ port }) => ({ ...ask.endpoint, localPort: port }));
-      for (const target of targets) {
-        // Routers that track what reaches themselves would move the guesser's mapping. But some
-        // NATs are too far away for openers.
-        if (ask.round % 2 === 0) peer.open(target);
+      const openers = isOpened(ask.round) || role === "guessed" ? targets : [];
+      if (kind === "sequential" && openers.length > 0) peer.spend(openers.length);
+      for (const target of openers) {
+        if (isOpened(ask.round)) peer.open(target);
         else peer.ping(target);
       }
       const about = { attempt: ask.attempt, round: ask.round, delta: nat.portDelta ?? 0, endpoint };
@@ -333,6 +343,7 @@ export class PortGuesser implements Disposable {
       const due = pingsDue(kind, targets.length, clock.nowMs() - startMs);
       // Once one has hit, it is answered, and the rest is as with any other address.
       const end = peer.heardMs >= startMs ? sent : Math.min(due, sent + MAX_PINGS_PER_STEP);
+      if (kind === "sequential" && end > sent) peer.spend(end - sent);
       for (; sent < end; sent++) peer.ping(targets[sent % targets.length]!);
       await this.#sleep(STEP_MS);
     }
@@ -347,6 +358,14 @@ export class PortGuesser implements Disposable {
   #later(ms: number): number {
     return this.#options.clock.nowMs() + ms;
   }
+}
+
+/**
+ * Routers that track what reaches themselves would move the other side's mapping by a ping. But some
+ * NATs are too far away for openers.
+ */
+function isOpened(round: number): boolean {
+  return round % 2 === 0;
 }
 
 function toSequence({ endpoint, delta }: PortGuess) {

@@ -15,6 +15,7 @@
  */
 import type { Endpoint } from "../addr.ts";
 import { equalPaths, formatPath, type PathAddress } from "./path_address.ts";
+import { newQuota, quotaLeft, spend } from "./quota.ts";
 import {
   type Candidate,
   type CandidateSource,
@@ -51,9 +52,11 @@ import {
   nextSilenceMs,
   nextVerifyMs,
   OPENER_HOLD_MS,
+  OPENER_PACKETS,
   PATH_SUSPECT_MAX_MS,
   PATH_SUSPECT_MIN_MS,
   PATH_SUSPECT_WORSE_MS,
+  QUOTA_STEP,
   REFLEXIVE_KEPT_MS,
   RELAY_AFTER_MS,
   RELAY_RETRY_MS,
@@ -97,6 +100,7 @@ export function newPeer({ controlling, nowMs, adopted }: NewPeerOptions): Peer {
     receivedGapMs: 0,
     silentSinceMs: -Infinity,
     directSinceMs: nowMs,
+    quota: newQuota(nowMs),
   };
   return adopted ? adopt(peer, adopted, nowMs) : peer;
 }
@@ -123,6 +127,7 @@ export function step(peer: Peer, event: PeerEvent): [Peer, PeerEffect[]] {
   const next = new Transition(peer, event.nowMs);
   next.take(event);
   next.catchUp();
+  next.count();
   return [next.peer, next.effects];
 }
 
@@ -137,6 +142,7 @@ class Transition {
   readonly effects: PeerEffect[] = [];
   readonly #nowMs: number;
   readonly #candidates: Map<string, Candidate>;
+  #searchPings = 0;
 
   constructor(peer: Peer, nowMs: number) {
     this.#nowMs = nowMs;
@@ -171,6 +177,8 @@ class Transition {
         return this.#routed(event.detours);
       case "traffic":
         return this.#traffic(event);
+      case "guessed":
+        return this.#spend(event.packets);
       case "relay-open":
         return this.#relayOpen(event.endpoint);
       case "relay-closed":
@@ -202,6 +210,17 @@ class Transition {
     if (!this.peer.listed && (!this.peer.path || this.peer.path.dead)) {
       this.effects.push({ kind: "forget" });
     }
+  }
+
+  /** What has to be sent. Pings of a search are counted one by one, for some are left out. */
+  count(): void {
+    const isOther = ({ kind }: PeerEffect) => kind === "send-pong" || kind === "send-ping";
+    const packets = this.effects.filter(isOther).length - this.#searchPings;
+    if (packets > 0) this.#spend(packets);
+  }
+
+  #spend(packets: number): void {
+    this.#set({ quota: spend(this.peer.quota, packets, this.#nowMs) });
   }
 
   #set(change: Partial<Peer>): void {
@@ -302,10 +321,16 @@ class Transition {
 
   #openThenBurst(candidate: Candidate): void {
     const { endpoint } = candidate;
-    const isHeard = this.#nowMs - (candidate.heardMs ?? -Infinity) < CONFIRMED_FOR_MS;
-    if (isHeard || rank(this.peer, endpoint) !== PUBLIC_IPV4) return this.#startBurst(candidate);
+    const isDirect = rank(this.peer, endpoint) !== PUBLIC_IPV4;
+    if (isDirect || this.#isHeardOf(candidate)) return this.#startBurst(candidate);
+    if (quotaLeft(this.peer.quota, this.#nowMs) < OPENER_PACKETS) return;
+    this.#spend(OPENER_PACKETS);
     this.effects.push({ kind: "send-opener", to: endpoint });
     this.#update({ ...candidate, burstMs: this.#nowMs + OPENER_HOLD_MS, sent: 0 });
+  }
+
+  #isHeardOf({ heardMs = -Infinity }: Candidate): boolean {
+    return this.#nowMs - heardMs < CONFIRMED_FOR_MS;
   }
 
   #update(candidate: Candidate): void {
@@ -372,13 +397,21 @@ class Transition {
     const due = [...this.#candidates.values()].filter((c) => nextPingMs(c) <= this.#nowMs)
       .sort((a, b) => rank(this.peer, b.endpoint) - rank(this.peer, a.endpoint));
     for (const candidate of due) {
-      if (this.#isAnswered(candidate)) {
+      if (this.#isAnswered(candidate) || !this.#hasQuota(candidate)) {
         this.#update({ ...candidate, sent: BURST_MS.length });
         continue;
       }
+      this.#spend(1);
+      this.#searchPings++;
       this.#update({ ...candidate, sent: candidate.sent + 1, pingMs: this.#nowMs });
       this.effects.push({ kind: "send-ping", to: candidate.endpoint, nominating: false });
     }
+  }
+
+  /** The first of a burst are worth the most. Who is there, or a relay, is asked in any case. */
+  #hasQuota(candidate: Candidate): boolean {
+    if (candidate.source === "relay" || this.#isHeardOf(candidate)) return true;
+    return quotaLeft(this.peer.quota, this.#nowMs) >= 1 + candidate.sent * QUOTA_STEP;
   }
 
   /** Whether the burst under way has had its answer. */

@@ -54,6 +54,8 @@ export interface QueryOptions {
   firstOnly?: boolean;
   /** How long to wait for the other servers after the first answer. Default: `timeoutMs`. */
   graceMs?: number;
+  /** After the first request; each further pause is twice as long, up to 1.6 s. Default: 100 ms. */
+  firstPauseMs?: number;
   /** Asks for answers from elsewhere; a server may ignore that, see {@link StunAnswer.from}. */
   change?: Change;
 }
@@ -161,6 +163,7 @@ export class StunClient {
   /** Asks all servers at once and again until they answer; resolves with what came in time. */
   async query(servers: readonly StunServer[], options: QueryOptions): Promise<StunAnswer[]> {
     const { timeoutMs, signal, firstOnly = false, graceMs = timeoutMs, change } = options;
+    const { firstPauseMs = FIRST_PAUSE_MS } = options;
     signal?.throwIfAborted();
     const nowMs = this.#clock.nowMs();
     const query: Query = {
@@ -168,7 +171,7 @@ export class StunClient {
       answers: [],
       deadlineMs: nowMs + timeoutMs,
       nextSendMs: nowMs,
-      pauseMs: FIRST_PAUSE_MS,
+      pauseMs: firstPauseMs,
       isAskedAgain: false,
       graceMs: firstOnly ? 0 : graceMs,
       change,
