@@ -34,6 +34,27 @@ export type FlagSpec =
 
 export type FlagSpecs = Record<string, FlagSpec>;
 
+/** Of a flag with a value: what stands for it in the help text, its line there, and what else it has. */
+function ofType<T extends FlagSpec["type"]>(type: T) {
+  return <const M extends object>(placeholder: string, help: string, more?: M) =>
+    ({ type, placeholder, help, ...more }) as { type: T; placeholder: string; help: string } & M;
+}
+
+export const flag = {
+  on: <const M extends object>(help: string, more?: M) =>
+    ({ type: "boolean", help, ...more }) as { type: "boolean"; help: string } & M,
+  text: ofType("string"),
+  list: ofType("list"),
+  integer: ofType("integer"),
+  duration: ofType("duration"),
+  choice: <const C extends string>(
+    choices: readonly C[],
+    fallback: NoInfer<C>,
+    help: string,
+    more: { placeholder?: string } = {},
+  ) => ({ type: "choice" as const, choices, default: fallback, help, ...more }),
+};
+
 type ValueOf<S extends FlagSpec> = S extends { type: "boolean" } ? boolean
   : S extends { type: "list" } ? string[]
   : S extends { type: "integer" | "duration" }

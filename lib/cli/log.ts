@@ -11,15 +11,15 @@ import {
   textLog,
 } from "../log.ts";
 import { type CommandIo, errorLine } from "./command.ts";
+import { flag } from "./flags.ts";
 
 export const LOG_FLAGS = {
-  "log-format": {
-    type: "choice",
-    choices: ["text", "json"],
-    default: "text",
-    help: "log lines as words with key=value, or one JSON object each",
-  },
-  verbose: { type: "boolean", short: "v", help: "log more" },
+  "log-format": flag.choice(
+    ["text", "json"],
+    "text",
+    "log lines as words with key=value, or one JSON object each",
+  ),
+  verbose: flag.on("log more", { short: "v" }),
 } as const;
 
 export type LogFormat = "text" | "json";

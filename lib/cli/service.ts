@@ -17,7 +17,7 @@ import {
   unitsNamed,
 } from "../service/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "./command.ts";
-import { flagsHelp, parseFlags } from "./flags.ts";
+import { flag, flagsHelp, parseFlags } from "./flags.ts";
 
 /** Of a program that may have been started by systemd. */
 export function systemManager(): ServiceManager {
@@ -30,13 +30,13 @@ export function systemManager(): ServiceManager {
 }
 
 export const INSTALL_FLAGS = {
-  "no-start": { type: "boolean", help: "neither enable nor start the service" },
-  "dry-run": { type: "boolean", help: "print the steps, and do nothing" },
+  "no-start": flag.on("neither enable nor start the service"),
+  "dry-run": flag.on("print the steps, and do nothing"),
 } as const;
 
 const UNINSTALL_FLAGS = {
-  "keep-state": { type: "boolean", help: "leave keys, database and configuration" },
-  "dry-run": { type: "boolean", help: "print the steps, and do nothing" },
+  "keep-state": flag.on("leave keys, database and configuration"),
+  "dry-run": flag.on("print the steps, and do nothing"),
 } as const;
 
 type Kind = InstallOptions["kind"];

@@ -1,10 +1,10 @@
 /** `version`: which program this is, and what this host lets it do. */
 import denoJson from "../../deno.json" with { type: "json" };
 import { type Command, EXIT_OK } from "./command.ts";
-import { flagsHelp, parseFlags } from "./flags.ts";
+import { flag, flagsHelp, parseFlags } from "./flags.ts";
 import { exists } from "./exists.ts";
 
-const FLAGS = { json: { type: "boolean", help: "JSON on standard output" } } as const;
+const FLAGS = { json: flag.on("JSON on standard output") } as const;
 
 /** Beside the compiled program's files, see compile.sh; what runs from its source has none. */
 const BUILD_FILE = new URL("build.json", import.meta.url);

@@ -2,10 +2,11 @@
 import { askControlSocket } from "../../control_socket.ts";
 import { GretunError, NoDaemonError, UsageError } from "../../errors.ts";
 import { STATE_FLAG, statePath } from "./state.ts";
+import { flag } from "../flags.ts";
 
 export const ASK_FLAGS = {
   ...STATE_FLAG,
-  json: { type: "boolean", help: "JSON on standard output" },
+  json: flag.on("JSON on standard output"),
 } as const;
 
 export type Json = Record<string, unknown>;

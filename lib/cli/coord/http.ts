@@ -4,16 +4,12 @@ import { type Log, systemClock } from "../../edges.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { listKernelDirectory, raiseFileLimit, setAccepted } from "../../linux/mod.ts";
 import { type ListenAddress, openListen, parseListen } from "../listen.ts";
+import { flag } from "../flags.ts";
 
 export const HTTP_FLAGS = {
-  listen: {
-    type: "string",
-    default: ":8443",
-    placeholder: "HOST:PORT",
-    help: "where HTTP or HTTPS is served",
-  },
-  cert: { type: "string", placeholder: "FILE", help: "certificate, PEM; with --key: HTTPS" },
-  key: { type: "string", placeholder: "FILE", help: "private key of the certificate, PEM" },
+  listen: flag.text("HOST:PORT", "where HTTP or HTTPS is served", { default: ":8443" }),
+  cert: flag.text("FILE", "certificate, PEM; with --key: HTTPS"),
+  key: flag.text("FILE", "private key of the certificate, PEM"),
 } as const;
 
 export interface HttpFlags {

@@ -5,49 +5,33 @@ import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { type NodeKey, nodeKeyFromBase64 } from "../../keys.ts";
 import { KernelForwarding, RelayServer } from "../../relay/serve.ts";
 import { type ListenAddress, parseListen } from "../listen.ts";
+import { flag } from "../flags.ts";
 
 /** 100 Mbit/s: one pair does not take all of a relay that forwards in user space. */
 const DEFAULT_RATE = 12_500_000;
 
 export const RELAY_FLAGS = {
-  "relay-listen": {
-    type: "string",
-    default: ":3479",
-    placeholder: "HOST:PORT",
-    help: "UDP port of the relay, or off",
-  },
-  "relay-advertise": {
-    type: "string",
-    placeholder: "HOST:PORT",
-    help: "relay that nodes are told of (default: this host, as they reach it)",
-  },
-  "relay-ports": {
-    type: "string",
+  "relay-listen": flag.text("HOST:PORT", "UDP port of the relay, or off", { default: ":3479" }),
+  "relay-advertise": flag.text(
+    "HOST:PORT",
+    "relay that nodes are told of (default: this host, as they reach it)",
+  ),
+  "relay-ports": flag.text("FROM-TO", "UDP ports that the relay forwards between", {
     default: "49152-65535",
-    placeholder: "FROM-TO",
-    help: "UDP ports that the relay forwards between",
-  },
-  "relay-rate": {
-    type: "integer",
-    min: 0,
-    max: Number.MAX_SAFE_INTEGER,
-    default: DEFAULT_RATE,
-    placeholder: "BYTES",
-    help: "bytes a second that the relay forwards from one node to another; 0: no limit",
-  },
-  "relay-mode": {
-    type: "choice",
-    choices: ["auto", "kernel", "user"],
-    default: "auto",
-    help: "who forwards: the kernel where nf_tables can be had, or this program",
-  },
-  "relay-key": {
-    type: "list",
-    placeholder: "KEY",
-    help: "key of another relay that may register here, repeatable",
-  },
-  "relay-only": { type: "boolean", help: "be a relay, registered with --coordinator" },
-  coordinator: { type: "string", placeholder: "URL", help: "with --relay-only: whose relay to be" },
+  }),
+  "relay-rate": flag.integer(
+    "BYTES",
+    "bytes a second that the relay forwards from one node to another; 0: no limit",
+    { min: 0, max: Number.MAX_SAFE_INTEGER, default: DEFAULT_RATE },
+  ),
+  "relay-mode": flag.choice(
+    ["auto", "kernel", "user"],
+    "auto",
+    "who forwards: the kernel where nf_tables can be had, or this program",
+  ),
+  "relay-key": flag.list("KEY", "key of another relay that may register here, repeatable"),
+  "relay-only": flag.on("be a relay, registered with --coordinator"),
+  coordinator: flag.text("URL", "with --relay-only: whose relay to be"),
 } as const;
 
 export interface RelayFlags {

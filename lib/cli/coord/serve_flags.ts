@@ -1,5 +1,5 @@
 /** The flags of `gretun-coord serve`. */
-import type { parseFlags } from "../flags.ts";
+import { flag, type parseFlags } from "../flags.ts";
 import { LOG_FLAGS } from "../log.ts";
 import { HTTP_FLAGS } from "./http.ts";
 import { RELAY_FLAGS } from "./relay.ts";
@@ -10,49 +10,32 @@ const { listen, ...TLS_FLAGS } = HTTP_FLAGS;
 
 export const SERVE_FLAGS = {
   listen,
-  pool: {
-    type: "string",
-    default: "100.64.0.0/24",
-    placeholder: "CIDR",
-    help: "addresses for nodes",
-  },
+  pool: flag.text("CIDR", "addresses for nodes", { default: "100.64.0.0/24" }),
   ...TLS_FLAGS,
   ...STATE_FLAG,
   ...STUN_FLAGS,
   ...RELAY_FLAGS,
-  "coordinator-key": {
-    type: "string",
-    placeholder: "KEY",
-    help:
-      "with --relay-only: the coordinator's key, in base64 (default: what the first contact tells)",
-  },
-  ca: {
-    type: "string",
-    placeholder: "FILE",
-    help: "with --relay-only: certificates (PEM) to trust too, the coordinator's or its issuer's",
-  },
-  "metrics-addr": {
-    type: "string",
-    placeholder: "HOST:PORT",
-    help: "serve Prometheus metrics at /metrics (default off)",
-  },
-  policy: {
-    type: "string",
-    placeholder: "FILE",
-    help: "who may reach what at whom (default: everybody everything); SIGHUP reads it again",
-  },
-  open: { type: "boolean", help: "let nodes join without a token, though there are some" },
-  "allow-v1": {
-    type: "boolean",
-    help: "take older nodes, which sign for no coordinator, though a token is needed",
-  },
-  debug: { type: "boolean", help: "serve /debug/peers to everybody" },
-  config: {
-    type: "string",
-    placeholder: "FILE",
-    help: "settings, one KEY VALUE a line (default /etc/gretun/coord.conf, if there is one)",
-  },
-  "check-config": { type: "boolean", help: "check the settings and exit" },
+  "coordinator-key": flag.text(
+    "KEY",
+    "with --relay-only: the coordinator's key, in base64 (default: what the first contact tells)",
+  ),
+  ca: flag.text(
+    "FILE",
+    "with --relay-only: certificates (PEM) to trust too, the coordinator's or its issuer's",
+  ),
+  "metrics-addr": flag.text("HOST:PORT", "serve Prometheus metrics at /metrics (default off)"),
+  policy: flag.text(
+    "FILE",
+    "who may reach what at whom (default: everybody everything); SIGHUP reads it again",
+  ),
+  open: flag.on("let nodes join without a token, though there are some"),
+  "allow-v1": flag.on("take older nodes, which sign for no coordinator, though a token is needed"),
+  debug: flag.on("serve /debug/peers to everybody"),
+  config: flag.text(
+    "FILE",
+    "settings, one KEY VALUE a line (default /etc/gretun/coord.conf, if there is one)",
+  ),
+  "check-config": flag.on("check the settings and exit"),
   ...LOG_FLAGS,
 } as const;
 

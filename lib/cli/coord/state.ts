@@ -3,13 +3,13 @@ import { errorText, GretunError } from "../../errors.ts";
 import { stateDirectory as ownDirectory } from "../home.ts";
 import { SqliteStore, type Store } from "../../coord/serve.ts";
 import { isThere, refuseOthers, whyNotOurs } from "../../state_dir.ts";
+import { flag } from "../flags.ts";
 
 export const STATE_FLAG = {
-  state: {
-    type: "string",
-    placeholder: "FILE",
-    help: "database (default /var/lib/gretun-coord/coord.db as root), or :memory:",
-  },
+  state: flag.text(
+    "FILE",
+    "database (default /var/lib/gretun-coord/coord.db as root), or :memory:",
+  ),
 } as const;
 
 export const IN_MEMORY = ":memory:";

@@ -5,18 +5,17 @@ import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { sourceAddress } from "../../linux/mod.ts";
 import { StunService } from "../../stun/mod.ts";
 import { ALL, type ListenAddress, openListen, parseListen } from "../listen.ts";
+import { flag } from "../flags.ts";
 
 export const STUN_FLAGS = {
-  "stun-listen": {
-    type: "list",
-    placeholder: "HOST:PORT",
-    help: "UDP port of the STUN server, repeatable, or off (default :3478, and :3480 besides)",
-  },
-  "stun-advertise": {
-    type: "list",
-    placeholder: "HOST:PORT",
-    help: "STUN servers that nodes are told of (default: this one)",
-  },
+  "stun-listen": flag.list(
+    "HOST:PORT",
+    "UDP port of the STUN server, repeatable, or off (default :3478, and :3480 besides)",
+  ),
+  "stun-advertise": flag.list(
+    "HOST:PORT",
+    "STUN servers that nodes are told of (default: this one)",
+  ),
 } as const;
 
 export interface StunFlags {

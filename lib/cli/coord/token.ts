@@ -2,6 +2,7 @@
 import { formatTable } from "../table.ts";
 import { action, actionsCommand } from "./actions.ts";
 import { ask, ASK_FLAGS, type Json } from "./ask.ts";
+import { flag } from "../flags.ts";
 
 const MIN_LIFE_MS = 1_000;
 
@@ -10,16 +11,13 @@ export const command = actionsCommand("token", "create, list and revoke tokens t
     words: "",
     summary: "a new token, shown once",
     flags: {
-      reusable: { type: "boolean", help: "more than one node may join by it" },
-      expires: {
-        type: "duration",
+      reusable: flag.on("more than one node may join by it"),
+      expires: flag.duration("TIME", "for how long it is good, as in 24h (default for ever)", {
         min: MIN_LIFE_MS,
-        placeholder: "TIME",
-        help: "for how long it is good, as in 24h (default for ever)",
-      },
-      ephemeral: { type: "boolean", help: "forget nodes that join by it when they go" },
-      tag: { type: "list", placeholder: "TAG", help: "tag of nodes that join by it, repeatable" },
-      approve: { type: "boolean", help: "nodes that join by it need no approval" },
+      }),
+      ephemeral: flag.on("forget nodes that join by it when they go"),
+      tag: flag.list("TAG", "tag of nodes that join by it, repeatable"),
+      approve: flag.on("nodes that join by it need no approval"),
       ...ASK_FLAGS,
     },
     run: async (_words, flags) => {

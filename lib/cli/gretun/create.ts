@@ -15,92 +15,61 @@ import {
   validateTunnel,
 } from "../../tunnel/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, type FlagSpecs, flagValues, parseFlags, withPositional } from "../flags.ts";
+import {
+  flag,
+  flagsHelp,
+  type FlagSpecs,
+  flagValues,
+  parseFlags,
+  withPositional,
+} from "../flags.ts";
 import { requireNetAdmin } from "../privilege.ts";
 import { lockTunnels, tryLockTunnels } from "./tunnel_lock.ts";
 
 const TUNNEL_FLAGS = {
-  name: {
-    type: "string",
-    required: true,
-    isWord: true,
-    placeholder: "NAME",
-    help: "interface name",
-  },
-  local: { type: "string", required: true, placeholder: "IP", help: "outer address of this host" },
-  remote: {
-    type: "string",
-    required: true,
-    placeholder: "IP",
-    help: "outer address of the other host",
-  },
-  type: {
-    type: "choice",
-    choices: ["gre", "gretap", "ipip", "sit", "ip6gre", "ip6gretap", "ip6tnl"],
-    default: "gre",
-    placeholder: "TYPE",
-    help: "gre, gretap, ipip or sit; over IPv6 ip6gre, ip6gretap or ip6tnl",
-  },
-  "tunnel-ip": {
-    type: "list",
-    placeholder: "CIDR",
-    help: "address in the tunnel, as in 10.0.0.1/30; repeatable",
-  },
-  route: {
-    type: "list",
-    placeholder: "CIDR",
-    help: "network behind the other host; repeatable",
-  },
+  name: flag.text("NAME", "interface name", { required: true, isWord: true }),
+  local: flag.text("IP", "outer address of this host", { required: true }),
+  remote: flag.text("IP", "outer address of the other host", { required: true }),
+  type: flag.choice(
+    ["gre", "gretap", "ipip", "sit", "ip6gre", "ip6gretap", "ip6tnl"],
+    "gre",
+    "gre, gretap, ipip or sit; over IPv6 ip6gre, ip6gretap or ip6tnl",
+    { placeholder: "TYPE" },
+  ),
+  "tunnel-ip": flag.list("CIDR", "address in the tunnel, as in 10.0.0.1/30; repeatable"),
+  route: flag.list("CIDR", "network behind the other host; repeatable"),
   key: key("GRE key in both directions, 0 for none"),
   ikey: key("GRE key of packets that come in"),
   okey: key("GRE key of packets that go out"),
-  csum: { type: "boolean", help: "GRE checksums" },
-  seq: { type: "boolean", help: "GRE sequence numbers" },
-  ttl: {
-    type: "string",
-    default: String(DEFAULT_TTL),
-    placeholder: "N",
-    help: "outer TTL, or inherit",
-  },
-  tos: { type: "string", default: "0", placeholder: "N", help: "outer TOS, or inherit" },
-  dev: { type: "string", placeholder: "DEVICE", help: "device that outer packets leave by" },
-  pmtudisc: {
-    type: "boolean",
-    default: true,
-    help: "forbid outer fragments, so that the path's MTU is found",
-  },
-  mtu: {
-    type: "integer",
+  csum: flag.on("GRE checksums"),
+  seq: flag.on("GRE sequence numbers"),
+  ttl: flag.text("N", "outer TTL, or inherit", { default: String(DEFAULT_TTL) }),
+  tos: flag.text("N", "outer TOS, or inherit", { default: "0" }),
+  dev: flag.text("DEVICE", "device that outer packets leave by"),
+  pmtudisc: flag.on("forbid outer fragments, so that the path's MTU is found", { default: true }),
+  mtu: flag.integer("N", "576 to 9000; 0 measures the way to the other host", {
     min: 0,
     max: MAX_KEY,
     default: 0,
-    placeholder: "N",
-    help: "576 to 9000; 0 measures the way to the other host",
-  },
-  encap: {
-    type: "choice",
-    choices: ["none", "fou", "gue"],
-    default: "none",
-    help: "outer UDP encapsulation",
-  },
+  }),
+  encap: flag.choice(["none", "fou", "gue"], "none", "outer UDP encapsulation"),
   "encap-sport": port(0, "outer UDP source port; 0, the default, is chosen per flow"),
   "encap-dport": port(0, "outer UDP destination port"),
-  "encap-csum": { type: "boolean", default: true, help: "outer UDP checksum" },
+  "encap-csum": flag.on("outer UDP checksum", { default: true }),
   "fou-port": port(1, "local UDP port to receive on (default that of --encap-dport)"),
 } as const satisfies FlagSpecs;
 
 const MODE_FLAGS = {
-  "dry-run": { type: "boolean", help: "print the steps as ip commands and change nothing" },
-  json: { type: "boolean", help: "JSON on standard output" },
-  verbose: { type: "boolean", short: "v", help: "print each step on standard error" },
+  "dry-run": flag.on("print the steps as ip commands and change nothing"),
+  json: flag.on("JSON on standard output"),
+  verbose: flag.on("print each step on standard error", { short: "v" }),
 } as const satisfies FlagSpecs;
 
 const BATCH_FLAG = {
-  batch: {
-    type: "string",
-    placeholder: "FILE",
-    help: "make a tunnel of each line, a JSON object of flags; - is standard input",
-  },
+  batch: flag.text(
+    "FILE",
+    "make a tunnel of each line, a JSON object of flags; - is standard input",
+  ),
 } as const satisfies FlagSpecs;
 
 const NOTE = `A step that fails takes all others back, of a batch too. The MTU is that of the way to
@@ -111,11 +80,11 @@ A line of --batch: {"name":"t1","local":"192.0.2.1","remote":"192.0.2.2","tunnel
 `;
 
 function key(help: string) {
-  return { type: "integer", min: 0, max: MAX_KEY, placeholder: "N", help } as const;
+  return flag.integer("N", help, { min: 0, max: MAX_KEY });
 }
 
 function port(min: number, help: string) {
-  return { type: "integer", min, max: 65535, placeholder: "PORT", help } as const;
+  return flag.integer("PORT", help, { min, max: 65535 });
 }
 
 export const command: Command = {

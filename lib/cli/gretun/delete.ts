@@ -9,18 +9,18 @@ import {
   type Step,
 } from "../../tunnel/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
+import { flag, flagsHelp, parseFlags, withPositional } from "../flags.ts";
 import { requireNetAdmin } from "../privilege.ts";
 import { lockTunnels, tryLockTunnels } from "./tunnel_lock.ts";
 
 const FLAGS = {
-  name: { type: "list", placeholder: "NAME", help: "the tunnel; repeatable" },
-  all: { type: "boolean", help: "all that gretun list shows, except those of daemons" },
-  force: { type: "boolean", help: "delete links of running daemons too" },
-  yes: { type: "boolean", help: "do not ask before --all" },
-  "dry-run": { type: "boolean", help: "print the steps as ip commands and change nothing" },
-  json: { type: "boolean", help: "JSON on standard output" },
-  verbose: { type: "boolean", short: "v", help: "print each step on standard error" },
+  name: flag.list("NAME", "the tunnel; repeatable"),
+  all: flag.on("all that gretun list shows, except those of daemons"),
+  force: flag.on("delete links of running daemons too"),
+  yes: flag.on("do not ask before --all"),
+  "dry-run": flag.on("print the steps as ip commands and change nothing"),
+  json: flag.on("JSON on standard output"),
+  verbose: flag.on("print each step on standard error", { short: "v" }),
 } as const;
 
 export const command: Command = {

@@ -7,7 +7,7 @@ import type { Host } from "../../lab/mod.ts";
 import { parseLogLine } from "../../log.ts";
 import { fileLocks, hasCapability, Poller } from "../../linux/mod.ts";
 import { type Command, type CommandIo, EXIT_FAILURE, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags } from "../flags.ts";
+import { flag, flagsHelp, parseFlags } from "../flags.ts";
 import { formatTable } from "../table.ts";
 
 const PREFIX = "gretun-demo-";
@@ -22,13 +22,8 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const PINGS = { count: 5, intervalMs: 100, timeoutMs: 1_000 };
 
 const FLAGS = {
-  keep: { type: "boolean", help: "keep it running until Ctrl-C, to look around" },
-  "data-plane": {
-    type: "choice",
-    choices: ["auto", ...UP_PLANES],
-    default: "auto",
-    help: "as for gretun up",
-  },
+  keep: flag.on("keep it running until Ctrl-C, to look around"),
+  "data-plane": flag.choice(["auto", ...UP_PLANES], "auto", "as for gretun up"),
 } as const;
 
 export const command: Command = {

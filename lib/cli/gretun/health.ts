@@ -15,47 +15,29 @@ import { type DaemonMark, portHolder } from "../../links/mod.ts";
 import { fileLocks, Poller } from "../../linux/mod.ts";
 import { RtNetlink } from "../../netlink.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, type FlagValues, parseFlags, withPositional } from "../flags.ts";
+import { flag, flagsHelp, type FlagValues, parseFlags, withPositional } from "../flags.ts";
 import { LiveText } from "../live_text.ts";
 import { isHostAddress, tryParseIp } from "../resolve.ts";
 import { formatTable, printable } from "../table.ts";
 import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 
 const FLAGS = {
-  name: { type: "list", placeholder: "NAME", help: "only this tunnel; repeatable" },
-  watch: { type: "boolean", help: "repeat until Ctrl-C" },
-  interval: {
-    type: "duration",
+  name: flag.list("NAME", "only this tunnel; repeatable"),
+  watch: flag.on("repeat until Ctrl-C"),
+  interval: flag.duration("TIME", "pause between rounds of --watch", {
     min: 100,
     max: 3_600_000,
     default: 5000,
-    placeholder: "TIME",
-    help: "pause between rounds of --watch",
-  },
-  concurrency: {
-    type: "integer",
-    min: 1,
-    max: 1000,
-    default: 5,
-    placeholder: "N",
-    help: "pings under way at once",
-  },
-  timeout: {
-    type: "duration",
-    min: 1,
-    max: 60_000,
-    default: 2000,
-    placeholder: "TIME",
-    help: "per ping",
-  },
-  target: {
-    type: "list",
-    placeholder: "[NAME=]ADDRESS",
-    help: "ping this through tunnel NAME, or through all whose far address is not known",
-  },
+  }),
+  concurrency: flag.integer("N", "pings under way at once", { min: 1, max: 1000, default: 5 }),
+  timeout: flag.duration("TIME", "per ping", { min: 1, max: 60_000, default: 2000 }),
+  target: flag.list(
+    "[NAME=]ADDRESS",
+    "ping this through tunnel NAME, or through all whose far address is not known",
+  ),
   ...STATE_FLAGS,
-  "exit-zero": { type: "boolean", help: "exit with 0 even when a tunnel is down" },
-  json: { type: "boolean", help: "JSON on standard output; with --watch one line per tunnel" },
+  "exit-zero": flag.on("exit with 0 even when a tunnel is down"),
+  json: flag.on("JSON on standard output; with --watch one line per tunnel"),
 } as const;
 
 const NOTE = `Each tunnel's far inner address is pinged through that tunnel. It is known from a

@@ -6,7 +6,7 @@ import { errorText, UsageError } from "../../errors.ts";
 import { linuxHost } from "../../host/mod.ts";
 import type * as Hub from "../../hub/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags } from "../flags.ts";
+import { flag, flagsHelp, parseFlags } from "../flags.ts";
 import { refusedText } from "../refused.ts";
 import {
   BUSY_MS,
@@ -33,53 +33,38 @@ import { serveMetrics } from "../metrics_server.ts";
 
 const FLAGS = {
   ...COMMON_FLAGS,
-  clients: {
-    type: "string",
+  clients: flag.text("DIR", "authorised clients, one file each", {
     default: "/etc/gretun/clients",
-    placeholder: "DIR",
-    help: "authorised clients, one file each",
-  },
-  iface: {
-    type: "string",
-    default: "hub%d",
-    placeholder: "PATTERN",
-    help: "interface names, %d counts",
-  },
-  "public-address": {
-    type: "list",
-    placeholder: "IP:PORT",
-    help: "where clients reach this hub; others are refused; repeatable (default any)",
-  },
-  keepalive: {
-    type: "duration",
+  }),
+  iface: flag.text("PATTERN", "interface names, %d counts", { default: "hub%d" }),
+  "public-address": flag.list(
+    "IP:PORT",
+    "where clients reach this hub; others are refused; repeatable (default any)",
+  ),
+  keepalive: flag.duration("TIME", "told to clients of our own protocol", {
     min: 1000,
     max: 3_600_000,
     default: 25_000,
-    placeholder: "TIME",
-    help: "told to clients of our own protocol",
-  },
-  idle: {
-    type: "duration",
-    placeholder: "TIME",
-    help: "silent clients are let go; 0s: never (default 180s; others' protocols 0s)",
-  },
-  lifetime: {
-    type: "duration",
-    default: 0,
-    placeholder: "TIME",
-    help: "how long an authentication is good; 0s: until the client is silent",
-  },
-  "reply-on-auth-ok": { type: "boolean", help: "ipipou: answer a packet that moved the tunnel" },
-  "max-time-discrepancy": {
-    type: "duration",
-    default: 120_000,
-    placeholder: "TIME",
-    help: "ipipou: how far a signed packet's time may be off; 0s: any",
-  },
+  }),
+  idle: flag.duration(
+    "TIME",
+    "silent clients are let go; 0s: never (default 180s; others' protocols 0s)",
+  ),
+  lifetime: flag.duration(
+    "TIME",
+    "how long an authentication is good; 0s: until the client is silent",
+    { default: 0 },
+  ),
+  "reply-on-auth-ok": flag.on("ipipou: answer a packet that moved the tunnel"),
+  "max-time-discrepancy": flag.duration(
+    "TIME",
+    "ipipou: how far a signed packet's time may be off; 0s: any",
+    { default: 120_000 },
+  ),
 } as const;
 
 const KEYGEN_FLAGS = {
-  out: { type: "string", placeholder: "FILE", help: "write the private key there, mode 0600" },
+  out: flag.text("FILE", "write the private key there, mode 0600"),
 } as const;
 
 const DEFAULT_IDLE_MS = 180_000;

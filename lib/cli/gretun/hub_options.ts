@@ -19,7 +19,7 @@ import {
 } from "../../hub/mod.ts";
 import { hasCapability } from "../../linux/mod.ts";
 import { type CommandIo, EXIT_OK } from "../command.ts";
-import { flagNames, type FlagSpecs, parseFlags } from "../flags.ts";
+import { flag, flagNames, type FlagSpecs, parseFlags } from "../flags.ts";
 import { LOG_FLAGS } from "../log.ts";
 import { lowered } from "../settings.ts";
 import { RUNTIME_DIRS, runtimeDir } from "./runtime_dir.ts";
@@ -32,103 +32,54 @@ export const PROTOCOLS = ["gretun", "ipipou", "jtunnel"] as const;
 
 /** Flags of both commands. */
 export const COMMON_FLAGS = {
-  config: {
-    type: "string",
-    placeholder: "NAME",
-    help: "read /etc/gretun/{hub,spoke}-NAME.conf, or a path with a slash; flags win",
-  },
-  "check-config": { type: "boolean", help: "check the configuration and exit" },
-  protocol: {
-    type: "choice",
-    choices: PROTOCOLS,
-    default: "gretun",
-    help: "what is spoken",
-  },
-  "data-plane": {
-    type: "choice",
-    choices: ["auto", ...HUB_PLANES],
-    default: "auto",
-    help: "kernel GRE or IPIP over FOU, or user space",
-  },
-  port: {
-    type: "integer",
+  config: flag.text(
+    "NAME",
+    "read /etc/gretun/{hub,spoke}-NAME.conf, or a path with a slash; flags win",
+  ),
+  "check-config": flag.on("check the configuration and exit"),
+  protocol: flag.choice(PROTOCOLS, "gretun", "what is spoken"),
+  "data-plane": flag.choice(
+    ["auto", ...HUB_PLANES],
+    "auto",
+    "kernel GRE or IPIP over FOU, or user space",
+  ),
+  port: flag.integer("PORT", `UDP port of signalling and data (default ${DEFAULT_PORT})`, {
     short: "p",
     min: 1,
     max: 65535,
-    placeholder: "PORT",
-    help: `UDP port of signalling and data (default ${DEFAULT_PORT})`,
-  },
-  bind: {
-    type: "string",
-    short: "b",
-    placeholder: "IP",
-    help: "local address; needed where this host has several",
-  },
-  id: {
-    type: "string",
-    short: "i",
-    placeholder: "HEX",
-    help: "jtunnel: own identifier, 16 digits",
-  },
-  address: { type: "string", placeholder: "IP", help: "own address in the tunnel" },
-  mtu: {
-    type: "integer",
+  }),
+  bind: flag.text("IP", "local address; needed where this host has several", { short: "b" }),
+  id: flag.text("HEX", "jtunnel: own identifier, 16 digits", { short: "i" }),
+  address: flag.text("IP", "own address in the tunnel"),
+  mtu: flag.integer("BYTES", "MTU of links (default: what the way leaves)", {
     min: 576,
     max: 65535,
-    placeholder: "BYTES",
-    help: "MTU of links (default: what the way leaves)",
-  },
-  "encap-csum": {
-    type: "choice",
-    choices: ["auto", "on", "off"],
-    default: "auto",
-    help: "kernel planes: checksum of outer packets",
-  },
-  "allow-fragments": { type: "boolean", help: "user space: outer packets may be fragmented" },
-  encrypt: {
-    type: "choice",
-    choices: ["on", "off"],
-    default: "on",
-    help: "user space: encrypt data; authenticated either way; on if one end says so",
-  },
-  "key-file": {
-    type: "string",
-    placeholder: "FILE",
-    help: "own private key: see gretun hub keygen; or GRETUN_PRIVATE_KEY",
-  },
-  "secret-file": {
-    type: "string",
-    placeholder: "FILE",
-    help: "secret shared besides keys; or GRETUN_SECRET",
-  },
-  program: {
-    type: "string",
-    placeholder: "'PROGRAM ARGS'",
-    help: "run for each link, split at blanks; for configuration files: else it stands after --",
-  },
-  "program-must-succeed": {
-    type: "boolean",
-    help: "a link whose program fails goes (default: it stays)",
-  },
-  "program-grace": {
-    type: "duration",
+  }),
+  "encap-csum": flag.choice(
+    ["auto", "on", "off"],
+    "auto",
+    "kernel planes: checksum of outer packets",
+  ),
+  "allow-fragments": flag.on("user space: outer packets may be fragmented"),
+  encrypt: flag.choice(
+    ["on", "off"],
+    "on",
+    "user space: encrypt data; authenticated either way; on if one end says so",
+  ),
+  "key-file": flag.text("FILE", "own private key: see gretun hub keygen; or GRETUN_PRIVATE_KEY"),
+  "secret-file": flag.text("FILE", "secret shared besides keys; or GRETUN_SECRET"),
+  program: flag.text(
+    "'PROGRAM ARGS'",
+    "run for each link, split at blanks; for configuration files: else it stands after --",
+  ),
+  "program-must-succeed": flag.on("a link whose program fails goes (default: it stays)"),
+  "program-grace": flag.duration("TIME", "between SIGTERM and SIGKILL for programs", {
     default: 5000,
-    placeholder: "TIME",
-    help: "between SIGTERM and SIGKILL for programs",
-  },
-  "on-up": { type: "string", placeholder: "COMMAND", help: "shell command when a link is there" },
-  "on-down": { type: "string", placeholder: "COMMAND", help: "shell command when a link goes" },
-  "state-dir": {
-    type: "string",
-    default: DEFAULT_STATE_DIR,
-    placeholder: "DIR",
-    help: "control socket, state",
-  },
-  "metrics-addr": {
-    type: "string",
-    placeholder: "HOST:PORT",
-    help: "serve Prometheus metrics at /metrics (default off)",
-  },
+  }),
+  "on-up": flag.text("COMMAND", "shell command when a link is there"),
+  "on-down": flag.text("COMMAND", "shell command when a link goes"),
+  "state-dir": flag.text("DIR", "control socket, state", { default: DEFAULT_STATE_DIR }),
+  "metrics-addr": flag.text("HOST:PORT", "serve Prometheus metrics at /metrics (default off)"),
   ...LOG_FLAGS,
 } as const satisfies FlagSpecs;
 
@@ -151,21 +102,14 @@ export interface Settings<S extends FlagSpecs> {
 
 /** Flags of `hub status` and `spoke status`. */
 export const STATUS_FLAGS = {
-  port: {
-    type: "integer",
+  port: flag.integer("VALUE", "the running one's", {
     short: "p",
     min: 1,
     max: 65535,
     default: DEFAULT_PORT,
-    help: "the running one's",
-  },
-  "state-dir": {
-    type: "string",
-    default: DEFAULT_STATE_DIR,
-    placeholder: "DIR",
-    help: "the running one's",
-  },
-  json: { type: "boolean", help: "JSON on standard output" },
+  }),
+  "state-dir": flag.text("DIR", "the running one's", { default: DEFAULT_STATE_DIR }),
+  json: flag.on("JSON on standard output"),
 } as const satisfies FlagSpecs;
 
 /** The report of the one that runs as JSON, or as `format` has it. */

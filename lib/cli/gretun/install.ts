@@ -1,7 +1,7 @@
 /** `gretun install`: this host's overlay daemon as a systemd service. */
 import { UsageError } from "../../errors.ts";
 import type { Command, CommandIo } from "../command.ts";
-import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
+import { flag, flagsHelp, parseFlags, withPositional } from "../flags.ts";
 import { readSecretFile } from "../secret_file.ts";
 import { parseJoinToken } from "./join_token.ts";
 import { checkInstance } from "./state_dir.ts";
@@ -9,21 +9,18 @@ import { configPath, presentFiles } from "../../service/mod.ts";
 import { install, INSTALL_FLAGS } from "../service.ts";
 
 const FLAGS = {
-  coordinator: {
-    type: "string",
-    placeholder: "URL",
-    help: "coordinator to register with; written to the configuration file if there is none",
-  },
-  "token-file": {
-    type: "string",
-    placeholder: "FILE",
-    help: "what lets this host join; copied into the configuration file if there is none",
-  },
-  instance: {
-    type: "string",
-    placeholder: "NAME",
-    help: "one of several daemons on this host, with a configuration and state of its own",
-  },
+  coordinator: flag.text(
+    "URL",
+    "coordinator to register with; written to the configuration file if there is none",
+  ),
+  "token-file": flag.text(
+    "FILE",
+    "what lets this host join; copied into the configuration file if there is none",
+  ),
+  instance: flag.text(
+    "NAME",
+    "one of several daemons on this host, with a configuration and state of its own",
+  ),
   ...INSTALL_FLAGS,
 } as const;
 

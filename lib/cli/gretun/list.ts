@@ -1,12 +1,12 @@
 /** `gretun list`: every tunnel but the kernel's fallback devices, and those in user space of ours. */
 import { listTunnels, openHost, type TunnelInfo } from "../../tunnel/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags } from "../flags.ts";
+import { flag, flagsHelp, parseFlags } from "../flags.ts";
 import { formatTable } from "../table.ts";
 
 const FLAGS = {
-  json: { type: "boolean", help: "JSON on standard output" },
-  verbose: { type: "boolean", short: "v", help: "no effect" },
+  json: flag.on("JSON on standard output"),
+  verbose: flag.on("no effect", { short: "v" }),
 } as const;
 
 export const command: Command = {

@@ -18,42 +18,26 @@ import {
 import { PROTOCOL_NAMES, PROTOCOLS } from "../../portmap/mod.ts";
 import { parseServerName } from "../../stun/mod.ts";
 import { type Command, type CommandIo, EXIT_FAILURE, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
+import { flag, flagsHelp, parseFlags, withPositional } from "../flags.ts";
 import { DEFAULT_STUN_SERVERS } from "./stun.ts";
 import { formatTable, printable } from "../table.ts";
 
 const FLAGS = {
-  coordinator: {
-    type: "string",
-    placeholder: "URL",
-    help: "tries to reach it by TCP, and asks its STUN servers",
-  },
-  "stun-server": {
-    type: "list",
-    placeholder: "HOST:PORT",
-    help: "STUN servers, repeatable (default the coordinator's, else those of gretun stun)",
-  },
-  ca: {
-    type: "string",
-    placeholder: "FILE",
-    help: "trust these certificates (PEM) too: the coordinator's own, or its issuer's",
-  },
-  port: {
-    type: "integer",
+  coordinator: flag.text("URL", "tries to reach it by TCP, and asks its STUN servers"),
+  "stun-server": flag.list(
+    "HOST:PORT",
+    "STUN servers, repeatable (default the coordinator's, else those of gretun stun)",
+  ),
+  ca: flag.text(
+    "FILE",
+    "trust these certificates (PEM) too: the coordinator's own, or its issuer's",
+  ),
+  port: flag.integer("PORT", "local UDP port to ask from over IPv4 (default a free one)", {
     min: 1,
     max: 65535,
-    placeholder: "PORT",
-    help: "local UDP port to ask from over IPv4 (default a free one)",
-  },
-  timeout: {
-    type: "duration",
-    min: 1,
-    max: 600_000,
-    default: 10_000,
-    placeholder: "TIME",
-    help: "for all of it",
-  },
-  json: { type: "boolean", help: "JSON on standard output" },
+  }),
+  timeout: flag.duration("TIME", "for all of it", { min: 1, max: 600_000, default: 10_000 }),
+  json: flag.on("JSON on standard output"),
 } as const;
 
 const NOTE =

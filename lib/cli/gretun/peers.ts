@@ -1,19 +1,18 @@
 /** `gretun peers`: what the running daemon knows of the other nodes. */
 import { askAccept, askDaemon, type DaemonReport, type PeerReport } from "../../daemon/control.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags } from "../flags.ts";
+import { flag, flagsHelp, parseFlags } from "../flags.ts";
 import { refusedText } from "../refused.ts";
 import { formatTable, printable } from "../table.ts";
 import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 
 const FLAGS = {
-  accept: {
-    type: "string",
-    placeholder: "PEER",
-    help: "take a peer that was refused because its key is another, by name, address or key",
-  },
+  accept: flag.text(
+    "PEER",
+    "take a peer that was refused because its key is another, by name, address or key",
+  ),
   ...STATE_FLAGS,
-  json: { type: "boolean", help: "JSON on standard output" },
+  json: flag.on("JSON on standard output"),
 } as const;
 
 export const command: Command = {

@@ -2,7 +2,7 @@
 import { askDaemon, askPing, type DaemonReport, type PingAnswer } from "../../daemon/control.ts";
 import { GretunError } from "../../errors.ts";
 import { type Command, type CommandIo, EXIT_FAILURE, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
+import { flag, flagsHelp, parseFlags, withPositional } from "../flags.ts";
 import { printable } from "../table.ts";
 import { pathText, peersNamed } from "./overlay_status.ts";
 import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
@@ -11,23 +11,14 @@ import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 const AT_MOST = 10;
 
 const FLAGS = {
-  peer: {
-    type: "string",
-    required: true,
-    isWord: true,
-    placeholder: "PEER",
-    help: "this peer, by name, address or key",
-  },
-  count: {
-    type: "integer",
-    short: "c",
-    min: 1,
-    max: 1_000_000,
-    placeholder: "N",
-    help: `send N pings; without it, ${AT_MOST} at most, until one is answered on a direct path`,
-  },
+  peer: flag.text("PEER", "this peer, by name, address or key", { required: true, isWord: true }),
+  count: flag.integer(
+    "N",
+    `send N pings; without it, ${AT_MOST} at most, until one is answered on a direct path`,
+    { short: "c", min: 1, max: 1_000_000 },
+  ),
   ...STATE_FLAGS,
-  json: { type: "boolean", help: "JSON on standard output, one line an answer" },
+  json: flag.on("JSON on standard output, one line an answer"),
 } as const;
 
 export const command: Command = {

@@ -15,7 +15,7 @@ import {
 } from "../../health/mod.ts";
 import { Poller } from "../../linux/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, type FlagValues, parseFlags, withPositional } from "../flags.ts";
+import { flag, flagsHelp, type FlagValues, parseFlags, withPositional } from "../flags.ts";
 import { type HostName, parseHost, resolveHost } from "../resolve.ts";
 import { printable } from "../table.ts";
 
@@ -23,70 +23,35 @@ const DEFAULT_THRESHOLD = 2;
 const MAX_COUNT = 1_000_000;
 
 const FLAGS = {
-  target: { type: "string", placeholder: "HOST", help: "name, IPv4 or IPv6 address to probe" },
-  tcp: {
-    type: "integer",
-    min: 1,
-    max: 65535,
-    placeholder: "PORT",
-    help: "connect to that port instead of pinging",
-  },
-  "first-byte": {
-    type: "boolean",
-    help: "with --tcp: also wait for the first byte from the server",
-  },
-  http: {
-    type: "string",
-    placeholder: "URL",
-    help: "send a GET request instead and wait for the response's headers; no redirects, no proxy",
-  },
-  family: {
-    type: "choice",
-    choices: ["any", "4", "6"],
-    default: "any",
+  target: flag.text("HOST", "name, IPv4 or IPv6 address to probe"),
+  tcp: flag.integer("PORT", "connect to that port instead of pinging", { min: 1, max: 65535 }),
+  "first-byte": flag.on("with --tcp: also wait for the first byte from the server"),
+  http: flag.text(
+    "URL",
+    "send a GET request instead and wait for the response's headers; no redirects, no proxy",
+  ),
+  family: flag.choice(["any", "4", "6"], "any", "resolve a name to IPv4 or IPv6 only", {
     placeholder: "4|6",
-    help: "resolve a name to IPv4 or IPv6 only",
-  },
-  count: {
-    type: "integer",
-    min: 1,
-    max: MAX_COUNT,
-    default: 3,
-    placeholder: "N",
-    help: "number of probes",
-  },
-  interval: {
-    type: "duration",
+  }),
+  count: flag.integer("N", "number of probes", { min: 1, max: MAX_COUNT, default: 3 }),
+  interval: flag.duration("TIME", "time from one probe to the next", {
     min: 1,
     max: 3_600_000,
     default: 100,
-    placeholder: "TIME",
-    help: "time from one probe to the next",
-  },
+  }),
   // Below the time in which the 16-bit sequence number comes round at the shortest interval.
-  timeout: {
-    type: "duration",
+  timeout: flag.duration("TIME", "time limit of each probe", {
     min: 1,
     max: 60_000,
     default: 2000,
-    placeholder: "TIME",
-    help: "time limit of each probe",
-  },
-  threshold: {
-    type: "integer",
-    min: 1,
-    max: MAX_COUNT,
-    placeholder: "N",
-    help: `answers needed to be healthy (default ${DEFAULT_THRESHOLD}, or --count if that is less)`,
-  },
-  size: {
-    type: "integer",
-    min: 8,
-    max: 65507,
-    placeholder: "BYTES",
-    help: "bytes of data in each ping (default 56)",
-  },
-  json: { type: "boolean", help: "JSON on standard output, after the last probe" },
+  }),
+  threshold: flag.integer(
+    "N",
+    `answers needed to be healthy (default ${DEFAULT_THRESHOLD}, or --count if that is less)`,
+    { min: 1, max: MAX_COUNT },
+  ),
+  size: flag.integer("BYTES", "bytes of data in each ping (default 56)", { min: 8, max: 65507 }),
+  json: flag.on("JSON on standard output, after the last probe"),
 } as const;
 
 const NOTE = `The exit code is 0 when enough probes were answered, else 1. Ctrl-C ends the run and

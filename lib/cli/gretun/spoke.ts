@@ -6,7 +6,7 @@ import { errorText, NoDaemonError, UsageError } from "../../errors.ts";
 import { linuxHost } from "../../host/mod.ts";
 import type * as Hub from "../../hub/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, type FlagSpecs } from "../flags.ts";
+import { flag, flagsHelp, type FlagSpecs } from "../flags.ts";
 import { refusedText } from "../refused.ts";
 import {
   BUSY_MS,
@@ -34,45 +34,25 @@ import { serveMetrics } from "../metrics_server.ts";
 
 const FLAGS = {
   ...COMMON_FLAGS,
-  hub: { type: "string", placeholder: "HOST:PORT", help: `the hub (port default ${DEFAULT_PORT})` },
-  name: {
-    type: "string",
-    placeholder: "NAME",
-    help: "this client's file on the hub (default host name)",
-  },
-  "hub-key": { type: "string", placeholder: "BASE64", help: "the hub's public key" },
-  "token-file": {
-    type: "string",
-    placeholder: "FILE",
-    help: "token shared with the hub, instead of keys; or GRETUN_TOKEN",
-  },
-  iface: {
-    type: "string",
-    default: "spoke%d",
-    placeholder: "PATTERN",
-    help: "interface name, %d counts",
-  },
-  "hub-id": {
-    type: "list",
-    placeholder: "HEX",
-    help: "jtunnel: packets of other servers are dropped; repeatable (default any)",
-  },
-  "hub-address": { type: "string", placeholder: "IP", help: "the hub's address in the tunnel" },
-  route: { type: "list", placeholder: "CIDR", help: "networks behind the hub; repeatable" },
-  keepalive: {
-    type: "duration",
+  hub: flag.text("HOST:PORT", `the hub (port default ${DEFAULT_PORT})`),
+  name: flag.text("NAME", "this client's file on the hub (default host name)"),
+  "hub-key": flag.text("BASE64", "the hub's public key"),
+  "token-file": flag.text("FILE", "token shared with the hub, instead of keys; or GRETUN_TOKEN"),
+  iface: flag.text("PATTERN", "interface name, %d counts", { default: "spoke%d" }),
+  "hub-id": flag.list(
+    "HEX",
+    "jtunnel: packets of other servers are dropped; repeatable (default any)",
+  ),
+  "hub-address": flag.text("IP", "the hub's address in the tunnel"),
+  route: flag.list("CIDR", "networks behind the hub; repeatable"),
+  keepalive: flag.duration("TIME", "others' protocols; 0s: none (default 25s; ipipou 0s)", {
     max: 3_600_000,
-    placeholder: "TIME",
-    help: "others' protocols; 0s: none (default 25s; ipipou 0s)",
-  },
-  number: {
-    type: "integer",
+  }),
+  number: flag.integer("N", "ipipou: addresses 172.28.0.0+2N, port 10000+N", {
     min: 0,
     max: 32_767,
-    placeholder: "N",
-    help: "ipipou: addresses 172.28.0.0+2N, port 10000+N",
-  },
-  "reauth-only": { type: "boolean", help: "make the running spoke authenticate again, and exit" },
+  }),
+  "reauth-only": flag.on("make the running spoke authenticate again, and exit"),
 } as const satisfies FlagSpecs;
 
 export const command: Command = {

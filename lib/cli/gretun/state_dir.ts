@@ -10,19 +10,17 @@ import { stateDirectory, userDirectory } from "../home.ts";
 import { RUNTIME_DIRS, runtimeDir } from "./runtime_dir.ts";
 import { exists } from "../exists.ts";
 import { whyNotOurs } from "../../state_dir.ts";
+import { flag } from "../flags.ts";
 
 export const STATE_FLAGS = {
-  "state-dir": {
-    type: "string",
-    placeholder: "DIR",
-    help:
-      "keys and control socket (default /var/lib/gretun and /run/gretun as root, else ~/.local/state/gretun)",
-  },
-  instance: {
-    type: "string",
-    placeholder: "NAME",
-    help: "one of several daemons on this host, each with state and configuration of its own",
-  },
+  "state-dir": flag.text(
+    "DIR",
+    "keys and control socket (default /var/lib/gretun and /run/gretun as root, else ~/.local/state/gretun)",
+  ),
+  instance: flag.text(
+    "NAME",
+    "one of several daemons on this host, each with state and configuration of its own",
+  ),
 } as const;
 
 interface StateFlags {

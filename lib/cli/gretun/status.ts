@@ -2,7 +2,7 @@
 import { askDaemon, type DaemonReport } from "../../daemon/control.ts";
 import { systemClock } from "../../edges.ts";
 import { type Command, type CommandIo, EXIT_FAILURE, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
+import { flag, flagsHelp, parseFlags, withPositional } from "../flags.ts";
 import { LiveText } from "../live_text.ts";
 import { isHealthy, isNamed, overlayStatus, peersNamed } from "./overlay_status.ts";
 import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
@@ -12,12 +12,12 @@ import { showTunnel } from "./tunnel_status.ts";
 const WATCH_MS = 1_000;
 
 const FLAGS = {
-  name: { type: "string", placeholder: "NAME", help: "this tunnel instead of the overlay" },
-  peer: { type: "string", placeholder: "PEER", help: "only this peer, by name, address or key" },
-  watch: { type: "boolean", help: "show it anew each second until Ctrl-C" },
+  name: flag.text("NAME", "this tunnel instead of the overlay"),
+  peer: flag.text("PEER", "only this peer, by name, address or key"),
+  watch: flag.on("show it anew each second until Ctrl-C"),
   ...STATE_FLAGS,
-  json: { type: "boolean", help: "JSON on standard output; with --watch one line a second" },
-  verbose: { type: "boolean", short: "v", help: "no effect" },
+  json: flag.on("JSON on standard output; with --watch one line a second"),
+  verbose: flag.on("no effect", { short: "v" }),
 } as const;
 
 export const command: Command = {

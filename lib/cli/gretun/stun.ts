@@ -10,7 +10,7 @@ import {
   type StunServer,
 } from "../../stun/mod.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags } from "../flags.ts";
+import { flag, flagsHelp, parseFlags } from "../flags.ts";
 
 export const DEFAULT_STUN_SERVERS = [
   "stun.l.google.com:19302",
@@ -21,20 +21,16 @@ export const DEFAULT_STUN_SERVERS = [
 const GRACE_MS = 1000;
 
 const FLAGS = {
-  server: {
-    type: "list",
-    placeholder: "HOST:PORT",
-    help: `STUN servers, repeatable (default ${DEFAULT_STUN_SERVERS.join(",")})`,
-  },
-  timeout: { type: "duration", default: 5000, placeholder: "TIME", help: "overall limit" },
-  port: {
-    type: "integer",
+  server: flag.list(
+    "HOST:PORT",
+    `STUN servers, repeatable (default ${DEFAULT_STUN_SERVERS.join(",")})`,
+  ),
+  timeout: flag.duration("TIME", "overall limit", { default: 5000 }),
+  port: flag.integer("PORT", "local UDP port to ask from (default a free one)", {
     min: 1,
     max: 65535,
-    placeholder: "PORT",
-    help: "local UDP port to ask from (default a free one)",
-  },
-  json: { type: "boolean", help: "JSON on standard output" },
+  }),
+  json: flag.on("JSON on standard output"),
 } as const;
 
 const NOTE = `With answers of two servers, or of two ports of one, it also tells how the NAT maps

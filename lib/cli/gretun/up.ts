@@ -13,7 +13,7 @@ import { parseCoordinatorKey } from "../coordinator_key.ts";
 import { checkIfacePattern } from "./iface_pattern.ts";
 import { parseJoinToken } from "./join_token.ts";
 import { runtimeDir } from "./runtime_dir.ts";
-import { flagsHelp, type FlagValues, withPositional } from "../flags.ts";
+import { flag, flagsHelp, type FlagValues, withPositional } from "../flags.ts";
 import { type ListenAddress, parseListen } from "../listen.ts";
 import { LOG_FLAGS, openLog } from "../log.ts";
 import { systemManager } from "../service.ts";
@@ -26,123 +26,75 @@ const FIRST_CONNECTIONS = 3;
 const DEFAULT_CONFIG = "/etc/gretun/up.conf";
 
 const FLAGS = {
-  coordinator: {
-    type: "string",
+  coordinator: flag.text("URL", "coordinator to register with, e.g. http://203.0.113.1:8443", {
     required: true,
-    placeholder: "URL",
-    help: "coordinator to register with, e.g. http://203.0.113.1:8443",
-  },
-  iface: {
-    type: "string",
-    default: "gretun%d",
-    placeholder: "PATTERN",
-    help: "interface names, %d counts",
-  },
-  port: {
+  }),
+  iface: flag.text("PATTERN", "interface names, %d counts", { default: "gretun%d" }),
+  port: flag.integer("PORT", "UDP port of signalling and data", {
     formerly: "fou-port",
-    type: "integer",
     min: 1,
     max: 65535,
     default: 7777,
-    placeholder: "PORT",
-    help: "UDP port of signalling and data",
-  },
-  "node-name": { type: "string", placeholder: "NAME", help: "display name (default host name)" },
+  }),
+  "node-name": flag.text("NAME", "display name (default host name)"),
   ...STATE_FLAGS,
-  "socket-group": {
-    type: "string",
-    placeholder: "GROUP",
-    help: "who may look with status, peers and ping (default gretun, the service's own)",
-  },
-  "stun-server": {
-    type: "list",
-    placeholder: "HOST:PORT",
-    help: "ask these instead of the coordinator's STUN servers; repeatable",
-  },
-  endpoint: {
-    type: "list",
-    placeholder: "IP:PORT",
-    help: "another address of this host, such as a forwarded port; repeatable",
-  },
-  "advertise-interface": {
-    type: "list",
-    placeholder: "PATTERN",
-    help: "tell addresses of these interfaces even if they are tunnels or bridges; repeatable",
-  },
-  "exclude-interface": {
-    type: "list",
-    placeholder: "PATTERN",
-    help: "tell no addresses of these interfaces; repeatable",
-  },
-  "port-mapping": {
-    type: "choice",
-    choices: ["on", "off"],
-    default: "on",
-    help: "ask the router for a port (PCP, NAT-PMP, UPnP)",
-  },
-  "aggressive-punch": {
-    type: "boolean",
-    help: "guess the ports of NATs that choose them at random, by a thousand pings",
-  },
-  "data-plane": {
-    type: "choice",
-    choices: ["auto", ...UP_PLANES],
-    default: "auto",
-    help: "kernel (fou) or user space (tun)",
-  },
-  "gre-key": {
-    type: "choice",
-    choices: ["on", "off"],
-    default: "on",
-    help: "GRE keys, 4 bytes a packet; both ends alike",
-  },
-  "encap-csum": {
-    type: "choice",
-    choices: ["auto", "on", "off"],
-    default: "auto",
-    help: "checksum of outer packets over IPv4 (fou); auto: on where a hardware card makes it",
-  },
-  "metrics-addr": {
-    type: "string",
-    placeholder: "HOST:PORT",
-    help: "serve Prometheus metrics at /metrics (default off)",
-  },
-  ca: {
-    type: "string",
-    placeholder: "FILE",
-    help: "trust these certificates (PEM) too: the coordinator's own, or its issuer's",
-  },
-  "token-file": {
-    type: "string",
-    placeholder: "FILE",
-    help: "a token of the coordinator's operator, which lets this host join; or GRETUN_TOKEN",
-  },
-  "coordinator-key": {
-    type: "string",
-    placeholder: "KEY",
-    help: "the coordinator's key, in base64; without it, a token's, or what the first contact told",
-  },
-  "changed-keys": {
-    type: "choice",
-    choices: ["refuse", "accept"],
-    default: "refuse",
-    help: "of peers that have the name or address of another one that this host knew",
-  },
-  token: {
-    type: "string",
-    placeholder: "TOKEN",
-    help: "the token itself: other users of this host can read command lines",
-  },
-  "keep-links": {
-    type: "boolean",
-    help: "at SIGTERM leave tunnels of the kernel in place for the next start",
-  },
-  config: {
-    type: "string",
-    placeholder: "FILE",
-    help: "settings, one KEY VALUE a line (default /etc/gretun/up.conf, if there is one)",
-  },
-  "check-config": { type: "boolean", help: "check the settings and exit" },
+  "socket-group": flag.text(
+    "GROUP",
+    "who may look with status, peers and ping (default gretun, the service's own)",
+  ),
+  "stun-server": flag.list(
+    "HOST:PORT",
+    "ask these instead of the coordinator's STUN servers; repeatable",
+  ),
+  endpoint: flag.list(
+    "IP:PORT",
+    "another address of this host, such as a forwarded port; repeatable",
+  ),
+  "advertise-interface": flag.list(
+    "PATTERN",
+    "tell addresses of these interfaces even if they are tunnels or bridges; repeatable",
+  ),
+  "exclude-interface": flag.list("PATTERN", "tell no addresses of these interfaces; repeatable"),
+  "port-mapping": flag.choice(
+    ["on", "off"],
+    "on",
+    "ask the router for a port (PCP, NAT-PMP, UPnP)",
+  ),
+  "aggressive-punch": flag.on(
+    "guess the ports of NATs that choose them at random, by a thousand pings",
+  ),
+  "data-plane": flag.choice(["auto", ...UP_PLANES], "auto", "kernel (fou) or user space (tun)"),
+  "gre-key": flag.choice(["on", "off"], "on", "GRE keys, 4 bytes a packet; both ends alike"),
+  "encap-csum": flag.choice(
+    ["auto", "on", "off"],
+    "auto",
+    "checksum of outer packets over IPv4 (fou); auto: on where a hardware card makes it",
+  ),
+  "metrics-addr": flag.text("HOST:PORT", "serve Prometheus metrics at /metrics (default off)"),
+  ca: flag.text(
+    "FILE",
+    "trust these certificates (PEM) too: the coordinator's own, or its issuer's",
+  ),
+  "token-file": flag.text(
+    "FILE",
+    "a token of the coordinator's operator, which lets this host join; or GRETUN_TOKEN",
+  ),
+  "coordinator-key": flag.text(
+    "KEY",
+    "the coordinator's key, in base64; without it, a token's, or what the first contact told",
+  ),
+  "changed-keys": flag.choice(
+    ["refuse", "accept"],
+    "refuse",
+    "of peers that have the name or address of another one that this host knew",
+  ),
+  token: flag.text("TOKEN", "the token itself: other users of this host can read command lines"),
+  "keep-links": flag.on("at SIGTERM leave tunnels of the kernel in place for the next start"),
+  config: flag.text(
+    "FILE",
+    "settings, one KEY VALUE a line (default /etc/gretun/up.conf, if there is one)",
+  ),
+  "check-config": flag.on("check the settings and exit"),
   ...LOG_FLAGS,
 } as const;
 

@@ -3,21 +3,15 @@ import { askDaemon, type DaemonReport } from "../../daemon/control.ts";
 import { systemClock } from "../../edges.ts";
 import { GretunError, NoDaemonError } from "../../errors.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
-import { flagsHelp, parseFlags, withPositional } from "../flags.ts";
+import { flag, flagsHelp, parseFlags, withPositional } from "../flags.ts";
 import { isNamed, pathText } from "./overlay_status.ts";
 import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 
 const POLL_MS = 100;
 
 const FLAGS = {
-  peer: { type: "string", placeholder: "PEER", help: "this peer, by name, address or key" },
-  timeout: {
-    type: "duration",
-    min: 100,
-    default: 30_000,
-    placeholder: "TIME",
-    help: "how long to wait",
-  },
+  peer: flag.text("PEER", "this peer, by name, address or key"),
+  timeout: flag.duration("TIME", "how long to wait", { min: 100, default: 30_000 }),
   ...STATE_FLAGS,
 } as const;
 
