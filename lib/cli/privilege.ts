@@ -10,3 +10,14 @@ export function requireNetAdmin(command: string): void {
     "Run it with sudo, or once: sudo setcap cap_net_admin+ep gretun",
   );
 }
+
+/** Of a daemon: root is not needed. Throws {@link GretunError}. */
+export function requireCapabilities(command: string): void {
+  for (const capability of ["CAP_NET_ADMIN", "CAP_NET_RAW"] as const) {
+    if (hasCapability(capability)) continue;
+    throw new GretunError(
+      `gretun ${command} needs ${capability}`,
+      "Run it as root, or: setcap cap_net_admin,cap_net_raw+ep gretun",
+    );
+  }
+}

@@ -13,7 +13,15 @@ import { ClientLinks } from "./client_links.ts";
 import type { ClientFile } from "./clients.ts";
 import { type HubReport, serveControl } from "./control.ts";
 import { ClientDirectory, type DirectoryEvents } from "./directory.ts";
-import type { HubCore, HubEdges, HubEntry, HubOptions, HubProtocol } from "./hub_core.ts";
+import {
+  type HubCore,
+  type HubEdges,
+  type HubEntry,
+  type HubOptions,
+  type HubProtocol,
+  planeOptionsOf,
+  programOptionsOf,
+} from "./hub_core.ts";
 import {
   type HubClientEffect,
   type HubClientEvent,
@@ -90,13 +98,9 @@ class Hub implements HubCore, DirectoryEvents, AsyncDisposable {
   }
 
   #openProtocol(): HubProtocol {
-    const { port, bind, ifnamePattern, mtu, encapCsum } = this.options;
     const plane: PlaneOptions = {
-      ...{ role: "hub" as const, port, portFlag: "--port", ifnamePattern, encapCsum },
-      ...(bind ? { bind } : {}),
-      ...(mtu ? { mtu } : {}),
+      ...planeOptionsOf("hub", this.options, this.edges.log),
       onDatagram: (datagram) => this.#protocol.signal(datagram),
-      onFault: (what, error) => this.edges.log.error(what, { error: errorText(error) }),
     };
     switch (this.options.protocol) {
       case "gretun":
@@ -111,13 +115,7 @@ class Hub implements HubCore, DirectoryEvents, AsyncDisposable {
   }
 
   #programOptions(): ProgramOptions {
-    const { program, programGraceMs, onUp, onDown, port } = this.options;
-    return {
-      ...{ argv: program, graceMs: programGraceMs, stateFile: `hub-${port}.programs` },
-      ...(onUp ? { onUp } : {}),
-      ...(onDown ? { onDown } : {}),
-      onFailed: (name) => this.#programFailed(name),
-    };
+    return programOptionsOf("hub", this.options, (name) => this.#programFailed(name));
   }
 
   async start(): Promise<void> {

@@ -1,18 +1,25 @@
 /** What the parts of a hub know of each other. */
 import type { Endpoint, Ip } from "../addr.ts";
-import type { DataPlane, EncapCsum, HubPlaneKind, WantedLink } from "../dataplane/mod.ts";
-import type { Datagram } from "../edges.ts";
+import type {
+  DataPlane,
+  EncapCsum,
+  HubPlaneKind,
+  PlaneOptions,
+  WantedLink,
+} from "../dataplane/mod.ts";
+import type { Datagram, Log } from "../edges.ts";
+import { errorText } from "../errors.ts";
 import type { Refusal } from "./protocol/gretun/auth.ts";
 import type { ClientFile } from "./clients.ts";
 import type { HubClient } from "./hub_policy.ts";
 import type { HubMetrics } from "./metrics.ts";
+import type { ProgramOptions } from "./programs/program.ts";
 import type { World } from "./world.ts";
 
 export type ProtocolName = "gretun" | "ipipou" | "jtunnel";
 
-/** As on the command lines of hub and spoke. */
-
-export interface HubOptions {
+/** What a hub and a spoke are both told. */
+export interface EndOptions {
   protocol: ProtocolName;
   dataPlane: HubPlaneKind | "auto";
   port: number;
@@ -21,8 +28,19 @@ export interface HubOptions {
   mtu?: number;
   encapCsum: EncapCsum;
   allowFragments: boolean;
-  clientsDir: string;
   stateDir: string;
+  encrypt: boolean;
+  program: string[];
+  /** When its program fails a client of the hub is disconnected, and a spoke ends. */
+  programMustSucceed: boolean;
+  programGraceMs: number;
+  onUp?: string;
+  onDown?: string;
+  metrics: HubMetrics;
+}
+
+export interface HubOptions extends EndOptions {
+  clientsDir: string;
   /** The hub's inner address on every link whose client's file says no other. */
   address?: Ip;
   ownSeed?: Uint8Array;
@@ -32,18 +50,36 @@ export interface HubOptions {
   keepaliveMs: number;
   idleMs: number;
   lifetimeMs: number;
-  encrypt: boolean;
   /** jtunnel's, 8 bytes. */
   serverId?: Uint8Array;
   replyOnAuthOk: boolean;
   maxTimeDiscrepancyS: number;
-  program: string[];
-  /** A client whose program fails is disconnected. */
-  programMustSucceed: boolean;
-  programGraceMs: number;
-  onUp?: string;
-  onDown?: string;
-  metrics: HubMetrics;
+}
+
+/** What both ask of a plane, besides what becomes of signalling. */
+export function planeOptionsOf(
+  role: "hub" | "spoke",
+  { port, bind, ifnamePattern, mtu, encapCsum }: EndOptions,
+  log: Log,
+): Omit<PlaneOptions, "onDatagram"> {
+  return {
+    ...{ role, port, portFlag: "--port", ifnamePattern, encapCsum },
+    ...(bind ? { bind } : {}),
+    ...(mtu ? { mtu } : {}),
+    onFault: (what, error) => log.error(what, { error: errorText(error) }),
+  };
+}
+
+export function programOptionsOf(
+  role: "hub" | "spoke",
+  { program: argv, programGraceMs: graceMs, onUp, onDown, port }: EndOptions,
+  onFailed: ProgramOptions["onFailed"],
+): ProgramOptions {
+  return {
+    ...{ argv, graceMs, stateFile: `${role}-${port}.programs`, onFailed },
+    ...(onUp ? { onUp } : {}),
+    ...(onDown ? { onDown } : {}),
+  };
 }
 
 export interface HubEdges extends World {

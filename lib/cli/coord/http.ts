@@ -4,7 +4,7 @@ import { type Log, systemClock } from "../../edges.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { listKernelDirectory, raiseFileLimit, setAccepted } from "../../linux/mod.ts";
 import { type ListenAddress, openListen, parseListen } from "../listen.ts";
-import { flag } from "../flags.ts";
+import { flag, type FlagValues } from "../flags.ts";
 
 export const HTTP_FLAGS = {
   listen: flag.text("HOST:PORT", "where HTTP or HTTPS is served", { default: ":8443" }),
@@ -12,11 +12,7 @@ export const HTTP_FLAGS = {
   key: flag.text("FILE", "private key of the certificate, PEM"),
 } as const;
 
-export interface HttpFlags {
-  listen: string;
-  cert: string | undefined;
-  key: string | undefined;
-}
+type HttpFlags = FlagValues<typeof HTTP_FLAGS>;
 
 export interface HttpSettings {
   listen: ListenAddress;

@@ -5,7 +5,7 @@ import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { type NodeKey, nodeKeyFromBase64 } from "../../keys.ts";
 import { KernelForwarding, RelayServer } from "../../relay/serve.ts";
 import { type ListenAddress, parseListen } from "../listen.ts";
-import { flag } from "../flags.ts";
+import { flag, type FlagValues } from "../flags.ts";
 
 /** 100 Mbit/s: one pair does not take all of a relay that forwards in user space. */
 const DEFAULT_RATE = 12_500_000;
@@ -34,16 +34,7 @@ export const RELAY_FLAGS = {
   coordinator: flag.text("URL", "with --relay-only: whose relay to be"),
 } as const;
 
-export interface RelayFlags {
-  "relay-listen": string;
-  "relay-advertise": string | undefined;
-  "relay-ports": string;
-  "relay-rate": number;
-  "relay-mode": string;
-  "relay-key": string[];
-  "relay-only": boolean;
-  coordinator: string | undefined;
-}
+type RelayFlags = FlagValues<typeof RELAY_FLAGS>;
 
 export interface RelaySettings {
   listen: ListenAddress;

@@ -5,7 +5,7 @@ import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { sourceAddress } from "../../linux/mod.ts";
 import { StunService } from "../../stun/mod.ts";
 import { ALL, type ListenAddress, openListen, parseListen } from "../listen.ts";
-import { flag } from "../flags.ts";
+import { flag, type FlagValues } from "../flags.ts";
 
 export const STUN_FLAGS = {
   "stun-listen": flag.list(
@@ -18,10 +18,7 @@ export const STUN_FLAGS = {
   ),
 } as const;
 
-export interface StunFlags {
-  "stun-listen": string[];
-  "stun-advertise": string[];
-}
+type StunFlags = FlagValues<typeof STUN_FLAGS>;
 
 /** Answers come from there when a node wants to know how its NAT filters. */
 const SECOND_STUN_PORT = 3480;

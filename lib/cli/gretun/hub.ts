@@ -12,13 +12,9 @@ import {
   BUSY_MS,
   COMMON_FLAGS,
   DEFAULT_PORT,
-  parseBind,
-  parseIpFlag,
-  parseKey,
-  programOf,
-  readSecret,
+  endOptions,
+  parseId,
   readSettings,
-  requireCapabilities,
   type Settings,
   showStatus,
   STATUS_FLAGS,
@@ -27,6 +23,7 @@ import { checkIfacePattern } from "./iface_pattern.ts";
 import { parseListen } from "../listen.ts";
 import { isThere } from "../../state_dir.ts";
 import { openLog } from "../log.ts";
+import { requireCapabilities } from "../privilege.ts";
 import { formatTable } from "../table.ts";
 import { systemManager } from "../service.ts";
 import { serveMetrics } from "../metrics_server.ts";
@@ -137,7 +134,7 @@ function readHub(args: string[], hub: typeof Hub, metrics: Hub.HubMetrics) {
   const settings = readSettings("hub", args, FLAGS, hub.HUB_ALIASES);
   const { flags } = settings;
   if (flags["metrics-addr"]) parseListen("metrics-addr", flags["metrics-addr"]);
-  return { flags, options: { ...hubOptions(settings, hub.parseJtunnelId), metrics } };
+  return { flags, options: { ...hubOptions(settings, hub), metrics } };
 }
 
 /** Metrics over HTTP, at an address that may change. */
@@ -168,58 +165,28 @@ class MetricsServer implements AsyncDisposable {
   }
 }
 
-function hubOptions(
-  { flags, secrets, rest }: Settings<typeof FLAGS>,
-  parseId: (text: string) => string | undefined,
-) {
-  const { protocol } = flags;
-  const key = readSecret({
-    ...(flags["key-file"] ? { file: flags["key-file"] } : {}),
-    variable: "GRETUN_PRIVATE_KEY",
-    ...(secrets["private-key"] ? { inConfig: secrets["private-key"] } : {}),
-  });
-  const secret = readSecret({
-    ...(flags["secret-file"] ? { file: flags["secret-file"] } : {}),
-    variable: "GRETUN_SECRET",
-    ...(secrets.secret ? { inConfig: secrets.secret } : {}),
-  });
-  if (protocol === "jtunnel" && !flags.id) {
+function hubOptions(settings: Settings<typeof FLAGS>, hub: typeof Hub) {
+  const { flags, rest } = settings;
+  const { options, seed, secret, address } = endOptions(settings, rest);
+  if (flags.protocol === "jtunnel" && !flags.id) {
     throw new UsageError("--id is missing", "Give the server's identifier, 16 hex digits");
   }
-  const id = flags.id ? parseId(flags.id) : undefined;
-  if (flags.id && !id) {
-    throw new UsageError(
-      `--id ${JSON.stringify(flags.id)} is no identifier`,
-      "Give 16 hex digits, not all zero",
-    );
-  }
+  const id = flags.id ? parseId("id", flags.id, hub.parseJtunnelId) : undefined;
   return {
-    protocol,
-    dataPlane: flags["data-plane"],
+    ...options,
     port: flags.port ?? DEFAULT_PORT,
-    ...(flags.bind ? { bind: parseBind(flags.bind, flags.protocol) } : {}),
     ifnamePattern: checkIfacePattern(flags.iface),
-    ...(flags.mtu ? { mtu: flags.mtu } : {}),
-    encapCsum: flags["encap-csum"],
-    allowFragments: flags["allow-fragments"],
     clientsDir: flags.clients,
-    stateDir: flags["state-dir"],
-    ...(flags.address ? { address: parseIpFlag("address", flags.address) } : {}),
-    ...(key ? { ownSeed: parseKey("the private key", key) } : {}),
+    ...(address ? { address } : {}),
+    ...(seed ? { ownSeed: seed } : {}),
     ...(secret ? { secret } : {}),
     publicEndpoints: flags["public-address"].map(parsePublic),
     keepaliveMs: flags.keepalive,
     idleMs: idleMs(flags),
     lifetimeMs: flags.lifetime,
-    encrypt: flags.encrypt === "on",
     ...(id ? { serverId: fromHex(id) } : {}),
     replyOnAuthOk: flags["reply-on-auth-ok"],
     maxTimeDiscrepancyS: Math.round(flags["max-time-discrepancy"] / 1000),
-    program: programOf(flags.program, rest),
-    programMustSucceed: flags["program-must-succeed"],
-    programGraceMs: flags["program-grace"],
-    ...(flags["on-up"] ? { onUp: flags["on-up"] } : {}),
-    ...(flags["on-down"] ? { onDown: flags["on-down"] } : {}),
   };
 }
 
@@ -245,18 +212,7 @@ function parsePublic(text: string): Endpoint {
   }
 }
 
-const HEADINGS = [
-  "CLIENT",
-  "STATE",
-  "ENDPOINT",
-  "ADDRESS",
-  "LINK",
-  "MTU",
-  "HEARD",
-  "ROAMS",
-  "RX",
-  "TX",
-];
+const HEADINGS = "CLIENT STATE ENDPOINT ADDRESS LINK MTU HEARD ROAMS RX TX".split(" ");
 
 function formatReport(report: Hub.HubReport): string {
   const text = (value: string | number | undefined, unit = "") =>

@@ -4,7 +4,7 @@ import { fromBase64 } from "../../bytes.ts";
 import { HUB_PLANES } from "../../dataplane/kinds.ts";
 import { type ConfigProblem, parseConfig } from "../../config.ts";
 import { whoAnswers } from "../../control_socket.ts";
-import { errorText, GretunError, UsageError } from "../../errors.ts";
+import { errorText, UsageError } from "../../errors.ts";
 import { readSecretFile, readText } from "../secret_file.ts";
 import {
   type Alias,
@@ -17,11 +17,10 @@ import {
   type SpokeReport,
   translate,
 } from "../../hub/mod.ts";
-import { hasCapability } from "../../linux/mod.ts";
 import { type CommandIo, EXIT_OK } from "../command.ts";
 import { flag, flagNames, type FlagSpecs, parseFlags } from "../flags.ts";
 import { LOG_FLAGS } from "../log.ts";
-import { lowered } from "../settings.ts";
+import { lowered, wordAfter } from "../settings.ts";
 import { RUNTIME_DIRS, runtimeDir } from "./runtime_dir.ts";
 
 export const DEFAULT_PORT = 7788;
@@ -163,7 +162,7 @@ function withConfig<const S extends FlagSpecs>(
   specs: S,
   aliases: Record<string, Alias>,
 ): Omit<Settings<S>, "rest"> {
-  const name = configName(words);
+  const name = wordAfter(words, "config");
   if (name === undefined) return { flags: parseFlags(words, specs), secrets: {} };
   const path = configPath(role, name);
   const { fromFile, secrets, problems } = readConfig(path, specs, aliases);
@@ -192,12 +191,6 @@ function splitWords(args: readonly string[], specs: FlagSpecs) {
   }
   const isMarked = args[i] === "--";
   return { words: args.slice(0, i), rest: args.slice(isMarked ? i + 1 : i), isMarked };
-}
-
-function configName(words: readonly string[]): string | undefined {
-  const i = words.findLastIndex((word) => word === "--config" || word.startsWith("--config="));
-  if (i < 0) return undefined;
-  return words[i] === "--config" ? words[i + 1] : words[i]!.slice("--config=".length);
 }
 
 function readConfig(path: string, specs: FlagSpecs, aliases: Record<string, Alias>) {
@@ -246,13 +239,15 @@ function readConfig(path: string, specs: FlagSpecs, aliases: Record<string, Alia
 }
 
 /** Program and arguments: what stands after the flags wins. */
-export function programOf(flag: string | undefined, rest: string[]): string[] {
+function programOf(flag: string | undefined, rest: string[]): string[] {
   return rest.length > 0 ? rest : (flag ?? "").split(/\s+/).filter((word) => word !== "");
 }
 
 /** From the file's own key, the file that a flag names, or the environment, in this order of power. */
 export function readSecret(
-  { file, variable, inConfig }: { file?: string; variable: string; inConfig?: string },
+  file: string | undefined,
+  variable: string,
+  inConfig: string | undefined,
 ): string | undefined {
   if (file !== undefined) return readSecretFile(file);
   return Deno.env.get(variable) || inConfig;
@@ -283,7 +278,7 @@ export function parseIpFlag(flag: string, text: string): Ip {
 }
 
 /** IPIP over UDP, which ipipou's protocol is, has IPv4 outside. */
-export function parseBind(text: string, protocol: string): Ip {
+function parseBind(text: string, protocol: string): Ip {
   const ip = parseIpFlag("bind", text);
   if (protocol !== "ipipou" || !ip.includes(":")) return ip;
   throw new UsageError(`--bind ${ip} is not IPv4`, "ipipou's protocol has IPv4 outside");
@@ -297,13 +292,43 @@ export function checkName(name: string): string {
   );
 }
 
-/** Holding the capabilities is enough: root is not needed. */
-export function requireCapabilities(role: Role): void {
-  for (const capability of ["CAP_NET_ADMIN", "CAP_NET_RAW"] as const) {
-    if (hasCapability(capability)) continue;
-    throw new GretunError(
-      `gretun ${role} needs ${capability}`,
-      "Run it as root, or: setcap cap_net_admin,cap_net_raw+ep gretun",
-    );
-  }
+/** Of jtunnel, 8 bytes in hex. */
+export function parseId(
+  flag: string,
+  text: string,
+  parse: (text: string) => string | undefined,
+): string {
+  const id = parse(text);
+  if (id) return id;
+  throw new UsageError(
+    `--${flag} ${JSON.stringify(text)} is no identifier`,
+    "Give 16 hex digits, not all zero",
+  );
+}
+
+/** What hub and spoke are told alike. */
+export function endOptions(
+  { flags, secrets }: Pick<Settings<typeof COMMON_FLAGS>, "flags" | "secrets">,
+  program: string[],
+) {
+  const key = readSecret(flags["key-file"], "GRETUN_PRIVATE_KEY", secrets["private-key"]);
+  const seed = key === undefined ? undefined : parseKey("the private key", key);
+  const secret = readSecret(flags["secret-file"], "GRETUN_SECRET", secrets.secret);
+  const address = flags.address ? parseIpFlag("address", flags.address) : undefined;
+  const options = {
+    protocol: flags.protocol,
+    dataPlane: flags["data-plane"],
+    ...(flags.bind ? { bind: parseBind(flags.bind, flags.protocol) } : {}),
+    ...(flags.mtu ? { mtu: flags.mtu } : {}),
+    encapCsum: flags["encap-csum"],
+    allowFragments: flags["allow-fragments"],
+    stateDir: flags["state-dir"],
+    encrypt: flags.encrypt === "on",
+    program: programOf(flags.program, program),
+    programMustSucceed: flags["program-must-succeed"],
+    programGraceMs: flags["program-grace"],
+    ...(flags["on-up"] ? { onUp: flags["on-up"] } : {}),
+    ...(flags["on-down"] ? { onDown: flags["on-down"] } : {}),
+  };
+  return { options, seed, secret, address };
 }

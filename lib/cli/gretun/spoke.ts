@@ -13,13 +13,12 @@ import {
   checkName,
   COMMON_FLAGS,
   DEFAULT_PORT,
-  parseBind,
+  endOptions,
+  parseId,
   parseIpFlag,
   parseKey,
-  programOf,
   readSecret,
   readSettings,
-  requireCapabilities,
   type Settings,
   showStatus,
   stateDirOfRunning,
@@ -28,6 +27,7 @@ import {
 import { checkIfacePattern } from "./iface_pattern.ts";
 import { parseListen } from "../listen.ts";
 import { openLog } from "../log.ts";
+import { requireCapabilities } from "../privilege.ts";
 import { type HostName, parseHost, resolveAddresses, tryParseIp } from "../resolve.ts";
 import { systemManager } from "../service.ts";
 import { serveMetrics } from "../metrics_server.ts";
@@ -140,33 +140,24 @@ async function spokeOptions(settings: Settings<typeof FLAGS>, hub: typeof Hub) {
   const { protocol } = flags;
   const isIpipou = protocol === "ipipou";
   const place = hubPlace(settings);
+  const { options, seed, secret, ...own } = endOptions(settings, place.program);
   const number = flags.number ?? 0;
-  const port = flags.port ?? (isIpipou ? hub.IPIPOU_BASE_PORT + number : DEFAULT_PORT);
-  const key = secretOf(flags["key-file"], "GRETUN_PRIVATE_KEY", secrets["private-key"]);
-  const secret = secretOf(flags["secret-file"], "GRETUN_SECRET", secrets.secret);
-  const seed = key === undefined ? undefined : parseKey("the private key", key);
   const token = tokenOf(flags["token-file"], secrets);
   const pair = isIpipou ? hub.ipipouAddresses(number) : undefined;
-  const address = flags.address ? parseIpFlag("address", flags.address) : pair?.client;
+  const address = own.address ?? pair?.client;
   const hubAddress = flags["hub-address"]
     ? parseIpFlag("hub-address", flags["hub-address"])
     : pair?.server;
   if (protocol === "jtunnel" && !flags.id) {
     throw new UsageError("--id is missing", "Give this client's identifier, 16 hex digits");
   }
-  const id = flags.id ? jtunnelId("id", flags.id, hub) : undefined;
+  const id = flags.id ? parseId("id", flags.id, hub.parseJtunnelId) : undefined;
   return {
-    protocol,
-    dataPlane: flags["data-plane"],
+    ...options,
     hub: { host: place.host, port: place.port },
     name: checkName(flags.name ?? (protocol === "gretun" ? Deno.hostname() : "spoke")),
-    port,
-    ...(flags.bind ? { bind: parseBind(flags.bind, flags.protocol) } : {}),
+    port: flags.port ?? (isIpipou ? hub.IPIPOU_BASE_PORT + number : DEFAULT_PORT),
     ifnamePattern: checkIfacePattern(flags.iface),
-    ...(flags.mtu ? { mtu: flags.mtu } : {}),
-    encapCsum: flags["encap-csum"],
-    allowFragments: flags["allow-fragments"],
-    stateDir: flags["state-dir"],
     ...(address ? { address } : {}),
     ...(hubAddress ? { hubAddress } : {}),
     routes: flags.route.map((text) => parseRoute(text, hub)),
@@ -175,30 +166,16 @@ async function spokeOptions(settings: Settings<typeof FLAGS>, hub: typeof Hub) {
       : { kind: "address" as const },
     ipipou: ipipouScheme({ seed, token, secret }, hub),
     ...(id ? { clientId: fromHex(id) } : {}),
-    serverIds: flags["hub-id"].map((text) => jtunnelId("hub-id", text, hub)),
+    serverIds: flags["hub-id"].map((text) => parseId("hub-id", text, hub.parseJtunnelId)),
     keepaliveMs: flags.keepalive ?? (isIpipou ? 0 : 25_000),
-    encrypt: flags.encrypt === "on",
-    program: programOf(flags.program, place.program),
-    programMustSucceed: flags["program-must-succeed"],
-    programGraceMs: flags["program-grace"],
-    ...(flags["on-up"] ? { onUp: flags["on-up"] } : {}),
-    ...(flags["on-down"] ? { onDown: flags["on-down"] } : {}),
   };
-}
-
-function secretOf(file: string | undefined, variable: string, inConfig: string | undefined) {
-  return readSecret({
-    ...(file ? { file } : {}),
-    variable,
-    ...(inConfig === undefined ? {} : { inConfig }),
-  });
 }
 
 function tokenOf(
   file: string | undefined,
   secrets: Record<string, string>,
 ): Uint8Array | undefined {
-  const text = secretOf(file, "GRETUN_TOKEN", secrets.token);
+  const text = readSecret(file, "GRETUN_TOKEN", secrets.token);
   if (text !== undefined) return new TextEncoder().encode(text);
   if (secrets["token-b64"] === undefined) return undefined;
   try {
@@ -296,15 +273,6 @@ function ipipouScheme({ seed, token, secret }: Secrets, hub: typeof Hub): Hub.Ip
   if (token) return { kind: "token", token };
   if (seed) return { kind: "key", seed, secret: secret ?? hub.IPIPOU_DEFAULT_SECRET };
   return { kind: "none" };
-}
-
-function jtunnelId(flag: string, text: string, hub: typeof Hub): string {
-  const id = hub.parseJtunnelId(text);
-  if (id) return id;
-  throw new UsageError(
-    `--${flag} ${JSON.stringify(text)} is no identifier`,
-    "Give 16 hex digits, not all zero",
-  );
 }
 
 function parseRoute(text: string, hub: typeof Hub): Cidr {

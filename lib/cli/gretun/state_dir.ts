@@ -10,7 +10,7 @@ import { stateDirectory, userDirectory } from "../home.ts";
 import { RUNTIME_DIRS, runtimeDir } from "./runtime_dir.ts";
 import { exists } from "../exists.ts";
 import { whyNotOurs } from "../../state_dir.ts";
-import { flag } from "../flags.ts";
+import { flag, type FlagValues } from "../flags.ts";
 
 export const STATE_FLAGS = {
   "state-dir": flag.text(
@@ -23,10 +23,7 @@ export const STATE_FLAGS = {
   ),
 } as const;
 
-interface StateFlags {
-  "state-dir": string | undefined;
-  instance: string | undefined;
-}
+type StateFlags = FlagValues<typeof STATE_FLAGS>;
 
 export function stateDirOf(flags: StateFlags): string {
   if (flags["state-dir"] !== undefined) return flags["state-dir"];

@@ -4,8 +4,7 @@ import { MAX_NAME_LENGTH } from "../../coord/api.ts";
 import type { DaemonReport } from "../../daemon/control.ts";
 import { UP_PLANES } from "../../dataplane/kinds.ts";
 import { type Log, systemRandom } from "../../edges.ts";
-import { GretunError, UsageError } from "../../errors.ts";
-import { hasCapability } from "../../linux/mod.ts";
+import { UsageError } from "../../errors.ts";
 import { SERVICE_USER } from "../../service/mod.ts";
 import { groupIdOf } from "../../control_socket.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
@@ -16,6 +15,7 @@ import { runtimeDir } from "./runtime_dir.ts";
 import { flag, flagsHelp, type FlagValues, withPositional } from "../flags.ts";
 import { type ListenAddress, parseListen } from "../listen.ts";
 import { LOG_FLAGS, openLog } from "../log.ts";
+import { requireCapabilities } from "../privilege.ts";
 import { systemManager } from "../service.ts";
 import { readSecretFile } from "../secret_file.ts";
 import { environmentOf, readSettings, readSettingsFile, wordAfter } from "../settings.ts";
@@ -148,7 +148,7 @@ async function run(given: string[], io: CommandIo): Promise<number> {
     io.stdout(`${file?.path ?? "The settings"}: no problem found\n`);
     return EXIT_OK;
   }
-  requireCapability();
+  requireCapabilities("up");
   using http = new HttpClient(dialer);
   http.prepare(coordinator.href, FIRST_CONNECTIONS);
   const [{ signer }, { loadIdentity, NO_METER, runDaemon, systemEdges }] = await Promise.all([
@@ -272,15 +272,4 @@ function checkName(name: string): string {
     `--node-name has ${[...name].length} characters`,
     `Give one of at most ${MAX_NAME_LENGTH}`,
   );
-}
-
-/** Holding the capability is enough: root is not needed. */
-function requireCapability(): void {
-  for (const capability of ["CAP_NET_ADMIN", "CAP_NET_RAW"] as const) {
-    if (hasCapability(capability)) continue;
-    throw new GretunError(
-      `gretun up needs ${capability}`,
-      "Run it as root, or: setcap cap_net_admin,cap_net_raw+ep gretun",
-    );
-  }
 }

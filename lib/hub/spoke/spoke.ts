@@ -12,6 +12,7 @@ import { lockPort } from "../../links/mod.ts";
 import type { RtNetlink } from "../../netlink.ts";
 import type { StateDir } from "../../state_dir.ts";
 import { checkBind, pairOf } from "../addresses.ts";
+import { planeOptionsOf, programOptionsOf } from "../hub_core.ts";
 import { serveControl, type SpokeReport } from "../control.ts";
 import { linkEnvironment } from "../programs/environment.ts";
 import { Programs } from "../programs/program.ts";
@@ -87,25 +88,13 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
     this.options = options;
     this.edges = edges;
     this.#rtnl = edges.host.openRtNetlink();
-    const { port, bind, ifnamePattern, mtu, encapCsum } = options;
-    this.planeOptions = {
-      ...{ role: "spoke", port, portFlag: "--port", ifnamePattern, encapCsum },
-      ...(bind ? { bind } : {}),
-      ...(mtu ? { mtu } : {}),
-      onDatagram: () => {},
-      onFault: (what, error) => edges.log.error(what, { error: errorText(error) }),
+    this.planeOptions = { ...planeOptionsOf("spoke", options, edges.log), onDatagram: () => {} };
+    const { program, programMustSucceed } = options;
+    const onFailed = (_name: string, why: string) => {
+      if (programMustSucceed) this.#failed.reject(programError(program[0]!, why));
     };
-    const { program, programGraceMs, programMustSucceed, onUp, onDown } = options;
-    this.#programs = new Programs({
-      argv: program,
-      graceMs: programGraceMs,
-      ...(onUp ? { onUp } : {}),
-      ...(onDown ? { onDown } : {}),
-      stateFile: `spoke-${port}.programs`,
-      onFailed: (_name, why) => {
-        if (programMustSucceed) this.#failed.reject(programError(program[0]!, why));
-      },
-    }, { ...edges, stateDir });
+    const programs = programOptionsOf("spoke", options, onFailed);
+    this.#programs = new Programs(programs, { ...edges, stateDir });
     this.failed.catch(() => {}); // it may come before anybody waits for it
     this.#way = new WayToHub(options.hub.host, hub, this.#rtnl, edges);
     this.#settle = new Alarm(edges.clock, () => this.#lookAtNetwork());

@@ -1,34 +1,18 @@
 /** What the parts of a spoke know of each other. */
 import type { Cidr, Endpoint, Ip } from "../../addr.ts";
-import type {
-  DataPlane,
-  EncapCsum,
-  HubPlaneKind,
-  LinkKeys,
-  PlaneOptions,
-} from "../../dataplane/mod.ts";
+import type { DataPlane, LinkKeys, PlaneOptions } from "../../dataplane/mod.ts";
 import type { Credential, Refusal } from "../protocol/gretun/auth.ts";
-import type { ProtocolName } from "../hub_core.ts";
+import type { EndOptions } from "../hub_core.ts";
 import type { IpipouScheme } from "../protocol/ipipou/wire.ts";
-import type { HubMetrics } from "../metrics.ts";
 import type { World } from "../world.ts";
 
 /** The name of a spoke's one link. */
 export const HUB_LINK = "hub";
 
-export interface SpokeOptions {
-  protocol: ProtocolName;
-  dataPlane: HubPlaneKind | "auto";
+export interface SpokeOptions extends EndOptions {
   hub: { host: string; port: number };
   /** The client's identifier. */
   name: string;
-  port: number;
-  bind?: Ip;
-  ifnamePattern: string;
-  mtu?: number;
-  encapCsum: EncapCsum;
-  allowFragments: boolean;
-  stateDir: string;
   /** Replaces what the hub says. */
   address?: Ip;
   hubAddress?: Ip;
@@ -42,14 +26,6 @@ export interface SpokeOptions {
   serverIds: string[];
   /** Of ipipou and jtunnel; our own hub says it. 0: none. */
   keepaliveMs: number;
-  encrypt: boolean;
-  program: string[];
-  /** The spoke ends when its program fails. */
-  programMustSucceed: boolean;
-  programGraceMs: number;
-  onUp?: string;
-  onDown?: string;
-  metrics: HubMetrics;
 }
 
 export interface SpokeEdges extends World {
