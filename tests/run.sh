@@ -43,7 +43,7 @@ NEEDED="
   modprobe kmod
   systemd-analyze systemd
   systemd-nspawn systemd-container
-  debootstrap debootstrap
+  mmdebstrap mmdebstrap
   curl curl
   promtool prometheus
   mandoc mandoc"

@@ -12,10 +12,9 @@ archive() {
 }
 [ -n "$(archive)" ] || apt-get -qq update >/dev/null
 mkdir -p .cache
-# One that was interrupted has them.
-umount -q "$root.new/proc" "$root.new/sys" || true
 rm -rf --one-file-system "$root.new"
-debootstrap --variant=minbase --include=systemd-sysv,iproute2,iputils-ping "$codename" "$root.new" "$(archive)"
-rm -rf "$root.new/var/cache/apt/archives" "$root.new/usr/share/"{doc,man,locale}
+mmdebstrap --quiet --variant=minbase --include=systemd-sysv,iproute2,iputils-ping --dpkgopt=force-unsafe-io \
+  "$codename" "$root.new" "$(archive)"
+rm -rf "$root.new/usr/share/"{doc,man,locale}
 touch "$root.new/etc/gretun-root" # last: it is whole
 mv "$root.new" "$root"
