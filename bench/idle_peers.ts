@@ -12,6 +12,7 @@ import {
   seal,
 } from "../lib/disco/mod.ts";
 import { signer } from "../lib/ed25519.ts";
+import { greKey } from "../lib/gre_key.ts";
 import { systemClock, systemListenUdp, systemRandom } from "../lib/edges.ts";
 import { readKernelFile } from "../lib/linux/mod.ts";
 import { DENO_RUN } from "../tests/deno_run.ts";
@@ -28,26 +29,55 @@ const READY = "ready";
 
 // --- the crowd, a process of its own
 
-/** Answers pings of the disco protocol, or nothing. */
+/** GRE with a key, and IPv4 inside (RFC 2890); what an echo request starts with (RFC 792). */
+const GRE = [0x20, 0, 8, 0];
+const GRE_LENGTH = 8;
+const ICMP_ECHO = 8;
+
+/** Makes the answer of a ping through the tunnel; false for anything else. */
+function answerInner(bytes: Uint8Array, greKey: number): boolean {
+  const inner = bytes.subarray(GRE_LENGTH);
+  const icmp = inner.subarray((inner[0]! & 0x0f) * 4);
+  if (GRE.some((byte, i) => byte !== bytes[i]) || icmp[0] !== ICMP_ECHO) return false;
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  view.setUint32(GRE.length, greKey);
+  const source = inner.slice(12, 16);
+  inner.copyWithin(12, 16, 20);
+  inner.set(source, 16);
+  icmp[0] = 0;
+  const sumAt = icmp.byteOffset - bytes.byteOffset + 2;
+  const sum = view.getUint16(sumAt) + (ICMP_ECHO << 8);
+  view.setUint16(sumAt, (sum & 0xffff) + (sum >> 16));
+  return true;
+}
+
+/** Answers pings of the disco protocol, as a program of before sessions, and through the tunnel; or nothing. */
 async function receive(
   socket: Deno.DatagramConn,
-  identity: Awaited<ReturnType<typeof newIdentity>>,
+  { discoKey, discoPrivate }: Awaited<ReturnType<typeof newIdentity>>,
   answers: boolean,
 ): Promise<void> {
-  const keys = new Map<string, Uint8Array>();
+  const keys = new Map<string, { box: Uint8Array<ArrayBuffer>; gre: number }>();
+  let daemon: { box: Uint8Array<ArrayBuffer>; gre: number } | undefined;
   for await (const [bytes, from] of socket) {
-    const envelope = answers && readEnvelope(bytes);
+    if (!answers) continue;
+    if (daemon && answerInner(bytes, daemon.gre)) await socket.send(bytes, from);
+    const envelope = readEnvelope(bytes);
     if (!envelope) continue;
     const { sender } = envelope;
-    const key = keys.get(sender) ?? boxKey(identity.discoPrivate, sender);
-    keys.set(sender, key);
-    const plaintext = open(envelope, key);
+    daemon = keys.get(sender);
+    if (!daemon) {
+      const box = boxKey(discoPrivate, sender);
+      daemon = { box, gre: await greKey(box, { key: discoKey }, { key: sender }) };
+      keys.set(sender, daemon);
+    }
+    const plaintext = open(envelope, daemon.box);
     const message = plaintext && decodeMessage(plaintext);
     if (message?.type !== "ping") continue;
     const { hostname, port } = from as Deno.NetAddr;
     const source = { ip: parseIp(hostname), port };
     const pong = encodeMessage({ type: "pong", txId: message.txId, source });
-    await socket.send(seal(pong, identity.discoKey, key, systemRandom), from);
+    await socket.send(seal(pong, discoKey, daemon.box, systemRandom), from);
   }
 }
 
@@ -96,7 +126,10 @@ function read(node: OverlayNode): Reading {
   };
 }
 
-function megabytes(node: OverlayNode, what: "VmRSS" | "VmHWM"): number {
+/** Of its own, of files (mostly the program, which other processes share), both, and the peak of both. */
+type Memory = "RssAnon" | "RssFile" | "VmRSS" | "VmHWM";
+
+function megabytes(node: OverlayNode, what: Memory): number {
   const status = readKernelFile(`/proc/${node.process.pid}/status`);
   return Math.round(Number(new RegExp(`^${what}:\\s+(\\d+) kB`, "m").exec(status)![1]) / 1024);
 }
@@ -108,7 +141,8 @@ async function cost(node: OverlayNode, ms: number): Promise<string> {
   const after = read(node);
   const rate = (from: number, to: number) => ((to - from) / ms * 1000).toFixed(1);
   const cpu = ((after.cpuMs - before.cpuMs) / ms * 100).toFixed(1);
-  return `${megabytes(node, "VmRSS")} MB, ${cpu} % of a core, ` +
+  const parts = `${megabytes(node, "RssAnon")} own + ${megabytes(node, "RssFile")} of files`;
+  return `${megabytes(node, "VmRSS")} MB (${parts}), ${cpu} % of a core, ` +
     `${rate(before.sent, after.sent)} packets/s out, ${rate(before.received, after.received)} in`;
 }
 

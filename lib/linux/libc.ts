@@ -35,6 +35,8 @@ const SYMBOLS = {
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" }, // path, target, size
   clock_gettime: { parameters: ["i32", "buffer"], result: "i32" }, // clock, timespec
   prlimit: { parameters: ["i32", "i32", "buffer", "buffer"], result: "i32" }, // pid, resource, new, old
+  malloc_trim: { parameters: ["usize"], result: "i32" }, // bytes to keep
+  madvise: { parameters: ["usize", "usize", "i32"], result: "i32" }, // address, length, advice
   geteuid: { parameters: [], result: "u32" },
   capget: { parameters: ["buffer", "buffer"], result: "i32" }, // header, data
   __errno_location: { parameters: [], result: "pointer" },

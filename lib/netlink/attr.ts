@@ -34,21 +34,27 @@ export function encodeAttrs(attrs: readonly Attr[]): Uint8Array<ArrayBuffer> {
 
 /** Values by type without flag bits; a repeated type keeps its last. Throws `ShortInputError`. */
 export function decodeAttrs(bytes: Uint8Array): Map<number, Uint8Array> {
-  return new Map(decodeAttrList(bytes).map(({ type, value }) => [type, value]));
+  const attrs = new Map<number, Uint8Array>();
+  eachAttr(bytes, (type, value) => attrs.set(type, value));
+  return attrs;
 }
 
 /** In order, for lists whose types repeat or count up. */
 export function decodeAttrList(bytes: Uint8Array): Attr[] {
-  const reader = new Reader(bytes, "host");
   const attrs: Attr[] = [];
+  eachAttr(bytes, (type, value) => attrs.push({ type, value }));
+  return attrs;
+}
+
+function eachAttr(bytes: Uint8Array, take: (type: number, value: Uint8Array) => void): void {
+  const reader = new Reader(bytes, "host");
   while (reader.left >= NLA_HDRLEN) {
     const length = reader.u16();
     const type = reader.u16() & NLA_TYPE_MASK;
     if (length < NLA_HDRLEN) throw new ShortInputError(NLA_HDRLEN, length);
-    attrs.push({ type, value: reader.bytes(length - NLA_HDRLEN) });
+    take(type, reader.bytes(length - NLA_HDRLEN));
     reader.skip(Math.min(reader.left, (NLA_ALIGNTO - length % NLA_ALIGNTO) % NLA_ALIGNTO));
   }
-  return attrs;
 }
 
 /** A typed array's bytes are in host order. */

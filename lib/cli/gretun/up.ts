@@ -15,6 +15,7 @@ import { runtimeDir } from "./runtime_dir.ts";
 import { flag, flagsHelp, type FlagValues, withPositional } from "../flags.ts";
 import { type ListenAddress, parseListen } from "../listen.ts";
 import { LOG_FLAGS, openLog } from "../log.ts";
+import { returnMemory } from "../memory.ts";
 import { requireCapabilities } from "../privilege.ts";
 import { systemManager } from "../service.ts";
 import { readSecretFile } from "../secret_file.ts";
@@ -175,6 +176,7 @@ async function run(given: string[], io: CommandIo): Promise<number> {
   const onDown = () => asked.abort(new Error("gretun down"));
   await using edges = systemEdges({ log, sign, http, dialer, stateDir, control, onDown });
   using manager = systemManager();
+  using _memory = returnMemory();
   await runDaemon(
     {
       coordinator,

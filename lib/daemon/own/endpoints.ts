@@ -53,7 +53,7 @@ export function localEndpoints(
   rtnl: HostNetwork,
   { port, families, overlay, interfaces }: LocalEndpointsOptions,
 ): Endpoint[] {
-  const links = rtnl.links();
+  const links = rtnl.links({ skipStats: true });
   const ways = [rtnl.tryRouteTo(ELSEWHERE_4), rtnl.tryRouteTo(ELSEWHERE)];
   const outgoing = ways[1]?.source;
   const used = new Set(ways.map((way) => way?.device));
