@@ -1,7 +1,5 @@
 /** `gretun-coord policy`: files of policies, and the policy of a running coordinator. */
-import { readPolicyFile } from "../../coord/serve.ts";
 import { UsageError } from "../../errors.ts";
-import { parsePolicy, PolicyError, runTest } from "../../policy/mod.ts";
 import { action, actionsCommand, type Answer } from "./actions.ts";
 import { ask, ASK_FLAGS, type Json } from "./ask.ts";
 
@@ -14,6 +12,7 @@ export const command = actionsCommand("policy", "check, test, reload and explain
     summary: "whether a coordinator would take it",
     flags: { json },
     run: async ([path]) => {
+      const { readPolicyFile } = await import("../../coord/serve.ts");
       const { policy, groups, tests } = readPolicyFile(path!, readFile);
       const found = { rules: policy.rules.length, groups, tests: tests.length };
       const text =
@@ -25,7 +24,7 @@ export const command = actionsCommand("policy", "check, test, reload and explain
     words: "FILE",
     summary: "run the tests in it, one by one",
     flags: { json },
-    run: async ([path]) => testAll(path!),
+    run: ([path]) => testAll(path!),
   }),
   reload: action({
     words: "",
@@ -54,7 +53,9 @@ export function describePolicy({ file, rules, groups, since_ms, refused }: Json)
   return `${file}, ${rules} rules, ${groups} groups, since ${since}${again}`;
 }
 
-function testAll(path: string): Answer {
+async function testAll(path: string): Promise<Answer> {
+  const { readPolicyFile } = await import("../../coord/serve.ts");
+  const { parsePolicy, PolicyError, runTest } = await import("../../policy/mod.ts");
   const { policy, tests } = readPolicyFile(path, readFile, parsePolicy);
   const results = tests.map((test) => {
     try {

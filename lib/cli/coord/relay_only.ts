@@ -12,7 +12,8 @@ import type { ServiceManager } from "../../service/mod.ts";
 import { type HttpSettings, httpSettings, openHttp } from "./http.ts";
 import { openRelay, type RelaySettings, relaySettings } from "./relay.ts";
 import type { ServeFlags } from "./serve_flags.ts";
-import { openStore, statePath } from "./state.ts";
+import { openStore } from "./open_store.ts";
+import { statePath } from "./state.ts";
 
 const EDGES = { clock: systemClock, random: systemRandom };
 

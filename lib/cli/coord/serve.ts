@@ -27,7 +27,8 @@ import { onHangup, openPolicy } from "./policy_file.ts";
 import { openRelay, relayKeys, relaySettings } from "./relay.ts";
 import { relayOnly, type ServeWorld } from "./relay_only.ts";
 import { SERVE_FLAGS, type ServeFlags } from "./serve_flags.ts";
-import { IN_MEMORY, openStore, statePath } from "./state.ts";
+import { openStore } from "./open_store.ts";
+import { IN_MEMORY, statePath } from "./state.ts";
 import { startStun, stunSettings } from "./stun.ts";
 import denoJson from "../../../deno.json" with { type: "json" };
 

@@ -1,6 +1,6 @@
 /** The coordinator's key and database in their files. */
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
-import { openStore } from "../../../lib/cli/coord/state.ts";
+import { openStore } from "../../../lib/cli/coord/open_store.ts";
 import { keyPath, openKeySeed } from "../../../lib/cli/coord/coordinator_key.ts";
 
 const seed = (n: number) => new Uint8Array(32).fill(n);
