@@ -19,7 +19,7 @@ const DEAF = `table ip deaf {
 }`;
 
 /** A cable alone would let through what the sender's kernel leaves to a network card to cut. */
-async function narrow(nat: Nat, mtu: number): Promise<void> {
+export async function narrow(nat: Nat, mtu: number): Promise<void> {
   for (const command of [`ip link set dev out mtu ${mtu}`, `nft '${DEAF}'`]) {
     const { code, stderr } = await nat.run("sh", ["-c", command]);
     ok(code === 0, stderr);

@@ -23,6 +23,7 @@ import type {
   PortMapReport,
   ServerReport,
 } from "./report.ts";
+import { findNarrowPath } from "./path_mtu.ts";
 import { StunSocket } from "./socket.ts";
 
 const COORDINATOR_MS = 3000;
@@ -32,6 +33,7 @@ const STUN_MS = 3000;
 const STUN_GRACE_MS = 1000;
 const FILTERING_MS = 1500;
 const HAIRPIN_MS = 800;
+const PATH_MTU_MS = 6000;
 const HAIRPIN_PAUSE_MS = 100;
 /** Each takes a few packets and tells the same. */
 const MAX_FILTERING_TESTS = 3;
@@ -195,9 +197,10 @@ async function checkFamily(
   if (!first) return undefined;
   const { mapped } = first;
   const isTranslated = !isOwn(mapped, socket.port);
-  const [tests, hairpins] = await Promise.all([
+  const [tests, hairpins, narrowPath] = await Promise.all([
     testFilters(socket, answers, limit),
     isTranslated && family === 4 ? checkHairpin(socket, first, limit) : undefined,
+    findNarrowPath({ server: first.server, leftMs: () => limit.left(PATH_MTU_MS), signal }),
   ]);
   const all = [...answers, ...tests.flatMap(({ answers }) => answers)];
   const report: FamilyReport = {
@@ -206,6 +209,7 @@ async function checkFamily(
     isTranslated,
     mapping: isTranslated ? mappingBehaviour(all) : "endpoint-independent",
     filtering: filteringBehaviour(tests.map(({ sighting }) => sighting)),
+    ...(narrowPath ? { narrowPath } : {}),
   };
   return { report, answers, ...(hairpins === undefined ? {} : { hairpins }) };
 }

@@ -12,6 +12,13 @@ export interface ServerReport {
   rttMs?: number;
 }
 
+/** Larger packets than `pathMtu` vanish on the way to that server. */
+export interface PathMtuReport {
+  server: string;
+  pathMtu: number;
+  routeMtu: number;
+}
+
 /** One family of addresses that UDP works over. */
 export interface FamilyReport {
   /** Where the STUN servers see this host. */
@@ -22,6 +29,8 @@ export interface FamilyReport {
   isTranslated: boolean;
   mapping: MappingBehaviour;
   filtering: FilteringBehaviour;
+  /** Absent: as wide as the route says, or not known. */
+  narrowPath?: PathMtuReport;
 }
 
 export interface PortMapReport {
@@ -138,7 +147,16 @@ export function meaningOf(report: NetReport): string {
   const alsoIpv6 = report.ipv4 && report.ipv6 && isLimited
     ? " Over IPv6, direct with peers that have it too."
     : "";
-  return sentence(reach, report) + alsoIpv6;
+  return sentence(reach, report) + alsoIpv6 + narrowText(report);
+}
+
+function narrowText({ ipv4, ipv6 }: NetReport): string {
+  const narrow = ipv4?.narrowPath ?? ipv6?.narrowPath;
+  if (!narrow) return "";
+  const { pathMtu, routeMtu } = narrow;
+  return ` Packets of more than ${pathMtu} bytes vanish on the way, though the route says ${routeMtu}:` +
+    " tunnels of gretun up follow by themselves; for others, have the router send ICMP" +
+    ' "fragmentation needed", or give the route that MTU.';
 }
 
 function sentence(reach: Reach, { ipv4, ipv6, coordinator }: NetReport): string {

@@ -34,6 +34,8 @@ export const ATTRIBUTE = {
   RESPONSE_ORIGIN: 0x802b,
   /** RFC 5780 section 7.4. */
   OTHER_ADDRESS: 0x802c,
+  /** This project's own: zeros that servers pass over, where they would refuse PADDING. */
+  FILLING: 0xfffe,
 } as const;
 
 /** In the order in which they are believed. */
@@ -98,6 +100,10 @@ export function readChangeRequest({ attributes }: StunMessage): Change | undefin
  */
 export function otherAddress(endpoint: Endpoint): StunAttribute {
   return { type: ATTRIBUTE.OTHER_ADDRESS, value: encodeAddress(endpoint, new Uint8Array(16)) };
+}
+
+export function filling(lengthBytes: number): StunAttribute {
+  return { type: ATTRIBUTE.FILLING, value: new Uint8Array(lengthBytes) };
 }
 
 /** RFC 5780 section 7.3: where an answer was sent from. */

@@ -6,6 +6,7 @@ import {
   changeRequest,
   encodeWithFingerprint,
   errorCode,
+  filling,
   FINGERPRINT_LENGTH,
   fingerprintFits,
   otherAddress,
@@ -20,6 +21,7 @@ import {
   xorMappedAddress,
 } from "./attributes.ts";
 import {
+  ATTRIBUTE_HEADER_LENGTH,
   BINDING_ERROR,
   BINDING_REQUEST,
   BINDING_SUCCESS,
@@ -73,10 +75,13 @@ export interface ToldPlaces {
 
 export function encodeBindingRequest(
   txId: Uint8Array,
-  { family = 4, change }: { family?: Family; change?: Change } = {},
+  { family = 4, change, padTo = 0 }: { family?: Family; change?: Change; padTo?: number } = {},
 ): Uint8Array<ArrayBuffer> {
   const attributes = [software(family === 4 ? SOFTWARE : SOFTWARE_6)];
   if (change) attributes.unshift(changeRequest(change));
+  const least = encodeStun({ type: BINDING_REQUEST, txId, attributes }).length + FINGERPRINT_LENGTH;
+  const fillingLength = padTo - least - ATTRIBUTE_HEADER_LENGTH;
+  if (fillingLength >= 0) attributes.push(filling(fillingLength));
   return encodeWithFingerprint({ type: BINDING_REQUEST, txId, attributes });
 }
 

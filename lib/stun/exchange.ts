@@ -56,6 +56,8 @@ export interface QueryOptions {
   graceMs?: number;
   /** After the first request; each further pause is twice as long, up to 1.6 s. Default: 100 ms. */
   firstPauseMs?: number;
+  /** Requests are so long, a multiple of 4 bytes, if they are not longer anyway. */
+  padTo?: number;
   /** Asks for answers from elsewhere; a server may ignore that, see {@link StunAnswer.from}. */
   change?: Change;
 }
@@ -117,6 +119,7 @@ interface Query {
   isAskedAgain: boolean;
   graceMs: number;
   change: Change | undefined;
+  padTo: number;
   /** Ends the sleep of this query, because something has changed. */
   wake: AbortController;
 }
@@ -163,7 +166,7 @@ export class StunClient {
   /** Asks all servers at once and again until they answer; resolves with what came in time. */
   async query(servers: readonly StunServer[], options: QueryOptions): Promise<StunAnswer[]> {
     const { timeoutMs, signal, firstOnly = false, graceMs = timeoutMs, change } = options;
-    const { firstPauseMs = FIRST_PAUSE_MS } = options;
+    const { firstPauseMs = FIRST_PAUSE_MS, padTo = 0 } = options;
     signal?.throwIfAborted();
     const nowMs = this.#clock.nowMs();
     const query: Query = {
@@ -175,6 +178,7 @@ export class StunClient {
       isAskedAgain: false,
       graceMs: firstOnly ? 0 : graceMs,
       change,
+      padTo,
       wake: new AbortController(),
     };
     try {
@@ -206,12 +210,12 @@ export class StunClient {
   }
 
   #askOne(query: Query, server: StunServer, to: Endpoint, nowMs: number): void {
-    const { change } = query;
+    const { change, padTo } = query;
     const txId = this.#random(TX_ID_LENGTH);
     const isFromAnywhere = change !== undefined;
     this.#transactions.add(txId, { owner: query, server, to, sentMs: nowMs, isFromAnywhere });
     const family = familyOf(to.ip);
-    this.#send(encodeBindingRequest(txId, { family, ...(change ? { change } : {}) }), to);
+    this.#send(encodeBindingRequest(txId, { family, padTo, ...(change ? { change } : {}) }), to);
   }
 
   /** Until `ms` are over or an answer has come; throws the signal's reason. */

@@ -22,7 +22,7 @@ export const STUN_PATTERN = {
 };
 export const HEADER_LENGTH = 20;
 export const TX_ID_LENGTH = 12;
-const ATTRIBUTE_HEADER_LENGTH = 4;
+export const ATTRIBUTE_HEADER_LENGTH = 4;
 
 export interface StunAttribute {
   type: number;

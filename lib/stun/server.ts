@@ -28,6 +28,8 @@ import {
 
 const ANSWERS_PER_SECOND = 50;
 /** After a failed receive, so that an error that stays does not take the whole CPU. */
+/** Requests may be padded up to what a network carries. */
+const MAX_DATAGRAM = 16 * 1024;
 const PAUSE_AFTER_ERROR_MS = 100;
 
 export interface StunListen {
@@ -101,9 +103,10 @@ export class StunService {
 
   /** Never rejects: one bad datagram or one unreachable client is no reason to stop. */
   async #answerAll(place: Place): Promise<void> {
+    const buffer = new Uint8Array(MAX_DATAGRAM);
     while (!this.#signal.aborted) {
       try {
-        const [bytes, address] = await place.socket.receive();
+        const [bytes, address] = await place.socket.receive(buffer);
         const from = endpointOf(address as Deno.NetAddr);
         if (!this.#limit.allow(from.ip, this.#clock.nowMs())) continue;
         await this.#answer(place, bytes, from, address);

@@ -16,6 +16,7 @@ import type { Reach } from "../../lib/netcheck/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { isMiniupnpdThere, makeHome, Miniupnpd, PUBLIC_IP } from "../miniupnpd.ts";
 import { httpGet, until } from "../overlay.ts";
+import { narrow } from "../path_mtu_scenarios.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
 
@@ -229,6 +230,26 @@ Deno.test("netcheck: UDP works and the coordinator's TCP port does not", async (
   match(stdout, /^Coordinator +coordinator http:\S+:9 does not answer: /m);
 });
 
+Deno.test("netcheck: a path that carries 1280 bytes and does not say so is named", async () => {
+  await using lab = makeLab();
+  const coord = await startCoordinator(lab);
+  const nat = lab.nat("nat");
+  await narrow(nat, 1280);
+  const host = lab.host("host", { behind: nat });
+  const { json } = await report(host, "--coordinator", url(coord));
+  const server = { stun_server: `${coord.ip}:3478` };
+  deepStrictEqual(json.ipv4.narrow_path, { ...server, path_mtu: 1280, route_mtu: 1500 });
+  match(json.meaning, /more than 1280 bytes vanish/);
+  // Routers that say so trouble nobody.
+  const talking = lab.nat("nat-told");
+  await talking.run("ip", ["link", "set", "dev", "out", "mtu", "1280"]);
+  const told = lab.host("told", { behind: talking });
+  for (const other of [told, lab.publicHost("wide")]) {
+    const { json } = await report(other, "--coordinator", url(coord));
+    strictEqual(json.ipv4.narrow_path, null);
+  }
+});
+
 Deno.test("netcheck: a NAT that hairpins", async () => {
   await using lab = makeLab();
   const coord = await startCoordinator(lab);
@@ -253,6 +274,7 @@ Deno.test("netcheck: IPv4 behind a NAT, IPv6 behind a firewall, from the port th
     local_port: 7777,
     nat: true,
     mapping: "endpoint-independent or address-dependent",
+    narrow_path: null,
     filtering: "address-and-port-dependent",
   });
   deepStrictEqual(json.ipv6, {
@@ -260,6 +282,7 @@ Deno.test("netcheck: IPv4 behind a NAT, IPv6 behind a firewall, from the port th
     local_port: json.ipv6.local_port,
     nat: false,
     mapping: "endpoint-independent",
+    narrow_path: null,
     filtering: "address-and-port-dependent",
   });
   match(json.meaning, / Over IPv6, direct with peers that have it too\.$/);

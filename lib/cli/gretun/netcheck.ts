@@ -114,9 +114,14 @@ function addressText({ mapped, isTranslated, localPort }: FamilyReport): string 
 }
 
 function behaviourRows(family: string, report?: FamilyReport): [string, string | undefined][] {
+  const { server, pathMtu, routeMtu } = report?.narrowPath ?? {};
   return [
     [`${family} mapping`, report?.mapping],
     [`${family} filtering`, report?.filtering],
+    [
+      `${family} path MTU`,
+      pathMtu === undefined ? undefined : `${pathMtu} to ${server}, the route says ${routeMtu}`,
+    ],
   ];
 }
 
@@ -184,13 +189,22 @@ function formatJson(report: NetReport): string {
   return JSON.stringify(json, null, 2) + "\n";
 }
 
-function familyJson({ mapped, localPort, isTranslated, mapping, filtering }: FamilyReport) {
+function familyJson(
+  { mapped, localPort, isTranslated, mapping, filtering, narrowPath }: FamilyReport,
+) {
   return {
     addr: formatEndpoint(mapped),
     local_port: localPort,
     nat: isTranslated,
     mapping,
     filtering,
+    narrow_path: narrowPath
+      ? {
+        stun_server: narrowPath.server,
+        path_mtu: narrowPath.pathMtu,
+        route_mtu: narrowPath.routeMtu,
+      }
+      : null,
   };
 }
 

@@ -197,7 +197,14 @@ Deno.test("gretun netcheck prints a table, a sentence, and with --json all of it
     match(text, new RegExp(`^${server} +${server} +[\\d.]+ ms$`, "m"));
     match(text, /\nDirect with all peers: everybody reaches this host\.\n$/);
     const json = JSON.parse((await run(["--stun-server", server, "--json"])).text);
-    deepStrictEqual(Object.keys(json.ipv4), ["addr", "local_port", "nat", "mapping", "filtering"]);
+    deepStrictEqual(Object.keys(json.ipv4), [
+      "addr",
+      "local_port",
+      "nat",
+      "mapping",
+      "filtering",
+      "narrow_path",
+    ]);
     strictEqual(json.ipv4.nat, false);
     strictEqual(json.ipv6, null);
     strictEqual(json.coordinator, null);
