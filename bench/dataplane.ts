@@ -3,7 +3,7 @@
  * in turns. See README.md. Needs root.
  */
 import { parseFlags } from "../lib/cli/flags.ts";
-import type { Host } from "../lib/lab/mod.ts";
+import type { Host } from "../tests/lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { HubLab } from "../tests/hub_lab.ts";
 import { Overlay, type OverlayNode, sleep, until } from "../tests/overlay.ts";

@@ -6,7 +6,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { type Ip, parseIp } from "../lib/addr.ts";
 import { systemRandom } from "../lib/edges.ts";
 import { decodeEchoReply, encodeEcho } from "../lib/health/icmp.ts";
-import type { Host } from "../lib/lab/mod.ts";
+import type { Host } from "../tests/lab/mod.ts";
 import { IcmpSocket, Poller } from "../lib/linux/mod.ts";
 import { Overlay, OverlayNode, sleep, until } from "../tests/overlay.ts";
 

@@ -12,7 +12,7 @@ import { type GuessPeer, type GuessPort, PortGuesser } from "../lib/daemon/port_
 import type { PortGuess } from "../lib/disco/mod.ts";
 import { type Datagram, silentLog, systemClock, systemRandom } from "../lib/edges.ts";
 import type { NodeKey } from "../lib/keys.ts";
-import { type Host, Lab, type NatBehaviour, SYMMETRIC } from "../lib/lab/mod.ts";
+import { type Host, Lab, type NatBehaviour, SYMMETRIC } from "../tests/lab/mod.ts";
 import { endpointOf, Poller, sockAddrOf, UdpSocket } from "../lib/linux/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { StunClient, StunService } from "../lib/stun/mod.ts";

@@ -9,7 +9,7 @@ import { DISCO_PATTERN } from "../lib/disco/mod.ts";
 import { silentLog, systemClock } from "../lib/edges.ts";
 import { errorText } from "../lib/errors.ts";
 import { type Host, linuxHost } from "../lib/host/mod.ts";
-import { type Host as LabHost, Lab } from "../lib/lab/mod.ts";
+import { type Host as LabHost, Lab } from "../tests/lab/mod.ts";
 import { pairAddress } from "../lib/links/mod.ts";
 import { NftError } from "../lib/nft/mod.ts";
 import { STUN_PATTERN } from "../lib/stun/mod.ts";

@@ -1,5 +1,5 @@
 /** Tunnels of other programs between two hosts, to measure ours beside them. */
-import { type Host, Lab } from "../lib/lab/mod.ts";
+import { type Host, Lab } from "../tests/lab/mod.ts";
 
 export const [HUB_IP, CLIENT_IP] = ["10.90.0.1", "10.90.0.2"];
 export const FASTD_PORT = 10_000;

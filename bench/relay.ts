@@ -1,5 +1,5 @@
 /** What a relay forwards in a second, and how long an allocation takes. See README.md here. */
-import { type NatOptions, NO_UDP } from "../lib/lab/mod.ts";
+import { type NatOptions, NO_UDP } from "../tests/lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { parseFlags } from "../lib/cli/flags.ts";
 import { RelayLab } from "../tests/relay_overlay.ts";

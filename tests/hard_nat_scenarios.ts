@@ -1,6 +1,6 @@
 /** Hosts behind NATs that give each remote another port find each other directly, on either plane. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
-import { type NatBehaviour, SYMMETRIC } from "../lib/lab/mod.ts";
+import { type NatBehaviour, SYMMETRIC } from "./lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
 

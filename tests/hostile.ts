@@ -3,7 +3,7 @@ import { type Endpoint, formatEndpoint, ipFromBytes } from "../lib/addr.ts";
 import { concatBytes, Reader } from "../lib/bytes.ts";
 import { encodeGre } from "../lib/dataplane/gre.ts";
 import { systemRandom } from "../lib/edges.ts";
-import type { Host, Lab, LabNode, Nat } from "../lib/lab/mod.ts";
+import type { Host, Lab, LabNode, Nat } from "./lab/mod.ts";
 import { encodeError } from "../lib/relay/messages.ts";
 import { answerBinding, encodeBindingRequest } from "../lib/stun/binding.ts";
 

@@ -14,7 +14,7 @@ import {
   stepSpoke,
 } from "../lib/hub/spoke/spoke_policy.ts";
 import * as wire from "../lib/hub/protocol/gretun/wire.ts";
-import type { Host } from "../lib/lab/mod.ts";
+import type { Host } from "./lab/mod.ts";
 
 const random = (length: number) => crypto.getRandomValues(new Uint8Array(length));
 

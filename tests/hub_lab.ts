@@ -3,7 +3,7 @@ import { ok } from "node:assert/strict";
 import { toBase64 } from "../lib/bytes.ts";
 import { publicKeyOf } from "../lib/ed25519.ts";
 import { askControl, type ClientReport, type HubReport, type SpokeReport } from "../lib/hub/mod.ts";
-import { type Host, Lab } from "../lib/lab/mod.ts";
+import { type Host, Lab } from "./lab/mod.ts";
 import { GRETUN, until } from "./overlay.ts";
 
 export const HUB_PORT = 7788;

@@ -2,7 +2,7 @@
 import { match, ok, strictEqual } from "node:assert/strict";
 import { fromBase64, toBase64 } from "../lib/bytes.ts";
 import { publicKeyOf } from "../lib/ed25519.ts";
-import type { Host } from "../lib/lab/mod.ts";
+import type { Host } from "./lab/mod.ts";
 import { Flood, SimulatedSpokes } from "./hub_crowd.ts";
 import { HUB_PORT, HubLab, type Scheme, type SpokeDaemon } from "./hub_lab.ts";
 import { sleep, transfer, until } from "./overlay.ts";

@@ -1,7 +1,7 @@
 /** A client of ipipou's made of iproute2 and of bytes from its description. */
 import { createPrivateKey, sign } from "node:crypto";
 import { concatBytes, fromHex, toBase64 } from "../lib/bytes.ts";
-import type { Host } from "../lib/lab/mod.ts";
+import type { Host } from "./lab/mod.ts";
 import { HUB_PORT } from "./hub_lab.ts";
 import { shell } from "./hub_scenarios.ts";
 

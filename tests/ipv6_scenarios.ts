@@ -1,6 +1,6 @@
 /** IPv6 between hosts, on either plane: what is inside the tunnels stays IPv4. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
-import { type NatBehaviour, NO_UDP, SYMMETRIC } from "../lib/lab/mod.ts";
+import { type NatBehaviour, NO_UDP, SYMMETRIC } from "./lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
 

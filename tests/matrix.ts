@@ -8,14 +8,7 @@ import { askDaemon, controlPath, type DaemonReport } from "../lib/daemon/control
 import type { PathKind } from "../lib/daemon/peer_report.ts";
 import { errorText } from "../lib/errors.ts";
 import { decodeEchoReply, encodeEcho } from "../lib/health/icmp.ts";
-import {
-  type Families,
-  type Host,
-  Lab,
-  type Nat,
-  type NatOptions,
-  SYMMETRIC,
-} from "../lib/lab/mod.ts";
+import { type Families, type Host, Lab, type Nat, type NatOptions, SYMMETRIC } from "./lab/mod.ts";
 import { IcmpSocket, Poller } from "../lib/linux/mod.ts";
 import { flushConntrack, RtNetlink } from "../lib/netlink.ts";
 import { Attack } from "./hostile.ts";

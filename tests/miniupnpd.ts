@@ -1,7 +1,7 @@
 /** A home router with port mapping: miniupnpd of Debian in the namespace of a NAT of the lab. */
 import { strictEqual } from "node:assert/strict";
 import { type Ip, parseCidr, parseIp } from "../lib/addr.ts";
-import type { Host, Lab, LabNode, Nat } from "../lib/lab/mod.ts";
+import type { Host, Lab, LabNode, Nat } from "./lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 
 /** miniupnpd takes no address for real that is set aside, as the lab's are; this one is IANA's own. */

@@ -3,7 +3,7 @@
  * data stops then. Nothing is done on the other side.
  */
 import { notStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { type Lab, type Nat, type NatOptions, SYMMETRIC } from "../lib/lab/mod.ts";
+import { type Lab, type Nat, type NatOptions, SYMMETRIC } from "./lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
 

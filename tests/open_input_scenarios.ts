@@ -1,6 +1,6 @@
 /** Behind routers that take a peer's early datagram for one to themselves. */
 import { match, ok } from "node:assert/strict";
-import type { Host, NatBehaviour } from "../lib/lab/mod.ts";
+import type { Host, NatBehaviour } from "./lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { Overlay, until } from "./overlay.ts";
 

@@ -2,7 +2,7 @@
 import { deepStrictEqual, ok } from "node:assert/strict";
 import { concatBytes, toHex } from "../lib/bytes.ts";
 import { askDaemon, controlPath, type DaemonReport } from "../lib/daemon/control.ts";
-import { type Families, type Host, Lab, type Nat } from "../lib/lab/mod.ts";
+import { type Families, type Host, Lab, type Nat } from "./lab/mod.ts";
 
 const program = (name: string) => new URL(`../${name}`, import.meta.url).pathname;
 export const GRETUN = program("gretun");

@@ -1,6 +1,6 @@
 /** Routers that let only small packets on and tell nobody, with either data plane. */
 import { deepStrictEqual, match, ok } from "node:assert/strict";
-import type { Nat } from "../lib/lab/mod.ts";
+import type { Nat } from "./lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { OVER_IPV6 } from "./ipv6_scenarios.ts";
 import { GRETUN, Overlay, type OverlayNode, until } from "./overlay.ts";

@@ -1,7 +1,7 @@
 /** A policy between real hosts: what it opens is reached, what it hides is not there. */
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { keyBase64, type NodeKey } from "../lib/keys.ts";
-import type { Host } from "../lib/lab/mod.ts";
+import type { Host } from "./lab/mod.ts";
 import { Overlay, type OverlayNode, transfer, until } from "./overlay.ts";
 
 /** For what is not to come. */

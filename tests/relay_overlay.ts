@@ -1,7 +1,7 @@
 /** Nodes of a lab that reach each other by relays alone, through real gretun-coord processes. */
 import { strictEqual } from "node:assert/strict";
 import type { NodeKey } from "../lib/keys.ts";
-import { type Host, Lab, type Nat, type NatOptions } from "../lib/lab/mod.ts";
+import { type Host, Lab, type Nat, type NatOptions } from "./lab/mod.ts";
 import { DENO_RUN } from "./deno_run.ts";
 import type { NodeCommand, NodeEvent } from "./fakes/relay_node.ts";
 import { until } from "./overlay.ts";

@@ -1,6 +1,6 @@
 /** Hosts between which no hole can be punched meet through the coordinator's relay, on either plane. */
 import { match, strictEqual } from "node:assert/strict";
-import { NO_UDP, SYMMETRIC } from "../lib/lab/mod.ts";
+import { NO_UDP, SYMMETRIC } from "./lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { Overlay, type OverlayNode, until } from "./overlay.ts";
 

@@ -67,25 +67,10 @@ export class Space implements Disposable {
   }
 
   forwardPackets(): void {
-    this.#writeSetting("ipv4/ip_forward", "1");
+    this.writeSetting("ipv4/ip_forward", "1");
   }
 
-  forwardIpv6Packets(): void {
-    this.#writeSetting("ipv6/conf/all/forwarding", "1");
-  }
-
-  /** Packets may come by an interface that the way back does not lead to. */
-  acceptAnySource(): void {
-    this.#writeSetting("ipv4/conf/all/rp_filter", "0");
-    this.#writeSetting("ipv4/conf/default/rp_filter", "0");
-  }
-
-  /** Interfaces made from now on use their addresses at once: nobody else has them. */
-  skipDuplicateAddressDetection(): void {
-    this.#writeSetting("ipv6/conf/default/accept_dad", "0");
-  }
-
-  #writeSetting(name: string, value: string): void {
+  writeSetting(name: string, value: string): void {
     this.within(() => writeKernelFile(`/proc/sys/net/${name}`, value));
   }
 }

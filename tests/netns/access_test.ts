@@ -2,7 +2,7 @@
 import { deepStrictEqual, fail, strictEqual } from "node:assert/strict";
 import { AccessGuard } from "../../lib/dataplane/guard/access.ts";
 import { linuxHost } from "../../lib/host/mod.ts";
-import { type Host as LabHost, Lab } from "../../lib/lab/mod.ts";
+import { type Host as LabHost, Lab } from "../lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { type Access, parseAccess, union } from "../../lib/policy/access.ts";
 

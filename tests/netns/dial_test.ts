@@ -5,7 +5,7 @@
  */
 import { ok, strictEqual } from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import { Lab } from "../../lib/lab/mod.ts";
+import { Lab } from "../lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { DENO_RUN } from "../deno_run.ts";
 

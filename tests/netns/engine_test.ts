@@ -3,7 +3,7 @@ import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { type Cidr, type Endpoint, type Ip, parseCidr } from "../../lib/addr.ts";
 import { Engine, type EngineLink } from "../../lib/engine/mod.ts";
-import { type Host, Lab } from "../../lib/lab/mod.ts";
+import { type Host, Lab } from "../lab/mod.ts";
 import { Epoll, raiseFileLimit } from "../../lib/linux/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { randomBytes, seededRandom } from "../ip_packets.ts";

@@ -7,7 +7,7 @@ import type { GuardedLink, RuleOptions } from "../../lib/dataplane/guard/rules.t
 import { type Host, linuxHost } from "../../lib/host/mod.ts";
 import { HUB_SIGNALLING } from "../../lib/hub/protocol/gretun/wire.ts";
 import { IPIPOU_SIGNALLING } from "../../lib/hub/protocol/ipipou/wire.ts";
-import { type Host as LabHost, Lab } from "../../lib/lab/mod.ts";
+import { type Host as LabHost, Lab } from "../lab/mod.ts";
 import { Poller, UdpSocket } from "../../lib/linux/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { sleep, until } from "../overlay.ts";

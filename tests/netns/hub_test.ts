@@ -1,6 +1,6 @@
 /** Hub and spokes over TUN, in network namespaces. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
-import type { Host } from "../../lib/lab/mod.ts";
+import type { Host } from "../lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { packet } from "../fakes/packets.ts";
 import { HUB_PORT, HubLab } from "../hub_lab.ts";

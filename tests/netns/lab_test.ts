@@ -11,7 +11,7 @@ import {
   type LabNode,
   type Mapping,
   type NatBehaviour,
-} from "../../lib/lab/mod.ts";
+} from "../lab/mod.ts";
 import { createNamedNetns } from "../../lib/linux/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 
@@ -526,7 +526,7 @@ Deno.test("Lab goes away when building it fails half way", async () => {
 
 Deno.test("Lab.removeLeftovers cleans up after a killed run", async () => {
   const program = `
-    import { Lab } from ${JSON.stringify(import.meta.resolve("../../lib/lab/mod.ts"))};
+    import { Lab } from ${JSON.stringify(import.meta.resolve("../lab/mod.ts"))};
     const lab = Lab.create({ prefix: ${JSON.stringify(PREFIX)} });
     const host = lab.host("host", { behind: lab.nat("nat") });
     console.log(host.spawn("sleep", ["1000"]).pid);

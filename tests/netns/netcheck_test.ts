@@ -11,7 +11,7 @@ import {
   type NatBehaviour,
   NO_UDP,
   type RunResult,
-} from "../../lib/lab/mod.ts";
+} from "../lab/mod.ts";
 import type { Reach } from "../../lib/netcheck/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { isMiniupnpdThere, makeHome, Miniupnpd, PUBLIC_IP } from "../miniupnpd.ts";

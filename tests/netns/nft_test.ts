@@ -1,7 +1,7 @@
 /** nf_tables against the real kernel; what the nft program reads back is the judge. */
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { parseCidr, parseIp } from "../../lib/addr.ts";
-import { Lab, type LabNode } from "../../lib/lab/mod.ts";
+import { Lab, type LabNode } from "../lab/mod.ts";
 import { createNamedNetns, deleteNamedNetns, type Fd, withNetns } from "../../lib/linux/mod.ts";
 import * as nft from "../../lib/nft/mod.ts";
 

@@ -9,7 +9,7 @@
 import { deepStrictEqual, notStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { type Endpoint, formatEndpoint, parseEndpoint, parseIp } from "../../lib/addr.ts";
-import { type Host, Lab, type LabNode } from "../../lib/lab/mod.ts";
+import { type Host, Lab, type LabNode } from "../lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { findGateway, type PortMapProtocol, PROTOCOLS } from "../../lib/portmap/mod.ts";
 import { DENO_RUN } from "../deno_run.ts";

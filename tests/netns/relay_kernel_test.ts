@@ -2,7 +2,7 @@
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { type Endpoint, formatEndpoint, ipBytes, parseIp } from "../../lib/addr.ts";
 import { Writer } from "../../lib/bytes.ts";
-import { type Host, Lab } from "../../lib/lab/mod.ts";
+import { type Host, Lab } from "../lab/mod.ts";
 import { sourceAddress } from "../../lib/linux/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import * as nft from "../../lib/nft/mod.ts";

@@ -1,6 +1,6 @@
 /** Nodes that reach each other through real relays, in namespaces that each test makes. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
-import { type NatBehaviour, NO_UDP, SYMMETRIC } from "../../lib/lab/mod.ts";
+import { type NatBehaviour, NO_UDP, SYMMETRIC } from "../lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { sleep, until } from "../overlay.ts";
 import { exchange, RelayLab } from "../relay_overlay.ts";

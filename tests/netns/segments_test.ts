@@ -6,7 +6,7 @@ import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { concatBytes, equalBytes, Writer } from "../../lib/bytes.ts";
 import { GSO, NEEDS_CSUM, VNET_HEADER } from "../../lib/engine/packet.ts";
 import { finishChecksum } from "../../lib/engine/segment.ts";
-import { type Host, Lab } from "../../lib/lab/mod.ts";
+import { type Host, Lab } from "../lab/mod.ts";
 import {
   AF_INET,
   type BulkTun,

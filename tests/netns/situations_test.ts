@@ -5,7 +5,7 @@
  * (netcheck_test.ts), clocks that are off (sim/session_test.ts).
  */
 import { strictEqual } from "node:assert/strict";
-import type { Host } from "../../lib/lab/mod.ts";
+import type { Host } from "../lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { GRETUN, Overlay, type OverlayNode, until } from "../overlay.ts";
 

@@ -1,6 +1,6 @@
 /** `gretun up` behind a home router that maps ports: reached where hole punching alone cannot. */
 import { match, ok } from "node:assert/strict";
-import { SYMMETRIC } from "../../lib/lab/mod.ts";
+import { SYMMETRIC } from "../lab/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { givePublicIp, isMiniupnpdThere, Miniupnpd, PUBLIC_IP } from "../miniupnpd.ts";
 import { Overlay } from "../overlay.ts";

@@ -1,6 +1,6 @@
 /** `gretun up` through a relay, on the user-space plane. */
 import { strictEqual } from "node:assert/strict";
-import { SYMMETRIC } from "../../lib/lab/mod.ts";
+import { SYMMETRIC } from "../lab/mod.ts";
 import { Overlay } from "../overlay.ts";
 import { relayed, testForwardingPrograms, testRelays } from "../relay_scenarios.ts";
 

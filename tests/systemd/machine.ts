@@ -1,6 +1,6 @@
 /** A bare Debian that systemd runs, in namespaces: it boots, reboots, and forgets all when it goes. */
 import { strictEqual } from "node:assert/strict";
-import type { Host, RunResult } from "../../lib/lab/mod.ts";
+import type { Host, RunResult } from "../lab/mod.ts";
 import { until } from "../overlay.ts";
 
 const ROOT = new URL("../../.cache/debian", import.meta.url).pathname;

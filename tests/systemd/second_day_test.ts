@@ -1,7 +1,7 @@
 /** What comes after the first minute, under a real systemd: restart, reboot, who may look, removal. */
 import { match, ok, strictEqual } from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
-import { Lab } from "../../lib/lab/mod.ts";
+import { Lab } from "../lab/mod.ts";
 import { fileLocks } from "../../lib/linux/mod.ts";
 import { GRETUN, until } from "../overlay.ts";
 import { Machine } from "./machine.ts";

@@ -53,19 +53,17 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   }
   const coordProgram = findCoordinator();
   using _lock = lockDemo();
-  const { Lab } = await import("../../lab/mod.ts");
-  await Lab.removeLeftovers(PREFIX);
+  const { SmallNet } = await import("../../lab/mod.ts");
   await removeDirectory();
   await Deno.mkdir(DIRECTORY, { mode: 0o700 });
   try {
-    await using lab = Lab.create({ prefix: PREFIX });
+    await using net = await SmallNet.create(PREFIX);
     const demo = new Demo(io, flags["data-plane"]);
     say(io, "internet", "203.0.113.0/24, with a coordinator and two NATs, all in namespaces");
-    const coord = lab.publicHost("coord");
+    const coord = net.publicHost("coord");
     const nodes = ["alice", "bob"].map((name): Node => {
-      const nat = lab.nat(`nat-${name}`);
-      const host = lab.host(name, { behind: nat });
-      say(io, name, `${host.ip} behind a port-restricted NAT, ${nat.ip}`);
+      const { host, outer } = net.home(name);
+      say(io, name, `${host.ip} behind a port-restricted NAT, ${outer}`);
       return { host, stateDir: `${DIRECTORY}/${name}` };
     });
     const [alice, bob] = nodes as [Node, Node];

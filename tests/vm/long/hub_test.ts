@@ -1,7 +1,7 @@
 /** Hub and spokes on both kernel planes, all of it: needs a kernel with FOU, GRE and IPIP, see boot.sh. */
 import { match, strictEqual } from "node:assert/strict";
 import { parseEndpoint } from "../../../lib/addr.ts";
-import { type Host, SYMMETRIC } from "../../../lib/lab/mod.ts";
+import { type Host, SYMMETRIC } from "../../lab/mod.ts";
 import { RawUdpSender } from "../../../lib/linux/mod.ts";
 import { RtNetlink } from "../../../lib/netlink.ts";
 import { HUB_PORT, HubLab } from "../../hub_lab.ts";

@@ -1,6 +1,6 @@
 /** `gretun up` through a relay, on the kernel plane. */
 import { strictEqual } from "node:assert/strict";
-import { SYMMETRIC } from "../../../lib/lab/mod.ts";
+import { SYMMETRIC } from "../../lab/mod.ts";
 import { Overlay, type OverlayNode } from "../../overlay.ts";
 import { relayed, testRelays } from "../../relay_scenarios.ts";
 

@@ -4,7 +4,7 @@ import { parseEndpoint } from "../../../lib/addr.ts";
 import { concatBytes, fromHex, toBase64, toHex } from "../../../lib/bytes.ts";
 import { Poller, RawUdpSender, UdpSocket } from "../../../lib/linux/mod.ts";
 import { RtNetlink } from "../../../lib/netlink.ts";
-import type { Host } from "../../../lib/lab/mod.ts";
+import type { Host } from "../../lab/mod.ts";
 import { HubLab } from "../../hub_lab.ts";
 import {
   HUB_ADDRESS,

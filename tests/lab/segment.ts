@@ -1,5 +1,5 @@
 /** A switched network: a bridge in the namespace of its gateway, and who is plugged into it. */
-import { type Cidr, ipBytes } from "../addr.ts";
+import { type Cidr, ipBytes } from "../../lib/addr.ts";
 import {
   type Addresses,
   AddressPool,
@@ -8,7 +8,7 @@ import {
   type Families,
   halves,
 } from "./addresses.ts";
-import type { Space } from "./space.ts";
+import type { Space } from "../../lib/lab/mod.ts";
 
 const ETHERNET_MTU = 1500;
 

@@ -1,8 +1,9 @@
 /** The lab: who is there, how they are joined, and how all of it goes away again. */
-import { type Cidr, type Ip, parseCidr } from "../addr.ts";
-import { type Clock, systemClock } from "../edges.ts";
-import { errorText, GretunError } from "../errors.ts";
-import { deleteNamedNetns, Poller } from "../linux/mod.ts";
+import { type Cidr, type Ip, parseCidr } from "../../lib/addr.ts";
+import { type Clock, systemClock } from "../../lib/edges.ts";
+import { errorText, GretunError } from "../../lib/errors.ts";
+import { ChildProcesses, endProcesses, LabNode, namedNetnses, Space } from "../../lib/lab/mod.ts";
+import { deleteNamedNetns, Poller } from "../../lib/linux/mod.ts";
 import {
   type Addresses,
   AddressPool,
@@ -15,12 +16,10 @@ import {
 } from "./addresses.ts";
 import { addBackbone, BACKBONE_NAMES } from "./backbone.ts";
 import { delayedLink, type LineQuality } from "./delay.ts";
-import { Host, LabNode } from "./host.ts";
-import { Nat } from "./nat.ts";
+import { Host } from "./host.ts";
+import { FORWARD_IPV6, Nat } from "./nat.ts";
 import { type EgressFirewall, IN, type NatBehaviour, OUT } from "./nat_table.ts";
-import { ChildProcesses, endProcesses, namedNetnses } from "./processes.ts";
 import { Segment } from "./segment.ts";
-import { Space } from "./space.ts";
 
 const INTERNET = "internet";
 /** Interfaces are named after hosts, so a host cannot have the name of another interface. */
@@ -134,7 +133,7 @@ export class Lab implements AsyncDisposable {
       const backbone = BACKBONE_NAMES.map((name) => this.#createSpace(name));
       addBackbone([this.#internet, ...backbone], this.#public);
       this.#internet.forwardPackets();
-      if (ipv6) this.#internet.forwardIpv6Packets();
+      if (ipv6) this.#internet.writeSetting(FORWARD_IPV6, "1");
     } catch (error) {
       this.#spaces.dispose();
       throw error;
@@ -197,7 +196,8 @@ export class Lab implements AsyncDisposable {
 
   #createSpace(name: string): Space {
     const space = this.#spaces.use(Space.create(this.#prefix + name));
-    if (this.#ipv6) space.skipDuplicateAddressDetection();
+    // Nobody else has their addresses: interfaces use them at once.
+    if (this.#ipv6) space.writeSetting("ipv6/conf/default/accept_dad", "0");
     return space;
   }
 

@@ -6,9 +6,9 @@
  *                  -> outer port
  *     inner_hosts  outer port -> inner address, inner port
  */
-import type { Cidr, Ip } from "../addr.ts";
-import { GretunError } from "../errors.ts";
-import * as nft from "../nft/mod.ts";
+import type { Cidr, Ip } from "../../lib/addr.ts";
+import { GretunError } from "../../lib/errors.ts";
+import * as nft from "../../lib/nft/mod.ts";
 
 /** RFC 4787 section 4.1: for which remotes the outer port of an inner address and port is one. */
 export const MAPPINGS = [

@@ -7,10 +7,10 @@
  *
  * IPv6 has no such need: it goes straight.
  */
-import { type Cidr, type Ip, parseCidr, parseIp } from "../addr.ts";
+import { type Cidr, type Ip, parseCidr, parseIp } from "../../lib/addr.ts";
 import { DEFAULT_DESTINATION, halves } from "./addresses.ts";
 import type { Segment } from "./segment.ts";
-import type { Space } from "./space.ts";
+import type { Space } from "../../lib/lab/mod.ts";
 
 /** What comes after the segment's gateway. */
 export const BACKBONE_NAMES = ["backbone-1", "backbone-2", "far-end"] as const;
@@ -30,7 +30,7 @@ function linkAddresses(n: number): [Ip, Ip] {
 /** Joins the routers, the segment's gateway first, and sends what is for the segment that way. */
 export function addBackbone(routers: readonly Space[], segment: Segment): void {
   // Packets come by another way than answers go.
-  for (const router of routers) router.acceptAnySource();
+  for (const router of routers) acceptAnySource(router);
   for (const [i, next] of routers.slice(1).entries()) {
     const router = routers[i]!;
     const [near, far] = linkAddresses(i);
@@ -46,6 +46,11 @@ export function addBackbone(routers: readonly Space[], segment: Segment): void {
   segment.plug(farEnd, BACKBONE_NAMES.at(-1)!, PLACES);
   farEnd.addAddress(PLACES, FAR_END.ip, FAR_END.prefixLength);
   farEnd.bringUp(PLACES);
+}
+
+/** By an interface that the way back does not lead to. */
+function acceptAnySource(router: Space): void {
+  for (const which of ["all", "default"]) router.writeSetting(`ipv4/conf/${which}/rp_filter`, "0");
 }
 
 function bringUp(space: Space, ifname: string, ip: Ip): void {

@@ -7,9 +7,9 @@ import {
   ipBytes,
   ipFromBytes,
   parseCidr,
-} from "../addr.ts";
-import { Reader, Writer } from "../bytes.ts";
-import { GretunError } from "../errors.ts";
+} from "../../lib/addr.ts";
+import { Reader, Writer } from "../../lib/bytes.ts";
+import { GretunError } from "../../lib/errors.ts";
 
 /** What every host calls its cable. */
 export const UPLINK = "eth0";

@@ -1,9 +1,9 @@
 /** A router between two segments: translates addresses of IPv4, and filters both families. */
-import type { Cidr, Ip } from "../addr.ts";
-import { flushConntrack } from "../netlink.ts";
-import * as nft from "../nft/mod.ts";
+import type { Cidr, Ip } from "../../lib/addr.ts";
+import { type ChildProcesses, LabNode, type Space } from "../../lib/lab/mod.ts";
+import { flushConntrack } from "../../lib/netlink.ts";
+import * as nft from "../../lib/nft/mod.ts";
 import type { Addresses } from "./addresses.ts";
-import { LabNode } from "./host.ts";
 import {
   type EgressFirewall,
   firewallTable,
@@ -11,9 +11,9 @@ import {
   type NatBehaviour,
   natTable,
 } from "./nat_table.ts";
-import type { ChildProcesses } from "./processes.ts";
 import { type CableOptions, Segment, type SegmentPrefixes } from "./segment.ts";
-import type { Space } from "./space.ts";
+
+export const FORWARD_IPV6 = "ipv6/conf/all/forwarding";
 
 export interface NatSetup {
   name: string;
@@ -37,7 +37,7 @@ export class Nat extends LabNode {
     this.#inside = new Segment(space, IN, inside);
     this.#setTables(behaviour, firewall);
     space.forwardPackets();
-    if (this.hasIpv6) space.forwardIpv6Packets();
+    if (this.hasIpv6) space.writeSetting(FORWARD_IPV6, "1");
   }
 
   /**

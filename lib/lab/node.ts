@@ -1,8 +1,6 @@
 /** A computer of the lab: programs and sockets can be started in it. */
-import type { Ip } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import type { Fd } from "../linux/mod.ts";
-import { type Addresses, UPLINK } from "./addresses.ts";
 import type { ChildProcesses } from "./processes.ts";
 import type { Space } from "./space.ts";
 
@@ -23,7 +21,6 @@ export interface RunResult {
   stderr: string;
 }
 
-/** What hosts and NATs have in common. */
 export class LabNode {
   readonly name: string;
   protected readonly space: Space;
@@ -78,34 +75,5 @@ export class LabNode {
     const { code, stdout, stderr } = await child.output();
     const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
     return { code, stdout: text(stdout), stderr: text(stderr) };
-  }
-}
-
-/** What a cable can be plugged into. */
-interface Network {
-  attach(space: Space, port: string, ifname: string): Addresses;
-}
-
-export class Host extends LabNode {
-  #addresses: Addresses;
-
-  constructor(name: string, space: Space, children: ChildProcesses, addresses: Addresses) {
-    super(name, space, children);
-    this.#addresses = addresses;
-  }
-
-  /** Of IPv4 if it has one. */
-  get ip(): Ip {
-    return (this.#addresses.ip4 ?? this.#addresses.ip6)!;
-  }
-
-  get ip6(): Ip | undefined {
-    return this.#addresses.ip6;
-  }
-
-  /** Pulls its cable and plugs it in behind another NAT, where it has another address. */
-  moveTo(behind: Network): void {
-    this.space.rtnl.deleteLink(this.space.ifindex(UPLINK));
-    this.#addresses = behind.attach(this.space, this.name, UPLINK);
   }
 }
