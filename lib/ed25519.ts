@@ -52,10 +52,16 @@ export type Agree = (publicKey: Uint8Array<ArrayBuffer>) => Promise<Uint8Array>;
 export const agreementPublic = (publicKey: Uint8Array) => ed25519.utils.toMontgomery(publicKey);
 
 /** By the key of that 32-byte seed. */
-export async function agreement(seed: Uint8Array): Promise<Agree> {
-  const pkcs8 = concatBytes(PREFIXES.X25519, ed25519.utils.toMontgomerySecret(seed));
+export function agreement(seed: Uint8Array): Promise<Agree> {
+  return agreementBy(ed25519.utils.toMontgomerySecret(seed));
+}
+
+/** By that X25519 scalar. */
+export async function agreementBy(privateKey: Uint8Array): Promise<Agree> {
+  const pkcs8 = concatBytes(PREFIXES.X25519, privateKey);
   const key = await crypto.subtle.importKey("pkcs8", pkcs8, "X25519", false, ["deriveBits"]);
   return async (publicKey) => {
+    if (publicKey.length !== 32) throw new RangeError("X25519 key is not 32 bytes"); // Deno would end
     const other = await crypto.subtle.importKey("raw", publicKey, "X25519", false, []);
     const algorithm = { name: "X25519", public: other };
     const secret = new Uint8Array(await crypto.subtle.deriveBits(algorithm, key, 256));

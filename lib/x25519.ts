@@ -4,6 +4,7 @@
  */
 import { x25519 } from "@noble/curves/ed25519.js";
 import { toHex } from "./bytes.ts";
+import { agreementBy } from "./ed25519.ts";
 
 /** Of each private key as many as it shares with others at a time, and more. */
 const MAX_KEPT = 4096;
@@ -15,12 +16,35 @@ export function sharedSecret(
   ownPrivate: Uint8Array,
   publicKey: Uint8Array,
 ): Uint8Array<ArrayBuffer> {
-  const secrets = kept.get(ownPrivate) ?? new Map<string, Uint8Array<ArrayBuffer>>();
-  kept.set(ownPrivate, secrets);
+  const secrets = secretsOf(ownPrivate);
   const name = toHex(publicKey);
   const secret = secrets.get(name) ?? x25519.getSharedSecret(ownPrivate, publicKey).slice();
   secrets.delete(name);
   secrets.set(name, secret); // the last one that was asked for
   if (secrets.size > MAX_KEPT) secrets.delete(secrets.keys().next().value!);
   return secret;
+}
+
+/**
+ * Computes those that are not kept yet by WebCrypto, which has no need to warm up, beside what else the program
+ * does. A key that is none is left to {@link sharedSecret}.
+ */
+export async function prepareSecrets(
+  ownPrivate: Uint8Array,
+  publicKeys: readonly Uint8Array<ArrayBuffer>[],
+): Promise<void> {
+  const secrets = secretsOf(ownPrivate);
+  const missing = publicKeys.slice(0, MAX_KEPT).filter((key) => !secrets.has(toHex(key)));
+  if (missing.length === 0) return;
+  const agree = await agreementBy(ownPrivate);
+  await Promise.all(missing.map(async (key) => {
+    const secret = await agree(key).catch(() => undefined);
+    if (secret) secrets.set(toHex(key), secret.slice());
+  }));
+}
+
+function secretsOf(ownPrivate: Uint8Array): Map<string, Uint8Array<ArrayBuffer>> {
+  const secrets = kept.get(ownPrivate) ?? new Map<string, Uint8Array<ArrayBuffer>>();
+  kept.set(ownPrivate, secrets);
+  return secrets;
 }

@@ -6,7 +6,7 @@
  */
 import { type Agree, agreementPublic } from "../ed25519.ts";
 import { type DiscoKey, keyBase64, keyBytes, type NodeKey } from "../keys.ts";
-import { sharedSecret } from "../x25519.ts";
+import { prepareSecrets, sharedSecret } from "../x25519.ts";
 
 interface Owner {
   nodeKey: NodeKey;
@@ -18,7 +18,9 @@ export async function proveDiscoKey(
   owner: Owner,
   coordinator: NodeKey,
 ): Promise<Uint8Array> {
-  const shared = sharedSecret(discoPrivate, agreementPublic(keyBytes(coordinator)));
+  const publicKey = agreementPublic(keyBytes(coordinator)) as Uint8Array<ArrayBuffer>;
+  await prepareSecrets(discoPrivate, [publicKey]);
+  const shared = sharedSecret(discoPrivate, publicKey);
   return new Uint8Array(await crypto.subtle.sign("HMAC", await macKey(shared), text(owner)));
 }
 

@@ -16,11 +16,12 @@ import {
 import { DISCO_PATTERN, isDisco } from "../disco/mod.ts";
 import { type Datagram, timeLimit } from "../edges.ts";
 import { errorText } from "../errors.ts";
-import { keyBase64, type NodeKey } from "../keys.ts";
+import { keyBase64, keyBytes, type NodeKey } from "../keys.ts";
 import { lockPort, type NeededAddress } from "../links/mod.ts";
 import type { RtNetlink } from "../netlink.ts";
 import { RelayClient } from "../relay/mod.ts";
 import { STUN_PATTERN, StunClient } from "../stun/mod.ts";
+import { prepareSecrets } from "../x25519.ts";
 import { watchForSleep } from "./awakening.ts";
 import { CollisionReport } from "./collision_report.ts";
 import { answersOf, type DaemonReport, type Running } from "./control.ts";
@@ -127,6 +128,7 @@ export async function runDaemon(
   ));
   const daemon = stack.use(new Daemon(options, edges, signal, { rtnl, plane, known, met }));
   stack.use(host.watchNetwork(() => daemon.networkChanged()));
+  void daemon.askStunEarly();
   stack.use(await edges.serveControl(answersOf(daemon, edges.clock)));
   await daemon.run();
 }
@@ -160,6 +162,7 @@ class Daemon implements Running, AsyncDisposable {
   /** Members that are not there. */
   #away: { keys: readonly NodeKey[]; isByPolicy: boolean } = { keys: [], isByPolicy: false };
   #judged: Promise<void> = Promise.resolve();
+  readonly #firstJudged = Promise.withResolvers<void>();
   /** When this node last told its endpoints because of another host. */
   #toldTwinMs = -Infinity;
   readonly #stun: StunClient;
@@ -291,18 +294,25 @@ class Daemon implements Running, AsyncDisposable {
     const { kind: plane, families } = this.#plane;
     log.info("listening", { port: this.#options.port, plane, ipv6: families.includes(6) });
     log.info("asking the coordinator to join", { coord: this.#options.coordinator.href });
-    void this.#askStunEarly();
     const startMs = this.#edges.clock.nowMs();
     await this.#session.register();
     if (this.#signal.aborted) return;
     if (this.#edges.clock.nowMs() - startMs > EARLY_MS) this.#earlyStun.forget();
     await Promise.all([
+      this.#session.run(),
       this.#own!.run(this.#signal),
+      watchForSleep(this.#edges.clock, () => this.#awoke(), this.#signal),
+      this.#runLater(),
+    ]);
+  }
+
+  /** What the first invitations do without comes after them. */
+  async #runLater(): Promise<void> {
+    await this.#withinFirstWait(this.#firstJudged.promise);
+    await Promise.all([
       this.#ownNat!.run(this.#signal),
       this.#portMapper?.run(this.#signal),
       this.#measureRelays(),
-      watchForSleep(this.#edges.clock, () => this.#awoke(), this.#signal),
-      this.#session.run(),
     ]);
   }
 
@@ -397,21 +407,30 @@ class Daemon implements Running, AsyncDisposable {
   /** One list after the other. */
   #judge(): Promise<void> {
     return this.#judged = this.#judged.then(async () => {
-      const peers = await this.#trust.judge(this.#listed);
+      const discoKeys = this.#listed.map(({ discoKey }) => keyBytes(discoKey));
+      const [peers] = await Promise.all([
+        this.#trust.judge(this.#listed),
+        prepareSecrets(this.#options.identity.discoPrivate, discoKeys),
+      ]);
       if (!this.#isListed && peers.length > 0) await this.#knowsItself();
       if (this.#signal.aborted) return;
       if (!this.#isListed && peers.length === 0) this.#edges.log.info("no peers yet, waiting");
       this.#isListed = true;
       const { keys, isByPolicy } = this.#away;
       this.#peers!.list(peers, isByPolicy ? keys : undefined);
+      this.#firstJudged.resolve();
     });
   }
 
   /** So that the first invitation of a peer says where this node is. */
   async #knowsItself(): Promise<void> {
+    await this.#withinFirstWait(this.#own!.firstTold);
+  }
+
+  async #withinFirstWait(awaited: Promise<void>): Promise<void> {
     const late = Promise.withResolvers<void>();
     using _timer = this.#edges.clock.timer(FIRST_LIST_WAIT_MS, late.resolve);
-    await Promise.race([this.#own!.firstTold, late.promise]);
+    await Promise.race([awaited, late.promise]);
   }
 
   /** Whether there is such a peer that was refused because of its key. */
@@ -587,7 +606,8 @@ class Daemon implements Running, AsyncDisposable {
     return stunServers.length > 0 ? stunServers : this.#advertisedStun;
   }
 
-  async #askStunEarly(): Promise<void> {
+  /** Beside the rest of the start. */
+  async askStunEarly(): Promise<void> {
     const { stunServers, coordinator } = this.#options;
     const { families } = this.#plane;
     const names = stunServers.length > 0 ? stunServers : [coordinator.hostname];

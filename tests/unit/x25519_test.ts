@@ -1,9 +1,10 @@
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import { x25519 } from "@noble/curves/ed25519.js";
-import { sharedSecret } from "../../lib/x25519.ts";
+import { prepareSecrets, sharedSecret } from "../../lib/x25519.ts";
 
 const own = new Uint8Array(32).fill(1);
-const publicOf = (seed: number) => x25519.getPublicKey(new Uint8Array(32).fill(seed));
+const publicOf = (seed: number) =>
+  x25519.getPublicKey(new Uint8Array(32).fill(seed)) as Uint8Array<ArrayBuffer>;
 
 Deno.test("sharedSecret() is that of X25519, and is computed once", () => {
   deepStrictEqual(sharedSecret(own, publicOf(2)), x25519.getSharedSecret(own, publicOf(2)));
@@ -14,4 +15,18 @@ Deno.test("sharedSecret() is that of X25519, and is computed once", () => {
 
 Deno.test("sharedSecret() throws for a key of low order, each time", () => {
   for (let i = 0; i < 2; i++) throws(() => sharedSecret(own, new Uint8Array(32)));
+});
+
+Deno.test("prepareSecrets() gives the same, and leaves keys that are none to sharedSecret()", async () => {
+  const ready = new Uint8Array(32).fill(4);
+  await prepareSecrets(ready, [publicOf(5), new Uint8Array(32), new Uint8Array(3), publicOf(6)]);
+  for (const seed of [5, 6]) {
+    deepStrictEqual(
+      sharedSecret(ready, publicOf(seed)),
+      sharedSecret(ready.slice(), publicOf(seed)),
+    );
+  }
+  for (const none of [new Uint8Array(32), new Uint8Array(3)]) {
+    throws(() => sharedSecret(ready, none));
+  }
 });
