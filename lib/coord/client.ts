@@ -158,6 +158,8 @@ export interface CoordClientOptions {
   onFirstContact?: (key: NodeKey) => void;
   /** Any call was answered so that the coordinator does not know this node. */
   onForgotten?: () => void;
+  /** A call was sent: there is nothing to do until its answer. */
+  onWaiting?: () => void;
   /** The coordinator's clock turned out to differ from what it was taken for. */
   onClock?: (news: ClockNews) => void;
   /** What a token lets this node join by. */
@@ -415,7 +417,9 @@ export class CoordClient implements RelayCoordinator, Disposable {
   /** Throws `CoordError`, or the reason of the caller's signal. */
   async #fetch(url: string, init: HttpRequest, callerSignal: AbortSignal): Promise<Answer> {
     try {
-      const response = await this.#http.request(url, init);
+      const asked = this.#http.request(url, init);
+      this.#options.onWaiting?.();
+      const response = await asked;
       return { response, body: await boundedBody(response) };
     } catch (cause) {
       callerSignal.throwIfAborted();

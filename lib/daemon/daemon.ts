@@ -238,6 +238,7 @@ class Daemon implements Running, AsyncDisposable {
       },
       onSignal: (sealed) => this.#peers!.signal(sealed),
       onClock: (news) => this.#compareClocks(news),
+      onWaiting: () => plane.whileWaiting?.(),
       onBack: () => {
         this.#own?.look(); // its STUN server is back too, as a rule
         this.#peers?.coordinatorIsBack();

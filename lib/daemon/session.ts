@@ -54,6 +54,8 @@ export interface SessionOptions {
   /** It answers again. */
   onBack: () => void;
   onClock: (news: ClockNews) => void;
+  /** A call was sent. */
+  onWaiting: () => void;
   sign: Sign;
   http: CoordHttp;
   clock: Clock;
@@ -102,6 +104,7 @@ export class Session implements Disposable {
         options.onFirstContact(key);
       },
       onClock: options.onClock,
+      onWaiting: options.onWaiting,
       onForgotten: () => void this.#joinAgain(),
     });
     const { last } = options;

@@ -124,6 +124,8 @@ export interface DataPlane extends AsyncDisposable {
   refused(): Map<PlaneRefusal, number>;
   /** Undefined, or absent, where packets do not pass through threads of this process. */
   threads?(): PlaneThreads | undefined;
+  /** It has something to do that holds the program up, and now is a good moment for it. */
+  whileWaiting?(): void;
 }
 
 /** Of the threads that carry packets. */

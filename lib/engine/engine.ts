@@ -95,8 +95,8 @@ interface Device extends BulkTun {
   spec?: LinkSpec;
 }
 
-/** To start a thread takes the main one 40 ms, in which a daemon can be waiting for its first answers. */
-const START_AFTER_MS = 25;
+/** If nothing has needed it by then, see {@link Engine.start}. */
+const START_AFTER_MS = 150;
 const LOOK_MS = 250;
 /** In that time; as much as 10 Mbit/s in datagrams of their own, and some 100 Mbit/s in joined ones. */
 const BUSY_READS = 250;
@@ -137,10 +137,13 @@ export class Engine implements AsyncDisposable {
     this.#options = options;
     this.families = sockets.map(({ family }) => family);
     for (const socket of sockets) this.#addSocket(socket);
-    this.#starting = setTimeout(() => this.#start(), START_AFTER_MS);
+    this.#starting = setTimeout(() => this.start(), START_AFTER_MS);
   }
 
-  #start(): void {
+  /** The first thread, if it is not there yet. This one stands still for 30 ms until it is. */
+  start(): void {
+    if (this.#in || this.#isClosed) return;
+    clearTimeout(this.#starting);
     this.#in = this.#startThread(0, this.#epoll);
     this.#tellAll(this.#in);
     // Two threads must not count one session's datagrams, not even for the moment of the change.
@@ -215,6 +218,7 @@ export class Engine implements AsyncDisposable {
     this.#shared.heard[id] = 0;
     this.setLink(id, { mtu: 0 });
     (this.#out?.epoll ?? this.#epoll).add(fd.fd, id);
+    this.start();
     return id;
   }
 

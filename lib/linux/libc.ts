@@ -1,6 +1,6 @@
 /**
  * libc through `Deno.dlopen`: the only place where gretun leaves JavaScript. One table of
- * symbols, each opened on first use, and one gate that turns -1 into an error with its errno.
+ * symbols, opened on first use, and one gate that turns -1 into an error with its errno.
  */
 import { type Endpoint, ipFromBytes } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
@@ -44,21 +44,32 @@ const SYMBOLS = {
 
 type Libc = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
-const NAMES_OF_SYMBOLS = Object.keys(SYMBOLS) as (keyof typeof SYMBOLS)[];
-const opened = Object.defineProperties({}, Object.fromEntries(NAMES_OF_SYMBOLS.map(lazily)));
+let opened: Libc | undefined;
 
 export function libc(): Libc {
-  return opened as Libc;
+  return opened ??= openLibc();
 }
 
-/** Each costs a third of a millisecond, for code of its own that V8 can call; few commands need all. */
-function lazily(name: keyof typeof SYMBOLS): [string, PropertyDescriptor] {
-  const get = (): unknown => {
-    const value = Deno.dlopen("libc.so.6", { [name]: SYMBOLS[name] }).symbols[name];
-    Object.defineProperty(opened, name, { value });
-    return value;
-  };
-  return [name, { get, configurable: true }];
+/**
+ * A symbol costs a third of a millisecond, for code of its own that V8 can call, and no command needs all:
+ * the programs open each on first use. What runs from its source opens them once: tests look for what is
+ * opened meanwhile.
+ */
+function openLibc(): Libc {
+  return Deno.build.standalone ? lazyLibc() : Deno.dlopen("libc.so.6", SYMBOLS).symbols;
+}
+
+export function lazyLibc(): Libc {
+  const lazy = {};
+  for (const name of Object.keys(SYMBOLS) as (keyof typeof SYMBOLS)[]) {
+    const get = (): unknown => {
+      const value = Deno.dlopen("libc.so.6", { [name]: SYMBOLS[name] }).symbols[name];
+      Object.defineProperty(lazy, name, { value });
+      return value;
+    };
+    Object.defineProperty(lazy, name, { get, configurable: true });
+  }
+  return lazy as Libc;
 }
 
 /** errno numbers that callers tell apart (asm-generic/errno-base.h, errno.h). */

@@ -182,6 +182,10 @@ export class EnginePath implements PacketPath {
     return new Map(found);
   }
 
+  whileWaiting(): void {
+    this.#engine.start();
+  }
+
   threads(): PlaneThreads {
     const drops = this.#engine.drops();
     return {

@@ -29,4 +29,5 @@ export interface PacketPath extends AsyncDisposable {
   refused(): Map<PlaneRefusal, number>;
   /** Absent where there are none. */
   threads?(): PlaneThreads;
+  whileWaiting?(): void;
 }

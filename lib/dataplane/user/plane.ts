@@ -128,6 +128,10 @@ export class UserPlane implements DataPlane {
     return new Map([...this.#path.refused(), ...this.#access.refused()]);
   }
 
+  whileWaiting(): void {
+    this.#path.whileWaiting?.();
+  }
+
   threads(): PlaneThreads | undefined {
     return this.#path.threads?.();
   }
