@@ -2,19 +2,15 @@
  * nf_tables expressions (linux/netfilter/nf_tables.h, nf_nat.h): what a rule is made of. A match
  * loads a value into register 1 and compares it; a rule goes on while its comparisons hold.
  */
-import { type Cidr, type Endpoint, type Ip, ipBytes } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
 import { type Attr, attr, checked, decodeAttrList, decodeAttrs, value } from "../netlink.ts";
-import { AF_INET } from "../linux/mod.ts";
 
 const NFT_REG_VERDICT = 0;
 const NFT_REG_1 = 1;
-const NFT_REG_2 = 2;
 /** The first of those of 4 bytes: each of the four above is four of these. */
 const NFT_REG32_00 = 8;
-/** The 4-byte registers that register 1 and 2 begin with. */
+/** The 4-byte register that register 1 begins with. */
 const FIRST_SLOT = NFT_REG32_00;
-const SECOND_SLOT = NFT_REG32_00 + 4;
 
 const NFTA_LIST_ELEM = 1;
 const NFTA_EXPR_NAME = 1;
@@ -22,62 +18,26 @@ const NFTA_EXPR_DATA = 2;
 const NFTA_DATA_VALUE = 1;
 const NFTA_DATA_VERDICT = 2;
 const NFTA_VERDICT_CODE = 1;
-const NFTA_IMMEDIATE_DREG = 1;
-const NFTA_IMMEDIATE_DATA = 2;
-const NFTA_META_DREG = 1;
-const NFTA_META_KEY = 2;
-const NFTA_CT_DREG = 1;
-const NFTA_CT_KEY = 2;
-const NFTA_PAYLOAD_DREG = 1;
-const NFTA_PAYLOAD_BASE = 2;
-const NFTA_PAYLOAD_OFFSET = 3;
-const NFTA_PAYLOAD_LEN = 4;
-const NFTA_PAYLOAD_SREG = 5;
-const NFTA_PAYLOAD_CSUM_TYPE = 6;
-const NFTA_PAYLOAD_CSUM_OFFSET = 7;
-const NFTA_PAYLOAD_CSUM_FLAGS = 8;
-const NFTA_BITWISE_SREG = 1;
-const NFTA_BITWISE_DREG = 2;
-const NFTA_BITWISE_LEN = 3;
-const NFTA_BITWISE_MASK = 4;
-const NFTA_BITWISE_XOR = 5;
-const NFTA_CMP_SREG = 1;
-const NFTA_CMP_OP = 2;
-const NFTA_CMP_DATA = 3;
-const NFTA_LOOKUP_SET = 1;
-const NFTA_LOOKUP_SREG = 2;
-const NFTA_LOOKUP_DREG = 3;
-const NFTA_LOOKUP_FLAGS = 5;
-const NFT_LOOKUP_F_INV = 1;
-const NFTA_DYNSET_SET_NAME = 1;
-const NFTA_DYNSET_OP = 3;
-const NFTA_DYNSET_SREG_KEY = 4;
-const NFTA_DYNSET_SREG_DATA = 5;
-const NFTA_NG_DREG = 1;
-const NFTA_NG_MODULUS = 2;
-const NFTA_NG_TYPE = 3;
-const NFTA_NG_OFFSET = 4;
-const NFTA_BYTEORDER_SREG = 1;
-const NFTA_BYTEORDER_DREG = 2;
-const NFTA_BYTEORDER_OP = 3;
-const NFTA_BYTEORDER_LEN = 4;
-const NFTA_BYTEORDER_SIZE = 5;
-const NFTA_NAT_TYPE = 1;
-const NFTA_NAT_FAMILY = 2;
-const NFTA_NAT_REG_ADDR_MIN = 3;
-const NFTA_NAT_REG_PROTO_MIN = 5;
-const NFTA_NAT_FLAGS = 7;
-const NFTA_MASQ_FLAGS = 1;
 const NFTA_COUNTER_BYTES = 1;
 const NFTA_COUNTER_PACKETS = 2;
-const NFTA_DUP_SREG_ADDR = 1;
-const NFTA_LIMIT_RATE = 1;
-const NFTA_LIMIT_UNIT = 2;
-const NFTA_LIMIT_BURST = 3;
-const NFTA_LIMIT_TYPE = 4;
-const NFTA_MASQ_REG_PROTO_MIN = 2;
+/** By expression, those that are used. */
+const ATTRIBUTES = {
+  immediate: { dreg: 1, data: 2 },
+  meta: { dreg: 1, key: 2 },
+  ct: { dreg: 1, key: 2 },
+  payload: {
+    ...{ dreg: 1, base: 2, offset: 3, len: 4 },
+    ...{ sreg: 5, csum_type: 6, csum_offset: 7, csum_flags: 8 },
+  },
+  bitwise: { sreg: 1, dreg: 2, len: 3, mask: 4, xor: 5 },
+  cmp: { sreg: 1, op: 2, data: 3 },
+  lookup: { set: 1, sreg: 2, dreg: 3, flags: 5 },
+  limit: { rate: 1, unit: 2, burst: 3, type: 4 },
+  dup: { sreg_addr: 1 },
+  masq: {},
+  counter: {},
+} as const;
 
-const NFT_META_MARK = 3;
 const NFT_META_IIF = 4;
 const NFT_META_OIF = 5;
 const NFT_META_IIFNAME = 6;
@@ -85,7 +45,6 @@ const NFT_META_OIFNAME = 7;
 const NFT_META_L4PROTO = 16;
 const NFT_CT_STATE = 0;
 const NFT_CT_DIRECTION = 1;
-const NFT_CT_STATUS = 2;
 const NFT_PAYLOAD_NETWORK_HEADER = 1;
 const NFT_PAYLOAD_TRANSPORT_HEADER = 2;
 const NFT_PAYLOAD_CSUM_INET = 1;
@@ -94,17 +53,11 @@ const NFT_LIMIT_PKT_BYTES = 1;
 const NFT_CMP_EQ = 0;
 const NFT_CMP_NEQ = 1;
 const NFT_CMP_LT = 2;
+const NFT_LOOKUP_F_INV = 1;
 const IPV4_CHECKSUM_OFFSET = 10;
-const NFT_DYNSET_OP_ADD = 0;
-const NFT_BYTEORDER_HTON = 1;
-const NFT_NAT_SNAT = 0;
-const NFT_NAT_DNAT = 1;
-const NF_NAT_RANGE_PROTO_SPECIFIED = 1 << 1;
 const IFNAMSIZ = 16;
 
 export const IP_PROTOCOL = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58 } as const;
-/** `enum nft_ng_types`. */
-const NUMBER_ORDER = { sequential: 0, random: 1 } as const;
 const REGISTER_BYTES = 4;
 /** Where a field lies: header, offset and length in bytes; the first addresses are those of IPv4. */
 const FIELD = {
@@ -118,16 +71,10 @@ const FIELD = {
   sport: [NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2],
   dport: [NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2],
 } as const;
-/** `enum ip_conntrack_status`, linux/netfilter/nf_conntrack_common.h. */
-const IPS_DST_NAT = 1 << 5;
 /** `enum ip_conntrack_dir`. */
 const IP_CT_DIR_REPLY = 1;
 /** `NF_CT_STATE_BIT` of linux/netfilter/nf_conntrack_common.h. */
 const CT_STATE = { invalid: 1, established: 2, related: 4, new: 8, untracked: 64 } as const;
-const MASQUERADE_FLAG = {
-  random: 1 << 2, // NF_NAT_RANGE_PROTO_RANDOM
-  "fully-random": 1 << 4, // NF_NAT_RANGE_PROTO_RANDOM_FULLY
-} as const;
 const VERDICT = { drop: 0, accept: 1, return: -5 } as const;
 
 /** One step of a rule: the kernel's name for it and its attributes. */
@@ -206,31 +153,6 @@ export function l4proto(protocol: keyof typeof IP_PROTOCOL, operator: "==" | "!=
   return [loadMeta(NFT_META_L4PROTO), compare(operator === "==" ? NFT_CMP_EQ : NFT_CMP_NEQ, bytes)];
 }
 
-/** The packet's mark, 32 bits. */
-export function mark(value: number): Match {
-  return [loadMeta(NFT_META_MARK), compare(NFT_CMP_EQ, hostU32(value))];
-}
-
-/** IPv4 source address in a prefix; in tables of family ip. */
-export function saddr(prefix: Cidr): Match {
-  return matchIpv4(12, prefix);
-}
-
-/** IPv4 destination address in a prefix; in tables of family ip. */
-export function daddr(prefix: Cidr): Match {
-  return matchIpv4(16, prefix);
-}
-
-/** Source port; says the protocol as well. */
-export function sport(protocol: "tcp" | "udp", port: number): Match {
-  return matchPort(protocol, 0, port);
-}
-
-/** Destination port; says the protocol as well. */
-export function dport(protocol: "tcp" | "udp", port: number): Match {
-  return matchPort(protocol, 2, port);
-}
-
 /** Bytes of the transport header and what follows it; with a mask, only its bits. */
 export function transport(
   offset: number,
@@ -255,19 +177,13 @@ export function setAddress(field: "saddr" | "daddr", value: Value): Match {
 /** Connection tracking knows the packet as one of these. */
 export function ctState(...states: (keyof typeof CT_STATE)[]): Match {
   const mask = hostU32(states.reduce((bits, state) => bits | CT_STATE[state], 0));
-  const load = {
-    name: "ct",
-    attrs: [attr.be32(NFTA_CT_DREG, NFT_REG_1), attr.be32(NFTA_CT_KEY, NFT_CT_STATE)],
-  };
+  const load = expression("ct", { dreg: NFT_REG_1, key: NFT_CT_STATE });
   return [load, bitwiseAnd(mask), compare(NFT_CMP_NEQ, hostU32(0))];
 }
 
 /** The packet goes to who opened its connection. */
 export function isReply(): Match {
-  const load = {
-    name: "ct",
-    attrs: [attr.be32(NFTA_CT_DREG, NFT_REG_1), attr.be32(NFTA_CT_KEY, NFT_CT_DIRECTION)],
-  };
+  const load = expression("ct", { dreg: NFT_REG_1, key: NFT_CT_DIRECTION });
   return [load, compare(NFT_CMP_EQ, Uint8Array.of(IP_CT_DIR_REPLY))];
 }
 
@@ -277,44 +193,16 @@ export function udpBytes(offset: number, operator: "==" | "!=", bytes: Uint8Arra
   return [...l4proto("udp"), load, compare(operator === "==" ? NFT_CMP_EQ : NFT_CMP_NEQ, bytes)];
 }
 
-/** The packet's connection has had its destination translated. */
-export function hasNewDestination(): Match {
-  const load = {
-    name: "ct",
-    attrs: [attr.be32(NFTA_CT_DREG, NFT_REG_1), attr.be32(NFTA_CT_KEY, NFT_CT_STATUS)],
-  };
-  return [load, bitwiseAnd(hostU32(IPS_DST_NAT)), compare(NFT_CMP_NEQ, hostU32(0))];
-}
-
 /** The set has this element. */
 export function isIn(set: string, element: Value): Match {
-  return [...element.load(FIRST_SLOT), lookup(set, FIRST_SLOT)];
+  return [...element.load(FIRST_SLOT), expression("lookup", { set, sreg: FIRST_SLOT })];
 }
 
 /** The set, which is no map, has no such element. */
 export function isNotIn(set: string, element: Value): Match {
-  const { name, attrs } = lookup(set, FIRST_SLOT);
-  const inverted = [...attrs, attr.be32(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV)];
-  return [...element.load(FIRST_SLOT), { name, attrs: inverted }];
-}
-
-/** The map has a value for this key. */
-export function isKeyIn(map: string, key: Value): Match {
-  return mapped(map, key).load(FIRST_SLOT);
-}
-
-/** Not a condition: remembers the element, in a map with a value, unless it is there already. */
-export function add(set: string, element: Value, value?: Value): Match {
-  const attrs = [
-    attr.string(NFTA_DYNSET_SET_NAME, set),
-    attr.be32(NFTA_DYNSET_OP, NFT_DYNSET_OP_ADD),
-    attr.be32(NFTA_DYNSET_SREG_KEY, FIRST_SLOT),
-    ...(value ? [attr.be32(NFTA_DYNSET_SREG_DATA, SECOND_SLOT)] : []),
-  ];
   return [
     ...element.load(FIRST_SLOT),
-    ...(value?.load(SECOND_SLOT) ?? []),
-    { name: "dynset", attrs },
+    expression("lookup", { set, sreg: FIRST_SLOT, flags: NFT_LOOKUP_F_INV }),
   ];
 }
 
@@ -386,64 +274,16 @@ export function outgoing(): Part {
 /** What the map has for the key. */
 export function mapped(map: string, key: Value): Value {
   return {
-    load: (register) => [...key.load(register), lookup(map, register, register)],
+    load: (register) => [
+      ...key.load(register),
+      expression("lookup", { set: map, sreg: register, dreg: register }),
+    ],
   };
 }
 
-/** A port for each packet that asks: `first` and on for `count`, in order or at random. */
-export function newPort(
-  order: keyof typeof NUMBER_ORDER,
-  { first, count }: { first: number; count: number },
-): Value {
-  const generate = (register: number) => ({
-    name: "numgen",
-    attrs: [
-      attr.be32(NFTA_NG_DREG, register),
-      attr.be32(NFTA_NG_MODULUS, count),
-      attr.be32(NFTA_NG_TYPE, NUMBER_ORDER[order]),
-      attr.be32(NFTA_NG_OFFSET, first),
-    ],
-  });
-  return { load: (register) => [generate(register), toNetworkU16(register)] };
-}
-
-/** Gives the packet another destination; the port stays when none is given. */
-export function dnat(to: { ip: Ip; port?: number }): NatAction {
-  return { expressions: translate(NFT_NAT_DNAT, to) };
-}
-
-/** Gives the packet a destination that is an address and a port. */
-export function dnatTo(to: Value): NatAction {
-  const nat = { name: "nat", attrs: natAttrs(NFT_NAT_DNAT, FIRST_SLOT, FIRST_SLOT + 1) };
-  return { expressions: [...to.load(FIRST_SLOT), nat] };
-}
-
-/** Gives the packet this source. The rule has to say the protocol, as every port needs. */
-export function snat(to: Endpoint): NatAction {
-  return { expressions: translate(NFT_NAT_SNAT, to) };
-}
-
-/** Gives the packet this address and a port as source. */
-export function snatTo(ip: Ip, port: Value): NatAction {
-  const toAddress = immediate(NFT_REG_2, dataValue(ipBytes(ip)));
-  const nat = { name: "nat", attrs: natAttrs(NFT_NAT_SNAT, NFT_REG_2, FIRST_SLOT) };
-  return { expressions: [...port.load(FIRST_SLOT), toAddress, nat] };
-}
-
-/** Source NAT to the address of the outgoing interface; keeps the port if it can without flags. */
-export function masquerade(...flags: (keyof typeof MASQUERADE_FLAG)[]): NatAction {
-  const bits = flags.reduce((bits, flag) => bits | MASQUERADE_FLAG[flag], 0);
-  const attrs = bits === 0 ? [] : [attr.be32(NFTA_MASQ_FLAGS, bits)];
-  return { expressions: [{ name: "masq", attrs }] };
-}
-
-/** Source NAT to the address of the outgoing interface and this port. The rule says the protocol. */
-export function masqueradeTo(port: Value): NatAction {
-  const attrs = [
-    attr.be32(NFTA_MASQ_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED),
-    attr.be32(NFTA_MASQ_REG_PROTO_MIN, FIRST_SLOT),
-  ];
-  return { expressions: [...port.load(FIRST_SLOT), { name: "masq", attrs }] };
+/** Source NAT to the address of the outgoing interface; keeps the port if it can. */
+export function masquerade(): NatAction {
+  return { expressions: [expression("masq", {})] };
 }
 
 /**
@@ -467,7 +307,7 @@ export function resendTo(to: Value, udpChecksum: "kept" | "none"): NatAction {
       storePayload(FIRST_SLOT, { base: network, offset: 12, length: 8, checksumOffset: 10 }),
       storePayload(FIRST_SLOT + 2, port(0)),
       storePayload(FIRST_SLOT + 3, port(2)),
-      { name: "dup", attrs: [attr.be32(NFTA_DUP_SREG_ADDR, FIRST_SLOT + 1)] },
+      expression("dup", { sreg_addr: FIRST_SLOT + 1 }),
       ...verdictExpressions("drop"),
     ],
   };
@@ -475,50 +315,56 @@ export function resendTo(to: Value, udpChecksum: "kept" | "none"): NatAction {
 
 /** For an element of a map: it is not found by what comes above that rate. */
 export function byteLimit(bytesPerSecond: number, burst: number): Expression {
-  return {
-    name: "limit",
-    attrs: [
-      attr.be64(NFTA_LIMIT_RATE, BigInt(bytesPerSecond)),
-      attr.be64(NFTA_LIMIT_UNIT, 1n),
-      attr.be32(NFTA_LIMIT_BURST, burst),
-      attr.be32(NFTA_LIMIT_TYPE, NFT_LIMIT_PKT_BYTES),
-    ],
-  };
+  return expression("limit", {
+    ...{ rate: BigInt(bytesPerSecond), unit: 1n, burst, type: NFT_LIMIT_PKT_BYTES },
+  });
 }
 
 /** Counts the packets and bytes that come this far in the rule. */
 export function counter(): Expression {
-  return { name: "counter", attrs: [] };
+  return expression("counter", {});
 }
 
 export function verdictExpressions(verdict: Verdict): readonly Expression[] {
   if (typeof verdict !== "string") return verdict.expressions;
   const code = attr.nested(NFTA_DATA_VERDICT, [attr.be32(NFTA_VERDICT_CODE, VERDICT[verdict])]);
-  return [immediate(NFT_REG_VERDICT, code)];
+  return [expression("immediate", { dreg: NFT_REG_VERDICT, data: code })];
 }
 
-function loadMeta(key: number, register: number = NFT_REG_1): Expression {
-  return {
-    name: "meta",
-    attrs: [attr.be32(NFTA_META_DREG, register), attr.be32(NFTA_META_KEY, key)],
-  };
+type Name = keyof typeof ATTRIBUTES;
+
+/** Numbers have 4 bytes, or 8 as a bigint; bytes are what registers hold. */
+type AttributeValue = number | bigint | string | Uint8Array | Attr;
+
+function expression<N extends Name>(
+  name: N,
+  values: { [A in keyof typeof ATTRIBUTES[N]]?: AttributeValue },
+): Expression {
+  const types: Record<string, number> = ATTRIBUTES[name];
+  const attrs = Object.entries<AttributeValue>(values as Record<string, AttributeValue>)
+    .map(([key, value]) => encodeAttribute(types[key]!, value));
+  return { name, attrs };
 }
 
-function loadPayload(
+function encodeAttribute(type: number, value: AttributeValue): Attr {
+  if (typeof value === "number") return attr.be32(type, value);
+  if (typeof value === "bigint") return attr.be64(type, value);
+  if (typeof value === "string") return attr.string(type, value);
+  const data = value instanceof Uint8Array ? attr.bytes(NFTA_DATA_VALUE, value) : value;
+  return attr.nested(type, [data]);
+}
+
+export function loadMeta(key: number, register: number = NFT_REG_1): Expression {
+  return expression("meta", { dreg: register, key });
+}
+
+export function loadPayload(
   base: number,
   offset: number,
   length: number,
   register = NFT_REG_1,
 ): Expression {
-  return {
-    name: "payload",
-    attrs: [
-      attr.be32(NFTA_PAYLOAD_DREG, register),
-      attr.be32(NFTA_PAYLOAD_BASE, base),
-      attr.be32(NFTA_PAYLOAD_OFFSET, offset),
-      attr.be32(NFTA_PAYLOAD_LEN, length),
-    ],
-  };
+  return expression("payload", { dreg: register, base, offset, len: length });
 }
 
 interface Place {
@@ -532,131 +378,26 @@ interface Place {
 /** Of addresses, the checksums of both headers are kept right. */
 function storePayload(register: number, { base, offset, length, checksumOffset }: Place) {
   const flags = base === NFT_PAYLOAD_NETWORK_HEADER ? NFT_PAYLOAD_L4CSUM_PSEUDOHDR : 0;
-  const checksum = checksumOffset === undefined ? [] : [
-    attr.be32(NFTA_PAYLOAD_CSUM_TYPE, NFT_PAYLOAD_CSUM_INET),
-    attr.be32(NFTA_PAYLOAD_CSUM_OFFSET, checksumOffset),
-    attr.be32(NFTA_PAYLOAD_CSUM_FLAGS, flags),
-  ];
-  return {
-    name: "payload",
-    attrs: [
-      attr.be32(NFTA_PAYLOAD_SREG, register),
-      attr.be32(NFTA_PAYLOAD_BASE, base),
-      attr.be32(NFTA_PAYLOAD_OFFSET, offset),
-      attr.be32(NFTA_PAYLOAD_LEN, length),
-      ...checksum,
-    ],
-  };
+  return expression("payload", {
+    ...{ sreg: register, base, offset, len: length },
+    ...(checksumOffset === undefined
+      ? {}
+      : { csum_type: NFT_PAYLOAD_CSUM_INET, csum_offset: checksumOffset, csum_flags: flags }),
+  });
 }
 
-/** Ends the rule when it is not found. */
-function lookup(set: string, key: number, value?: number): Expression {
-  return {
-    name: "lookup",
-    attrs: [
-      attr.string(NFTA_LOOKUP_SET, set),
-      attr.be32(NFTA_LOOKUP_SREG, key),
-      ...(value === undefined ? [] : [attr.be32(NFTA_LOOKUP_DREG, value)]),
-    ],
-  };
-}
-
-/** What the kernel computed becomes a port as packets have it. */
-function toNetworkU16(register: number): Expression {
-  return {
-    name: "byteorder",
-    attrs: [
-      attr.be32(NFTA_BYTEORDER_SREG, register),
-      attr.be32(NFTA_BYTEORDER_DREG, register),
-      attr.be32(NFTA_BYTEORDER_OP, NFT_BYTEORDER_HTON),
-      attr.be32(NFTA_BYTEORDER_LEN, 2),
-      attr.be32(NFTA_BYTEORDER_SIZE, 2),
-    ],
-  };
-}
-
-function compare(operator: number, bytes: Uint8Array): Expression {
-  return {
-    name: "cmp",
-    attrs: [
-      attr.be32(NFTA_CMP_SREG, NFT_REG_1),
-      attr.be32(NFTA_CMP_OP, operator),
-      attr.nested(NFTA_CMP_DATA, [dataValue(bytes)]),
-    ],
-  };
+export function compare(operator: number, bytes: Uint8Array): Expression {
+  return expression("cmp", { sreg: NFT_REG_1, op: operator, data: bytes });
 }
 
 /** (register & mask) ^ 0 */
-function bitwiseAnd(mask: Uint8Array, register = NFT_REG_1): Expression {
-  return {
-    name: "bitwise",
-    attrs: [
-      attr.be32(NFTA_BITWISE_SREG, register),
-      attr.be32(NFTA_BITWISE_DREG, register),
-      attr.be32(NFTA_BITWISE_LEN, mask.length),
-      attr.nested(NFTA_BITWISE_MASK, [dataValue(mask)]),
-      attr.nested(NFTA_BITWISE_XOR, [dataValue(new Uint8Array(mask.length))]),
-    ],
-  };
-}
-
-function immediate(register: number, data: Attr): Expression {
-  return {
-    name: "immediate",
-    attrs: [
-      attr.be32(NFTA_IMMEDIATE_DREG, register),
-      attr.nested(NFTA_IMMEDIATE_DATA, [data]),
-    ],
-  };
-}
-
-function matchIpv4(offset: number, { ip, prefixLength }: Cidr): Match {
-  const load = loadPayload(NFT_PAYLOAD_NETWORK_HEADER, offset, 4);
-  const mask = ipv4Mask(prefixLength);
-  const network = ipBytes(ip).map((byte, i) => byte & mask[i]!);
-  const narrow = prefixLength === 32 ? [] : [bitwiseAnd(mask)];
-  return [load, ...narrow, compare(NFT_CMP_EQ, network)];
-}
-
-function matchPort(protocol: "tcp" | "udp", offset: number, port: number): Match {
-  const load = loadPayload(NFT_PAYLOAD_TRANSPORT_HEADER, offset, 2);
-  return [...l4proto(protocol), load, compare(NFT_CMP_EQ, portBytes(port))];
-}
-
-function translate(type: number, { ip, port }: { ip: Ip; port?: number }): Expression[] {
-  const toAddress = immediate(NFT_REG_1, dataValue(ipBytes(ip)));
-  if (port === undefined) return [toAddress, { name: "nat", attrs: natAttrs(type, NFT_REG_1) }];
-  const toPort = immediate(NFT_REG_2, dataValue(portBytes(port)));
-  return [toAddress, toPort, { name: "nat", attrs: natAttrs(type, NFT_REG_1, NFT_REG_2) }];
-}
-
-function natAttrs(type: number, address: number, port?: number): Attr[] {
-  return [
-    attr.be32(NFTA_NAT_TYPE, type),
-    attr.be32(NFTA_NAT_FAMILY, AF_INET),
-    attr.be32(NFTA_NAT_REG_ADDR_MIN, address),
-    ...(port === undefined ? [] : [
-      attr.be32(NFTA_NAT_REG_PROTO_MIN, port),
-      attr.be32(NFTA_NAT_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED),
-    ]),
-  ];
-}
-
-function dataValue(bytes: Uint8Array): Attr {
-  return attr.bytes(NFTA_DATA_VALUE, bytes);
-}
-
-function ipv4Mask(prefixLength: number): Uint8Array {
-  const bits = prefixLength === 0 ? 0 : (0xffffffff << (32 - prefixLength)) >>> 0;
-  return new Writer("network", 4).u32(bits).finish();
-}
-
-function portBytes(port: number): Uint8Array {
-  return new Writer("network", 2).u16(port).finish();
+export function bitwiseAnd(mask: Uint8Array, register = NFT_REG_1): Expression {
+  const xor = new Uint8Array(mask.length);
+  return expression("bitwise", { sreg: register, dreg: register, len: mask.length, mask, xor });
 }
 
 /** Registers hold what the kernel computes, marks and states, in its own order. */
-function hostU32(value: number): Uint8Array {
+export function hostU32(value: number): Uint8Array {
   return new Writer("host", 4).u32(value).finish();
 }
 

@@ -8,7 +8,7 @@
  */
 import type { Cidr, Ip } from "../../lib/addr.ts";
 import { GretunError } from "../../lib/errors.ts";
-import * as nft from "../../lib/nft/mod.ts";
+import * as nft from "./nft.ts";
 
 /** RFC 4787 section 4.1: for which remotes the outer port of an inner address and port is one. */
 export const MAPPINGS = [

@@ -3,7 +3,7 @@ import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { parseCidr, parseIp } from "../../lib/addr.ts";
 import { Lab, type LabNode } from "../lab/mod.ts";
 import { createNamedNetns, deleteNamedNetns, type Fd, withNetns } from "../../lib/linux/mod.ts";
-import * as nft from "../../lib/nft/mod.ts";
+import * as nft from "../lab/nft.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 nft.Nft.open()[Symbol.dispose]();

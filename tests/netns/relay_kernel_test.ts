@@ -5,7 +5,7 @@ import { Writer } from "../../lib/bytes.ts";
 import { type Host, Lab } from "../lab/mod.ts";
 import { sourceAddress } from "../../lib/linux/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
-import * as nft from "../../lib/nft/mod.ts";
+import * as nft from "../lab/nft.ts";
 import { AF_INET, libc, openSocket, SOCK_RAW, sockaddrIn } from "../../lib/linux/libc.ts";
 import { encodeUdp } from "../../lib/linux/raw_udp.ts";
 import { KernelForwarding } from "../../lib/relay/kernel.ts";
