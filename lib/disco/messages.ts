@@ -5,16 +5,10 @@
  *     1 ping           12 transaction id, then 32 node key, then padding: see `extension.ts`
  *     2 pong           12 transaction id, 18 the endpoint that the ping came from, then the same
  *     3 call-me-maybe  18 x n endpoints
- *     4 bind, 5 bind-challenge, 6 bind-answer   4 VNI, 4 generation, 32 other client, 32 challenge
- *     7 call-me-maybe-via      relay block
- *     8 allocate-request       64 two client disco keys, 4 generation
- *     9 allocate-response      4 generation, relay block
  *     112 port-guess   8 attempt, u8 is-answer, u8 round, u8 outer ports, 1 zero, i16 delta, 18 endpoint
  *
- * A relay block: 32 server disco key, 64 two client disco keys, 8 Lamport id, 4 VNI, 8 bind
- * lifetime and 8 steady-state lifetime in nanoseconds, 18 x n endpoints with n >= 1.
- *
- * The last one is this project's own; other implementations take it for an unknown type.
+ * The last one is this project's own; other implementations take it for an unknown type, as we do those
+ * of Tailscale's that are about its relays.
  *
  * An endpoint: 16 IPv6 address, IPv4 as IPv4-mapped, then 2 port.
  */
@@ -26,7 +20,6 @@ import { type Extension, readExtension, writeExtension } from "./extension.ts";
 export const TX_ID_LENGTH = 12;
 const KEY_LENGTH = 32;
 const ENDPOINT_LENGTH = 18;
-const RELAY_BLOCK_LENGTH = 124;
 const MESSAGE_HEADER_LENGTH = 2;
 /** Of datagrams, with a node key and without an extension. */
 export const PING_LENGTH = ENVELOPE_LENGTH + MESSAGE_HEADER_LENGTH + TX_ID_LENGTH + KEY_LENGTH;
@@ -36,12 +29,6 @@ const TYPES = {
   "ping": 1,
   "pong": 2,
   "call-me-maybe": 3,
-  "bind": 4,
-  "bind-challenge": 5,
-  "bind-answer": 6,
-  "call-me-maybe-via": 7,
-  "allocate-request": 8,
-  "allocate-response": 9,
   "port-guess": 112,
 } as const;
 type MessageType = keyof typeof TYPES;
@@ -78,42 +65,6 @@ export interface CallMeMaybe {
   endpoints: Endpoint[];
 }
 
-/** The handshake of a client with a UDP relay. */
-export interface Bind {
-  type: "bind" | "bind-challenge" | "bind-answer";
-  vni: number;
-  generation: number;
-  /** Disco key of the relay endpoint's other client. */
-  remoteKey: Uint8Array;
-  challenge: Uint8Array;
-}
-
-export interface RelayBlock {
-  serverKey: Uint8Array;
-  clientKeys: [Uint8Array, Uint8Array];
-  lamportId: bigint;
-  vni: number;
-  bindLifetimeNs: bigint;
-  steadyStateLifetimeNs: bigint;
-  endpoints: Endpoint[];
-}
-
-/** A version that we do not know is taken without its content. */
-export interface CallMeMaybeVia {
-  type: "call-me-maybe-via";
-  relay?: RelayBlock;
-}
-
-export interface AllocateRequest {
-  type: "allocate-request";
-  request?: { clientKeys: [Uint8Array, Uint8Array]; generation: number };
-}
-
-export interface AllocateResponse {
-  type: "allocate-response";
-  response?: { generation: number; relay: RelayBlock };
-}
-
 /**
  * "Guess the ports of my NAT", or "Then guess mine": see `hard_nat.ts` of the daemon. Comes through
  * the coordinator only.
@@ -133,20 +84,12 @@ export interface PortGuess {
   endpoint: Endpoint;
 }
 
-export type DiscoMessage =
-  | Ping
-  | Pong
-  | CallMeMaybe
-  | Bind
-  | CallMeMaybeVia
-  | AllocateRequest
-  | AllocateResponse
-  | PortGuess;
+export type DiscoMessage = Ping | Pong | CallMeMaybe | PortGuess;
 
-/** Too short, misaligned, or of an unknown type: normal on an open network, drop it. */
+/** Too short, or of an unknown type: normal on an open network, drop it. */
 export class DiscoFormatError extends Error {
   override name = "DiscoFormatError";
-  constructor(readonly reason: "short" | "unknown_type" | "length", options?: ErrorOptions) {
+  constructor(readonly reason: "short" | "unknown_type", options?: ErrorOptions) {
     super(`Cannot decode disco message: ${reason}`, options);
   }
 }
@@ -163,25 +106,6 @@ export function encodeMessage(message: DiscoMessage): Uint8Array<ArrayBuffer> {
       break;
     case "call-me-maybe":
       for (const endpoint of message.endpoints) writeEndpoint(writer, endpoint);
-      break;
-    case "bind":
-    case "bind-challenge":
-    case "bind-answer":
-      writer.u32(message.vni).u32(message.generation);
-      writer.bytes(message.remoteKey).bytes(message.challenge);
-      break;
-    case "call-me-maybe-via":
-      if (message.relay) writeRelayBlock(writer, message.relay);
-      break;
-    case "allocate-request":
-      if (!message.request) break;
-      for (const key of message.request.clientKeys) writer.bytes(key);
-      writer.u32(message.request.generation);
-      break;
-    case "allocate-response":
-      if (message.response) {
-        writeRelayBlock(writer.u32(message.response.generation), message.response.relay);
-      }
       break;
     case "port-guess":
       writer.bytes(message.attempt).u8(Number(message.isAnswer)).u8(message.round & 0xff);
@@ -222,23 +146,6 @@ function decodeBody(type: MessageType, version: number, reader: Reader): DiscoMe
       // What is not a list of endpoints, or of a later version, still means "try to reach me".
       if (version !== 0 || reader.left % ENDPOINT_LENGTH !== 0) return { type, endpoints: [] };
       return { type, endpoints: readEndpoints(reader) };
-    case "bind":
-    case "bind-challenge":
-    case "bind-answer": {
-      const [vni, generation] = [reader.u32(), reader.u32()];
-      const [remoteKey, challenge] = [reader.bytes(KEY_LENGTH), reader.bytes(KEY_LENGTH)];
-      return { type, vni, generation, remoteKey, challenge };
-    }
-    case "call-me-maybe-via":
-      return version === 0 ? { type, relay: readRelayBlock(reader) } : { type };
-    case "allocate-request": {
-      if (version !== 0) return { type };
-      const clientKeys = readKeyPair(reader);
-      return { type, request: { clientKeys, generation: reader.u32() } };
-    }
-    case "allocate-response":
-      if (version !== 0) return { type };
-      return { type, response: { generation: reader.u32(), relay: readRelayBlock(reader) } };
     case "port-guess":
       return readPortGuess(reader);
     default:
@@ -291,32 +198,4 @@ function readEndpoints(reader: Reader): Endpoint[] {
   const endpoints: Endpoint[] = [];
   while (reader.left > 0) endpoints.push(readEndpoint(reader));
   return endpoints;
-}
-
-function readKeyPair(reader: Reader): [Uint8Array, Uint8Array] {
-  return [reader.bytes(KEY_LENGTH), reader.bytes(KEY_LENGTH)];
-}
-
-function writeRelayBlock(writer: Writer, relay: RelayBlock): void {
-  writer.bytes(relay.serverKey);
-  for (const key of relay.clientKeys) writer.bytes(key);
-  writer.u64(relay.lamportId).u32(relay.vni);
-  writer.u64(relay.bindLifetimeNs).u64(relay.steadyStateLifetimeNs);
-  for (const endpoint of relay.endpoints) writeEndpoint(writer, endpoint);
-}
-
-/** The length is exact: a relay endpoint that cannot be read whole is worth nothing. */
-function readRelayBlock(reader: Reader): RelayBlock {
-  const list = reader.left - RELAY_BLOCK_LENGTH;
-  if (list < ENDPOINT_LENGTH) throw new DiscoFormatError("short");
-  if (list % ENDPOINT_LENGTH !== 0) throw new DiscoFormatError("length");
-  return {
-    serverKey: reader.bytes(KEY_LENGTH),
-    clientKeys: readKeyPair(reader),
-    lamportId: reader.u64(),
-    vni: reader.u32(),
-    bindLifetimeNs: reader.u64(),
-    steadyStateLifetimeNs: reader.u64(),
-    endpoints: readEndpoints(reader),
-  };
 }

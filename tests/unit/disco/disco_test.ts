@@ -7,7 +7,7 @@ import { concatBytes, fromHex, toHex } from "../../../lib/bytes.ts";
 import type { Random } from "../../../lib/edges.ts";
 import { type DiscoKey, discoKeyFromBytes } from "../../../lib/keys.ts";
 import { MAGIC } from "../../../lib/disco/envelope.ts";
-import { type RelayBlock, TX_ID_LENGTH } from "../../../lib/disco/messages.ts";
+import { TX_ID_LENGTH } from "../../../lib/disco/messages.ts";
 import {
   boxKey,
   decodeMessage,
@@ -122,26 +122,7 @@ Deno.test("boxKey() refuses low-order points and private keys of a wrong length"
 
 type FieldsToMessage = (type: string, fields: Json) => Json;
 
-const bind: FieldsToMessage = (type, f) => ({
-  type,
-  vni: f.vni,
-  generation: f.generation,
-  remoteKey: fromHex(f.remote_key),
-  challenge: fromHex(f.challenge),
-});
-
-const relay = (f: Json): RelayBlock => ({
-  serverKey: fromHex(f.server_disco),
-  clientKeys: f.client_disco.map(fromHex),
-  // JSON's number is rounded; the vectors all carry this one.
-  lamportId: 0x0102030405060708n,
-  vni: f.vni,
-  bindLifetimeNs: BigInt(f.bind_lifetime_ns),
-  steadyStateLifetimeNs: BigInt(f.steady_state_lifetime_ns),
-  endpoints: f.endpoints.map(parseEndpoint),
-});
-
-/** By the vectors' names: our name, and our message from the vectors' fields. */
+/** By the vectors' names, those that we know: our name, and our message from the vectors' fields. */
 const MESSAGES: Record<string, [string, FieldsToMessage]> = {
   ping: ["ping", (type, f) => ({
     type,
@@ -154,18 +135,6 @@ const MESSAGES: Record<string, [string, FieldsToMessage]> = {
     type,
     endpoints: f.endpoints.map(parseEndpoint),
   })],
-  bind_udp_relay_endpoint: ["bind", bind],
-  bind_udp_relay_endpoint_challenge: ["bind-challenge", bind],
-  bind_udp_relay_endpoint_answer: ["bind-answer", bind],
-  call_me_maybe_via: ["call-me-maybe-via", (type, f) => ({ type, relay: relay(f) })],
-  allocate_udp_relay_endpoint_request: ["allocate-request", (type, f) => ({
-    type,
-    request: { clientKeys: f.client_disco.map(fromHex), generation: f.generation },
-  })],
-  allocate_udp_relay_endpoint_response: ["allocate-response", (type, f) => ({
-    type,
-    response: { generation: f.generation, relay: relay(f) },
-  })],
 };
 
 for (const vector of vectors.plaintext as Json[]) {
@@ -173,6 +142,7 @@ for (const vector of vectors.plaintext as Json[]) {
     const bytes = fromHex(vector.hex);
     strictEqual(bytes.length, vector.length);
     strictEqual(bytes[1], vector.version);
+    if (!MESSAGES[vector.type]) return throws(() => decodeMessage(bytes), /unknown_type/);
     const message = decodeMessage(bytes);
     const [type, fromFields] = MESSAGES[vector.type]!;
     const expected = vector.fields.ignored ? { type } : fromFields(type, vector.fields);
@@ -183,11 +153,11 @@ for (const vector of vectors.plaintext as Json[]) {
 
 for (const { name, hex, error } of vectors.plaintext_invalid) {
   Deno.test(`decodeMessage() refuses: ${name}`, () => {
-    // The vectors have one word for too short and for a list that is not of whole endpoints.
-    const reasons = error === "short" ? ["short", "length"] : [error];
+    const isKnown = !/^(bind|challenge|answer|via|allocate)_/.test(name);
+    const reason = isKnown ? error : "unknown_type";
     throws(
       () => decodeMessage(fromHex(hex)),
-      (e) => e instanceof DiscoFormatError && reasons.includes(e.reason),
+      (e) => e instanceof DiscoFormatError && e.reason === reason,
     );
   });
 }
@@ -200,7 +170,7 @@ Deno.test("decodeMessage() throws nothing but DiscoFormatError on random inputs"
     outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
   }
   const types = Object.values(MESSAGES).map(([type]) => type);
-  for (const seen of [...types, "short", "length", "unknown_type"]) ok(outcomes.has(seen), seen);
+  for (const seen of [...types, "short", "unknown_type"]) ok(outcomes.has(seen), seen);
 });
 
 /** Random bytes that often begin like a message. */
