@@ -3,18 +3,9 @@ import { systemClock } from "../edges.ts";
 import { giveMemoryBack } from "../linux/mod.ts";
 
 /** What a program starts with is done by then, and its peers are met. */
-const FIRST_MS = 30_000;
-const AGAIN_MS = 600_000;
+const STARTED_MS = 30_000;
 
-/** Gives back from time to time what is needed no more, until it is disposed. */
+/** Gives back what only the start needed, once: pages that are needed all the same are read again. */
 export function returnMemory(clock = systemClock): Disposable {
-  let timer: Disposable;
-  const wait = (ms: number) => {
-    timer = clock.timer(ms, () => {
-      giveMemoryBack();
-      wait(AGAIN_MS);
-    });
-  };
-  wait(FIRST_MS);
-  return { [Symbol.dispose]: () => timer[Symbol.dispose]() };
+  return clock.timer(STARTED_MS, giveMemoryBack);
 }
