@@ -39,6 +39,31 @@ const RUNTIME_TEXTS: [pattern: RegExp, meaning: string][] = [
   [/\bOther\(OtherError\((\w+)\)\)/g, "$1"],
 ];
 
+/** What a host may run out of, wherever that is met: no bug of ours. */
+const SHORTAGES: [pattern: RegExp, hint: string][] = [
+  [
+    /Too many open files|EMFILE|ENFILE/,
+    "Let this program open more: ulimit -n 1024, or LimitNOFILE= of its service",
+  ],
+  [
+    /No space left on device|ENOSPC/,
+    "Free space, or inodes, in /run, /tmp and the state directory",
+  ],
+  [/Read-only file system|EROFS/, "Make /run and the state directory writable"],
+  [
+    /Cannot allocate memory|Resource temporarily unavailable|ENOMEM/,
+    "Allow this program more memory, or more processes",
+  ],
+];
+
+/** As an error that a user can meet, if it is one. */
+export function asUserError(error: unknown): unknown {
+  if (error instanceof GretunError) return error;
+  const text = errorText(error);
+  const hint = SHORTAGES.find(([pattern]) => pattern.test(text))?.[1];
+  return hint === undefined ? error : new GretunError(text, hint, { cause: error });
+}
+
 /** The text of whatever was thrown, on one line, without the runtime's number, call and path. */
 export function errorText(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);

@@ -1,5 +1,12 @@
 /** What a subcommand is to the programs, and how an error becomes one line and an exit code. */
-import { errorText, GretunError, InterruptedError, NoDaemonError, UsageError } from "../errors.ts";
+import {
+  asUserError,
+  errorText,
+  GretunError,
+  InterruptedError,
+  NoDaemonError,
+  UsageError,
+} from "../errors.ts";
 
 /** The world as a command sees it. */
 export interface CommandIo {
@@ -31,7 +38,7 @@ export const EXIT_NO_DAEMON = 3;
 export const EXIT_INTERRUPTED = 130;
 
 export function exitCode(error: unknown): number {
-  return classOf(error).exit;
+  return classOf(asUserError(error)).exit;
 }
 
 function classOf(error: unknown): { code: string; exit: number } {
@@ -42,7 +49,8 @@ function classOf(error: unknown): { code: string; exit: number } {
 }
 
 /** For who asked for JSON. */
-export function errorJson(error: unknown): string {
+export function errorJson(thrown: unknown): string {
+  const error = asUserError(thrown);
   const { code, exit } = classOf(error);
   const hint = error instanceof GretunError ? error.hint : "This is a bug: please report it";
   return JSON.stringify({ error: { code, exit_code: exit, message: errorText(error), hint } }) +
@@ -57,7 +65,8 @@ export function wantsJson(words: readonly string[]): boolean {
 }
 
 /** "Error: what: why. What to do next." on one line. */
-export function errorLine(error: unknown): string {
+export function errorLine(thrown: unknown): string {
+  const error = asUserError(thrown);
   const text = errorText(error);
   if (error instanceof GretunError) {
     return `Error: ${text}. ${error.hint}${error.hint.endsWith("?") ? "" : "."}`;

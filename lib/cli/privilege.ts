@@ -1,6 +1,9 @@
 /** What a command needs to be allowed, found out before it asks the kernel for anything. */
 import { GretunError } from "../errors.ts";
-import { hasCapability } from "../linux/mod.ts";
+import { hasCapability, raiseFileLimit } from "../linux/mod.ts";
+
+/** Of a daemon with one peer; the runtime ends without a word of ours where it runs out of them. */
+const MIN_FILES = 64;
 
 /** Throws {@link GretunError}. Holding the capability is enough: root is not needed. */
 export function requireNetAdmin(command: string): void {
@@ -11,7 +14,7 @@ export function requireNetAdmin(command: string): void {
   );
 }
 
-/** Of a daemon: root is not needed. Throws {@link GretunError}. */
+/** Of a daemon, which opens files besides: root is not needed. Throws {@link GretunError}. */
 export function requireCapabilities(command: string): void {
   for (const capability of ["CAP_NET_ADMIN", "CAP_NET_RAW"] as const) {
     if (hasCapability(capability)) continue;
@@ -20,4 +23,14 @@ export function requireCapabilities(command: string): void {
       "Run it as root, or: setcap cap_net_admin,cap_net_raw+ep gretun",
     );
   }
+  requireFiles();
+}
+
+function requireFiles(): void {
+  const files = raiseFileLimit();
+  if (files >= MIN_FILES) return;
+  throw new GretunError(
+    `this program may open ${files} files, and needs ${MIN_FILES}`,
+    "Raise that: ulimit -n 1024, or LimitNOFILE= of its service",
+  );
 }

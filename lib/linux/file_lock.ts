@@ -128,13 +128,22 @@ function tryLockFile(path: string, role: string): Disposable | undefined {
     );
     if (!flock(file, LOCK_EX)) libc().pollHere(null, 0n, TRY_GAP_MS);
     else if (!isRemoved(file)) { // else by a holder that let go of it meanwhile
-      Deno.writeTextFileSync(path, JSON.stringify({ role, pid: Deno.pid } satisfies LockHolder));
+      tell(path, { role, pid: Deno.pid });
       Deno.chmodSync(path, FILE_MODE); // whatever the umask
       stack.defer(() => remove(path));
       return stack.move();
     }
   }
   return undefined;
+}
+
+/** A full disk has no room for that, and the lock holds all the same. */
+function tell(path: string, holder: LockHolder): void {
+  try {
+    Deno.writeTextFileSync(path, JSON.stringify(holder));
+  } catch {
+    // Who meets it says "another program".
+  }
 }
 
 /** False when another process holds it. */

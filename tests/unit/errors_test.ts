@@ -1,5 +1,6 @@
 /** What users read of what was thrown. */
-import { strictEqual } from "node:assert/strict";
+import { match, strictEqual } from "node:assert/strict";
+import { errorLine } from "../../lib/cli/command.ts";
 import { errorText } from "../../lib/errors.ts";
 
 const CASES: [thrown: unknown, text: string][] = [
@@ -27,3 +28,14 @@ const CASES: [thrown: unknown, text: string][] = [
 for (const [thrown, text] of CASES) {
   Deno.test(`errorText(): ${text}`, () => strictEqual(errorText(thrown), text));
 }
+
+Deno.test("what a host has run out of is no bug of ours", () => {
+  for (
+    const [thrown, line] of [
+      ["Too many open files (os error 24)", /^Error: Too many open files\. .*ulimit -n 1024/],
+      ["open /run/x failed: ENOSPC", /^Error: open .*ENOSPC\. Free space/],
+      ["Read-only file system (os error 30)", /^Error: Read-only file system\. Make/],
+      ["x is not a function", /^Error: internal: .* bug/],
+    ] as const
+  ) match(errorLine(new Error(thrown)), line);
+});
