@@ -16,6 +16,17 @@ export interface ConfigProblem {
   text: string;
 }
 
+/** A file that is another kind of thing altogether has one in each line. */
+const MAX_TOLD = 5;
+
+/** All on one line: where, and what. */
+export function problemsText(file: string, problems: readonly ConfigProblem[]): string {
+  const told = problems.toSorted((a, b) => a.line - b.line).slice(0, MAX_TOLD)
+    .map(({ line, text }) => `${file}:${line}: ${text}`).join("; ");
+  const left = problems.length - MAX_TOLD;
+  return left > 0 ? `${told}; and ${left} more` : told;
+}
+
 /** Keys and values; what is not of that form is a problem with its line. */
 export function parseConfig(text: string): { lines: ConfigLine[]; problems: ConfigProblem[] } {
   const lines: ConfigLine[] = [];

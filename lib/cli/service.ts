@@ -66,7 +66,9 @@ export function install(
   if (options.config.length > 0 && presentFiles.exists(config)) {
     io.stderr(`${config} is there already and stays as it is.\n`);
   }
-  performSteps(installSteps(all, presentFiles), io, isDryRun);
+  const steps = installSteps(all, presentFiles);
+  if (steps.length === 0) io.stdout("Nothing to do: all is in place.\n");
+  performSteps(steps, io, isDryRun);
   if (isDryRun || !start) return EXIT_OK;
   io.stdout(`${runningUnit(options.kind, options.instance)} runs. Look with: ${program} status\n`);
   return EXIT_OK;
@@ -90,6 +92,7 @@ export function uninstallCommand(kind: Kind, summary: string): Command {
         keepState: flags["keep-state"],
         isShared: presentFiles.exists(`/etc/systemd/system/${other}.service`),
       }, presentFiles);
+      if (steps.length === 0) io.stdout("Nothing to do: nothing is installed.\n");
       performSteps(steps, io, flags["dry-run"]);
       return EXIT_OK;
     },
@@ -103,7 +106,6 @@ function requireRoot(what: string): void {
 
 /** Prints each step, then does it. */
 function performSteps(steps: readonly Step[], io: CommandIo, isDryRun: boolean): void {
-  if (steps.length === 0) io.stdout("Nothing to do: all is in place.\n");
   for (const step of steps) {
     io.stdout(stepText(step) + "\n");
     if (!isDryRun) applyStep(step);

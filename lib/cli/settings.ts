@@ -3,7 +3,7 @@
  * GRETUN_NODE_NAME), then a configuration file of `key value` lines. What is given in one place hides
  * the same key in the places after it, lists too.
  */
-import { parseConfig } from "../config.ts";
+import { parseConfig, problemsText } from "../config.ts";
 import { errorText, UsageError } from "../errors.ts";
 import {
   flagNames,
@@ -108,9 +108,8 @@ function fileWords({ path, text }: SettingsFile, specs: FlagSpecs): Word[] {
     }
   }
   if (problems.length === 0) return words;
-  problems.sort((a, b) => a.line - b.line);
   throw new UsageError(
-    problems.map(({ line, text }) => `${path}:${line}: ${text}`).join("; "),
+    problemsText(path, problems),
     "Correct the file: its keys are the command's flags without dashes",
   );
 }

@@ -1,5 +1,6 @@
 /** The directory of authorised clients: read as a whole, again when it changes or may have. */
 import { Alarm } from "../alarm.ts";
+import { problemsText } from "../config.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { type ClientFile, isClientName, parseClientFile, withoutConflicts } from "./clients.ts";
 import { equalValues } from "./reload.ts";
@@ -57,9 +58,7 @@ function readClient(files: Files, file: string, name: string): ClientFile | stri
     const read = files.read(file, MAX_FILE_BYTES);
     if (!read) return undefined;
     const parsed = parseClientFile(name, read.text);
-    if ("problems" in parsed) {
-      return parsed.problems.map(({ line, text }) => `${file}:${line}: ${text}`).join("; ");
-    }
+    if ("problems" in parsed) return problemsText(file, parsed.problems);
     const { client } = parsed;
     const isSecret = client.token !== undefined || client.secret !== undefined;
     if (isSecret && (read.mode & 0o077) !== 0) {

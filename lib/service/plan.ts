@@ -85,6 +85,7 @@ export function uninstallSteps(options: UninstallOptions, present: Present): Ste
     ? ["/var/lib/gretun", `${RUN_DIRECTORY}/service`]
     : ["/var/lib/gretun-coord", configPath(kind)];
   if (!isShared) state.push(CONFIG_DIRECTORY);
+  const unitFiles = unitsOf(kind).flatMap((unit) => remove(`${UNIT_DIRECTORY}/${unitName(unit)}`));
   return [
     // By its own word it removes the links that the service would keep.
     ...(kind === "up" && present.exists(`${PROGRAM_DIRECTORY}/gretun`)
@@ -97,8 +98,11 @@ export function uninstallSteps(options: UninstallOptions, present: Present): Ste
       ...{ kind: "run", mayFail: true },
       command: ["systemctl", "disable", "--now", "--quiet", unit],
     })),
-    ...unitsOf(kind).flatMap((unit) => remove(`${UNIT_DIRECTORY}/${unitName(unit)}`)),
-    run("systemctl", "daemon-reload"),
+    ...unitFiles,
+    // Without a systemd that runs there is nothing that has to know.
+    ...(unitFiles.length > 0
+      ? [{ ...run("systemctl", "daemon-reload"), mayFail: true } satisfies Step]
+      : []),
     ...remove(`${PROGRAM_DIRECTORY}/${name}`),
     ...(keepState ? [] : state.flatMap(remove)),
     // Root's own programs may still have locks and sockets beside.

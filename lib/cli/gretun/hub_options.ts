@@ -2,7 +2,7 @@
 import { type Ip, parseIp } from "../../addr.ts";
 import { fromBase64 } from "../../bytes.ts";
 import { HUB_PLANES } from "../../dataplane/kinds.ts";
-import { type ConfigProblem, parseConfig } from "../../config.ts";
+import { type ConfigProblem, parseConfig, problemsText } from "../../config.ts";
 import { whoAnswers } from "../../control_socket.ts";
 import { errorText, UsageError } from "../../errors.ts";
 import { readSecretFile, readText } from "../secret_file.ts";
@@ -167,9 +167,8 @@ function withConfig<const S extends FlagSpecs>(
   const path = configPath(role, name);
   const { fromFile, secrets, problems } = readConfig(path, specs, aliases);
   if (problems.length > 0) {
-    const lines = problems.map(({ line, text }) => `${path}:${line}: ${text}`);
     throw new UsageError(
-      lines.join("; "),
+      problemsText(path, problems),
       `Correct the file: gretun ${role} --help tells the keys`,
     );
   }

@@ -43,6 +43,13 @@ Deno.test("readSettings() tells every problem of the file with path, line and re
   });
 });
 
+Deno.test("readSettings() tells a few problems of a file that is something else, and how many there are", () => {
+  throws(
+    () => readSettings([], SPECS, { file: file("???\n".repeat(100)) }),
+    /^UsageError: \/etc\/gretun\/up.conf:1: is not KEY VALUE; .*up.conf:5: is not KEY VALUE; and 95 more$/,
+  );
+});
+
 Deno.test("readSettings() names the variable whose value is wrong", () => {
   throws(
     () => readSettings([], SPECS, { environment: { GRETUN_FOU_PORT: "x" } }),

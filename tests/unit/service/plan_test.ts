@@ -124,6 +124,11 @@ Deno.test("uninstall leaves nothing, unless the state is to be kept", () => {
   deepStrictEqual([...host.users], []);
 });
 
+Deno.test("uninstall of nothing does nothing", () => {
+  const options = { kind: "up", units: [], isShared: false, keepState: false } as const;
+  deepStrictEqual(uninstallSteps(options, new FakeHost()), []);
+});
+
 Deno.test("uninstall beside a coordinator leaves its user and configuration", () => {
   const host = new FakeHost();
   host.apply(installSteps(OPTIONS, host));
