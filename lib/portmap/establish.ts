@@ -12,7 +12,6 @@ import {
   type PortMapProtocol,
   PROTOCOLS,
 } from "./protocol.ts";
-import { discoverUpnp } from "./upnp_discovery.ts";
 
 /** How long a better protocol is waited for when a worse one has answered. */
 const PREFERENCE_MS = 1000;
@@ -20,7 +19,11 @@ const PREFERENCE_MS = 1000;
 export const DISCOVER: Record<PortMapProtocol, Discover> = {
   pcp: discoverPcp,
   natpmp: discoverNatPmp,
-  upnp: discoverUpnp,
+  // Its XML would cost each start a few milliseconds.
+  upnp: async (access, signal) => {
+    const { discoverUpnp } = await import("./upnp_discovery.ts");
+    return await discoverUpnp(access, signal);
+  },
 };
 
 export type Attempt =
