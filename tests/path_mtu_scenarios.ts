@@ -38,13 +38,17 @@ async function untilMtu(nodes: readonly OverlayNode[], mtu: number): Promise<voi
   }, () => nodes.map(({ log }) => log).join("\n"));
 }
 
-export function testPathMtu(plane: "fou" | "tun"): void {
-  Deno.test(`${plane}: TCP passes routers of 1280 and then 1100 bytes that drop in silence`, async () => {
+type Plane = "fou" | "tun";
+
+/** `planes` of either end. */
+export function testSilentRouters(...planes: readonly [Plane, Plane]): void {
+  const names = [...new Set(planes)].join(" and ");
+  Deno.test(`${names}: TCP passes routers of 1280 and then 1100 bytes that drop in silence`, async () => {
     await using overlay = await Overlay.start();
     const nats = [overlay.lab.nat("nat-a"), overlay.lab.nat("nat-b")] as const;
     for (const nat of nats) await narrow(nat, 1280);
     const nodes = ["alice", "bob"].map((name, i) =>
-      overlay.node(name, nats[i]!, ["--data-plane", plane])
+      overlay.node(name, nats[i]!, ["--data-plane", planes[i]!])
     );
     const [alice, bob] = nodes as [OverlayNode, OverlayNode];
     await overlay.allDirect();
@@ -58,8 +62,13 @@ export function testPathMtu(plane: "fou" | "tun"): void {
     for (const nat of nats) await narrow(nat, 1100);
     await alice.transfers(bob);
     await untilMtu(nodes, 1100 - OVERHEAD);
+    await bob.transfers(alice);
     await bob.ping(alice, { sizeBytes: 1100 - OVERHEAD - 28 });
   });
+}
+
+export function testPathMtu(plane: Plane): void {
+  testSilentRouters(plane, plane);
 
   Deno.test(`${plane}: a path over IPv6 that carries 1400 bytes is found`, async () => {
     await using overlay = await Overlay.start({ ipv6: true });

@@ -19,7 +19,7 @@ MACHINES=(
 )
 # These take longer than all the rest together.
 LONG_MACHINES=(
-  "linux-image-cloud-amd64 tests/vm/once/hub_test.ts tests/vm/once/up_ipv6_test.ts tests/vm/once/up_test.ts"
+  "linux-image-cloud-amd64 tests/vm/once/hub_test.ts tests/vm/once/path_mtu_test.ts tests/vm/once/up_ipv6_test.ts tests/vm/once/up_test.ts"
   "linux-image-cloud-amd64 tests/vm/long"
 )
 # Tests that run beside all others of their folder, each group in a process of its own.

@@ -1,4 +1,7 @@
 /** Paths of the kernel plane that carry less than their routes say. */
-import { testPathMtu } from "../../path_mtu_scenarios.ts";
+import { testPathMtu, testSilentRouters } from "../../path_mtu_scenarios.ts";
 
 testPathMtu("fou");
+
+testSilentRouters("tun", "fou");
+testSilentRouters("fou", "tun");
