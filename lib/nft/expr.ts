@@ -2,6 +2,7 @@
  * nf_tables expressions (linux/netfilter/nf_tables.h, nf_nat.h): what a rule is made of. A match
  * loads a value into register 1 and compares it; a rule goes on while its comparisons hold.
  */
+import { type Cidr, familyOf, ipBytes } from "../addr.ts";
 import { Reader, Writer } from "../bytes.ts";
 import { type Attr, attr, checked, decodeAttrList, decodeAttrs, value } from "../netlink.ts";
 
@@ -38,10 +39,12 @@ const ATTRIBUTES = {
   counter: {},
 } as const;
 
+const NFT_META_PROTOCOL = 1;
 const NFT_META_IIF = 4;
 const NFT_META_OIF = 5;
 const NFT_META_IIFNAME = 6;
 const NFT_META_OIFNAME = 7;
+const NFT_META_IIFTYPE = 8;
 const NFT_META_L4PROTO = 16;
 const NFT_CT_STATE = 0;
 const NFT_CT_DIRECTION = 1;
@@ -58,6 +61,9 @@ const IPV4_CHECKSUM_OFFSET = 10;
 const IFNAMSIZ = 16;
 
 export const IP_PROTOCOL = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58 } as const;
+const ARPHRD_ETHER = 1;
+/** linux/if_ether.h */
+const ETHERTYPE = { 4: Uint8Array.of(0x08, 0), 6: Uint8Array.of(0x86, 0xdd) } as const;
 const REGISTER_BYTES = 4;
 /** Where a field lies: header, offset and length in bytes; the first addresses are those of IPv4. */
 const FIELD = {
@@ -68,6 +74,8 @@ const FIELD = {
   /** Of the packet that an error of ICMP quotes. */
   quotedDaddr: [NFT_PAYLOAD_TRANSPORT_HEADER, 8 + 16, 4],
   quotedDaddr6: [NFT_PAYLOAD_TRANSPORT_HEADER, 8 + 24, 16],
+  /** Of GRE in UDP. */
+  greKey: [NFT_PAYLOAD_TRANSPORT_HEADER, 8 + 4, 4],
   sport: [NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2],
   dport: [NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2],
 } as const;
@@ -143,6 +151,12 @@ export function iifname(name: string): Match {
   return [loadMeta(NFT_META_IIFNAME), compare(NFT_CMP_EQ, ifnameBytes(name))];
 }
 
+/** The packet came in by an interface of Ethernet, as cards, bridges and veth are; no tunnel is. */
+export function isEthernet(): Match {
+  const type = new Writer("host", 2).u16(ARPHRD_ETHER).finish();
+  return [loadMeta(NFT_META_IIFTYPE), compare(NFT_CMP_EQ, type)];
+}
+
 /** The packet will go out by this interface. */
 export function oifname(name: string): Match {
   return [loadMeta(NFT_META_OIFNAME), compare(NFT_CMP_EQ, ifnameBytes(name))];
@@ -151,6 +165,20 @@ export function oifname(name: string): Match {
 export function l4proto(protocol: keyof typeof IP_PROTOCOL, operator: "==" | "!=" = "=="): Match {
   const bytes = Uint8Array.of(IP_PROTOCOL[protocol]);
   return [loadMeta(NFT_META_L4PROTO), compare(operator === "==" ? NFT_CMP_EQ : NFT_CMP_NEQ, bytes)];
+}
+
+/** In tables that see both. */
+export function isIp(version: 4 | 6): Match {
+  return [loadMeta(NFT_META_PROTOCOL), compare(NFT_CMP_EQ, ETHERTYPE[version])];
+}
+
+/** Destination address in a prefix; the table or the rule says the family. */
+export function daddr({ ip, prefixLength }: Cidr): Match {
+  const address = ipBytes(ip);
+  const mask = maskOf(address.length, prefixLength);
+  const field = familyOf(ip) === 4 ? "daddr" : "daddr6";
+  const network = address.map((byte, i) => byte & mask[i]!);
+  return [...networkOf(field, prefixLength).load(NFT_REG_1), compare(NFT_CMP_EQ, network)];
 }
 
 /** Bytes of the transport header and what follows it; with a mask, only its bits. */
@@ -233,20 +261,24 @@ export function protocolNumber(): Part {
 
 /** The network, or range of ports, that the field lies in, by the length of its prefix. */
 export function networkOf(
-  name: Exclude<keyof typeof FIELD, "sport">,
+  name: Exclude<keyof typeof FIELD, "sport" | "greKey">,
   prefixLength: number,
 ): Part {
   const [base, offset, length] = FIELD[name];
   const address = payload(base, offset, length);
   if (prefixLength === 8 * length) return address;
-  const mask = Uint8Array.from({ length }, (_, i) => {
-    const bits = Math.max(0, Math.min(8, prefixLength - 8 * i));
-    return (0xff00 >> bits) & 0xff;
-  });
+  const mask = maskOf(length, prefixLength);
   return {
     ...address,
     load: (register) => [...address.load(register), bitwiseAnd(mask, register)],
   };
+}
+
+function maskOf(length: number, prefixLength: number): Uint8Array {
+  return Uint8Array.from({ length }, (_, i) => {
+    const bits = Math.max(0, Math.min(8, prefixLength - 8 * i));
+    return (0xff00 >> bits) & 0xff;
+  });
 }
 
 /** One after the other, as elements of sets are. */

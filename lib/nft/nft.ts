@@ -17,6 +17,7 @@ import {
   NLM_F_CREATE,
   openNetlink,
   type Request,
+  value,
 } from "../netlink.ts";
 import { AF_INET, AF_INET6 } from "../linux/mod.ts";
 import {
@@ -37,6 +38,7 @@ const NFNETLINK_V0 = 0;
 const NFT_MSG_NEWTABLE = 0;
 const NFT_MSG_DELTABLE = 2;
 const NFT_MSG_NEWCHAIN = 3;
+const NFT_MSG_DELCHAIN = 5;
 const NFT_MSG_NEWRULE = 6;
 const NFT_MSG_GETRULE = 7;
 const NFT_MSG_NEWSET = 9;
@@ -66,6 +68,7 @@ const NFTA_CHAIN_POLICY = 5;
 const NFTA_CHAIN_TYPE = 7;
 const NFTA_HOOK_HOOKNUM = 1;
 const NFTA_HOOK_PRIORITY = 2;
+const NFTA_HOOK_DEV = 3;
 const NFTA_SET_TABLE = 1;
 const NFTA_SET_NAME = 2;
 const NFTA_SET_FLAGS = 3;
@@ -82,23 +85,27 @@ const NFTA_RULE_TABLE = 1;
 const NFTA_RULE_CHAIN = 2;
 const NFTA_RULE_EXPRESSIONS = 4;
 
-const NFPROTO = { inet: 1, ip: AF_INET, ip6: AF_INET6 } as const;
+const NFPROTO = { inet: 1, ip: AF_INET, netdev: 5, ip6: AF_INET6 } as const;
 /** nft's own numbers of types, by which it shows elements, and their bytes in a row. */
 const ELEMENT_TYPE = {
   address: { number: 7, length: 4 },
   address6: { number: 8, length: 16 },
   protocol: { number: 12, length: 4 },
   port: { number: 13, length: 4 },
+  mark: { number: 19, length: 4 },
   interface: { number: 20, length: 4 },
 } as const;
 const ELEMENT_TYPE_BITS = 6;
-/** `enum nf_inet_hooks`, linux/netfilter.h. */
-const HOOKNUM = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
+/** `enum nf_inet_hooks` and `nf_dev_hooks`, linux/netfilter.h. */
+const HOOKNUM = {
+  ...{ prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const,
+  egress: 1,
+};
 const POLICY = { drop: 0, accept: 1 } as const;
 /** linux/netfilter_ipv4.h, under the names that nft gives them. */
 export const PRIORITY = { raw: -300, dstnat: -100, filter: 0, srcnat: 100, last: 300 } as const;
 
-/** "inet" sees IPv4 and IPv6. */
+/** "inet" sees IPv4 and IPv6, "netdev" what a device sends. */
 export type NftFamily = keyof typeof NFPROTO;
 
 /** A base chain: the kernel runs it for every packet at its hook. */
@@ -106,6 +113,8 @@ export interface NftChain {
   name: string;
   type: "filter" | "nat";
   hook: keyof typeof HOOKNUM;
+  /** At "egress" (Linux 5.16): its name. The chain goes with the device. */
+  device?: string;
   /** Lower runs earlier: see {@link PRIORITY}. */
   priority: number;
   /** What happens to packets that no rule decided about. */
@@ -156,6 +165,8 @@ export interface NftTable {
   rules: readonly NftRule[];
 }
 
+type TableName = Pick<NftTable, "family" | "name">;
+
 /** The kernel refused a table; nothing of it is there. */
 export class NftError extends NetlinkError {
   override name = "NftError";
@@ -195,7 +206,7 @@ export class Nft implements Disposable {
 
   /** All of it or nothing. Elements to remove have to be there, those to add must not. */
   changeElements(
-    { family, name }: Pick<NftTable, "family" | "name">,
+    { family, name }: TableName,
     changes: readonly {
       set: string;
       add?: readonly NftElement[];
@@ -221,10 +232,28 @@ export class Nft implements Disposable {
     if (requests.length > 0) this.#apply(requests);
   }
 
+  /** The chain with its rules, in place of one of that name. ENOENT where there is no such device. */
+  replaceChain(
+    table: TableName,
+    chain: NftChain,
+    rules: readonly NftRule[],
+  ): void {
+    this.#apply([
+      ...removedChain(table, chain.name),
+      newChain(table, chain),
+      ...rules.map((rule, i) => newRule(table, rule, i)),
+    ]);
+  }
+
+  /** Also where there is none. */
+  removeChain(table: TableName, chain: string): void {
+    this.#apply(removedChain(table, chain));
+  }
+
   /** What the counters of each rule have counted, in the order of the rules. */
   ruleCounters(
-    { family, name }: Pick<NftTable, "family" | "name">,
-  ): { packets: number; bytes: number }[] {
+    { family, name }: TableName,
+  ): { chain: string; packets: number; bytes: number }[] {
     const rules = this.#connection.dump({
       type: messageType(NFT_MSG_GETRULE),
       payload: nfgenmsg(NFPROTO[family], 0, [attr.string(NFTA_RULE_TABLE, name)]),
@@ -232,7 +261,8 @@ export class Nft implements Disposable {
     });
     return rules.map(({ payload }) => {
       const attrs = decodeAttrs(payload.subarray(NFGENMSG_LENGTH));
-      return decodeCounters(attrs.get(NFTA_RULE_EXPRESSIONS) ?? new Uint8Array());
+      const chain = value.string(attrs.get(NFTA_RULE_CHAIN)) ?? "";
+      return { chain, ...decodeCounters(attrs.get(NFTA_RULE_EXPRESSIONS) ?? new Uint8Array()) };
     });
   }
 
@@ -294,10 +324,22 @@ function deleteTable(family: NftFamily, name: string): Request {
   };
 }
 
-function newChain({ family, name: table }: NftTable, chain: NftChain): Request {
+/** Deleting asks for a chain that exists: one without a hook is made for it to be sure. */
+function removedChain({ family, name: table }: TableName, name: string): Request[] {
+  const attrs = [attr.string(NFTA_CHAIN_TABLE, table), attr.string(NFTA_CHAIN_NAME, name)];
+  return [NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN].map((type) => ({
+    type: messageType(type),
+    flags: type === NFT_MSG_NEWCHAIN ? NLM_F_CREATE : 0,
+    payload: nfgenmsg(NFPROTO[family], 0, attrs),
+    operation: `remove chain ${name} from table ${family} ${table}`,
+  }));
+}
+
+function newChain({ family, name: table }: TableName, chain: NftChain): Request {
   const hook = [
     attr.be32(NFTA_HOOK_HOOKNUM, HOOKNUM[chain.hook]),
     attr.be32(NFTA_HOOK_PRIORITY, chain.priority),
+    ...(chain.device === undefined ? [] : [attr.string(NFTA_HOOK_DEV, chain.device)]),
   ];
   const attrs = [
     attr.string(NFTA_CHAIN_TABLE, table),
@@ -380,7 +422,7 @@ function elementLength(types: readonly ElementType[]): number {
 }
 
 /** `index` counts all of the table's rules from 0. */
-function newRule({ family, name: table }: NftTable, rule: NftRule, index: number): Request {
+function newRule({ family, name: table }: TableName, rule: NftRule, index: number): Request {
   const attrs = [
     attr.string(NFTA_RULE_TABLE, table),
     attr.string(NFTA_RULE_CHAIN, rule.chain),

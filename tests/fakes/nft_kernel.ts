@@ -3,7 +3,7 @@
  * whole or not at all.
  */
 import { toHex, Writer } from "../../lib/bytes.ts";
-import { decodeAttrList, decodeAttrs, value } from "../../lib/netlink/attr.ts";
+import { attr, decodeAttrList, decodeAttrs, encodeAttrs, value } from "../../lib/netlink/attr.ts";
 import {
   type NetlinkReply,
   NLM_F_ACK,
@@ -15,17 +15,18 @@ import { ack, done, FakeTransport, reply } from "./kernel.ts";
 
 const BATCH_BEGIN = 16;
 const NFT_MSG = {
-  ...{ NEWTABLE: 0, DELTABLE: 2, NEWCHAIN: 3, NEWRULE: 6, GETRULE: 7, NEWSET: 9 },
+  ...{ NEWTABLE: 0, DELTABLE: 2, NEWCHAIN: 3, DELCHAIN: 5, NEWRULE: 6, GETRULE: 7, NEWSET: 9 },
   ...{ NEWSETELEM: 12, DELSETELEM: 14 },
 };
 const NLM_F_EXCL = 0x200;
 const ENOENT = 2;
 const EEXIST = 17;
 const EOPNOTSUPP = 95;
-const FAMILIES: Record<number, string> = { 1: "inet", 2: "ip", 10: "ip6" };
+const FAMILIES: Record<number, string> = { 1: "inet", 2: "ip", 5: "netdev", 10: "ip6" };
 
 interface FakeTable {
-  rules: number;
+  /** The chain of each. */
+  rules: string[];
   /** By name: keys and values in hex. */
   sets: Map<string, Map<string, string>>;
 }
@@ -34,6 +35,8 @@ export class NftKernel {
   /** By family and name. */
   tables = new Map<string, FakeTable>();
   isThere = true;
+  /** Chains at devices, since Linux 5.16. */
+  hasEgress = true;
   readonly #watchers = new Set<() => void>();
   #before = this.tables;
 
@@ -67,10 +70,13 @@ export class NftKernel {
   }
 
   #dumpRules(request: NetlinkReply): Uint8Array[] {
-    const rules = this.tables.get(tableOf(request))?.rules ?? 0;
-    const payload = new Writer("network").u32(0).finish();
-    const one = () => reply(request, { type: NFT_MSG.NEWRULE, flags: NLM_F_MULTI, payload });
-    return [...Array.from({ length: rules }, one), done(request)];
+    const rules = this.tables.get(tableOf(request))?.rules ?? [];
+    const one = (chain: string) => {
+      const attrs = encodeAttrs([attr.string(2, chain)]);
+      const payload = new Writer("network").u32(0).bytes(attrs).finish();
+      return reply(request, { type: NFT_MSG.NEWRULE, flags: NLM_F_MULTI, payload });
+    };
+    return [...rules.map(one), done(request)];
   }
 
   /** An errno, 0 for none. */
@@ -80,7 +86,7 @@ export class NftKernel {
     const name = tableOf(request);
     const table = this.tables.get(name);
     if (type === NFT_MSG.NEWTABLE) {
-      if (!table) this.tables.set(name, { rules: 0, sets: new Map() });
+      if (!table) this.tables.set(name, { rules: [], sets: new Map() });
       return 0;
     }
     if (!table) return ENOENT;
@@ -88,8 +94,13 @@ export class NftKernel {
       case NFT_MSG.DELTABLE:
         this.tables.delete(name);
         return 0;
+      case NFT_MSG.NEWCHAIN:
+        return attrs.has(4) && name.startsWith("netdev ") && !this.hasEgress ? EOPNOTSUPP : 0;
       case NFT_MSG.NEWRULE:
-        table.rules++;
+        table.rules.push(value.string(attrs.get(2))!);
+        return 0;
+      case NFT_MSG.DELCHAIN:
+        table.rules = table.rules.filter((chain) => chain !== value.string(attrs.get(3)));
         return 0;
       case NFT_MSG.NEWSET:
         table.sets.set(value.string(attrs.get(2))!, new Map());

@@ -44,7 +44,7 @@ const CASES: [string, RuleOptions["signalling"], Uint8Array, boolean][] = [
   ["ipipou: another token", IPIPOU_SIGNALLING, text("Elephants-of-a-token-that-is-long"), false],
 ];
 
-const NO_LINK = { ifindex: 999 };
+const NO_LINK = { ifindex: 999, ifname: "none" };
 function open(
   host: Host,
   signalling: RuleOptions["signalling"] = HUB_SIGNALLING,
@@ -90,6 +90,34 @@ Deno.test("fence: what strangers get in, and clients; nothing is left", async ()
   }
   socket.close();
   strictEqual((await hub.run("nft", ["list", "ruleset"])).stdout, "");
+});
+
+Deno.test("fence: data has the key of its link", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  await using host = linuxHost();
+  const [hub, peer] = [lab.publicHost("hub"), lab.publicHost("peer")];
+  using guard = hub.within(() =>
+    new KernelGuard(
+      host,
+      { role: "up", port: 7788, signalling: HUB_SIGNALLING, isKeyed: true },
+      { links: [], onFault: fail },
+    )
+  );
+  guard.set("peer", { ...NO_LINK, ikey: 0x01020304, remote: parseEndpoint(`${peer.ip}:4000`) });
+  const { socket } = peer.within(() => ({
+    socket: Deno.listenDatagram({ transport: "udp", hostname: peer.ip, port: 4000 }),
+  }));
+  const refused = () => guard.refused().get("wrong-address");
+  const cases: [bytes: number[], refused: number][] = [
+    [[0x20, 0, 8, 0, 1, 2, 3, 4, 0x45], 0],
+    [[0x20, 0, 8, 0, 1, 2, 3, 5, 0x45], 1],
+    [[0, 0, 8, 0, 0x45], 2],
+  ];
+  for (const [bytes, count] of cases) {
+    await socket.send(Uint8Array.from(bytes), { transport: "udp", hostname: hub.ip, port: 7788 });
+    strictEqual(refused(), count, `${bytes}`);
+  }
+  socket.close();
 });
 
 Deno.test("fence: alternative addresses are rewritten both ways, as nft reads it", async () => {
@@ -215,13 +243,15 @@ Deno.test("guard: what comes out of a link is from its far end, for what that ma
   const macOf = async (node: LabHost) =>
     /"address":"([^"]+)"/.exec((await node.run("ip", ["-j", "link", "show", "eth0"])).stdout)![1];
   const [hubMac, peerMac] = [await macOf(hub), await macOf(peer)];
-  await shell(peer, `ip -6 neigh replace fd00::1 lladdr ${hubMac} dev eth0`);
-  for (const ip of ["fd00::2", "fd00::3"]) {
-    await shell(hub, `ip -6 neigh replace ${ip} lladdr ${peerMac} dev eth0`);
+  for (const ip of ["10.9.0.1", "fd00::1"]) {
+    await shell(peer, `ip neigh replace ${ip} lladdr ${hubMac} dev eth0`);
+  }
+  for (const ip of ["10.9.0.2", "10.9.0.3", "fd00::2", "fd00::3"]) {
+    await shell(hub, `ip neigh replace ${ip} lladdr ${peerMac} dev eth0`);
   }
   using guard = hub.within(() => open(host));
   const link = {
-    ifindex: Number(ifindex),
+    ...{ ifindex: Number(ifindex), ifname: "eth0" },
     remote: parseEndpoint(`${peer.ip}:4000`),
     sources: ["10.9.0.2/32", "fd00::2/128"].map(parseCidr),
     destinations: ["10.9.0.1/32", "fd00::1/128"].map(parseCidr),
@@ -266,23 +296,27 @@ Deno.test("guard: errors of ICMP come in about packets that went to the far end"
   const shell = async (node: LabHost, command: string) =>
     strictEqual((await node.run("sh", ["-ec", command])).code, 0, command);
   await shell(hub, "ip -6 address add fd00::1/64 dev eth0 nodad");
-  // Tunnels have no neighbours and groups to ask for: the far end says nothing of them here.
   await shell(
     peer,
     `nft add table inet lie; nft add chain inet lie out '{ type filter hook output priority 0; }'
-    nft add rule inet lie out icmpv6 type != destination-unreachable drop
     ip -6 address add fd00::2/64 dev eth0 nodad`,
   );
   using guard = hub.within(() => open(host));
   const theirs = [peer.ip, "fd00::2"];
   guard.set("peer", {
-    ...{ ifindex: Number(ifindex), remote: parseEndpoint(`${peer.ip}:4000`) },
-    sources: [`${theirs[0]}/32`, "fd00::2/128"].map(parseCidr),
+    ...{ ifindex: Number(ifindex), ifname: "eth0", remote: parseEndpoint(`${peer.ip}:4000`) },
+    // Of the others on this network, too: on a link is nobody but the far end.
+    sources: [`${peer.ip}/24`, "0.0.0.0/32", "fd00::2/128", "fe80::/10", "::/128"].map(parseCidr),
   });
   const macOf = async (node: LabHost) =>
     /"address":"([^"]+)"/.exec((await node.run("ip", ["-j", "link", "show", "eth0"])).stdout)![1];
-  await shell(hub, `ip -6 neigh replace fd00::2 lladdr ${await macOf(peer)} dev eth0`);
-  await shell(peer, `ip -6 neigh replace fd00::1 lladdr ${await macOf(hub)} dev eth0`);
+  for (
+    const [node, other, ips] of [[hub, peer, theirs], [peer, hub, [hub.ip, "fd00::1"]]] as const
+  ) {
+    const mac = await macOf(other);
+    await shell(node, `ip route add ${ips[0]} dev eth0`);
+    for (const ip of ips) await shell(node, `ip neigh replace ${ip} lladdr ${mac} dev eth0`);
+  }
   const arrived = async () => {
     const { stdout } = await hub.run("cat", ["/proc/net/snmp", "/proc/net/snmp6"]);
     const icmp = stdout.split("\n").filter((line) => line.startsWith("Icmp:"))[1]!.split(" ");
@@ -324,7 +358,11 @@ Deno.test("guard: an outer packet does not go into a link of ours; no router is 
     (await hub.run("ip", ["-j", "link", "show", "eth0"])).stdout,
   )!;
   using guard = hub.within(() => open(host));
-  guard.set("peer", { ifindex: Number(ifindex), remote: parseEndpoint(`${peer.ip}:4000`) });
+  guard.set("peer", {
+    ifindex: Number(ifindex),
+    ifname: "eth0",
+    remote: parseEndpoint(`${peer.ip}:4000`),
+  });
   const { socket } = hub.within(() => ({
     socket: Deno.listenDatagram({ transport: "udp", hostname: hub.ip, port: 7788 }),
   }));

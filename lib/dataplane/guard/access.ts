@@ -76,7 +76,7 @@ export class AccessGuard implements Disposable {
   #apply(id: string): void {
     const elements = this.#elements(id);
     try {
-      if (this.#table) this.#table.set(id, elements);
+      if (this.#table) this.#table.set(id, elements && { elements });
       else if (elements) this.#open();
     } catch (cause) {
       if (!isKernels(cause)) throw cause;
@@ -98,7 +98,7 @@ export class AccessGuard implements Disposable {
   #open(): void {
     const links = [...this.#placed.keys()].flatMap((id) => {
       const elements = this.#elements(id);
-      return elements ? [[id, elements] as const] : [];
+      return elements ? [[id, { elements }] as const] : [];
     });
     const table = new LinkTable(this.#host, (names) => buildTable(this.#name, names), links);
     try {

@@ -1,12 +1,14 @@
-/** The rules of `rules.ts` for the links of a kernel plane: a table for each family. */
+/** The rules of `rules.ts` and `gates.ts` for the links of a kernel plane. */
 import type { Host } from "../../host/mod.ts";
 import type { PlaneRefusal } from "../plane.ts";
-import { LinkTable } from "./link_table.ts";
+import { buildGates, canGate, gateOf } from "./gates.ts";
+import { type BuildTable, type LinkPart, LinkTable } from "./link_table.ts";
 import { buildTable, elementsOf, type GuardedLink, type RuleOptions } from "./rules.ts";
 
+type PartOf = (link: GuardedLink) => LinkPart;
+
 export class KernelGuard implements Disposable {
-  readonly #tables: readonly { family: 4 | 6; table: LinkTable }[];
-  readonly #options: RuleOptions;
+  readonly #tables: readonly { table: LinkTable; partOf: PartOf }[];
   readonly #stack: DisposableStack;
 
   /** Throws `NftError` where the kernel cannot have it. */
@@ -19,22 +21,28 @@ export class KernelGuard implements Disposable {
     },
   ) {
     using stack = new DisposableStack();
-    this.#options = options;
     const all = [...links];
-    this.#tables = ([4, 6] as const).map((family) => {
-      const elements = all.map(([id, link]) => [id, elementsOf(link, family, options)] as const);
-      const build = (names: ReadonlySet<string>) => buildTable(family, options, names);
-      return { family, table: stack.use(new LinkTable(host, build, elements)) };
-    });
+    const hasGates = canGate(host, options);
+    const open = (build: BuildTable, partOf: PartOf) => {
+      const parts = all.map(([id, link]) => [id, partOf(link)] as const);
+      return { table: stack.use(new LinkTable(host, build, parts)), partOf };
+    };
+    this.#tables = [
+      ...([4, 6] as const).map((family) =>
+        open(
+          (names) => buildTable(family, { ...options, hasGates }, names),
+          (link) => ({ elements: elementsOf(link, family, options) }),
+        )
+      ),
+      ...(hasGates ? [open(() => buildGates(options), (link) => gateOf(link, options))] : []),
+    ];
     stack.use(host.watchTables(() => this.#look(onFault)));
     this.#stack = stack.move();
   }
 
   /** The link is this; undefined: it is gone. Throws `NftError`. */
   set(id: string, link: GuardedLink | undefined): void {
-    for (const { family, table } of this.#tables) {
-      table.set(id, link && elementsOf(link, family, this.#options));
-    }
+    for (const { table, partOf } of this.#tables) table.set(id, link && partOf(link));
   }
 
   /** Somebody has removed tables: ours are made again. */

@@ -4,7 +4,7 @@
  */
 import { toHex } from "../../bytes.ts";
 import type { Host } from "../../host/mod.ts";
-import { NetlinkError } from "../../netlink.ts";
+import { hasCode, NetlinkError } from "../../netlink.ts";
 import * as nft from "../../nft/mod.ts";
 import type { PlaneRefusal } from "../plane.ts";
 
@@ -26,21 +26,40 @@ export interface GuardTable extends nft.NftTable {
 /** With empty sets. `names` are the sets that links have elements of. */
 export type BuildTable = (names: ReadonlySet<string>) => GuardTable;
 
+/** A chain at the device of a link, which goes with it. */
+export interface LinkChain {
+  chain: nft.NftChain;
+  rules: readonly GuardRule[];
+}
+
+/** What a table has of a link. */
+export interface LinkPart {
+  elements: SetElements;
+  own?: LinkChain;
+}
+
 export class LinkTable implements Disposable {
   readonly #nft: nft.Nft;
   readonly #build: BuildTable;
   readonly #links = new Map<string, SetElements>();
+  /** By link; those whose device was not there are not placed. */
+  readonly #chains = new Map<string, { own: LinkChain; isPlaced: boolean }>();
   /** How many links have an element, by its set and key: not one in a thousand is shared. */
   readonly #counts = new Map<string, number>();
   #table: GuardTable;
   #isReleased = false;
-  /** Of tables that were there before this one. */
+  /** Of tables and chains that were there before these. */
   readonly #refused = new Map<PlaneRefusal, number>();
+  /** What chains of links had counted when they were there last: they go with their device. */
+  readonly #last = new Map<string, number[]>();
 
   /** Throws `NftError` where the kernel cannot have it. */
-  constructor(host: Host, build: BuildTable, links: Iterable<readonly [string, SetElements]>) {
+  constructor(host: Host, build: BuildTable, links: Iterable<readonly [string, LinkPart]>) {
     this.#build = build;
-    for (const [link, elements] of links) this.#note(link, elements);
+    for (const [link, { elements, own }] of links) {
+      this.#note(link, elements);
+      if (own) this.#chains.set(link, { own, isPlaced: false });
+    }
     this.#table = build(this.#names());
     this.#nft = host.openNft();
     try {
@@ -51,8 +70,39 @@ export class LinkTable implements Disposable {
     }
   }
 
-  /** The elements of this link are these and no others, undefined: it is gone. Throws `NftError`. */
-  set(link: string, elements: SetElements | undefined): void {
+  /** This link has these and no others, undefined: it is gone. Throws `NftError`. */
+  set(link: string, part: LinkPart | undefined): void {
+    this.#setElements(link, part?.elements);
+    this.#setChain(link, part?.own);
+  }
+
+  #setChain(link: string, own: LinkChain | undefined): void {
+    const before = this.#chains.get(link);
+    const isSame = JSON.stringify(own) === JSON.stringify(before?.own);
+    if (isSame && before?.isPlaced !== false) return;
+    if (before) {
+      const { name } = before.own.chain;
+      this.#keep(countedOf(before.own.rules, this.#last.get(name)));
+      this.#last.delete(name);
+      this.#chains.delete(link);
+      if (own?.chain.name !== name) this.#removeChain(name);
+    }
+    if (!own) return;
+    const now = { own, isPlaced: this.#place(own) };
+    this.#chains.set(link, now);
+    if (!now.isPlaced) this.#replace(); // the table may have gone
+  }
+
+  #removeChain(name: string): void {
+    try {
+      this.#nft.removeChain(this.#table, name);
+    } catch (error) {
+      if (!(error instanceof nft.NftError)) throw error;
+      this.#replace();
+    }
+  }
+
+  #setElements(link: string, elements: SetElements | undefined): void {
     const before = this.#links.get(link);
     this.#note(link, elements);
     const hasSet = (name: string) => this.#table.sets?.some((set) => set.name === name);
@@ -113,30 +163,54 @@ export class LinkTable implements Disposable {
   }
 
   #isThere(): boolean {
-    return this.#counters().length === this.#table.rules.length;
-  }
-
-  #counted(): [reason: PlaneRefusal, packets: number][] {
-    const counters = this.#counters();
-    if (counters.length !== this.#table.rules.length) return [];
-    return this.#table.rules.flatMap(({ refuses }, i) =>
-      refuses === undefined ? [] : [[refuses, counters[i]!.packets]]
+    const listed = this.#list();
+    return this.#expected().every(({ name, rules }) =>
+      rules.length === (listed.get(name)?.length ?? 0)
     );
   }
 
-  #counters() {
+  #expected(): { name: string; rules: readonly GuardRule[] }[] {
+    const { chains, rules } = this.#table;
+    const placed = [...this.#chains.values()].filter(({ isPlaced }) => isPlaced);
+    return [
+      ...chains.map(({ name }) => ({ name, rules: rules.filter(({ chain }) => chain === name) })),
+      ...placed.map(({ own: { chain, rules } }) => ({ name: chain.name, rules })),
+    ];
+  }
+
+  #counted(): [reason: PlaneRefusal, packets: number][] {
+    const listed = this.#list();
+    for (const { own: { chain: { name } } } of this.#chains.values()) {
+      const packets = listed.get(name);
+      if (packets) this.#last.set(name, packets);
+    }
+    return this.#expected().flatMap(({ name, rules }) =>
+      countedOf(rules, listed.get(name) ?? this.#last.get(name))
+    );
+  }
+
+  /** Packets of each rule, by chain. */
+  #list(): Map<string, number[]> {
+    const lists = new Map<string, number[]>();
     try {
-      return this.#nft.ruleCounters(this.#table);
+      for (const { chain, packets } of this.#nft.ruleCounters(this.#table)) {
+        lists.set(chain, [...lists.get(chain) ?? [], packets]);
+      }
     } catch (error) {
-      if (error instanceof NetlinkError) return []; // no such table
-      throw error;
+      if (!(error instanceof NetlinkError)) throw error; // no such table
+    }
+    return lists;
+  }
+
+  #keep(counted: readonly [reason: PlaneRefusal, packets: number][]): void {
+    for (const [reason, count] of counted) {
+      this.#refused.set(reason, (this.#refused.get(reason) ?? 0) + count);
     }
   }
 
   #replace(): void {
-    for (const [reason, count] of this.#counted()) {
-      this.#refused.set(reason, (this.#refused.get(reason) ?? 0) + count);
-    }
+    this.#keep(this.#counted());
+    this.#last.clear();
     this.#write();
   }
 
@@ -149,6 +223,18 @@ export class LinkTable implements Disposable {
     });
     this.#nft.replaceTable({ ...table, ...(sets ? { sets } : {}) });
     this.#table = table;
+    for (const each of this.#chains.values()) each.isPlaced = this.#place(each.own);
+  }
+
+  /** False where the device has gone: it is placed when the link is there again. */
+  #place({ chain, rules }: LinkChain): boolean {
+    try {
+      this.#nft.replaceChain(this.#table, chain, rules);
+      return true;
+    } catch (error) {
+      if (hasCode(error, "ENOENT", "ENODEV")) return false;
+      throw error;
+    }
   }
 
   #names(): Set<string> {
@@ -178,6 +264,14 @@ export class LinkTable implements Disposable {
       };
     });
   }
+}
+
+function countedOf(
+  rules: readonly GuardRule[],
+  packets: readonly number[] | undefined,
+): [reason: PlaneRefusal, packets: number][] {
+  if (packets?.length !== rules.length) return [];
+  return rules.flatMap(({ refuses }, i) => refuses === undefined ? [] : [[refuses, packets[i]!]]);
 }
 
 function placeOf(set: string, key: Uint8Array): string {

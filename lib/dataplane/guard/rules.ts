@@ -56,6 +56,9 @@ export interface Alternative {
 
 export interface GuardedLink extends InnerLimits {
   ifindex: number;
+  ifname: string;
+  /** Of GRE: what the far end puts into its packets. */
+  ikey?: number;
   remote: Endpoint;
   /** Of ours, where it is not the main one. */
   extraPort?: number;
@@ -67,6 +70,10 @@ export interface RuleOptions {
   port: number;
   signalling: Signalling;
   lookalikes?: Lookalikes;
+  /** All links have keys, by which data is known as well. */
+  isKeyed?: boolean;
+  /** What goes into links is looked at by chains of their own, see gates.ts. */
+  hasGates?: boolean;
 }
 
 /** What the sets of a family have of a link. */
@@ -75,14 +82,17 @@ export function elementsOf(
   family: Family,
   { port }: Pick<RuleOptions, "port">,
 ): SetElements {
-  const { ifindex, remote, extraPort, alternative, sources, destinations } = link;
+  const { ifindex, remote, extraPort, alternative, ikey, sources, destinations } = link;
   const link32 = hostU32(ifindex);
   const isHere = familyOf(remote.ip) === family;
-  const ports = concatBytes(portPart(remote.port), portPart(extraPort ?? port));
-  const key = concatBytes(ipBytes(remote.ip), ports);
+  const key = remoteOf(link, port);
+  const greKey = ikey === undefined ? undefined : new Writer("network", 4).u32(ikey).finish();
   return {
     links: [{ key: link32 }],
     ...(isHere ? { remotes: [{ key }] } : {}),
+    ...(isHere && greKey
+      ? { keyed: [{ key: concatBytes(ipBytes(remote.ip), portPart(remote.port), greKey) }] }
+      : {}),
     ...(isHere && extraPort !== undefined ? { ports: [{ key: u16(extraPort) }] } : {}),
     ...(isHere && alternative
       ? {
@@ -98,6 +108,12 @@ export function elementsOf(
       : {}),
     pairs: pairsOf(link, family),
   };
+}
+
+/** The far end's address and port, and ours. */
+export function remoteOf({ remote, extraPort }: GuardedLink, port: number): Uint8Array {
+  const ports = concatBytes(portPart(remote.port), portPart(extraPort ?? port));
+  return concatBytes(ipBytes(remote.ip), ports);
 }
 
 /** Source and destination of most of what comes out of the link: one look-up in place of many. */
@@ -137,8 +153,9 @@ export function buildTable(
   options: RuleOptions,
   names: ReadonlySet<string>,
 ): GuardTable {
-  const { role, port } = options;
+  const { role, port, isKeyed = false, hasGates = false } = options;
   const { family: tableFamily, address } = OF_FAMILY[family];
+  const hasOut = !hasGates || names.has("own");
   const chain = (name: string, hook: "prerouting" | "postrouting" | "output", priority: number) =>
     ({ name, type: "filter", hook, priority, policy: "accept" }) as const;
   const remote = { element: [address, "port", "port"] } as const;
@@ -154,6 +171,7 @@ export function buildTable(
       ...prefixed.map((name) => ({ name, element: ["interface", address] } as const)),
       { name: "ports", element: ["port"], elements: [{ key: u16(port) }] },
       { name: "remotes", ...remote },
+      ...(isKeyed ? [{ name: "keyed", element: [address, "port", "mark"] } as const] : []),
       ...(names.has("alternatives")
         ? [
           { name: "alternatives", ...remote, value: ["address"] } as const,
@@ -163,36 +181,56 @@ export function buildTable(
     ],
     chains: [
       chain("in", "prerouting", BEFORE_ALL),
-      chain("out", "postrouting", AFTER_ALL),
-      chain("answers", "output", nft.PRIORITY.filter),
+      // A chain costs each packet a little, even if no rule of it looks at it.
+      ...(hasOut ? [chain("out", "postrouting", AFTER_ALL)] : []),
+      ...(isKeyed ? [] : [chain("answers", "output", nft.PRIORITY.filter)]),
     ],
     rules: [
       // Most packets are data: what passes them comes first, and what costs least in each rule.
-      ...dataIn(family, names),
+      ...dataIn({ family, isKeyed }, names),
       ...innerIn(family, prefixed),
-      ...otherIn(options),
-      ...out(family, names),
-      answers(family),
+      ...otherIn({ family, isKeyed }, options),
+      ...rewriting(names),
+      ...(hasGates ? [] : out(family, names)),
+      ...(isKeyed ? [] : [answers(family)]),
     ],
   };
 }
 
+/** What comes out of links is looked at as what it is there. */
+const IS_NO_LINK = nft.isNotIn("links", nft.incoming());
 /** For a port of ours. */
 const TO_US = [nft.l4proto("udp"), nft.isIn("ports", nft.fields("dport"))];
 
-/** From remotes; what comes out of links is looked at as what it is there. */
-function dataIn(family: Family, names: ReadonlySet<string>): GuardRule[] {
-  const source = nft.fields(OF_FAMILY[family].saddr, "sport", "dport");
-  const accept = (match: nft.Match): GuardRule => ({
+interface Data {
+  family: Family;
+  isKeyed: boolean;
+}
+
+/**
+ * From remotes, by the interface of most hosts, which is no link: the first rule that most packets
+ * meet. With another key the kernel would answer to them.
+ */
+function dataIn({ family, isKeyed }: Data, names: ReadonlySet<string>): GuardRule[] {
+  const accept = (...match: nft.Match[]): GuardRule => ({
     ...{ chain: "in", verdict: "accept" } as const,
-    match: [nft.l4proto("udp"), nft.isNotIn("links", nft.incoming()), match],
+    match: [nft.l4proto("udp"), ...match],
   });
+  const { saddr } = OF_FAMILY[family];
+  const alternative = nft.mapped("alternatives", nft.fields(saddr, "sport", "dport"));
   return [
     ...(names.has("alternatives")
-      ? [accept(nft.setAddress("daddr", nft.mapped("alternatives", source)))]
+      ? [accept(IS_NO_LINK, nft.setAddress("daddr", alternative))]
       : []),
-    accept(nft.isIn("remotes", source)),
+    accept(nft.isEthernet(), isData({ family, isKeyed })),
   ];
+}
+
+function isData({ family, isKeyed }: Data): nft.Match {
+  const { saddr } = OF_FAMILY[family];
+  return isKeyed
+    ? nft.isIn("keyed", nft.fields(saddr, "sport", "greKey"))
+    : nft.isIn("remotes", nft.fields(saddr, "sport", "dport"));
 }
 
 /** Of what comes out of links. */
@@ -201,16 +239,16 @@ function innerIn(family: Family, prefixed: readonly string[]): GuardRule[] {
   const from = nft.incoming();
   // Errors of ICMP are looked at below.
   return [
-    ...routing.map((type) => ({
-      ...{ chain: "in", counter: true, verdict: "drop", refuses: "router-message" } as const,
-      match: [nft.l4proto(icmp), nft.isIn("links", from), nft.transport(0, Uint8Array.of(type))],
-    })),
     ...[
       [nft.l4proto("tcp")],
       [nft.l4proto("udp"), nft.isNotIn("ports", nft.fields("dport"))],
     ].map((others): GuardRule => ({
       ...{ chain: "in", verdict: "accept" },
       match: [...others, nft.isIn("pairs", nft.row(from, nft.fields(saddr, daddr)))],
+    })),
+    ...routing.map((type) => ({
+      ...{ chain: "in", counter: true, verdict: "drop", refuses: "router-message" } as const,
+      match: [nft.l4proto(icmp), nft.isIn("links", from), nft.transport(0, Uint8Array.of(type))],
     })),
     {
       ...{ chain: "in", counter: true, verdict: "drop", refuses: "wrong-inner-address" },
@@ -267,36 +305,40 @@ function lengthOf(name: string): number | undefined {
   return length === undefined ? undefined : Number(length);
 }
 
-/** Of what comes to our ports, and is no data from where data may come from. */
-function otherIn(options: RuleOptions): GuardRule[] {
+/** Of what comes to our ports. */
+function otherIn(data: Data, options: RuleOptions): GuardRule[] {
+  const accept = (...match: nft.Match[]): GuardRule => ({
+    ...{ chain: "in", verdict: "accept" } as const,
+    match: [...TO_US, ...match],
+  });
   return [
-    ...signalling(options).map((match): GuardRule => ({
-      ...{ chain: "in", verdict: "accept" } as const,
-      match: [...TO_US, match],
-    })),
+    accept(IS_NO_LINK, isData(data)),
+    ...signalling(options).map((match) => accept(match)),
     { chain: "in", match: TO_US, counter: true, verdict: "drop", refuses: "wrong-address" },
   ];
 }
 
-/** Of what leaves this host. */
+/** Of outer packets: the alternative is for this host alone. */
+function rewriting(names: ReadonlySet<string>): GuardRule[] {
+  if (!names.has("own")) return [];
+  const address = nft.setAddress("saddr", nft.mapped("own", nft.fields("saddr")));
+  return [{
+    chain: "out",
+    match: [nft.l4proto("udp"), nft.isIn("ports", nft.fields("sport")), address],
+  }];
+}
+
+/** Of what goes into links, where the kernel has no chains for that alone. */
 function out(family: Family, names: ReadonlySet<string>): GuardRule[] {
   const { daddr, address } = OF_FAMILY[family];
   const prefixed = prefixedOf(names);
   const into = nft.outgoing();
   const accept = { chain: "out", verdict: "accept" } as const;
   const drop = { chain: "out", counter: true, verdict: "drop" } as const;
-  const rewrite: GuardRule = {
-    chain: "out",
-    match: [
-      ...[nft.l4proto("udp"), nft.isIn("ports", nft.fields("sport"))],
-      nft.setAddress("saddr", nft.mapped("own", nft.fields("saddr"))),
-    ],
-  };
   const hosts = `sources_${address === "address" ? 32 : 128}`;
   const isTheirs = nft.isIn(hosts, nft.row(into, nft.fields(daddr)));
   return [
     ...(names.has(hosts) ? [{ ...accept, match: [nft.l4proto("udp", "!="), isTheirs] }] : []),
-    ...(names.has("own") ? [rewrite] : []),
     { ...accept, match: [nft.isNotIn("links", into)] },
     {
       ...{ ...drop, refuses: "own-tunnel" },

@@ -66,7 +66,6 @@ export interface KernelPlaneOptions extends PlaneOptions {
 }
 
 interface KernelLink extends GuardedLink {
-  ifname: string;
   /** As it was set in this run. */
   wanted?: WantedLink;
   /** Inner checksums are filled in before packets are encapsulated. */
@@ -135,7 +134,14 @@ export class KernelPlane implements DataPlane {
     this.#takeOver();
     this.#guard = this.#try(
       "guard not set",
-      () => new KernelGuard(kernel.host, options, { links: this.#links, onFault: options.onFault }),
+      () => {
+        const isKeyed = ENCAPSULATIONS[options.kind][4].kind === "gre";
+        const { onFault } = options;
+        return new KernelGuard(kernel.host, { ...options, isKeyed }, {
+          links: this.#links,
+          onFault,
+        });
+      },
     );
     if (this.#guard) stack.use(this.#guard);
     this.#stack = stack;
@@ -175,6 +181,7 @@ export class KernelPlane implements DataPlane {
     const alternative = local && this.#alternatives.adopt(local);
     this.#links.set(id, {
       ...{ ifindex, ifname: name, remote },
+      ...(tunnel.ikey === undefined ? {} : { ikey: tunnel.ikey }),
       ...(sport === this.port ? {} : { extraPort: sport }),
       ...(alternative ? { alternative: { local: alternative, own: this.#ownTo(ip) } } : {}),
     });
@@ -256,9 +263,10 @@ export class KernelPlane implements DataPlane {
     alternative: Alternative | undefined;
     isSummed: boolean;
   }): void {
-    const { id, remote, localPort: extraPort, sources, destinations } = wanted;
+    const { id, remote, localPort: extraPort, keys, sources, destinations } = wanted;
     const link = {
       ...{ ifindex, ifname, remote, wanted, isSummed },
+      ...(keys ? { ikey: keys.ikey } : {}),
       ...(extraPort === undefined ? {} : { extraPort }),
       ...(alternative ? { alternative } : {}),
       ...(sources ? { sources } : {}),

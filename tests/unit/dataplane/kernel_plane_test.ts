@@ -311,6 +311,31 @@ Deno.test("kernel plane: its guard follows the links, is put right, and leaves w
   deepStrictEqual([...host.nft.tables], []);
 });
 
+Deno.test("kernel plane: each link has a chain of its own for what goes in; older kernels have one for all", async () => {
+  const host = new FakeHost();
+  const sources = [parseCidr("10.0.0.2/32")];
+  const chains = (family: string) => [...new Set(host.nft.tables.get(`${family} ${TABLE}`)?.rules)];
+  {
+    await using plane = open(host);
+    const ids = [PEER, OTHER].map((id, i) => {
+      plane.setLink(link({ id, ...keys(2 * i + 1), sources }));
+      return `out-${linkOf(host, `gretun${i}`)!.ifindex}`;
+    });
+    deepStrictEqual(chains("netdev"), ids);
+    deepStrictEqual(chains("ip"), ["in"]);
+    host.nft.flush();
+    deepStrictEqual(chains("netdev"), ids);
+    plane.removeLink(PEER);
+    deepStrictEqual(chains("netdev"), [ids[1]]);
+  }
+  deepStrictEqual([...host.nft.tables], []);
+  host.nft.hasEgress = false;
+  await using plane = open(host);
+  plane.setLink(link({ ...keys(1), sources }));
+  deepStrictEqual(chains("netdev"), []);
+  deepStrictEqual(chains("ip"), ["in", "out"]);
+});
+
 Deno.test("kernel plane: an adopted link is confined before it is set", async () => {
   const host = new FakeHost();
   open(host).setLink(link(keys(1)));
