@@ -72,77 +72,149 @@ export type Framing = Exclude<typeof FRAMINGS[number], "any">;
 export const WELCOME_STATUS = ["ok", "framing-mismatch", "link-failed"] as const;
 export type WelcomeStatus = typeof WELCOME_STATUS[number];
 
-const FLAG_ENCRYPT = 1;
-const FLAG_BYE = 1;
+// --- fields
 
-export interface Hello {
-  nonce: Uint8Array;
-  name: string;
+interface Field<T> {
+  write(writer: Writer, value: T): void;
+  read(reader: Reader): T;
+}
+type Fields = Record<string, Field<unknown>>;
+type Values<F extends Fields> = {
+  -readonly [K in keyof F]: F[K] extends Field<infer T> ? T : never;
+};
+
+const of = (length: number): Field<Uint8Array> => ({
+  write: (writer, bytes) => void writer.bytes(bytes),
+  read: (reader) => reader.bytes(length),
+});
+
+const U32: Field<number> = {
+  write: (writer, value) => void writer.u32(value),
+  read: (reader) => reader.u32(),
+};
+
+const U64: Field<bigint> = {
+  write: (writer, value) => void writer.u64(value),
+  read: (reader) => reader.u64(),
+};
+
+/** The lowest bit of a byte. */
+const FLAG: Field<boolean> = {
+  write: (writer, isSet) => void writer.u8(isSet ? 1 : 0),
+  read: (reader) => (reader.u8() & 1) !== 0,
+};
+
+const ZERO: Field<undefined> = {
+  write: (writer) => void writer.u8(0),
+  read: (reader) => void reader.skip(1),
+};
+
+/** By its number; what this version does not know is read as `other`. */
+function oneOf<T, O extends T | undefined>(words: readonly T[], other: O): Field<T | O> {
+  return {
+    write: (writer, word) => void writer.u8(words.indexOf(word as T)),
+    read: (reader) => words[reader.u8()] ?? other,
+  };
 }
 
-export interface Challenge {
+/** Whatever the bytes are; nobody has the empty name, which odd padding gives. */
+const NAME: Field<string> = {
+  write(writer, name) {
+    const bytes = new TextEncoder().encode(name);
+    writer.bytes(bytes).zeros(NAME_LENGTH - bytes.length);
+  },
+  read(reader) {
+    const bytes = reader.bytes(NAME_LENGTH);
+    const end = bytes.indexOf(0) < 0 ? NAME_LENGTH : bytes.indexOf(0);
+    if (bytes.subarray(end).some((byte) => byte !== 0)) return "";
+    return String.fromCharCode(...bytes.subarray(0, end));
+  },
+};
+
+const ENDPOINT: Field<Endpoint> = {
+  write: (writer, endpoint) => void writer.bytes(encodeEndpoint(endpoint)),
+  read: (reader) => ({ ip: ipFromBytes(reader.bytes(16)), port: reader.u16() }),
+};
+
+const ADDRESS: Field<Cidr | undefined> = {
+  write(writer, cidr) {
+    if (!cidr) writer.zeros(17);
+    else writer.bytes(ipBytes16(cidr.ip)).u8(cidr.prefixLength);
+  },
+  read(reader) {
+    const ip = ipFromBytes(reader.bytes(16));
+    const prefixLength = reader.u8();
+    const isNone = prefixLength === 0 || prefixLength > (ip.includes(":") ? 128 : 32);
+    return isNone || isUnspecified(ip) ? undefined : { ip, prefixLength };
+  },
+};
+
+// --- messages
+
+const HELLO = { nonce: of(NONCE_LENGTH), name: NAME };
+
+const CHALLENGE = {
   /** Of the hello. */
-  nonce: Uint8Array;
+  nonce: of(NONCE_LENGTH),
   /** The client as the hub sees it. */
-  observed: Endpoint;
+  observed: ENDPOINT,
   /** The hub's time in microseconds since 1970; rises with every challenge. */
-  stamp: bigint;
+  stamp: U64,
   /** Proves to the hub that it sent this challenge to that endpoint. */
-  cookie: Uint8Array;
-}
+  cookie: of(COOKIE_LENGTH),
+};
 
-export interface Auth {
-  name: string;
-  nonce: Uint8Array;
-  stamp: bigint;
-  cookie: Uint8Array;
+const AUTH_BODY = {
+  name: NAME,
+  nonce: of(NONCE_LENGTH),
+  stamp: U64,
+  cookie: of(COOKIE_LENGTH),
   /** The hub as the client sees it. */
-  hub: Endpoint;
+  hub: ENDPOINT,
   /** X25519. */
-  ephemeral: Uint8Array;
-  framing: typeof FRAMINGS[number];
+  ephemeral: of(32),
+  framing: oneOf(FRAMINGS, "any"),
   /** The client insists on encryption; the hub may too. */
-  encrypt: boolean;
-  proof: Uint8Array;
-  mac: Uint8Array;
-}
+  encrypt: FLAG,
+};
+const AUTH = { ...AUTH_BODY, proof: of(PROOF_LENGTH) };
 
-export interface Welcome {
-  nonce: Uint8Array;
-  ephemeral: Uint8Array;
-  session: Uint8Array;
-  status: WelcomeStatus;
-  framing: Framing;
-  encrypt: boolean;
-  keepaliveMs: number;
+const WELCOME_BODY = {
+  nonce: of(NONCE_LENGTH),
+  ephemeral: of(32),
+  session: of(SESSION_LENGTH),
+  status: oneOf(WELCOME_STATUS, undefined),
+  framing: oneOf(FRAMINGS, undefined),
+  encrypt: FLAG,
+  zero: ZERO,
+  keepaliveMs: U32,
   /** After which the client authenticates again. */
-  reauthMs: number;
-  clientAddress?: Cidr;
-  hubAddress?: Cidr;
+  reauthMs: U32,
+  clientAddress: ADDRESS,
+  hubAddress: ADDRESS,
   /** The hub as it sees itself; the unspecified address when it listens on all. */
-  hub: Endpoint;
-  proof: Uint8Array;
-}
+  hub: ENDPOINT,
+};
+const WELCOME = { ...WELCOME_BODY, proof: of(PROOF_LENGTH) };
 
-export interface Keepalive {
-  session: Uint8Array;
-  counter: bigint;
-  /** The client stops. */
-  bye: boolean;
-  tag: Uint8Array;
-}
+/** `bye`: the client stops. */
+const KEEPALIVE = { session: of(SESSION_LENGTH), counter: U64, bye: FLAG };
+const ALIVE = { session: of(SESSION_LENGTH), counter: U64, observed: ENDPOINT };
+const RESET = { session: of(SESSION_LENGTH), counter: U64 };
 
-export interface Alive {
-  session: Uint8Array;
-  counter: bigint;
-  observed: Endpoint;
-  tag: Uint8Array;
-}
-
-export interface Reset {
-  session: Uint8Array;
-  counter: bigint;
-}
+type Tagged<F extends Fields> = Values<F> & { tag: Uint8Array };
+export type Hello = Values<typeof HELLO>;
+export type Challenge = Values<typeof CHALLENGE>;
+/** All of an auth message but proof and MAC, which are made over it. */
+export type AuthBody = Values<typeof AUTH_BODY>;
+export type Auth = Values<typeof AUTH> & { mac: Uint8Array };
+export type WelcomeBody =
+  & Omit<
+    Values<typeof WELCOME_BODY>,
+    "status" | "framing" | "zero" | "clientAddress" | "hubAddress"
+  >
+  & { status: WelcomeStatus; framing: Framing; clientAddress?: Cidr; hubAddress?: Cidr };
+export type Welcome = WelcomeBody & { proof: Uint8Array };
 
 /** The type of a message of this version, by header and length; undefined for anything else. */
 export function messageType(bytes: Uint8Array): MessageType | undefined {
@@ -152,194 +224,90 @@ export function messageType(bytes: Uint8Array): MessageType | undefined {
   return type && bytes.length >= MESSAGE_LENGTH[type] ? type : undefined;
 }
 
-export function encodeHello({ nonce, name }: Hello): Uint8Array<ArrayBuffer> {
-  return padded("hello", start("hello").bytes(nonce).bytes(encodeName(name)));
+function write(
+  type: MessageType,
+  fields: Fields,
+  values: Readonly<Record<string, unknown>>,
+): Writer {
+  const writer = new Writer("network", MESSAGE_LENGTH[type])
+    .bytes(MAGIC).u8(VERSION).u8(TYPE[type]).u16(0);
+  for (const [name, field] of Object.entries(fields)) field.write(writer, values[name]);
+  return writer;
 }
 
-export function decodeHello(bytes: Uint8Array): Hello {
-  const reader = body(bytes);
-  return { nonce: reader.bytes(NONCE_LENGTH), name: decodeName(reader) };
+/** With zeros to its end. */
+function encode(type: MessageType, fields: Fields, values: Readonly<Record<string, unknown>>) {
+  const writer = write(type, fields, values);
+  return writer.zeros(MESSAGE_LENGTH[type] - writer.length).finish();
 }
 
-export function encodeChallenge(message: Challenge): Uint8Array<ArrayBuffer> {
-  const { nonce, observed, stamp, cookie } = message;
-  return start("challenge").bytes(nonce).bytes(encodeEndpoint(observed)).u64(stamp).bytes(cookie)
-    .finish();
+function decode<F extends Fields>(fields: F, bytes: Uint8Array): Values<F> {
+  const reader = new Reader(bytes, "network").skip(HEADER_LENGTH);
+  const entries = Object.entries(fields).map(([name, field]) => [name, field.read(reader)]);
+  return Object.fromEntries(entries);
 }
 
-export function decodeChallenge(bytes: Uint8Array): Challenge {
-  const reader = body(bytes);
-  return {
-    nonce: reader.bytes(NONCE_LENGTH),
-    observed: decodeEndpoint(reader),
-    stamp: reader.u64(),
-    cookie: reader.bytes(COOKIE_LENGTH),
-  };
+/** Its last bytes, made over all before them. */
+function tagOf(type: MessageType, bytes: Uint8Array): Uint8Array {
+  return bytes.subarray(MESSAGE_LENGTH[type] - TAG_LENGTH, MESSAGE_LENGTH[type]);
 }
 
-/** All of an auth message but proof and MAC, which are made over it. */
-export type AuthBody = Omit<Auth, "proof" | "mac">;
+export const encodeHello = (message: Hello) => encode("hello", HELLO, message);
+export const decodeHello = (bytes: Uint8Array): Hello => decode(HELLO, bytes);
 
-function authBody(message: AuthBody): Writer {
-  const { name, nonce, stamp, cookie, hub, ephemeral, framing, encrypt } = message;
-  return start("auth").bytes(encodeName(name)).bytes(nonce).u64(stamp).bytes(cookie)
-    .bytes(encodeEndpoint(hub)).bytes(ephemeral).u8(FRAMINGS.indexOf(framing))
-    .u8(encrypt ? FLAG_ENCRYPT : 0);
-}
+export const encodeChallenge = (message: Challenge) => encode("challenge", CHALLENGE, message);
+export const decodeChallenge = (bytes: Uint8Array): Challenge => decode(CHALLENGE, bytes);
 
 /** What the client's proof covers of the message. */
-export function authSignedPart(message: AuthBody): Uint8Array<ArrayBuffer> {
-  return authBody(message).finish();
-}
+export const authSignedPart = (message: AuthBody) => write("auth", AUTH_BODY, message).finish();
 
 /** The message with zeros for its MAC: what the MAC covers is all before it. */
 export function encodeAuth(message: Omit<Auth, "mac"> & { mac?: Uint8Array }) {
-  const bytes = padded("auth", authBody(message).bytes(message.proof));
+  const bytes = encode("auth", AUTH, message);
   if (message.mac) bytes.set(message.mac, bytes.length - TAG_LENGTH);
   return bytes;
 }
 
 export function decodeAuth(bytes: Uint8Array): Auth {
-  const reader = body(bytes);
-  return {
-    name: decodeName(reader),
-    nonce: reader.bytes(NONCE_LENGTH),
-    stamp: reader.u64(),
-    cookie: reader.bytes(COOKIE_LENGTH),
-    hub: decodeEndpoint(reader),
-    ephemeral: reader.bytes(32),
-    framing: FRAMINGS[reader.u8()] ?? "any",
-    encrypt: (reader.u8() & FLAG_ENCRYPT) !== 0,
-    proof: reader.bytes(PROOF_LENGTH),
-    mac: bytes.subarray(MESSAGE_LENGTH.auth - TAG_LENGTH, MESSAGE_LENGTH.auth),
-  };
-}
-
-export type WelcomeBody = Omit<Welcome, "proof">;
-
-function welcomeBody(message: WelcomeBody): Writer {
-  const { nonce, ephemeral, session, status, framing, encrypt } = message;
-  return start("welcome").bytes(nonce).bytes(ephemeral).bytes(session)
-    .u8(WELCOME_STATUS.indexOf(status)).u8(FRAMINGS.indexOf(framing))
-    .u8(encrypt ? FLAG_ENCRYPT : 0).u8(0).u32(message.keepaliveMs).u32(message.reauthMs)
-    .bytes(encodeAddress(message.clientAddress)).bytes(encodeAddress(message.hubAddress))
-    .bytes(encodeEndpoint(message.hub));
+  return { ...decode(AUTH, bytes), mac: tagOf("auth", bytes) };
 }
 
 /** What the hub's proof covers of the message. */
-export function welcomeSignedPart(message: WelcomeBody): Uint8Array<ArrayBuffer> {
-  return welcomeBody(message).finish();
-}
+export const welcomeSignedPart = (message: WelcomeBody) =>
+  write("welcome", WELCOME_BODY, message).finish();
 
-export function encodeWelcome(message: Welcome): Uint8Array<ArrayBuffer> {
-  return padded("welcome", welcomeBody(message).bytes(message.proof));
-}
+export const encodeWelcome = (message: Welcome) => encode("welcome", WELCOME, message);
 
 /** Undefined when it says what this version does not know. */
 export function decodeWelcome(bytes: Uint8Array): Welcome | undefined {
-  const reader = body(bytes);
-  const [nonce, ephemeral] = [reader.bytes(NONCE_LENGTH), reader.bytes(32)];
-  const session = reader.bytes(SESSION_LENGTH);
-  const status = WELCOME_STATUS[reader.u8()];
-  const framing = FRAMINGS[reader.u8()];
-  const encrypt = (reader.u8() & FLAG_ENCRYPT) !== 0;
-  const [keepaliveMs, reauthMs] = [reader.skip(1).u32(), reader.u32()];
-  const [clientAddress, hubAddress] = [decodeAddress(reader), decodeAddress(reader)];
-  const hub = decodeEndpoint(reader);
-  const proof = reader.bytes(PROOF_LENGTH);
+  const { zero: _, clientAddress, hubAddress, status, framing, ...rest } = decode(WELCOME, bytes);
   if (!status || !framing || framing === "any") return undefined;
   return {
-    ...{ nonce, ephemeral, session, status, framing, encrypt, keepaliveMs, reauthMs, hub, proof },
+    ...{ ...rest, status, framing },
     ...(clientAddress ? { clientAddress } : {}),
     ...(hubAddress ? { hubAddress } : {}),
   };
 }
 
 /** The tag's bytes are zero: it is made over all before it. */
-export function encodeKeepalive(message: Omit<Keepalive, "tag">): Uint8Array<ArrayBuffer> {
-  const writer = start("keepalive").bytes(message.session).u64(message.counter)
-    .u8(message.bye ? FLAG_BYE : 0);
-  return padded("keepalive", writer);
-}
+export const encodeKeepalive = (message: Values<typeof KEEPALIVE>) =>
+  encode("keepalive", KEEPALIVE, message);
 
-export function decodeKeepalive(bytes: Uint8Array): Keepalive {
-  const reader = body(bytes);
-  return {
-    session: reader.bytes(SESSION_LENGTH),
-    counter: reader.u64(),
-    bye: (reader.u8() & FLAG_BYE) !== 0,
-    tag: bytes.subarray(MESSAGE_LENGTH.keepalive - TAG_LENGTH, MESSAGE_LENGTH.keepalive),
-  };
+export function decodeKeepalive(bytes: Uint8Array): Tagged<typeof KEEPALIVE> {
+  return { ...decode(KEEPALIVE, bytes), tag: tagOf("keepalive", bytes) };
 }
 
 /** The tag's bytes are zero, as above. */
-export function encodeAlive({ session, counter, observed }: Omit<Alive, "tag">) {
-  const writer = start("alive").bytes(session).u64(counter).bytes(encodeEndpoint(observed));
-  return padded("alive", writer);
+export const encodeAlive = (message: Values<typeof ALIVE>) => encode("alive", ALIVE, message);
+
+export function decodeAlive(bytes: Uint8Array): Tagged<typeof ALIVE> {
+  return { ...decode(ALIVE, bytes), tag: tagOf("alive", bytes) };
 }
 
-export function decodeAlive(bytes: Uint8Array): Alive {
-  const reader = body(bytes);
-  return {
-    session: reader.bytes(SESSION_LENGTH),
-    counter: reader.u64(),
-    observed: decodeEndpoint(reader),
-    tag: bytes.subarray(MESSAGE_LENGTH.alive - TAG_LENGTH, MESSAGE_LENGTH.alive),
-  };
-}
-
-export function encodeReset({ session, counter }: Reset): Uint8Array<ArrayBuffer> {
-  return start("reset").bytes(session).u64(counter).finish();
-}
-
-export function decodeReset(bytes: Uint8Array): Reset {
-  const reader = body(bytes);
-  return { session: reader.bytes(SESSION_LENGTH), counter: reader.u64() };
-}
+export const encodeReset = (message: Values<typeof RESET>) => encode("reset", RESET, message);
+export const decodeReset = (bytes: Uint8Array) => decode(RESET, bytes);
 
 /** 16 bytes of address and the port, as in messages and under signatures. */
 export function encodeEndpoint({ ip, port }: Endpoint): Uint8Array<ArrayBuffer> {
   return new Writer("network", ENDPOINT_LENGTH).bytes(ipBytes16(ip)).u16(port).finish();
-}
-
-function decodeEndpoint(reader: Reader): Endpoint {
-  return { ip: ipFromBytes(reader.bytes(16)), port: reader.u16() };
-}
-
-function encodeAddress(cidr: Cidr | undefined): Uint8Array {
-  if (!cidr) return new Uint8Array(17);
-  return new Writer("network", 17).bytes(ipBytes16(cidr.ip)).u8(cidr.prefixLength).finish();
-}
-
-function decodeAddress(reader: Reader): Cidr | undefined {
-  const ip = ipFromBytes(reader.bytes(16));
-  const prefixLength = reader.u8();
-  const isNone = prefixLength === 0 || prefixLength > (ip.includes(":") ? 128 : 32);
-  return isNone || isUnspecified(ip) ? undefined : { ip, prefixLength };
-}
-
-function encodeName(name: string): Uint8Array {
-  const bytes = new Uint8Array(NAME_LENGTH);
-  bytes.set(new TextEncoder().encode(name));
-  return bytes;
-}
-
-/** Whatever the bytes are; nobody has the empty name, which odd padding gives. */
-function decodeName(reader: Reader): string {
-  const bytes = reader.bytes(NAME_LENGTH);
-  const end = bytes.indexOf(0) < 0 ? NAME_LENGTH : bytes.indexOf(0);
-  if (bytes.subarray(end).some((byte) => byte !== 0)) return "";
-  return String.fromCharCode(...bytes.subarray(0, end));
-}
-
-function start(type: MessageType): Writer {
-  return new Writer("network", MESSAGE_LENGTH[type]).bytes(MAGIC).u8(VERSION).u8(TYPE[type]).u16(0);
-}
-
-function padded(type: MessageType, writer: Writer): Uint8Array<ArrayBuffer> {
-  return writer.zeros(MESSAGE_LENGTH[type] - writer.length).finish();
-}
-
-function body(bytes: Uint8Array): Reader {
-  return new Reader(bytes, "network").skip(HEADER_LENGTH);
 }
