@@ -49,6 +49,8 @@ export interface RelayServerOptions {
   /** The coordinator's key, undefined as long as it is not known. */
   grantKey: () => NodeKey | undefined;
   clock: Clock;
+  /** The coordinator's time, by which grants end; this host's unless told. */
+  wallMs?: () => number;
   random: Random;
   log: Log;
   /** The system's unless told. */
@@ -279,8 +281,8 @@ export class RelayServer implements Disposable {
 
   /** The receive buffer is used again before the desk has looked at everything. */
   #atDesk(bytes: Uint8Array, arrival: Parameters<Desk<RelayVia>["answer"]>[1]) {
-    const { clock } = this.#options;
-    const time = { nowMs: clock.nowMs(), wallMs: clock.wallMs() };
+    const { clock, wallMs = () => clock.wallMs() } = this.#options;
+    const time = { nowMs: clock.nowMs(), wallMs: wallMs() };
     return this.#desk.answer(bytes.slice(), arrival, time);
   }
 

@@ -93,7 +93,7 @@ export interface OpenRelay extends Disposable {
 export function openRelay(
   settings: RelaySettings,
   keys: { relayKey: NodeKey; grantKey: () => NodeKey | undefined },
-  edges: { clock: Clock; random: Random; log: Log },
+  edges: { clock: Clock; random: Random; log: Log; wallMs?: () => number },
 ): OpenRelay {
   const { ports, bytesPerSecond, listen: { hostname, port } } = settings;
   using stack = new DisposableStack();

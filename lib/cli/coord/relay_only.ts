@@ -1,5 +1,5 @@
 /** `gretun-coord --relay-only`: a relay of another coordinator, which tells nodes of it. */
-import { CoordClient, parseCoordinatorUrl } from "../../coord/client.ts";
+import { type ClockNews, CoordClient, parseCoordinatorUrl } from "../../coord/client.ts";
 import { type HttpHandler, RelayRole, signingKey, storedSeed } from "../../coord/serve.ts";
 import { systemDialer } from "../../dial/mod.ts";
 import { type Log, systemClock, systemRandom } from "../../edges.ts";
@@ -63,6 +63,7 @@ async function serve(
     identity: { nodeKey: relayKey, sign },
     ...(coordinatorKey ? { coordinatorKey } : {}),
     onFirstContact: (met) => log.info("first contact", { coordinator_key: keyBase64(met) }),
+    onClock: (news) => tellClock(log, news),
     dialer: systemDialer(flags.ca === undefined ? {} : { caFile: flags.ca }),
     ...EDGES,
   });
@@ -78,7 +79,7 @@ async function serve(
     log,
   });
   const keys = { relayKey, grantKey: () => role.grantKey };
-  using relay = openRelay(settings, keys, { ...EDGES, log });
+  using relay = openRelay(settings, keys, { ...EDGES, log, wallMs: () => client.wallMs() });
   await using _metrics = metricsListen
     ? await serveMetrics(metricsListen, [relay.server.metrics], log)
     : undefined;
@@ -96,4 +97,13 @@ async function serve(
   await role.run(stop);
   log.info("relay shutting down");
   await serving;
+}
+
+function tellClock(log: Log, { aheadMs }: ClockNews): void {
+  const seconds = Math.round(aheadMs / 1000);
+  if (seconds === 0) return log.info("clocks agree again");
+  log.warn("clocks differ", {
+    coordinator: `${Math.abs(seconds)} s ${seconds > 0 ? "ahead" : "behind"}`,
+    hint: "Set the one that is wrong; until then the coordinator's time is taken",
+  });
 }

@@ -29,6 +29,7 @@ class Relay implements AsyncDisposable {
     { hostname = "", clock = systemClock, show = (request) => request, ...others }: {
       hostname?: string;
       clock?: Clock;
+      wallMs?: () => number;
       kernel?: NonNullable<RelayServerOptions["kernel"]>;
       upgradeWebSocket?: NonNullable<RelayServerOptions["upgradeWebSocket"]>;
       /** What the relay sees of a request. */
@@ -193,6 +194,19 @@ for (
     strictEqual(await relay.metric("gretun_relay_allocations"), 1);
   });
 }
+
+Deno.test("a relay whose clock is a day ahead goes by the coordinator's", async () => {
+  const clock = { ...systemClock, wallMs: () => Date.now() + 86_400_000 };
+  await using alone = new Relay({ clock });
+  const [nodeA, nodeB] = await Promise.all([fakeNode("a"), fakeNode("b")]);
+  await using refused = new Node(nodeA, alone, V4);
+  await rejects(refused.client.allocate(nodeB.nodeKey, never), /the relay refused: 403/);
+  await using relay = new Relay({ clock, wallMs: () => Date.now() });
+  const [a, b] = await pair(relay, [V4, V4]);
+  await using _a = a;
+  await using _b = b;
+  strictEqual(await relay.metric("gretun_relay_allocations"), 1);
+});
 
 Deno.test("the main port answers STUN", async () => {
   await using relay = new Relay({ hostname: "127.0.0.1" });
