@@ -14,6 +14,7 @@ import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { keyBase64 } from "../../keys.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { doubleDashed, flagsHelp } from "../flags.ts";
+import { returnMemory } from "../memory.ts";
 import { parseListen } from "../listen.ts";
 import { openLog } from "../log.ts";
 import { systemManager } from "../service.ts";
@@ -157,6 +158,7 @@ async function serve(settings: Settings, { log, manager, stop }: ServeWorld): Pr
       connections: server.connections,
     }),
   }, log);
+  using _memory = returnMemory();
   manager.ready(() => `${store.nodes().length} nodes`);
   using _signal = policy && onHangup(() => policy.reload(coord, log));
   const serving = server.run(
