@@ -37,8 +37,12 @@ export class NftKernel {
   isThere = true;
   /** Chains at devices, since Linux 5.16. */
   hasEgress = true;
+  /** Devices that are not there, for such chains. */
+  readonly missingDevices = new Set<string>();
   readonly #watchers = new Set<() => void>();
   #before = this.tables;
+  /** A request of the batch was, and what follows in it is not looked at. */
+  #isRefused = false;
 
   open(): Nft {
     return Nft.open(new FakeTransport((request) => this.#answer(request)));
@@ -61,11 +65,15 @@ export class NftKernel {
   }
 
   #answer(request: NetlinkReply): Uint8Array[] {
-    if (request.type === BATCH_BEGIN) this.#before = structuredClone(this.tables);
+    if (request.type === BATCH_BEGIN) {
+      this.#before = structuredClone(this.tables);
+      this.#isRefused = false;
+    }
     if ((request.flags & NLM_F_DUMP) === NLM_F_DUMP) return this.#dumpRules(request);
     if ((request.flags & NLM_F_ACK) === 0) return [];
+    if (this.#isRefused) return [ack(request)];
     const errno = this.isThere ? this.#change(request) : EOPNOTSUPP;
-    if (errno) this.tables = this.#before;
+    if (errno) [this.tables, this.#isRefused] = [this.#before, true];
     return [ack(request, { errno })];
   }
 
@@ -77,6 +85,14 @@ export class NftKernel {
       return reply(request, { type: NFT_MSG.NEWRULE, flags: NLM_F_MULTI, payload });
     };
     return [...rules.map(one), done(request)];
+  }
+
+  /** By the hook of a chain. */
+  #refuses(hook: Uint8Array | undefined): number {
+    const device = hook && value.string(decodeAttrs(hook).get(3));
+    if (device === undefined) return 0;
+    if (!this.hasEgress) return EOPNOTSUPP;
+    return this.missingDevices.has(device) ? ENOENT : 0;
   }
 
   /** An errno, 0 for none. */
@@ -95,7 +111,7 @@ export class NftKernel {
         this.tables.delete(name);
         return 0;
       case NFT_MSG.NEWCHAIN:
-        return attrs.has(4) && name.startsWith("netdev ") && !this.hasEgress ? EOPNOTSUPP : 0;
+        return this.#refuses(attrs.get(4));
       case NFT_MSG.NEWRULE:
         table.rules.push(value.string(attrs.get(2))!);
         return 0;

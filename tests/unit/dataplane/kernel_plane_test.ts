@@ -314,9 +314,11 @@ Deno.test("kernel plane: its guard follows the links, is put right, and leaves w
 Deno.test("kernel plane: each link has a chain of its own for what goes in; older kernels have one for all", async () => {
   const host = new FakeHost();
   const sources = [parseCidr("10.0.0.2/32")];
+  const faults: string[] = [];
+  const options = { onFault: (what: string) => faults.push(what) };
   const chains = (family: string) => [...new Set(host.nft.tables.get(`${family} ${TABLE}`)?.rules)];
   {
-    await using plane = open(host);
+    await using plane = open(host, options);
     const ids = [PEER, OTHER].map((id, i) => {
       plane.setLink(link({ id, ...keys(2 * i + 1), sources }));
       return `out-${linkOf(host, `gretun${i}`)!.ifindex}`;
@@ -327,13 +329,21 @@ Deno.test("kernel plane: each link has a chain of its own for what goes in; olde
     deepStrictEqual(chains("netdev"), ids);
     plane.removeLink(PEER);
     deepStrictEqual(chains("netdev"), [ids[1]]);
+    // Somebody has taken the device away between two steps of ours.
+    host.nft.missingDevices.add("gretun1");
+    host.nft.flush();
+    deepStrictEqual(chains("netdev"), []);
+    host.nft.missingDevices.clear();
+    plane.setLink(link({ id: OTHER, ...keys(3), sources }));
+    deepStrictEqual(chains("netdev"), [ids[1]]);
   }
   deepStrictEqual([...host.nft.tables], []);
   host.nft.hasEgress = false;
-  await using plane = open(host);
+  await using plane = open(host, options);
   plane.setLink(link({ ...keys(1), sources }));
   deepStrictEqual(chains("netdev"), []);
   deepStrictEqual(chains("ip"), ["in", "out"]);
+  deepStrictEqual(faults, []);
 });
 
 Deno.test("kernel plane: an adopted link is confined before it is set", async () => {
