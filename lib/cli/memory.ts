@@ -1,11 +1,18 @@
 /** Memory of programs that run for long. */
 import { systemClock } from "../edges.ts";
-import { giveMemoryBack } from "../linux/mod.ts";
+import { giveMemoryBack, trimHeap } from "../linux/mod.ts";
 
 /** What a program starts with is done by then, and its peers are met. */
 const STARTED_MS = 30_000;
+const TRIM_EACH_MS = 600_000;
 
-/** Gives back what only the start needed, once: pages that are needed all the same are read again. */
+/** Gives back what only the start needed, and from time to time what a crowd has left, until it is disposed. */
 export function returnMemory(clock = systemClock): Disposable {
-  return clock.timer(STARTED_MS, giveMemoryBack);
+  const wait = (ms: number, act: () => void): Disposable =>
+    clock.timer(ms, () => {
+      act();
+      timer = wait(TRIM_EACH_MS, trimHeap);
+    });
+  let timer = wait(STARTED_MS, giveMemoryBack);
+  return { [Symbol.dispose]: () => timer[Symbol.dispose]() };
 }

@@ -21,9 +21,14 @@ export function unchangedFiles(smaps: string): Mapping[] {
   });
 }
 
-/** What the allocator keeps free, and pages of the program itself, of which a start needs most. */
-export function giveMemoryBack(): void {
+/** What the allocator keeps free. */
+export function trimHeap(): void {
   libc().malloc_trim(0n);
+}
+
+/** That, and pages of the program itself, of which a start needs most: others are read again. */
+export function giveMemoryBack(): void {
+  trimHeap();
   for (const { address, lengthBytes } of unchangedFiles(readKernelFile("/proc/self/smaps"))) {
     libc().madvise(address, lengthBytes, MADV_DONTNEED);
   }

@@ -20,7 +20,7 @@ export {
 } from "./icmp.ts";
 export * from "./libc.ts";
 export { loadModule } from "./modules.ts";
-export { giveMemoryBack } from "./memory.ts";
+export { giveMemoryBack, trimHeap } from "./memory.ts";
 export { createNamedNetns, deleteNamedNetns, openNamedNetns, withNetns } from "./netns.ts";
 export { notifyManager } from "./notify.ts";
 export { Poller } from "./poll.ts";
