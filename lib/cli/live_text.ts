@@ -5,12 +5,18 @@ export interface TerminalSize {
   rows: number;
 }
 
+/** Undefined where text cannot be replaced: in a file or a pipe, and on a terminal that says it is dumb. */
+export function terminalSize(): TerminalSize | undefined {
+  if (!Deno.stdout.isTerminal() || Deno.env.get("TERM") === "dumb") return undefined;
+  return Deno.consoleSize();
+}
+
 export class LiveText {
   #lines: string[] = [];
 
   /** What to write so that `text`, of whole lines, stands where the last one stood (ECMA-48). */
-  replace(text: string, size: TerminalSize): string {
-    const back = this.#back(size);
+  replace(text: string, size: TerminalSize | undefined): string {
+    const back = size ? this.#back(size) : "";
     this.#lines = text.split("\n").slice(0, -1);
     return back + text;
   }

@@ -1,5 +1,6 @@
 /** A bare Debian that systemd runs, in namespaces: it boots, reboots, and forgets all when it goes. */
 import { strictEqual } from "node:assert/strict";
+import { isDeepStrictEqual } from "node:util";
 import type { Host, RunResult } from "../lab/mod.ts";
 import { until } from "../overlay.ts";
 
@@ -96,6 +97,30 @@ export class Machine implements AsyncDisposable {
       : (await this.run("journalctl", "-n", "25", "-o", "cat")).stdout;
     strictEqual(code, 0, `${words.join(" ")}: ${stdout}${stderr}${journal}`);
     return stdout;
+  }
+
+  /** Files, users, units, links and processes with gretun's name. */
+  async traces(): Promise<string[]> {
+    const looks = [
+      "find / -xdev -name '*gretun*'",
+      "find /run -name '*gretun*'",
+      "grep gretun /etc/passwd /etc/group /etc/shadow /etc/gshadow",
+      "systemctl list-units --all --plain --no-legend '*gretun*'",
+      "ip -o link | grep gretun",
+      "cat /proc/[0-9]*/comm | grep gretun",
+    ];
+    const said = [];
+    for (const look of looks) said.push((await this.run("sh", "-c", look)).stdout);
+    return said;
+  }
+
+  /** Waits until its traces are those of before: systemd forgets units that are gone in a moment. */
+  async hasOnly(before: string[]): Promise<void> {
+    let left = before;
+    await until("nothing to be left", async () => {
+      left = await this.traces();
+      return isDeepStrictEqual(left, before);
+    }, () => left.join("\n"));
   }
 }
 

@@ -1,6 +1,5 @@
 /** What comes after the first minute, under a real systemd: restart, reboot, who may look, removal. */
 import { match, ok, strictEqual } from "node:assert/strict";
-import { isDeepStrictEqual } from "node:util";
 import { Lab } from "../lab/mod.ts";
 import { fileLocks } from "../../lib/linux/mod.ts";
 import { GRETUN, until } from "../overlay.ts";
@@ -17,7 +16,7 @@ Deno.test("services are installed, restarted, rebooted, looked at by a group, an
   await using lab = Lab.create({ prefix: PREFIX });
   const [here, there] = [lab.publicHost("machine"), lab.publicHost("bob")];
   await using machine = await Machine.boot(here);
-  const before = await traces(machine);
+  const before = await machine.traces();
   const stateDir = await Deno.makeTempDir({ prefix: "gretun-systemd-" });
   const url = `http://${here.ip}:8443`;
   const tokenFile = `${stateDir}/token`;
@@ -64,6 +63,12 @@ Deno.test("services are installed, restarted, rebooted, looked at by a group, an
     await machine.ok("gretun", "wait", "bob");
     match(await machine.ok("gretun", "status"), /^bob .* direct /m);
     await machine.ok("ping", "-c", "1", await addressOf(machine, "bob"));
+  }
+
+  {
+    console.log("the commands that README has to look with");
+    for (const command of commandsToLook(url)) await machine.ok("sh", "-c", command);
+    match(await machine.ok("sh", "-c", "gretun man"), /^\.TH GRETUN 1 /m);
   }
 
   {
@@ -151,12 +156,7 @@ Deno.test("services are installed, restarted, rebooted, looked at by a group, an
     console.log("uninstall leaves nothing");
     await machine.ok("/root/gretun", "uninstall");
     await machine.ok("/root/gretun-coord", "uninstall");
-    // systemd forgets units that are gone in a moment.
-    let left = await traces(machine);
-    await until("nothing to be left", async () => {
-      left = await traces(machine);
-      return isDeepStrictEqual(left, before);
-    }, () => left.join("\n"));
+    await machine.hasOnly(before);
   }
   await Deno.remove(stateDir, { recursive: true });
 });
@@ -169,19 +169,14 @@ function commandsOf(section: string, ip: string): string[] {
   );
 }
 
-/** Files, users, units, links and processes with gretun's name. */
-async function traces(machine: Machine): Promise<string[]> {
-  const looks = [
-    "find / -xdev -name '*gretun*'",
-    "find /run -name '*gretun*'",
-    "grep gretun /etc/passwd /etc/group /etc/shadow /etc/gshadow",
-    "systemctl list-units --all --plain --no-legend '*gretun*'",
-    "ip -o link | grep gretun",
-    "cat /proc/[0-9]*/comm | grep gretun",
-  ];
-  const said = [];
-  for (const look of looks) said.push((await machine.run("sh", "-c", look)).stdout);
-  return said;
+/** Those of README's table, for peer bob; the last one ends the daemon, and is not among them. */
+function commandsToLook(url: string): string[] {
+  const text = Deno.readTextFileSync(README).split("\n## Look, and mend\n")[1]!.split("\n## ")[0]!;
+  const rows = [...text.matchAll(/^\| `(gretun(?:-coord)? [^`]+)` \|/gm)].map(([, row]) => row!);
+  const commands = rows.filter((row) => row !== "gretun down")
+    .map((row) => row.replace(/\[?PEER\]?/, "bob").replace("URL", url));
+  ok(commands.length >= 6, text);
+  return commands;
 }
 
 async function addressOf(machine: Machine, peer: string): Promise<string> {

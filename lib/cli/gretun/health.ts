@@ -16,7 +16,7 @@ import { fileLocks, Poller } from "../../linux/mod.ts";
 import { RtNetlink } from "../../netlink.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { flag, flagsHelp, type FlagValues, parseFlags, withPositional } from "../flags.ts";
-import { LiveText } from "../live_text.ts";
+import { LiveText, terminalSize } from "../live_text.ts";
 import { isHostAddress, tryParseIp } from "../resolve.ts";
 import { formatTable, printable } from "../table.ts";
 import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
@@ -177,11 +177,10 @@ function presenter(flags: Flags, io: CommandIo): (tunnels: TunnelHealth[]) => vo
     return (tunnels) => io.stdout(JSON.stringify(tunnels.map(toJson), null, 2) + "\n");
   }
   if (!flags.watch) return (tunnels) => io.stdout(formatTunnels(tunnels));
-  if (!Deno.stdout.isTerminal()) return (tunnels) => io.stdout(formatLines(tunnels, now()));
+  if (!terminalSize()) return (tunnels) => io.stdout(formatLines(tunnels, now()));
   const live = new LiveText();
   const heading = () => `${now()}, every ${flags.interval / 1000}s, Ctrl-C to end\n`;
-  return (tunnels) =>
-    io.stdout(live.replace(heading() + formatTunnels(tunnels), Deno.consoleSize()));
+  return (tunnels) => io.stdout(live.replace(heading() + formatTunnels(tunnels), terminalSize()));
 }
 
 function toJson({ name, remote, target, rttMs, error }: TunnelHealth) {

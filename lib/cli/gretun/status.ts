@@ -3,7 +3,7 @@ import { askDaemon, type DaemonReport } from "../../daemon/control.ts";
 import { systemClock } from "../../edges.ts";
 import { type Command, type CommandIo, EXIT_FAILURE, EXIT_OK } from "../command.ts";
 import { flag, flagsHelp, parseFlags, withPositional } from "../flags.ts";
-import { LiveText } from "../live_text.ts";
+import { LiveText, terminalSize } from "../live_text.ts";
 import { isHealthy, isNamed, overlayStatus, peersNamed } from "./overlay_status.ts";
 import { socketToAsk, STATE_FLAGS } from "./state_dir.ts";
 import { showTunnel } from "./tunnel_status.ts";
@@ -75,12 +75,4 @@ async function showOverlay(flags: Flags, io: CommandIo): Promise<number> {
 function jsonText(report: DaemonReport, { peer, watch }: Flags): string {
   const peers = report.peers.filter((each) => peer === undefined || isNamed(each, peer));
   return JSON.stringify({ version: 1, ...report, peers }, null, watch ? 0 : 2) + "\n";
-}
-
-function terminalSize() {
-  try {
-    return Deno.consoleSize();
-  } catch {
-    return { columns: 80, rows: 24 }; // no terminal
-  }
 }

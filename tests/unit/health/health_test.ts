@@ -268,5 +268,6 @@ Deno.test("LiveText puts text in the place of the last one", () => {
     strictEqual(live.replace(first, now), first, name);
     strictEqual(live.replace("next\n", now), expected + "next\n", name);
     strictEqual(live.replace("", now), "\x1b[1F\x1b[J", name);
+    strictEqual(live.replace("no terminal\n", undefined), "no terminal\n", name);
   }
 });
