@@ -120,6 +120,28 @@ Deno.test("fence: data has the key of its link", async () => {
   socket.close();
 });
 
+Deno.test("fence: data between others passes a router, whatever its port", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  await using host = linuxHost();
+  const router = lab.nat("router");
+  const [inside, peer] = [lab.host("inside", { behind: router }), lab.publicHost("peer")];
+  using guard = router.within(() => open(host));
+  const at = (node: LabHost) => ({ transport: "udp", hostname: node.ip, port: 7788 }) as const;
+  const [near, far] = [inside, peer].map((node) =>
+    node.within(() => ({ socket: Deno.listenDatagram(at(node)) })).socket
+  );
+  const patience = setTimeout(() => [near, far].forEach((socket) => socket!.close()), 20_000);
+  await near!.send(data(30), at(peer));
+  const [bytes, from] = await far!.receive();
+  deepStrictEqual(bytes, data(30));
+  await far!.send(data(40), from);
+  deepStrictEqual((await near!.receive())[0], data(40));
+  strictEqual(guard.refused().get("wrong-address"), 0);
+  clearTimeout(patience);
+  near!.close();
+  far!.close();
+});
+
 Deno.test("fence: alternative addresses are rewritten both ways, as nft reads it", async () => {
   await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
   await using host = linuxHost();

@@ -1,9 +1,16 @@
 /** The rules of `rules.ts` and `gates.ts` for the links of a kernel plane. */
+import type { Family } from "../../addr.ts";
 import type { Host } from "../../host/mod.ts";
+import { SystemError } from "../../linux/mod.ts";
 import type { PlaneRefusal } from "../plane.ts";
 import { buildGates, canGate, gateOf } from "./gates.ts";
 import { type BuildTable, type LinkPart, LinkTable } from "./link_table.ts";
 import { buildTable, elementsOf, type GuardedLink, type RuleOptions } from "./rules.ts";
+
+const FORWARDING = {
+  4: "/proc/sys/net/ipv4/ip_forward",
+  6: "/proc/sys/net/ipv6/conf/all/forwarding",
+} as const;
 
 type PartOf = (link: GuardedLink) => LinkPart;
 
@@ -30,7 +37,8 @@ export class KernelGuard implements Disposable {
     this.#tables = [
       ...([4, 6] as const).map((family) =>
         open(
-          (names) => buildTable(family, { ...options, hasGates }, names),
+          (names) =>
+            buildTable(family, { ...options, hasGates, forwards: forwards(host, family) }, names),
           (link) => ({ elements: elementsOf(link, family, options) }),
         )
       ),
@@ -77,5 +85,15 @@ export class KernelGuard implements Disposable {
 
   [Symbol.dispose](): void {
     this.#stack.dispose();
+  }
+}
+
+/** A kernel without the family forwards none of it. */
+function forwards(host: Host, family: Family): boolean {
+  try {
+    return host.readFile(FORWARDING[family]).trim() !== "0";
+  } catch (error) {
+    if (error instanceof SystemError) return false;
+    throw error;
   }
 }

@@ -74,6 +74,8 @@ export interface RuleOptions {
   isKeyed?: boolean;
   /** What goes into links is looked at by chains of their own, see gates.ts. */
   hasGates?: boolean;
+  /** This host is a router: what others send to a port like ours is none of ours. */
+  forwards?: boolean;
 }
 
 /** What the sets of a family have of a link. */
@@ -153,10 +155,11 @@ export function buildTable(
   options: RuleOptions,
   names: ReadonlySet<string>,
 ): GuardTable {
-  const { role, port, isKeyed = false, hasGates = false } = options;
+  const { role, port, isKeyed = false, hasGates = false, forwards = false } = options;
+  const data: Data = { family, isKeyed, chain: forwards ? "to-us" : "in" };
   const { family: tableFamily, address } = OF_FAMILY[family];
   const hasOut = !hasGates || names.has("own");
-  const chain = (name: string, hook: "prerouting" | "postrouting" | "output", priority: number) =>
+  const chain = (name: string, hook: nft.NftChain["hook"], priority: number) =>
     ({ name, type: "filter", hook, priority, policy: "accept" }) as const;
   const remote = { element: [address, "port", "port"] } as const;
   const prefixed = prefixedOf(names);
@@ -181,15 +184,18 @@ export function buildTable(
     ],
     chains: [
       chain("in", "prerouting", BEFORE_ALL),
+      // There it is known what NAT leads to others.
+      ...(forwards ? [chain("to-us", "input", BEFORE_ALL)] : []),
       // A chain costs each packet a little, even if no rule of it looks at it.
       ...(hasOut ? [chain("out", "postrouting", AFTER_ALL)] : []),
       ...(isKeyed ? [] : [chain("answers", "output", nft.PRIORITY.filter)]),
     ],
     rules: [
       // Most packets are data: what passes them comes first, and what costs least in each rule.
-      ...dataIn({ family, isKeyed }, names),
+      ...alternatives(family, names),
+      ...dataIn(data),
       ...innerIn(family, prefixed),
-      ...otherIn({ family, isKeyed }, options),
+      ...otherIn(data, options),
       ...rewriting(names),
       ...(hasGates ? [] : out(family, names)),
       ...(isKeyed ? [] : [answers(family)]),
@@ -205,25 +211,24 @@ const TO_US = [nft.l4proto("udp"), nft.isIn("ports", nft.fields("dport"))];
 interface Data {
   family: Family;
   isKeyed: boolean;
+  chain: "in" | "to-us";
+}
+
+/** By the far end's address and port a packet is for another local address. */
+function alternatives(family: Family, names: ReadonlySet<string>): GuardRule[] {
+  if (!names.has("alternatives")) return [];
+  const remote = nft.fields(OF_FAMILY[family].saddr, "sport", "dport");
+  const address = nft.setAddress("daddr", nft.mapped("alternatives", remote));
+  return [{ chain: "in", match: [nft.l4proto("udp"), IS_NO_LINK, address], verdict: "accept" }];
 }
 
 /**
  * From remotes, by the interface of most hosts, which is no link: the first rule that most packets
  * meet. With another key the kernel would answer to them.
  */
-function dataIn({ family, isKeyed }: Data, names: ReadonlySet<string>): GuardRule[] {
-  const accept = (...match: nft.Match[]): GuardRule => ({
-    ...{ chain: "in", verdict: "accept" } as const,
-    match: [nft.l4proto("udp"), ...match],
-  });
-  const { saddr } = OF_FAMILY[family];
-  const alternative = nft.mapped("alternatives", nft.fields(saddr, "sport", "dport"));
-  return [
-    ...(names.has("alternatives")
-      ? [accept(IS_NO_LINK, nft.setAddress("daddr", alternative))]
-      : []),
-    accept(nft.isEthernet(), isData({ family, isKeyed })),
-  ];
+function dataIn(data: Data): GuardRule[] {
+  const match = [nft.l4proto("udp"), nft.isEthernet(), isData(data)];
+  return [{ chain: data.chain, match, verdict: "accept" }];
 }
 
 function isData({ family, isKeyed }: Data): nft.Match {
@@ -308,13 +313,13 @@ function lengthOf(name: string): number | undefined {
 /** Of what comes to our ports. */
 function otherIn(data: Data, options: RuleOptions): GuardRule[] {
   const accept = (...match: nft.Match[]): GuardRule => ({
-    ...{ chain: "in", verdict: "accept" } as const,
+    ...{ chain: data.chain, verdict: "accept" } as const,
     match: [...TO_US, ...match],
   });
   return [
     accept(IS_NO_LINK, isData(data)),
     ...signalling(options).map((match) => accept(match)),
-    { chain: "in", match: TO_US, counter: true, verdict: "drop", refuses: "wrong-address" },
+    { chain: data.chain, match: TO_US, counter: true, verdict: "drop", refuses: "wrong-address" },
   ];
 }
 
