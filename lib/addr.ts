@@ -26,6 +26,7 @@ const DOT = 46;
 const DIGIT_0 = 48;
 
 export const UNSPECIFIED_4 = "0.0.0.0" as Ip;
+export const UNSPECIFIED = { 4: UNSPECIFIED_4, 6: "::" as Ip } as const;
 
 export function familyOf(ip: Ip): Family {
   return ip.includes(":") ? 6 : 4;

@@ -27,7 +27,7 @@ import {
   setIntOption,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
-  sockaddrOf,
+  sockAddrOf,
 } from "../lib/linux/mod.ts";
 import { ACK, PSH, seededRandom, tcpPacket, udpPacket } from "./ip_packets.ts";
 import { Bench, flowOf, type Random, type SuperPacket, superPacket, tcpType } from "./segments.ts";
@@ -156,7 +156,7 @@ class PacketPath implements Disposable {
     const destinations = networks(`10.0.2.${first}/${26 + id % 3}`, theirs[1]!);
     const spec: LinkSpec = {
       ...{ id, device: device.fd, cutsUdp: true, mtu: 1400, farId: idOf(1 + id) },
-      ...(remote ? { path: { socket: 0, to: sockaddrOf(remote) } } : {}),
+      ...(remote ? { path: { socket: 0, to: sockAddrOf(remote) } } : {}),
       ...(id === 1 ? {} : { keys: { ikey: 100 + id, okey: 200 + id } }),
       ...(id === 4 ? {} : { sources }),
       ...(id === 0 ? {} : { destinations }),

@@ -16,7 +16,7 @@ import {
   parseSockaddr,
   retire,
   type Signalling,
-  sockaddrOf,
+  sockAddrOf,
   SystemError,
   writeBulkTun,
 } from "../linux/mod.ts";
@@ -229,7 +229,7 @@ export class Engine implements AsyncDisposable {
     const socket = remote && this.#socketFor(remote, localPort);
     const spec: LinkSpec = {
       ...{ id, device: device.fd.fd, cutsUdp: device.cutsUdp, mtu },
-      ...(socket === undefined ? {} : { path: { socket, to: sockaddrOf(remote!) } }),
+      ...(socket === undefined ? {} : { path: { socket, to: sockAddrOf(remote!) } }),
       ...(keys && { keys }),
       ...(farId && { farId }),
       ...(seal && { seal }),

@@ -1,40 +1,24 @@
 /** UDP sockets whose datagrams are sent and received in bulk, by threads of their own. */
-import { type Endpoint, type Family, familyOf, type Ip, ipBytes } from "../addr.ts";
+import { type Endpoint, type Family, familyOf, type Ip, UNSPECIFIED } from "../addr.ts";
 import { Writer } from "../bytes.ts";
-import {
-  AF_INET,
-  AF_INET6,
-  check,
-  type Fd,
-  libc,
-  MSG_DONTWAIT,
-  msghdr,
-  openSocket,
-  parseSockaddr,
-  setIntOption,
-  SOCK_DGRAM,
-  sockaddrIn,
-  sockaddrIn6,
-  SOL_SOCKET,
-  SystemError,
-} from "./libc.ts";
 import { bulk } from "./bulk.ts";
+import {
+  bindTo,
+  growBuffers,
+  IPPROTO_IPV6,
+  localPort,
+  openDatagrams,
+  setFragments,
+  sockAddrOf,
+} from "./inet.ts";
+import { type Fd, MSG_DONTWAIT, msghdr, setIntOption, SystemError } from "./libc.ts";
 import { attachFilter, dataFilter, type Signalling } from "./udp_filter.ts";
 
-const [SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE] = [7, 8, 32, 33];
-const BUFFER_BYTES = 4 * 1024 * 1024;
 const SOL_UDP = 17;
 const UDP_SEGMENT = 103;
 const UDP_GRO = 104;
-const IPPROTO_IPV6 = 41;
-const IPV6_V6ONLY = 26;
-/** How each family names its options and control messages (linux/in.h, linux/in6.h). */
-const NAMES = {
-  4: { level: 0, mtuDiscover: 10, hops: 2 }, // IPPROTO_IP, IP_MTU_DISCOVER, IP_TTL
-  6: { level: IPPROTO_IPV6, mtuDiscover: 23, hops: 52 }, // IPV6_MTU_DISCOVER, IPV6_HOPLIMIT
-} as const;
-const PMTUDISC_DONT = 0;
-const PMTUDISC_PROBE = 3;
+/** As a control message: IPPROTO_IP, IP_TTL (linux/in.h), IPV6_HOPLIMIT (linux/in6.h). */
+const HOPS = { 4: { level: 0, type: 2 }, 6: { level: IPPROTO_IPV6, type: 52 } } as const;
 const CMSG_LENGTH = 24;
 
 export interface BulkUdpOptions {
@@ -58,7 +42,7 @@ export class BulkUdpSocket implements Disposable {
   /** Throws `SystemError`: EADDRINUSE for a port that is taken, EAFNOSUPPORT without that family. */
   static open(options: BulkUdpOptions): BulkUdpSocket {
     const { family } = options;
-    const socket = openSocket(family === 4 ? AF_INET : AF_INET6, SOCK_DGRAM, 0);
+    const socket = openDatagrams(family);
     try {
       return new BulkUdpSocket(socket, options);
     } catch (error) {
@@ -72,15 +56,11 @@ export class BulkUdpSocket implements Disposable {
     this.#socket = socket;
     this.family = family;
     growBuffers(socket.fd);
-    if (family === 6) setIntOption(socket.fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-    const { level, mtuDiscover } = NAMES[family];
-    setIntOption(socket.fd, level, mtuDiscover, allowFragments ? PMTUDISC_DONT : PMTUDISC_PROBE);
+    setFragments(socket.fd, family, allowFragments);
     this.segments = trySegments(socket.fd);
     if (without) attachFilter(socket.fd, dataFilter(without));
-    const ip = bind ? ipBytes(bind) : new Uint8Array(family === 4 ? 4 : 16);
-    const address = sockaddr(family, ip, port);
-    check("bind", libc().bind(socket.fd, address, address.length));
-    this.port = portOf(socket.fd);
+    bindTo(socket.fd, { ip: bind ?? UNSPECIFIED[family], port });
+    this.port = localPort(socket.fd);
   }
 
   get fd(): number {
@@ -91,7 +71,7 @@ export class BulkUdpSocket implements Disposable {
   send(bytes: Uint8Array, to: Endpoint, ttl?: number): void {
     if (familyOf(to.ip) !== this.family) return;
     const data = bytes as Uint8Array<ArrayBuffer>;
-    const name = sockaddr(this.family, ipBytes(to.ip), to.port);
+    const name = sockAddrOf(to);
     const control = ttl === undefined ? {} : { control: hopsMessage(this.family, ttl) };
     const header = msghdr({ data, name, ...control });
     bulk().sendmsg(this.fd, header, MSG_DONTWAIT);
@@ -102,25 +82,10 @@ export class BulkUdpSocket implements Disposable {
   }
 }
 
-export function sockaddrOf({ ip, port }: Endpoint): Uint8Array<ArrayBuffer> {
-  return sockaddr(familyOf(ip), ipBytes(ip), port);
-}
-
-function sockaddr(family: Family, ip: Uint8Array, port: number): Uint8Array<ArrayBuffer> {
-  return family === 4 ? sockaddrIn(ip, port) : sockaddrIn6(ip, port);
-}
-
-function portOf(fd: number): number {
-  const name = new Uint8Array(28);
-  const length = new Writer("host").u32(name.length).finish();
-  check("getsockname", libc().getsockname(fd, name, length));
-  return parseSockaddr(name).port;
-}
-
 /** `struct cmsghdr` (linux/socket.h) with an int. */
 function hopsMessage(family: Family, hops: number): Uint8Array<ArrayBuffer> {
   return new Writer("host", CMSG_LENGTH).u64(20n)
-    .i32(NAMES[family].level).i32(NAMES[family].hops).i32(hops).zeros(4).finish();
+    .i32(HOPS[family].level).i32(HOPS[family].type).i32(hops).zeros(4).finish();
 }
 
 /** Linux 4.18 cuts, 5.0 joins. */
@@ -132,17 +97,5 @@ function trySegments(fd: number): boolean {
   } catch (error) {
     if (error instanceof SystemError) return false;
     throw error;
-  }
-}
-
-/** More than net.core.rmem_max and wmem_max where this process may: a burst must not be lost. */
-function growBuffers(fd: number): void {
-  for (const [forced, polite] of [[SO_SNDBUFFORCE, SO_SNDBUF], [SO_RCVBUFFORCE, SO_RCVBUF]]) {
-    try {
-      setIntOption(fd, SOL_SOCKET, forced!, BUFFER_BYTES);
-    } catch (error) {
-      if (!(error instanceof SystemError)) throw error;
-      setIntOption(fd, SOL_SOCKET, polite!, BUFFER_BYTES);
-    }
   }
 }

@@ -7,7 +7,7 @@
  * using socket = UdpSocket.open({ port: 0 }, poller, (bytes, source) => {});
  */
 export { Epoll, openNothing, retire } from "./bulk.ts";
-export { BulkUdpSocket, sockaddrOf } from "./bulk_udp.ts";
+export { BulkUdpSocket } from "./bulk_udp.ts";
 export { openFamilies } from "./families.ts";
 export { setChecksumOffload } from "./ethtool.ts";
 export { fileLocks, type LockHolder, type Locks } from "./file_lock.ts";
@@ -41,11 +41,5 @@ export { type AcceptedSettings, setAccepted } from "./tcp.ts";
 export { type BulkTun, openBulkTun, tryTun, TunDevice, writeBulkTun } from "./tun.ts";
 export { type BytePattern, isSignalling, type Signalling } from "./udp_filter.ts";
 export { udpPortOwner } from "./udp_owner.ts";
-export {
-  endpointOf,
-  equalSockAddrs,
-  type SockAddr,
-  sockAddrOf,
-  UdpSocket,
-  type UdpSocketOptions,
-} from "./udp.ts";
+export { UdpSocket, type UdpSocketOptions } from "./udp.ts";
+export { endpointOf, equalSockAddrs, type SockAddr, sockAddrOf } from "./inet.ts";

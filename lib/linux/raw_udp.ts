@@ -9,7 +9,6 @@ import type { Datagram } from "../edges.ts";
 import {
   AF_INET,
   AF_INET6,
-  check,
   checkAgain,
   type Fd,
   libc,
@@ -21,24 +20,15 @@ import {
   SOCK_DGRAM,
   SOCK_RAW,
   sockaddrIn,
-  sockaddrIn6,
   SOL_SOCKET,
 } from "./libc.ts";
+import { bindTo, IPPROTO_IPV6, setFragments, sockAddrOf, withTtl } from "./inet.ts";
 import type { Poller } from "./poll.ts";
 import { attachFilter, DEAF_FILTER, type Signalling, signallingFilter } from "./udp_filter.ts";
 
 const IPPROTO_UDP = 17;
 const SO_RCVBUF = 8;
-const IPPROTO_IPV6 = 41;
 const IPV6_CHECKSUM = 7;
-/** How each family names its options (linux/in.h, linux/in6.h). */
-const NAMES = {
-  4: { level: 0, hops: 2, mtuDiscover: 10 }, // IPPROTO_IP, IP_TTL, IP_MTU_DISCOVER
-  6: { level: IPPROTO_IPV6, hops: 16, mtuDiscover: 23 }, // IPV6_UNICAST_HOPS, IPV6_MTU_DISCOVER
-} as const;
-const PMTUDISC_PROBE = 3;
-/** As an option: back to the system's. */
-const DEFAULT_TTL = -1;
 const SOCKADDR_LENGTH = 28;
 const RECEIVE_BUFFER = 1024 * 1024;
 const UDP_HEADER = 8;
@@ -98,12 +88,11 @@ export class RawUdpSender implements Disposable {
     const packet = this.#encode(payload, { ip: ipBytes(to.ip), port: to.port });
     if (!packet) return;
     // For a raw socket the port in the address is the protocol's, which is 0.
-    const address = sockaddr(to.ip, 0);
+    const address = sockAddrOf({ ip: to.ip, port: 0 });
     const { fd } = this.#socket;
-    const { level, hops } = NAMES[this.#family];
-    if (ttl !== undefined) setIntOption(fd, level, hops, ttl);
-    libc().sendto(fd, packet, BigInt(packet.length), MSG_DONTWAIT, address, address.length);
-    if (ttl !== undefined) setIntOption(fd, level, hops, DEFAULT_TTL);
+    withTtl(fd, this.#family, ttl, () => {
+      libc().sendto(fd, packet, BigInt(packet.length), MSG_DONTWAIT, address, address.length);
+    });
   }
 
   /** The kernel fills in the checksum of IPv6 (IPV6_CHECKSUM), which takes the source address. */
@@ -141,10 +130,6 @@ function openRawSocket(family: Family, filter: Uint8Array<ArrayBuffer>): Fd {
   }
 }
 
-function sockaddr(ip: Ip, port: number): Uint8Array<ArrayBuffer> {
-  return familyOf(ip) === 4 ? sockaddrIn(ipBytes(ip), port) : sockaddrIn6(ipBytes(ip), port);
-}
-
 /** Receives of one family, and sends as {@link RawUdpSender} does. */
 export class RawUdpSocket implements Disposable {
   readonly #family: Family;
@@ -165,14 +150,10 @@ export class RawUdpSocket implements Disposable {
     const { family = 4, signalling = EVERYTHING } = options;
     const socket = openRawSocket(family, signallingFilter(signalling, port, family));
     try {
-      if (options.bind) {
-        const address = sockaddr(options.bind, 0);
-        check("bind", libc().bind(socket.fd, address, address.length));
-      }
+      if (options.bind) bindTo(socket.fd, { ip: options.bind, port: 0 });
       setIntOption(socket.fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER);
       // As the data beside it: what looks for the way's MTU must not be cut up.
-      const { level, mtuDiscover } = NAMES[family];
-      setIntOption(socket.fd, level, mtuDiscover, PMTUDISC_PROBE);
+      setFragments(socket.fd, family, false);
       return new RawUdpSocket(port, socket, { poller, onDatagram, options });
     } catch (error) {
       socket[Symbol.dispose]();

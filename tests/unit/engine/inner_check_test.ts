@@ -5,7 +5,7 @@ import { InnerGuard } from "../../../lib/dataplane/guard/inner.ts";
 import { Arena } from "../../../lib/engine/arena.ts";
 import { InnerCheck } from "../../../lib/engine/inner_check.ts";
 import { WorkerTables } from "../../../lib/engine/links.ts";
-import { sockaddrOf } from "../../../lib/linux/mod.ts";
+import { sockAddrOf } from "../../../lib/linux/mod.ts";
 import { packet } from "../../fakes/packets.ts";
 import { seededRandom } from "../../ip_packets.ts";
 
@@ -54,7 +54,7 @@ Deno.test("an outer packet is known by our port and a remote", () => {
     socket: { id: 0, fd: -1, family: 4, port: 7777, segments: false },
   });
   for (const [id, remote] of remotes.entries()) {
-    const path = { socket: 0, to: sockaddrOf(remote) };
+    const path = { socket: 0, to: sockAddrOf(remote) };
     tables.apply({ kind: "link", link: { id, device: -1, cutsUdp: false, mtu: 1400, path } });
   }
   const udp = (from: number, to: number) => [from >> 8, from & 255, to >> 8, to & 255, 0, 8, 0, 0];

@@ -6,7 +6,7 @@ import { Arena } from "../../../lib/engine/arena.ts";
 import { HeaderReader, HeaderWriter } from "../../../lib/engine/encapsulation.ts";
 import type { LinkSpec } from "../../../lib/engine/messages.ts";
 import { WordTable } from "../../../lib/engine/tables.ts";
-import { sockaddrOf } from "../../../lib/linux/mod.ts";
+import { sockAddrOf } from "../../../lib/linux/mod.ts";
 import { seededRandom, tcpPacket, udpPacket } from "../../ip_packets.ts";
 
 Deno.test("WordTable finds what was put in, and nothing else", () => {
@@ -28,7 +28,7 @@ const PACKET_4 = tcpPacket({ version: 4, flow: 1, sequence: 1, payload: new Uint
 const PACKET_6 = udpPacket({ version: 6, flow: 1, payload: new Uint8Array(5) });
 
 function link(id: number, ip: string, port: number, more: Partial<LinkSpec> = {}): LinkSpec {
-  const path = { socket: 0, to: sockaddrOf({ ip: parseIp(ip), port }) };
+  const path = { socket: 0, to: sockAddrOf({ ip: parseIp(ip), port }) };
   return { id, device: -1, cutsUdp: false, mtu: 1400, path, ...more };
 }
 
@@ -38,7 +38,7 @@ function readerOf(encapsulation: "gre" | "bare" | "jtunnel", links: LinkSpec[]) 
   const reader = new HeaderReader(arena, encapsulation);
   reader.setLinks(links);
   return (bytes: Uint8Array, ip: string, port: number): [number, string?] => {
-    const from = sockaddrOf({ ip: parseIp(ip), port });
+    const from = sockAddrOf({ ip: parseIp(ip), port });
     arena.bytes.set(from, 0);
     reader.from(0, from.length);
     arena.bytes.set(bytes, 64);
@@ -118,8 +118,8 @@ Deno.test("HeaderWriter writes what the slow encoder writes", () => {
   strictEqual(header("jtunnel", 4, -1, 8), "1122334455667788");
 });
 
-Deno.test("sockaddrOf() is what the reader takes", () => {
+Deno.test("sockAddrOf() is what the reader takes", () => {
   const expected = new Writer("network").u16(0x0200).u16(7).bytes(Uint8Array.of(192, 0, 2, 1))
     .zeros(8);
-  strictEqual(toHex(sockaddrOf({ ip: parseIp("192.0.2.1"), port: 7 })), toHex(expected.finish()));
+  strictEqual(toHex(sockAddrOf({ ip: parseIp("192.0.2.1"), port: 7 })), toHex(expected.finish()));
 });
