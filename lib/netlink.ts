@@ -9,7 +9,6 @@
  */
 export type { InterfaceAddress } from "./netlink/addr.ts";
 export * from "./netlink/attr.ts";
-export { flushConntrack } from "./netlink/conntrack.ts";
 export { Fou, type FouPort } from "./netlink/fou.ts";
 export type { Link, LinkChange, LinkSpec, LinkStats } from "./netlink/link.ts";
 export * from "./netlink/message.ts";

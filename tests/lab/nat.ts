@@ -1,7 +1,7 @@
 /** A router between two segments: translates addresses of IPv4, and filters both families. */
 import type { Cidr, Ip } from "../../lib/addr.ts";
 import { type ChildProcesses, LabNode, type Space } from "../../lib/lab/mod.ts";
-import { flushConntrack } from "../../lib/netlink.ts";
+import { flushConntrack } from "./conntrack.ts";
 import * as nft from "../../lib/nft/mod.ts";
 import type { Addresses } from "./addresses.ts";
 import {

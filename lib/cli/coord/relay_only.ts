@@ -4,13 +4,13 @@ import { type HttpHandler, RelayRole, signingKey, storedSeed } from "../../coord
 import { systemDialer } from "../../dial/mod.ts";
 import { type Log, systemClock, systemRandom } from "../../edges.ts";
 import { UsageError } from "../../errors.ts";
-import { keyBase64, type NodeKey } from "../../keys.ts";
+import { keyBase64 } from "../../keys.ts";
 import { parseCoordinatorKey } from "../coordinator_key.ts";
 import { parseListen } from "../listen.ts";
 import { serveMetrics } from "../metrics_server.ts";
 import type { ServiceManager } from "../../service/mod.ts";
-import { type HttpSettings, httpSettings, openHttp } from "./http.ts";
-import { openRelay, type RelaySettings, relaySettings } from "./relay.ts";
+import { httpSettings, openHttp } from "./http.ts";
+import { openRelay, relaySettings } from "./relay.ts";
 import type { ServeFlags } from "./serve_flags.ts";
 import { openStore } from "./open_store.ts";
 import { statePath } from "./state.ts";
@@ -25,6 +25,11 @@ export interface ServeWorld {
 
 /** Checks the settings; what it gives serves until the signal. Throws `GretunError`. */
 export function relayOnly(flags: ServeFlags): (world: ServeWorld) => Promise<void> {
+  const settings = settingsOf(flags);
+  return (world) => serve(settings, world);
+}
+
+function settingsOf(flags: ServeFlags) {
   const settings = relaySettings(flags);
   if (!settings || flags.coordinator === undefined) {
     throw new UsageError(
@@ -38,21 +43,13 @@ export function relayOnly(flags: ServeFlags): (world: ServeWorld) => Promise<voi
   const metricsAddr = flags["metrics-addr"];
   const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
   const http = httpSettings(flags);
-  return (world) =>
-    serve({ flags, settings, coordinator, coordinatorKey, metricsListen, http }, world);
-}
-
-interface Settings {
-  flags: ServeFlags;
-  settings: RelaySettings;
-  coordinator: URL;
-  coordinatorKey: NodeKey | undefined;
-  metricsListen: ReturnType<typeof parseListen> | undefined;
-  http: HttpSettings;
+  return { flags, settings, coordinator, coordinatorKey, metricsListen, http };
 }
 
 async function serve(
-  { flags, settings, coordinator, coordinatorKey, metricsListen, http }: Settings,
+  { flags, settings, coordinator, coordinatorKey, metricsListen, http }: ReturnType<
+    typeof settingsOf
+  >,
   { log, manager, stop }: ServeWorld,
 ): Promise<void> {
   using store = openStore(statePath(flags.state));

@@ -2,7 +2,6 @@
 import { type Cidr, familyOf, formatCidr, parseCidr } from "../../addr.ts";
 import {
   CoordMetrics,
-  type PolicyDesk,
   RelayDirectory,
   signingKey,
   type Store,
@@ -67,8 +66,14 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   return EXIT_OK;
 }
 
-/** Checks the settings; what it gives serves until the signal. */
+/** What it gives serves until the signal. */
 function coordinator(flags: ServeFlags): (world: ServeWorld) => Promise<void> {
+  const settings = settingsOf(flags);
+  return (world) => serve(settings, world);
+}
+
+/** Throws `UsageError`. */
+function settingsOf(flags: ServeFlags) {
   if (flags.coordinator !== undefined) {
     throw new UsageError("--coordinator is given without --relay-only", "Give both, or none");
   }
@@ -81,24 +86,15 @@ function coordinator(flags: ServeFlags): (world: ServeWorld) => Promise<void> {
   const pool = parsePool(flags.pool);
   const policy = flags.policy === undefined ? undefined : openPolicy(flags.policy);
   const state = statePath(flags.state);
-  return (world) =>
-    serve({ flags, stun, relayed, allowed, metricsListen, http, pool, policy, state }, world);
+  return { flags, stun, relayed, allowed, metricsListen, http, pool, policy, state };
 }
 
-interface Settings {
-  flags: ServeFlags;
-  stun: ReturnType<typeof stunSettings>;
-  relayed: ReturnType<typeof relaySettings>;
-  allowed: ReturnType<typeof relayKeys>;
-  metricsListen: ReturnType<typeof parseListen> | undefined;
-  http: ReturnType<typeof httpSettings>;
-  pool: Cidr;
-  policy: PolicyDesk | undefined;
-  state: string;
-}
-
-async function serve(settings: Settings, { log, manager, stop }: ServeWorld): Promise<void> {
-  const { flags, stun, relayed, allowed, metricsListen, http, pool, policy, state } = settings;
+async function serve(
+  { flags, stun, relayed, allowed, metricsListen, http, pool, policy, state }: ReturnType<
+    typeof settingsOf
+  >,
+  { log, manager, stop }: ServeWorld,
+): Promise<void> {
   using store = openStore(state);
   const key = await signingKey(keySeed(state, store, log));
   const { publicKey: grantKey, sign } = key;

@@ -1,7 +1,11 @@
 /** Connection tracking over netlink (linux/netfilter/nfnetlink_conntrack.h). */
-import { Writer } from "../bytes.ts";
-import { NetlinkConnection, type NetlinkTransport } from "./message.ts";
-import { NETLINK_NETFILTER, openNetlink } from "./transport.ts";
+import { Writer } from "../../lib/bytes.ts";
+import {
+  NETLINK_NETFILTER,
+  NetlinkConnection,
+  type NetlinkTransport,
+  openNetlink,
+} from "../../lib/netlink.ts";
 
 const NFNL_SUBSYS_CTNETLINK = 1;
 const IPCTNL_MSG_CT_DELETE = 2;
