@@ -3,7 +3,8 @@
  *
  * One that asks nothing, or nothing more, is closed after a while; one that holds a call is not. A
  * node has a bounded number, and so has a source as long as nobody has shown to be a node on them.
- * When there is room for no more, those that wait for nothing make room, the oldest first.
+ * When there is room for no more, those that wait for nothing make room, the oldest first. Deno keeps up
+ * to 400 KiB of a head that does not end, so that of strangers' only so many wait for nothing at a time.
  */
 import type { NodeKey } from "../keys.ts";
 
@@ -17,6 +18,10 @@ export const KEPT_PER_NODE = 4;
 export const MAX_PER_NODE = 8;
 /** Connections of one source on which no node has called yet. */
 export const MAX_STRANGERS = 256;
+/** Of all sources, those of them that have waited for nothing for a while. */
+export const MAX_IDLE_STRANGERS = 256;
+/** A request's head comes with the connection, or after the exchange of TLS. */
+export const STRANGERS_GRACE_MS = 1_000;
 /** For so long after its last connection a source counts as one that is there. */
 export const PROVEN_MS = 600_000;
 const MAX_PROVEN = 65_536;
@@ -54,6 +59,8 @@ export class Connections {
   readonly #all = new Set<Connection>();
   readonly #ofNode = new Map<NodeKey, Set<Connection>>();
   readonly #strangers = new Map<string, Set<Connection>>();
+  /** Those of strangers that wait for nothing, the oldest first. */
+  readonly #idleStrangers = new Set<Connection>();
   /** When each source last had a connection, the earliest first. */
   readonly #provenMs = new Map<string, number>();
 
@@ -77,8 +84,10 @@ export class Connections {
       return "source";
     }
     if (this.#all.size >= this.#max && !this.closeIdle()) return "full";
+    this.#trimStrangers(connection.sinceMs);
     this.#all.add(connection);
     addTo(this.#strangers, connection.source, connection);
+    this.#idleStrangers.add(connection);
     this.#proven(connection.source, connection.sinceMs);
     return undefined;
   }
@@ -97,6 +106,7 @@ export class Connections {
 
   /** A request's head has come. */
   began(connection: Connection, nowMs: number): void {
+    this.#idleStrangers.delete(connection);
     connection.pending++;
     connection.hasAsked = true;
     connection.sinceMs = nowMs;
@@ -130,7 +140,11 @@ export class Connections {
   answered(connection: Connection, options: { isUpgrade: boolean; nowMs: number }): void {
     connection.pending--;
     connection.sinceMs = options.nowMs;
-    if (!options.isUpgrade) return;
+    if (!options.isUpgrade) {
+      const isStranger = connection.node === undefined && this.#all.has(connection);
+      if (isStranger && connection.isIdle) this.#idleStrangers.add(connection);
+      return;
+    }
     connection.isUpgraded = true;
     removeFrom(this.#strangers, connection.source, connection);
   }
@@ -138,13 +152,23 @@ export class Connections {
   /** It has ended, or is about to. */
   remove(connection: Connection): void {
     if (!this.#all.delete(connection)) return;
+    this.#idleStrangers.delete(connection);
     removeFrom(this.#strangers, connection.source, connection);
     const { node } = connection;
     if (node !== undefined && node !== "several") removeFrom(this.#ofNode, node, connection);
   }
 
+  #trimStrangers(nowMs: number): void {
+    for (const one of this.#idleStrangers) {
+      const isNew = nowMs - one.sinceMs < STRANGERS_GRACE_MS;
+      if (this.#idleStrangers.size <= MAX_IDLE_STRANGERS || isNew) return;
+      this.close(one);
+    }
+  }
+
   /** Closes those that nothing comes from any more; to be called each few seconds. */
   sweep(nowMs: number): void {
+    this.#trimStrangers(nowMs);
     for (const connection of this.#all) {
       this.#proven(connection.source, nowMs);
       const limitMs = connection.hasAsked ? IDLE_MS : HEADER_MS;

@@ -6,9 +6,11 @@ import {
   HEADER_MS,
   IDLE_MS,
   KEPT_PER_NODE,
+  MAX_IDLE_STRANGERS,
   MAX_PER_NODE,
   MAX_STRANGERS,
   PROVEN_MS,
+  STRANGERS_GRACE_MS,
 } from "../../../lib/coord/connections.ts";
 import { randomNodeKey } from "../../fakes/coordinator.ts";
 
@@ -166,4 +168,23 @@ Deno.test("who had a connection a while ago is where it says", () => {
   strictEqual(isProven("192.0.2.1"), true);
   bench.pass(1);
   strictEqual(isProven("192.0.2.1"), false);
+});
+
+Deno.test("of strangers that wait for nothing the oldest go: heads that do not end take memory", () => {
+  const bench = new Bench(10 * MAX_IDLE_STRANGERS);
+  const asked = bench.connect();
+  bench.ask(asked);
+  const own = bench.connect();
+  bench.ask(own);
+  bench.connections.claimed(own, randomNodeKey());
+  bench.answer(own);
+  // Named 3 and so on.
+  for (let n = 0; n < MAX_IDLE_STRANGERS + 5; n++) bench.connect(`198.51.100.${n % 250}`);
+  bench.pass(STRANGERS_GRACE_MS - 1);
+  deepStrictEqual(bench.closed, []);
+  bench.pass(1);
+  deepStrictEqual(bench.closed, ["3", "4", "5", "6", "7"]);
+  bench.answer(asked);
+  bench.connect();
+  deepStrictEqual(bench.closed.slice(5), ["8"]);
 });

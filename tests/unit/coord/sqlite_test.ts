@@ -264,7 +264,10 @@ const UNUSABLE: [name: string, make: (dir: string) => string, line: RegExp][] = 
     Deno.writeTextFileSync(`${dir}/coord.db`, "hello ".repeat(1000));
     return `${dir}/coord.db`;
   }, /^Error: cannot open \S+: file is not a database\. .*--state/],
-  ["that is a directory", (dir) => dir, /^Error: cannot write \S+: Is a directory.*--state/],
+  ["that is a directory", (dir) => {
+    Deno.mkdirSync(`${dir}/coord.db`);
+    return `${dir}/coord.db`;
+  }, /^Error: cannot write \S+: Is a directory.*--state/],
   ["below a file", (dir) => {
     Deno.writeTextFileSync(`${dir}/file`, "");
     return `${dir}/file/coord.db`;
