@@ -13,7 +13,8 @@ export { Fou, type FouPort } from "./netlink/fou.ts";
 export type { Link, LinkChange, LinkSpec, LinkStats } from "./netlink/link.ts";
 export * from "./netlink/message.ts";
 export { LinkMonitor } from "./netlink/monitor.ts";
-export type { Route } from "./netlink/route.ts";
+export type { Route, RouteSender } from "./netlink/route.ts";
+export type { Rule } from "./netlink/rule.ts";
 export { RtNetlink } from "./netlink/rtnl.ts";
 export * from "./netlink/transport.ts";
 export {

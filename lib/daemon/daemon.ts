@@ -531,7 +531,7 @@ class Daemon implements Running, AsyncDisposable {
       reaches: (ip) => this.#privateNetworks.reach(ip),
       detours: (ips) => this.#detours.of(ips),
       onLastSeen: (nodeKey, agoMs) => this.#known.seen(nodeKey, agoMs),
-      deviceTo: (ip) => this.#detours.deviceTo(ip),
+      diversion: (ip, ifname) => this.#detours.diversion(ip, ifname),
       onAllLost: (count) =>
         this.#findings.found({
           kind: "all-peers-lost",

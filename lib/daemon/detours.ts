@@ -4,7 +4,7 @@
  */
 import { type Ip, isPrivate } from "../addr.ts";
 import { ETHERNET_MTU, isTunnelDevice, markOf } from "../links/mod.ts";
-import type { Link, RtNetlink } from "../netlink.ts";
+import type { Link, RouteSender, RtNetlink } from "../netlink.ts";
 import type { DetourKind } from "../peer/mod.ts";
 
 /** Tunnels in tunnels. */
@@ -12,13 +12,21 @@ const MAX_DEPTH = 4;
 /** A device that carries so much less than others is a tunnel, whatever it calls itself. */
 const NARROWER_BY = 50;
 const MAX_KNOWN = 4_096;
+const MAX_SENDERS = 8;
 
-export type HostRoutes = Pick<RtNetlink, "links" | "tryRouteTo">;
+export type HostRoutes = Pick<RtNetlink, "links" | "tryRouteTo" | "rules">;
+
+export interface Diversion {
+  device: string;
+  /** "" : everybody's. */
+  whose: string;
+}
 
 export class HostDetours {
   readonly #rtnl: HostRoutes;
   readonly #known = new Map<Ip, DetourKind | undefined>();
   #links: ReadonlyMap<number, Link> | undefined;
+  #told: readonly RouteSender[] | undefined;
 
   constructor(rtnl: HostRoutes) {
     this.#rtnl = rtnl;
@@ -28,6 +36,7 @@ export class HostDetours {
   changed(): void {
     this.#known.clear();
     this.#links = undefined;
+    this.#told = undefined;
   }
 
   /** Those of these addresses that are reached so. */
@@ -40,9 +49,25 @@ export class HostDetours {
     return found;
   }
 
-  /** By which device packets to that address leave now; undefined: by none. */
-  deviceTo(ip: Ip): string | undefined {
-    return this.#link(this.#rtnl.tryRouteTo(ip)?.device)?.name;
+  /**
+   * Whose packets to that address leave by another device than that, if anybody's do. Rules for others
+   * than this user may be for a mark of the firewall's or a user; what else they may ask is not looked at.
+   */
+  diversion(ip: Ip, ifname: string): Diversion | undefined {
+    for (const sender of [{}, ...this.#senders()]) {
+      const device = this.#link(this.#rtnl.tryRouteTo(ip, sender)?.device)?.name ?? "no device";
+      if (device !== ifname) return { device, whose: whose(sender) };
+    }
+    return undefined;
+  }
+
+  /** Those that rules of this host tell apart. */
+  #senders(): readonly RouteSender[] {
+    return this.#told ??= this.#rtnl.rules().filter(({ isInverted }) => !isInverted)
+      .flatMap(({ mark, uid }) => [
+        ...(mark ? [{ mark }] : []),
+        ...(uid === undefined ? [] : [{ uid }]),
+      ]).slice(0, MAX_SENDERS);
   }
 
   #kindOf(ip: Ip): DetourKind | undefined {
@@ -74,4 +99,9 @@ export class HostDetours {
     const mtus = [...this.#links!.values()].filter(isCarrier).map((link) => link.mtu);
     return mtu + NARROWER_BY < Math.min(ETHERNET_MTU, Math.max(...mtus));
   }
+}
+
+function whose({ mark, uid }: RouteSender): string {
+  if (mark !== undefined) return `with mark 0x${mark.toString(16)}`;
+  return uid === undefined ? "" : `of user ${uid}`;
 }

@@ -1,4 +1,5 @@
 /** One peer as the daemon keeps it: its record, its state, and what goes with its link. */
+import type { Diversion } from "./detours.ts";
 import { type Endpoint, equalEndpoints, hostCidr, type Ip } from "../addr.ts";
 import type { PeerRecord } from "../coord/api.ts";
 import type { InnerLimits, WantedLink } from "../dataplane/mod.ts";
@@ -41,7 +42,7 @@ export interface Entry {
   /** Its link cannot be set. */
   linkTrouble?: Trouble;
   /** By which device packets to the peer leave, when it is not its link. */
-  diverted?: string | undefined;
+  diverted?: Diversion | undefined;
   /** Why it cannot be, and what to do. */
   linkFinding?: { text: string; remedy: string };
 }

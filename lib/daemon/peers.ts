@@ -27,6 +27,7 @@ import {
 import type { Access } from "../policy/access.ts";
 import type { RelayPath } from "../relay/mod.ts";
 import { Collisions } from "./collisions.ts";
+import type { Diversion } from "./detours.ts";
 import { Effects, type EffectsOptions, NOMINATING_PADDING } from "./effects.ts";
 import { type Entry, innerOf, isRelayed } from "./entry.ts";
 import { Trouble } from "../trouble.ts";
@@ -63,8 +64,8 @@ export interface PeersOptions extends EffectsOptions {
   detours: (ips: Iterable<Ip>) => Detours;
   /** It was heard, or else listed, so long ago for the last time. */
   onLastSeen: (nodeKey: NodeKey, agoMs: number) => void;
-  /** By which device packets to that address leave. */
-  deviceTo: (ip: Ip) => string | undefined;
+  /** Whose packets to that address leave by another device, if anybody's do. */
+  diversion: (ip: Ip, ifname: string) => Diversion | undefined;
   /** Paths to all peers, of so many, were lost in a few seconds; and one is there again. */
   onAllLost: (count: number) => void;
   onAnyBack: () => void;
@@ -480,7 +481,7 @@ export class Peers {
     for (const entry of this.#byNode.values()) {
       const { record, ifname } = entry;
       const diverted = this.#isLinked(entry) ? this.#diversionOf(entry) : undefined;
-      if (diverted === entry.diverted) continue;
+      if (isSameDiversion(diverted, entry.diverted)) continue;
       entry.diverted = diverted;
       const fields = { ...peerFields(record), ifname };
       if (!diverted) {
@@ -488,7 +489,8 @@ export class Peers {
       } else {
         this.#options.log.warn("packets to the peer do not go through the tunnel", {
           ...fields,
-          device: diverted,
+          device: diverted.device,
+          ...(diverted.whose ? { whose: diverted.whose } : {}),
           hint: diversionHint(record.tunnelIp),
         });
       }
@@ -500,9 +502,8 @@ export class Peers {
     return peer.link.kind === "set" && !linkTrouble && !collides;
   }
 
-  #diversionOf({ record, ifname }: Entry): string | undefined {
-    const device = this.#options.deviceTo(record.tunnelIp) ?? "no device";
-    return device === ifname ? undefined : device;
+  #diversionOf({ record, ifname }: Entry): Diversion | undefined {
+    return ifname === undefined ? undefined : this.#options.diversion(record.tunnelIp, ifname);
   }
 
   /** As their texts, of all peers. */
@@ -742,9 +743,14 @@ function isSameAccess(a: Access | undefined, b: Access | undefined): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
 }
 
-function diversion(ip: Ip, device: string): Finding {
-  const text = `packets to ${ip} leave by ${device}, not by the tunnel`;
-  return { text, remedy: diversionHint(ip) };
+function isSameDiversion(a: Diversion | undefined, b: Diversion | undefined): boolean {
+  return a?.device === b?.device && a?.whose === b?.whose;
+}
+
+/** Others' packets may well be meant to go elsewhere. */
+function diversion(ip: Ip, { device, whose }: Diversion): Finding {
+  const text = `packets ${whose && `${whose} `}to ${ip} leave by ${device}, not by the tunnel`;
+  return { text, remedy: diversionHint(ip), ...(whose ? { harmless: true } : {}) };
 }
 
 function diversionHint(ip: Ip): string {

@@ -13,6 +13,8 @@ const RTA_OIF = 4;
 const RTA_GATEWAY = 5;
 const RTA_PREFSRC = 7;
 const RTA_METRICS = 8;
+const RTA_MARK = 16;
+const RTA_UID = 25;
 const RTAX_MTU = 2;
 const RT_TABLE_MAIN = 254;
 const RTPROT_STATIC = 4;
@@ -45,11 +47,24 @@ export function encodeRoute(route: Route): Uint8Array<ArrayBuffer> {
     .bytes(encodeAttrs(attrs)).finish();
 }
 
+/** Whose packets; unless told, those of this user, without a firewall's mark. */
+export interface RouteSender {
+  mark?: number;
+  uid?: number;
+}
+
 /** "Which way to `ip`?" */
-export function encodeRouteLookup(ip: Ip): Uint8Array<ArrayBuffer> {
+export function encodeRouteLookup(
+  ip: Ip,
+  { mark, uid }: RouteSender = {},
+): Uint8Array<ArrayBuffer> {
   const length = ipBytes(ip).length * 8;
-  return new Writer("host").u8(family(ip)).u8(length).zeros(10)
-    .bytes(encodeAttrs([attr.bytes(RTA_DST, ipBytes(ip))])).finish();
+  const attrs = [
+    attr.bytes(RTA_DST, ipBytes(ip)),
+    ...(mark === undefined ? [] : [attr.u32(RTA_MARK, mark)]),
+    ...(uid === undefined ? [] : [attr.u32(RTA_UID, uid)]),
+  ];
+  return new Writer("host").u8(family(ip)).u8(length).zeros(10).bytes(encodeAttrs(attrs)).finish();
 }
 
 export const decodeRoute = checked(

@@ -38,10 +38,12 @@ import {
   encodeRouteLookup,
   isMainUnicast,
   type Route,
+  type RouteSender,
   RTM_DELROUTE,
   RTM_GETROUTE,
   RTM_NEWROUTE,
 } from "./route.ts";
+import { decodeRule, encodeRuleRequest, RTM_GETRULE, type Rule } from "./rule.ts";
 import { decodeStatsMessage, encodeStatsRequest, RTM_GETSTATS } from "./stats.ts";
 import { NETLINK_ROUTE, openNetlink } from "./transport.ts";
 
@@ -168,6 +170,13 @@ export class RtNetlink implements Disposable {
     this.#connection.request({ type: RTM_DELADDR, payload, operation });
   }
 
+  /** Of IPv4. */
+  rules(): Rule[] {
+    const payload = encodeRuleRequest();
+    return this.#connection.dump({ type: RTM_GETRULE, payload, operation: "list rules" })
+      .map((message) => decodeRule(message.payload));
+  }
+
   /** Unicast routes of the main table, both families. */
   routes(): Route[] {
     const payload = new Uint8Array(12);
@@ -192,17 +201,17 @@ export class RtNetlink implements Disposable {
   }
 
   /** The way that a packet to `ip` would take now. */
-  routeTo(ip: Ip): Route {
-    const payload = encodeRouteLookup(ip);
+  routeTo(ip: Ip, sender?: RouteSender): Route {
+    const payload = encodeRouteLookup(ip, sender);
     const operation = `find a route to ${ip}`;
     const [reply] = this.#connection.request({ type: RTM_GETROUTE, payload, operation });
     return decodeRoute(reply!.payload);
   }
 
   /** As {@link routeTo}; undefined where there is no way. */
-  tryRouteTo(ip: Ip): Route | undefined {
+  tryRouteTo(ip: Ip, sender?: RouteSender): Route | undefined {
     try {
-      return this.routeTo(ip);
+      return this.routeTo(ip, sender);
     } catch (error) {
       // ENETUNREACH, or whatever a route that leads nowhere on purpose gives.
       if (error instanceof NetlinkError) return undefined;

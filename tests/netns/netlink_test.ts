@@ -143,6 +143,33 @@ Deno.test("RtNetlink adds and removes addresses and routes", () =>
     deepStrictEqual(rtnl.routes().filter(({ destination }) => destination.ip.includes(".")), []);
   }));
 
+Deno.test("RtNetlink knows whose packets rules lead elsewhere", () =>
+  inNamespaces(1, (netns) => {
+    using rtnl = openIn(netns);
+    const ifindex = rtnl.createLink({ name: "t0", kind: "bridge", up: true });
+    rtnl.addRoute({ destination: parseCidr("192.0.2.0/24"), device: ifindex });
+    const ip = parseIp("192.0.2.1");
+    const commands = [
+      "ip rule add not fwmark 0x9 lookup 254",
+      "ip rule add fwmark 0x7 unreachable",
+      "ip rule add uidrange 1000-1010 unreachable",
+    ].join(" && ");
+    const made = withNetns(
+      netns,
+      () => new Deno.Command("sh", { args: ["-c", commands], stderr: "piped" }).outputSync(),
+    );
+    strictEqual(new TextDecoder().decode(made.stderr), "");
+    deepStrictEqual(rtnl.rules().filter(({ mark, uid }) => mark ?? uid).reverse(), [
+      { isInverted: true, mark: 9 },
+      { isInverted: false, mark: 7 },
+      { isInverted: false, uid: 1000 },
+    ]);
+    strictEqual(rtnl.tryRouteTo(ip)?.device, ifindex);
+    for (const sender of [{ mark: 7 }, { uid: 1000 }]) {
+      strictEqual(rtnl.tryRouteTo(ip, sender), undefined);
+    }
+  }));
+
 Deno.test("RtNetlink lists a dump of many parts", () =>
   inNamespaces(1, (netns) => {
     using rtnl = openIn(netns);

@@ -119,3 +119,21 @@ Deno.test("packets that a rule of another program leads past the tunnel: told, a
   ok(await world.until(() => a.peer(b)!.findings === undefined, 3_000));
   ok(await world.connects(a, b, 1_000));
 });
+
+Deno.test("packets with a mark that a rule leads elsewhere: named, as they may be meant to", async () => {
+  await using world = new World();
+  const { a, b } = await pair(world);
+  ok(await world.connects(a, b, 10_000));
+  const ip = b.report().tunnel_ip!.split("/")[0]!;
+  a.host.kernel.setMarks([0xca6c]);
+  ok(await world.until(() => a.peer(b)!.findings !== undefined, 3_000));
+  const [finding] = a.peer(b)!.findings!;
+  strictEqual(
+    finding?.text,
+    `packets with mark 0xca6c to ${ip} leave by no device, not by the tunnel`,
+  );
+  strictEqual(finding?.harmless, true);
+  ok(await world.connects(a, b, 1_000));
+  a.host.kernel.setMarks([]);
+  ok(await world.until(() => a.peer(b)!.findings === undefined, 3_000));
+});

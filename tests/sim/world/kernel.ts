@@ -27,7 +27,9 @@ import {
   type LinkStats,
   NetlinkError,
   type Route,
+  type RouteSender,
   type RtNetlink,
+  type Rule,
 } from "../../../lib/netlink.ts";
 import { decodeIp, encodeIp, lengthOf, type Packet, type UdpPacket } from "./packet.ts";
 import type { SimTime } from "./time.ts";
@@ -107,6 +109,7 @@ const noStats = (): LinkStats => ({
 });
 
 export class SimKernel {
+  marks: readonly number[] = [];
   readonly links = new Map<number, SimLink>();
   addresses: InterfaceAddress[] = [];
   readonly #unreachable = new Set<Ip>();
@@ -160,6 +163,12 @@ export class SimKernel {
   }
 
   /** As `ip rule` with a table in which that address cannot be reached. */
+  /** Rules lead packets with that mark nowhere. */
+  setMarks(marks: readonly number[]): void {
+    this.marks = marks;
+    this.#changed();
+  }
+
   addRule(ip: Ip): void {
     this.#unreachable.add(ip);
     this.#changed();
@@ -651,11 +660,16 @@ class KernelRequests implements Pick<RtNetlink, keyof RtNetlink> {
     this.#kernel.requests.deleteRoute(route);
   }
 
+  rules(): Rule[] {
+    return this.#kernel.marks.map((mark) => ({ mark, isInverted: false }));
+  }
+
   routeTo(ip: Ip): Route {
     return this.#kernel.requests.routeTo(ip);
   }
 
-  tryRouteTo(ip: Ip): Route | undefined {
+  tryRouteTo(ip: Ip, { mark }: RouteSender = {}): Route | undefined {
+    if (mark !== undefined && this.#kernel.marks.includes(mark)) return undefined;
     try {
       return this.routeTo(ip);
     } catch (error) {
