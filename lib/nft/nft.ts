@@ -9,6 +9,7 @@ import {
   attr,
   decodeAttrs,
   encodeAttrs,
+  hasCode,
   NETLINK_NETFILTER,
   NetlinkConnection,
   NetlinkError,
@@ -36,6 +37,7 @@ const NFNL_MSG_BATCH_BEGIN = 16;
 const NFNL_MSG_BATCH_END = 17;
 const NFNETLINK_V0 = 0;
 const NFT_MSG_NEWTABLE = 0;
+const NFT_MSG_GETTABLE = 1;
 const NFT_MSG_DELTABLE = 2;
 const NFT_MSG_NEWCHAIN = 3;
 const NFT_MSG_DELCHAIN = 5;
@@ -197,6 +199,21 @@ export class Nft implements Disposable {
     const { family, name } = table;
     // Deleting asks for a table that exists, so an empty one is made for it to be sure.
     this.#apply([newTable(table), deleteTable(family, name), ...tableRequests(table)]);
+  }
+
+  /** To ask costs nothing; a change, also one that is refused, waits for all processors. */
+  hasTable(family: NftFamily, name: string): boolean {
+    try {
+      this.#connection.request({
+        type: messageType(NFT_MSG_GETTABLE),
+        payload: nfgenmsg(NFPROTO[family], 0, [attr.string(NFTA_TABLE_NAME, name)]),
+        operation: `find table ${family} ${name}`,
+      });
+      return true;
+    } catch (error) {
+      if (hasCode(error, "ENOENT")) return false;
+      throw error;
+    }
   }
 
   /** ENOENT when there is none. */

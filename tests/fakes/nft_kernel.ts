@@ -15,7 +15,16 @@ import { ack, done, FakeTransport, reply } from "./kernel.ts";
 
 const BATCH_BEGIN = 16;
 const NFT_MSG = {
-  ...{ NEWTABLE: 0, DELTABLE: 2, NEWCHAIN: 3, DELCHAIN: 5, NEWRULE: 6, GETRULE: 7, NEWSET: 9 },
+  ...{
+    NEWTABLE: 0,
+    GETTABLE: 1,
+    DELTABLE: 2,
+    NEWCHAIN: 3,
+    DELCHAIN: 5,
+    NEWRULE: 6,
+    GETRULE: 7,
+    NEWSET: 9,
+  },
   ...{ NEWSETELEM: 12, DELSETELEM: 14 },
 };
 const NLM_F_EXCL = 0x200;
@@ -71,9 +80,10 @@ export class NftKernel {
     }
     if ((request.flags & NLM_F_DUMP) === NLM_F_DUMP) return this.#dumpRules(request);
     if ((request.flags & NLM_F_ACK) === 0) return [];
-    if (this.#isRefused) return [ack(request)];
+    const isQuestion = (request.type & 0xff) === NFT_MSG.GETTABLE;
+    if (this.#isRefused && !isQuestion) return [ack(request)];
     const errno = this.isThere ? this.#change(request) : EOPNOTSUPP;
-    if (errno) [this.tables, this.#isRefused] = [this.#before, true];
+    if (errno && !isQuestion) [this.tables, this.#isRefused] = [this.#before, true];
     return [ack(request, { errno })];
   }
 

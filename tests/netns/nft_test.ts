@@ -236,6 +236,10 @@ Deno.test("Nft replaces a table, leaves others alone, and deletes", () =>
       entries.filter((entry) => entry[kind]?.table === table).length;
     const replaced = await listed(name);
     deepStrictEqual(["mine", "other"].map((table) => count(replaced, "rule", table)), [1, 1]);
+    deepStrictEqual(["mine", "yours"].map((table) => tables.hasTable("inet", table)), [
+      true,
+      false,
+    ]);
     tables.deleteTable("inet", "mine");
     const left = await listed(name);
     deepStrictEqual(left.map((entry) => Object.keys(entry)[0]), ["table", "chain", "rule"]);

@@ -125,9 +125,9 @@ export class AccessGuard implements Disposable {
     this.#isFresh = true;
     try {
       using tables = this.#host.openNft();
-      tables.deleteTable("inet", this.#name);
+      if (tables.hasTable("inet", this.#name)) tables.deleteTable("inet", this.#name);
     } catch (error) {
-      if (!isKernels(error)) throw error; // there is none
+      if (!isKernels(error)) throw error; // there are no tables at all
     }
   }
 }
