@@ -63,6 +63,8 @@ const RELAY_NO_UDP_MS = 60_000;
 const RELAY_MEASURE_GAP_MS = 10_000;
 /** Peers are invited with what STUN says, if it says so soon. */
 const FIRST_LIST_WAIT_MS = 100;
+/** Invitations and their answers are under way then. */
+const LATER_MS = 250;
 /** A mapping whose port is to be guessed soon is measured, or not at all. */
 const MEASURE_TIMEOUT_MS = 1_000;
 
@@ -75,6 +77,8 @@ export interface DaemonOptions {
   acceptsChangedKeys: boolean;
   /** The coordinator's key, as the operator gave it; without it the one that is remembered. */
   coordinatorKey?: NodeKey;
+  /** That key, where it was asked for already. */
+  met?: Promise<NodeKey | undefined>;
   identity: Identity;
   port: number;
   ifnamePattern: string;
@@ -109,7 +113,7 @@ export async function runDaemon(
   const known = stack.use(new Known({ ...edges, file: edges.knownFile, url }));
   if (coordinatorKey) known.setCoordinatorKey(coordinatorKey);
   // Answered while the data plane opens.
-  const met = known.coordinatorKey ? undefined : askCoordinatorKey(url, edges);
+  const met = known.coordinatorKey ? undefined : options.met ?? askCoordinatorKey(url, edges);
   const rtnl = stack.use(host.openRtNetlink());
   const plane = stack.use(openPlane(
     { wanted: options.dataPlane, kernel: "fou", codec: () => new GreCodec() },
@@ -310,6 +314,7 @@ class Daemon implements Running, AsyncDisposable {
   /** What the first invitations do without comes after them. */
   async #runLater(): Promise<void> {
     await this.#withinFirstWait(this.#firstJudged.promise);
+    await this.#edges.clock.sleep(LATER_MS, this.#signal).catch(() => {});
     await Promise.all([
       this.#ownNat!.run(this.#signal),
       this.#portMapper?.run(this.#signal),

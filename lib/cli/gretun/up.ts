@@ -3,12 +3,13 @@ import { type Endpoint, isUsableEndpoint, parseEndpoint } from "../../addr.ts";
 import { MAX_NAME_LENGTH } from "../../coord/api.ts";
 import type { DaemonReport } from "../../daemon/control.ts";
 import { UP_PLANES } from "../../dataplane/kinds.ts";
-import { type Log, systemRandom } from "../../edges.ts";
+import { type Log, systemClock, systemRandom } from "../../edges.ts";
 import { UsageError } from "../../errors.ts";
 import { SERVICE_USER } from "../../service/mod.ts";
 import { groupIdOf } from "../../control_socket.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { parseCoordinatorKey } from "../coordinator_key.ts";
+import { exists } from "../exists.ts";
 import { checkIfacePattern } from "./iface_pattern.ts";
 import { parseJoinToken } from "./join_token.ts";
 import { runtimeDir } from "./runtime_dir.ts";
@@ -125,7 +126,11 @@ async function run(given: string[], io: CommandIo): Promise<number> {
     environment: environmentOf(FLAGS),
     ...(file ? { file } : {}),
   });
-  const [{ parseCoordinatorUrl }, { parseServerName }, { HttpClient, systemDialer }] = await Promise
+  const [
+    { askCoordinatorKey, parseCoordinatorUrl },
+    { parseServerName },
+    { HttpClient, systemDialer },
+  ] = await Promise
     .all([
       import("../../coord/client.ts"),
       import("../../stun/mod.ts"),
@@ -152,11 +157,16 @@ async function run(given: string[], io: CommandIo): Promise<number> {
   requireCapabilities("up");
   using http = new HttpClient(dialer);
   http.prepare(coordinator.href, FIRST_CONNECTIONS);
+  const stateDir = stateDirOf(flags);
+  // A host that was up before knows it as a rule. The question leaves with the first connection, beside what follows.
+  const mayKnowIt = coordinatorKey !== undefined || exists(`${stateDir}/keys.json`);
+  const met = mayKnowIt ? undefined : askCoordinatorKey(coordinator.href, {
+    ...{ http, clock: systemClock, random: systemRandom },
+  });
   const [{ signer }, { loadIdentity, NO_METER, runDaemon, systemEdges }] = await Promise.all([
     import("../../ed25519.ts"),
     import("../../daemon/mod.ts"),
   ]);
-  const stateDir = stateDirOf(flags);
   const groupId = socketGroup(flags);
   const control = { path: socketToServe(flags), ...(groupId === undefined ? {} : { groupId }) };
   const log = openLog(io, flags["log-format"], flags.verbose ? "debug" : "info");
@@ -183,6 +193,7 @@ async function run(given: string[], io: CommandIo): Promise<number> {
       nodeName,
       ...(token ? { tokenSecret: token.secret } : {}),
       ...(coordinatorKey ? { coordinatorKey } : {}),
+      ...(met ? { met } : {}),
       acceptsChangedKeys: flags["changed-keys"] === "accept",
       identity,
       port: flags.port,
