@@ -504,14 +504,14 @@ export class CoordServer {
     const nowMs = this.#nowMs();
     const token = this.#tokenToJoin(wanted.nodeKey, { hash: tokenHash, signed, nowMs });
     const known = this.nodes.get(wanted.nodeKey);
-    const { record, changed, removed } = this.nodes.register(wanted, {
-      signed,
-      isProven,
-      nowMs,
-      origin: { source: sourceNetwork(source), token },
-      ...(token ? { joining: joiningBy(token) } : {}),
-    });
-    if (token) this.saveToken({ ...token, uses: token.uses + 1 });
+    const { record, changed, removed } = this.#using(token, () =>
+      this.nodes.register(wanted, {
+        signed,
+        isProven,
+        nowMs,
+        origin: { source: sourceNetwork(source), token },
+        ...(token ? { joining: joiningBy(token) } : {}),
+      }));
     if (removed) {
       this.#listChanged(removed);
       log.warn("node removed: its disco key is another node's", nodeFields(removed));
@@ -553,6 +553,18 @@ export class CoordServer {
     const isMember = known !== undefined && !isExpired(known, nowMs);
     if (isMember || (this.isOpen && hash === undefined)) return undefined;
     return this.tokens.check(signed ? hash : undefined, nowMs);
+  }
+
+  /** A use is stored first: where the disk is full nobody joins by a token that was used already. */
+  #using<T>(token: TokenRecord | undefined, join: () => T): T {
+    if (!token) return join();
+    this.#stored(() => this.saveToken({ ...token, uses: token.uses + 1 }));
+    try {
+      return join();
+    } catch (error) {
+      this.#stored(() => this.saveToken(token));
+      throw error;
+    }
   }
 
   /** Whether anybody may join. */
@@ -725,17 +737,21 @@ export class CoordServer {
   #save(): void {
     const records = [...this.#unsaved].flatMap((key) => this.nodes.get(key) ?? []);
     const gone = [...this.#unsaved].filter((key) => !this.nodes.get(key));
-    const { clock, store } = this.#options;
+    this.#stored(() => this.#options.store.save(records, this.nodes.version, gone));
+    this.#unsaved.clear();
+  }
+
+  #stored(write: () => void): void {
+    const { clock } = this.#options;
     const startMs = clock.nowMs();
     try {
-      store.save(records, this.nodes.version, gone);
+      write();
       this.#metrics.saved((clock.nowMs() - startMs) / 1000);
     } catch (error) {
       this.#metrics.saveFailed();
       this.#options.log.error("state not saved", { error: errorText(error) });
       throw new Refusal(503, "the state cannot be saved: see the coordinator's log", SAVE_RETRY_MS);
     }
-    this.#unsaved.clear();
   }
 }
 

@@ -99,6 +99,33 @@ Deno.test("of two that join by one token at the same time, one is taken", async 
   deepStrictEqual((await Promise.all(joins)).sort(), ["200", "403 token"]);
 });
 
+Deno.test("where the disk is full nobody joins by a token, and one use of it is left", async () => {
+  const bench = new Bench();
+  const { store, nodes } = bench.coord;
+  const token = await bench.token();
+  const [a, b] = [await fakeNode("a"), await fakeNode("b")];
+  const { save, saveToken } = store;
+  store.save = store.saveToken = () => {
+    throw new Error("database or disk is full");
+  };
+  for (const node of [a, b]) strictEqual(await bench.join(node, token), "503");
+  deepStrictEqual(nodes.all(), []);
+  Object.assign(store, { save, saveToken });
+  strictEqual(await bench.join(b, token), "200");
+  strictEqual(await bench.join(a, token), "403 token");
+});
+
+Deno.test("a token that did not let its node in is as good as before", async () => {
+  const bench = new Bench();
+  const token = await bench.token();
+  const a = await fakeNode("a");
+  strictEqual(await bench.join(a, token), "200");
+  const other = await bench.token();
+  const thief = { ...await fakeNode("b"), discoKey: a.discoKey };
+  strictEqual(await bench.join(thief, other), "409");
+  strictEqual(await bench.join(await fakeNode("c"), other), "200");
+});
+
 Deno.test("tokens and members outlive a restart; the secret is stored nowhere", async () => {
   const bench = new Bench();
   const token = await bench.token({ reusable: true, tags: ["web"] });
