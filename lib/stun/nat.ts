@@ -2,18 +2,25 @@
 import { type Endpoint, equalEndpoints, familyOf } from "../addr.ts";
 import type { StunAnswer } from "./exchange.ts";
 
-/**
- * The words of RFC 4787 section 4.1; two of them together where the answers do not tell the one
- * from the other. Only a NAT with endpoint-independent mapping shows to a peer the address that a
- * STUN server has seen.
- */
-export type MappingBehaviour =
+/** The words of RFC 4787; two of them together where answers do not tell the one from the other. */
+type Behaviour =
   | "endpoint-independent"
   | "endpoint-independent or address-dependent"
   | "address-dependent"
   | "address-dependent or address-and-port-dependent"
   | "address-and-port-dependent"
   | "unknown";
+
+/**
+ * Section 4.1: only a NAT with endpoint-independent mapping shows to a peer the address that a STUN
+ * server has seen.
+ */
+export type MappingBehaviour = Behaviour;
+
+/**
+ * Section 5: who may send to an address of ours that a NAT, or a firewall without one, has opened.
+ */
+export type FilteringBehaviour = Behaviour;
 
 interface Sighting {
   server: Endpoint;
@@ -54,18 +61,6 @@ function verdicts(
 function allPairs<T>(items: readonly T[]): [T, T][] {
   return items.flatMap((a, i) => items.slice(i + 1).map((b): [T, T] => [a, b]));
 }
-
-/**
- * The words of RFC 4787 section 5: who may send to an address of ours that a NAT, or a firewall
- * without one, has opened. Two of them together where the answers do not tell the one from the other.
- */
-export type FilteringBehaviour =
-  | "endpoint-independent"
-  | "endpoint-independent or address-dependent"
-  | "address-dependent"
-  | "address-dependent or address-and-port-dependent"
-  | "address-and-port-dependent"
-  | "unknown";
 
 /** Whether a datagram came through from where nothing had been sent to; absent: not tried. */
 export interface FilteringSighting {

@@ -9,25 +9,14 @@ import { SourceLimits, TokenBucket } from "../../../limits.ts";
 const SESSIONS = { perSecond: 4000, burst: 4000 };
 /** Of challenges that were answered: forging one takes a guess of the microsecond it was made in. */
 const ANSWERS = { perSecond: 2000, burst: 4000 };
-/** Of one address that has shown that it is one: hundreds of clients may be behind a NAT. */
-const PROVEN_SOURCE = {
-  perSecond: 100,
-  burst: 1000,
-  maxSources: 4096,
-  whenFull: "forget",
-} as const;
 /** Of hellos, from everywhere: what they cost is a fifth of a processor. */
 const STRANGERS = { perSecond: 6000, burst: 6000 };
 /**
- * Of one address; more only as long as others do not need it. Whoever forges somebody's address must
- * not silence him.
+ * Of one address, whether or not it has shown that it is one: hundreds of clients may be behind a NAT.
+ * Strangers get more as long as others do not need it: whoever forges somebody's address must not
+ * silence him.
  */
-const STRANGE_SOURCE = {
-  perSecond: 100,
-  burst: 1000,
-  maxSources: 4096,
-  whenFull: "forget",
-} as const;
+const SOURCE = { perSecond: 100, burst: 1000, maxSources: 4096, whenFull: "forget" } as const;
 const SPARE = { perSecond: 5500, burst: 3000 };
 /** Of the time of this process: who drops the rest at once has no queue that others wait in. */
 const STRANGERS_SHARE = 0.5;
@@ -36,9 +25,9 @@ const STRANGERS_BURST_MS = 200;
 export class Admission {
   readonly #sessions = new TokenBucket(SESSIONS);
   readonly #answers = new TokenBucket(ANSWERS);
-  readonly #proven = new SourceLimits(PROVEN_SOURCE);
+  readonly #proven = new SourceLimits(SOURCE);
   readonly #strangers = new TokenBucket(STRANGERS);
-  readonly #sources = new SourceLimits(STRANGE_SOURCE);
+  readonly #sources = new SourceLimits(SOURCE);
   readonly #spare = new TokenBucket(SPARE);
   /** What strangers may still use, and as of when. */
   #leftMs = STRANGERS_BURST_MS;
