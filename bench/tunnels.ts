@@ -9,7 +9,6 @@ import { createNamedNetns, deleteNamedNetns, type Fd, withNetns } from "../lib/l
 import { RtNetlink } from "../lib/netlink.ts";
 import {
   createTunnels,
-  deleteTunnels,
   formatStep,
   listTunnels,
   openHost,
@@ -18,6 +17,7 @@ import {
   type TunnelHost,
 } from "../lib/tunnel/mod.ts";
 import { GRETUN } from "../tests/overlay.ts";
+import { deleteTunnels } from "../tests/tunnel_specs.ts";
 
 const NETNS = "gretun-bench";
 const TARGET_COLD_MS = 80;

@@ -1,6 +1,14 @@
 /** Tunnels of every kind and encapsulation, for tests. */
 import { outerFamily, TUNNEL_KINDS, type TunnelKind } from "../lib/netlink.ts";
-import { type TunnelOptions, type TunnelSpec, validateTunnel } from "../lib/tunnel/mod.ts";
+import {
+  applySteps,
+  planRemoval,
+  type Step,
+  type TunnelHost,
+  type TunnelOptions,
+  type TunnelSpec,
+  validateTunnel,
+} from "../lib/tunnel/mod.ts";
 
 export const ENCAPS = ["none", "fou", "gue"] as const;
 export const FAMILIES = [4, 6] as const;
@@ -15,6 +23,17 @@ const DEFAULTS = {
 /** A tunnel that is right, changed by what a test is about. */
 export function spec(options: Partial<TunnelOptions> = {}): TunnelSpec {
   return validateTunnel({ ...DEFAULTS, ...options });
+}
+
+/** As `gretun delete` does. Gives the names of what went. */
+export function deleteTunnels(
+  host: TunnelHost,
+  names: readonly string[] | "all",
+  onStep?: (step: Step) => void,
+): string[] {
+  const plan = planRemoval(host, names);
+  applySteps(host, plan.steps, onStep);
+  return plan.names;
 }
 
 export interface Variant {

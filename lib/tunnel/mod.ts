@@ -13,14 +13,7 @@ export { MissingModuleError } from "./explain.ts";
 export { openHost, type TunnelHost } from "./host.ts";
 export type { HostFacts, OuterPath, Plan } from "./plan.ts";
 export { formatStep, type Step } from "./steps.ts";
-export {
-  createTunnels,
-  deleteTunnels,
-  listTunnels,
-  planRemoval,
-  planTunnels,
-  tunnelStatus,
-} from "./tunnels.ts";
+export { createTunnels, listTunnels, planRemoval, planTunnels, tunnelStatus } from "./tunnels.ts";
 export {
   checkLinkName,
   DEFAULT_TTL,

@@ -56,17 +56,6 @@ export function planRemoval(
   return { names: tunnels.map(({ name }) => name), left, steps: planDelete(facts, tunnels) };
 }
 
-/** Gives the names of what went. Throws `GretunError`. */
-export function deleteTunnels(
-  host: TunnelHost,
-  names: readonly string[] | "all",
-  onStep?: OnStep,
-): string[] {
-  const plan = planRemoval(host, names);
-  applySteps(host, plan.steps, onStep);
-  return plan.names;
-}
-
 export function listTunnels(host: TunnelHost): TunnelInfo[] {
   return describeTunnels(host.rtnl.links({ skipStats: true }), host.rtnl.addresses());
 }

@@ -13,7 +13,6 @@ import { createNamedNetns, deleteNamedNetns, type Fd, withNetns } from "../../li
 import { RtNetlink } from "../../lib/netlink.ts";
 import {
   createTunnels,
-  deleteTunnels,
   formatStep,
   listTunnels,
   openHost,
@@ -27,7 +26,7 @@ import {
 import { overheadBytes } from "../../lib/links/mod.ts";
 import { openFou } from "../../lib/tunnel/host.ts";
 import { GRETUN } from "../overlay.ts";
-import { spec, type Variant, VARIANTS, variantSpec } from "../tunnel_specs.ts";
+import { deleteTunnels, spec, type Variant, VARIANTS, variantSpec } from "../tunnel_specs.ts";
 
 RtNetlink.open()[Symbol.dispose]();
 

@@ -16,7 +16,6 @@ import {
   applySteps,
   checkLinkName,
   createTunnels,
-  deleteTunnels,
   formatStep,
   listTunnels,
   planRemoval,
@@ -24,7 +23,7 @@ import {
   tunnelStatus,
 } from "../../../lib/tunnel/mod.ts";
 import { ERRNO, TunnelKernel } from "../../fakes/tunnel_kernel.ts";
-import { spec, VARIANTS, variantSpec } from "../../tunnel_specs.ts";
+import { deleteTunnels, spec, VARIANTS, variantSpec } from "../../tunnel_specs.ts";
 
 RtNetlink.open()[Symbol.dispose]();
 
