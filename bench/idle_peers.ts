@@ -25,6 +25,8 @@ const FIRST_MS = 10_000;
 const MEASURED_MS = 60_000;
 const CLOCK_TICKS_PER_SECOND = 100;
 const FIRST_PORT = 20_000;
+/** Pings to one address that has not answered are few, whoever says to be there. */
+const ADDRESSES = 32;
 const READY = "ready";
 
 // --- the crowd, a process of its own
@@ -98,9 +100,10 @@ async function member(url: string, ip: string, index: number, answers: boolean):
   setInterval(tell, RENEW_MS);
 }
 
-async function crowd([url, ip, count, answers]: string[]): Promise<void> {
+async function crowd([url, ips, count, answers]: string[]): Promise<void> {
+  const addresses = ips!.split(",");
   for (let index = 0; index < Number(count); index++) {
-    await member(url!, ip!, index, answers === "true");
+    await member(url!, addresses[index % addresses.length]!, index, answers === "true");
   }
   console.log(READY);
 }
@@ -150,8 +153,10 @@ async function run(count: number, answers: boolean, settleMs: number): Promise<v
   await using overlay = await Overlay.start({ coordArgs: ["--pool", "100.64.0.0/16"] });
   const { lab, url } = overlay;
   const host = lab.publicHost("crowd");
+  const ips = Array.from({ length: ADDRESSES }, (_, i) => host.ip.replace(/\d+$/, `${200 + i}`));
+  for (const ip of ips) await host.run("ip", ["addr", "add", `${ip}/24`, "dev", "eth0"]);
   const script = new URL(import.meta.url).pathname;
-  const args = [...DENO_RUN, script, "crowd", url, host.ip, `${count}`, `${answers}`];
+  const args = [...DENO_RUN, script, "crowd", url, ips.join(), `${count}`, `${answers}`];
   const child = host.spawn(Deno.execPath(), args, { stdout: "piped" });
   const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
   if (!(await reader.read()).value?.includes(READY)) throw new Error("the crowd has not joined");
