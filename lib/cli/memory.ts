@@ -4,7 +4,7 @@ import { giveMemoryBack, trimHeap } from "../linux/mod.ts";
 
 /** What a program starts with is done by then, and its peers are met. */
 const STARTED_MS = 30_000;
-const TRIM_EACH_MS = 600_000;
+const TRIM_EACH_MS = 120_000;
 
 /** Gives back what only the start needed, and from time to time what a crowd has left, until it is disposed. */
 export function returnMemory(clock = systemClock): Disposable {
