@@ -67,6 +67,7 @@ warm_up() {
   else
     echo "compile.sh: no code cache for gretun up: two nodes do not meet in namespaces here"
   fi
+  rm "$CACHE/warm_up"
 }
 
 # build NAME MAIN FLAGS

@@ -304,8 +304,8 @@ class Daemon implements Running, AsyncDisposable {
     if (this.#signal.aborted) return;
     if (this.#edges.clock.nowMs() - startMs > EARLY_MS) this.#earlyStun.forget();
     await Promise.all([
+      this.#own!.run(this.#signal), // what the first invitation tells
       this.#session.run(),
-      this.#own!.run(this.#signal),
       watchForSleep(this.#edges.clock, () => this.#awoke(), this.#signal),
       this.#runLater(),
     ]);
