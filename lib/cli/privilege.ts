@@ -26,11 +26,12 @@ export function requireCapabilities(command: string): void {
   requireFiles();
 }
 
-function requireFiles(): void {
+/** Of a daemon or coordinator. Throws {@link GretunError}. */
+export function requireFiles(needed = MIN_FILES): void {
   const files = raiseFileLimit();
-  if (files >= MIN_FILES) return;
+  if (files >= needed) return;
   throw new GretunError(
-    `this program may open ${files} files, and needs ${MIN_FILES}`,
+    `this program may open ${files} files, and needs ${needed}`,
     "Raise that: ulimit -n 1024, or LimitNOFILE= of its service",
   );
 }

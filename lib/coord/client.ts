@@ -627,6 +627,10 @@ function refusedHint(status: number, code: string | undefined): string {
       return "Check this host's clock and that keys.json belongs to this coordinator's node";
     case 404:
       return "Check that the URL is a coordinator's";
+    case 407:
+      return "A proxy on the way wants a name and a password: give them in HTTP_PROXY or HTTPS_PROXY";
+    case 511:
+      return "Log in to this network: its portal answers in the coordinator's place";
     case 429:
       return "Wait: the coordinator takes few calls at a time from one address";
     default:

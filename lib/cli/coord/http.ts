@@ -30,6 +30,8 @@ const DEAD_AFTER_SECONDS = 45;
 const MAX_CONNECTIONS = 16_384;
 /** Besides connections: what is opened for a moment, and what the relay opens. */
 const FILES_FOR_OTHERS = 12;
+/** To start at all. */
+export const MIN_FILES = 28;
 
 /** Throws `UsageError`, or `GretunError` for files that cannot be read. */
 export function httpSettings({ listen, cert, key }: HttpFlags): HttpSettings {

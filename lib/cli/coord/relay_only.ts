@@ -9,9 +9,10 @@ import { parseCoordinatorKey } from "../coordinator_key.ts";
 import { parseListen } from "../listen.ts";
 import { serveMetrics } from "../metrics_server.ts";
 import type { ServiceManager } from "../../service/mod.ts";
-import { httpSettings, openHttp } from "./http.ts";
+import { httpSettings, MIN_FILES, openHttp } from "./http.ts";
 import { openRelay, relaySettings } from "./relay.ts";
 import type { ServeFlags } from "./serve_flags.ts";
+import { requireFiles } from "../privilege.ts";
 import { openStore } from "./open_store.ts";
 import { statePath } from "./state.ts";
 
@@ -52,6 +53,7 @@ async function serve(
   >,
   { log, manager, stop }: ServeWorld,
 ): Promise<void> {
+  requireFiles(MIN_FILES);
   using store = openStore(statePath(flags.state));
   const { publicKey: relayKey, sign } = await signingKey(storedSeed(store, systemRandom));
   const host = settings.advertise.replace(/:\d+$/, "");

@@ -22,11 +22,12 @@ import { serveMetrics } from "../metrics_server.ts";
 import { warnOfCollisions } from "./collisions.ts";
 import { openControl } from "./control.ts";
 import { keyPath, openKeySeed } from "./coordinator_key.ts";
-import { httpSettings, openHttp } from "./http.ts";
+import { httpSettings, MIN_FILES, openHttp } from "./http.ts";
 import { onHangup, openPolicy } from "./policy_file.ts";
 import { openRelay, relayKeys, relaySettings } from "./relay.ts";
 import { relayOnly, type ServeWorld } from "./relay_only.ts";
 import { SERVE_FLAGS, type ServeFlags } from "./serve_flags.ts";
+import { requireFiles } from "../privilege.ts";
 import { openStore } from "./open_store.ts";
 import { IN_MEMORY, statePath } from "./state.ts";
 import { startStun, stunSettings } from "./stun.ts";
@@ -95,6 +96,7 @@ async function serve(
   >,
   { log, manager, stop }: ServeWorld,
 ): Promise<void> {
+  requireFiles(MIN_FILES);
   using store = openStore(state);
   const key = await signingKey(keySeed(state, store, log));
   const { publicKey: grantKey, sign } = key;

@@ -331,6 +331,14 @@ const ANSWERS: [
     "later. Wait: the coordinator takes few calls at a time from one address.",
   ],
   [
+    "a proxy that wants a password",
+    plain(407, "who are you?\n"),
+    407,
+    false,
+    "Error: coordinator http://HOST refused: 407 who are you?. A proxy on the way wants a name and " +
+    "a password: give them in HTTP_PROXY or HTTPS_PROXY.",
+  ],
+  [
     "a long and hostile text",
     plain(502, "\x1b[31m" + "x".repeat(5000)),
     502,
