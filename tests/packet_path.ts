@@ -326,7 +326,7 @@ class PacketPath implements Disposable {
     }
     const isTheirs = isWithin(sourceOf(inner), spec.sources);
     const isRight = isTheirs && isWithin(destinationOf(inner), spec.destinations) &&
-      !isOfRouters(inner);
+      !isOfRouters(inner) && !isAboutOthers(inner, spec.sources);
     return isRight ? { id: spec.id, inner } : undefined;
   }
 
@@ -434,6 +434,18 @@ function isOfRouters(packet: Uint8Array): boolean {
   if (packet[0]! >> 4 === 6) return packet[6] === 58 && [134, 137].includes(packet[40]!);
   const isFirst = (wordAt(packet, 6) & 0x1fff) === 0;
   return packet[9] === 1 && isFirst && packet[(packet[0]! & 15) * 4] === 5;
+}
+
+/** An error of ICMP that does not quote a packet to these networks. */
+function isAboutOthers(packet: Uint8Array, networks: readonly Network[] | undefined): boolean {
+  const isIpv4 = packet[0]! >> 4 === 4;
+  const isFirst = !isIpv4 || (wordAt(packet, 6) & 0x1fff) === 0;
+  const icmp = packet.subarray(isIpv4 ? (packet[0]! & 15) * 4 : 40);
+  const isIcmp = packet[isIpv4 ? 9 : 6] === (isIpv4 ? 1 : 58) && isFirst && icmp.length > 0;
+  const isError = isIpv4 ? [3, 4, 11, 12].includes(icmp[0]!) : icmp[0]! < 128;
+  const quoted = isIpv4 ? icmp.subarray(24, 28) : icmp.subarray(32, 48);
+  const isWhole = quoted.length === (isIpv4 ? 4 : 16);
+  return networks !== undefined && isIcmp && isError && !(isWhole && isWithin(quoted, networks));
 }
 
 /** With the checksum that was left open. */
