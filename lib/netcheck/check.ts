@@ -58,6 +58,8 @@ export interface NetCheckOptions {
 interface Limit {
   left(atMostMs: number): number;
   signal: AbortSignal;
+  /** Of STUN: those of the coordinator are asked. */
+  hasOurServers: boolean;
 }
 
 /** Throws `GretunError` where the port cannot be had, and the signal's reason. */
@@ -67,6 +69,7 @@ export async function checkNetwork(options: NetCheckOptions): Promise<NetReport>
   const limit: Limit = {
     left: (atMostMs) => Math.max(0, Math.min(atMostMs, endMs - systemClock.nowMs())),
     signal,
+    hasOurServers: options.serverNames.length === 0 && options.coordinator !== undefined,
   };
   const [portMap, found] = await Promise.all([
     checkPortMapping(limit),
@@ -200,7 +203,10 @@ async function checkFamily(
   const [tests, hairpins, narrowPath] = await Promise.all([
     testFilters(socket, answers, limit),
     isTranslated && family === 4 ? checkHairpin(socket, first, limit) : undefined,
-    findNarrowPath({ server: first.server, leftMs: () => limit.left(PATH_MTU_MS), signal }),
+    findNarrowPath({
+      ...{ server: first.server, isOurs: limit.hasOurServers, signal },
+      leftMs: () => limit.left(PATH_MTU_MS),
+    }),
   ]);
   const all = [...answers, ...tests.flatMap(({ answers }) => answers)];
   const report: FamilyReport = {

@@ -21,11 +21,13 @@ const LEAST = 128;
 const AT_ONCE = 6;
 const ROUND_MS = 900;
 const FIRST_PAUSE_MS = 150;
-/** What some servers receive at most, the coordinator's of version 0.1 too: that says nothing of the way. */
+/** What coordinators of version 0.1 read at most: that says nothing of the way. */
 const SERVERS_BUFFER = 1024;
 
 export interface PathMtuOptions {
   server: StunServer;
+  /** The coordinator's, which reads requests of any length. */
+  isOurs: boolean;
   /** For it all. */
   leftMs: () => number;
   signal: AbortSignal;
@@ -33,7 +35,7 @@ export interface PathMtuOptions {
 
 /** Undefined where it is as wide as the route says, and where that cannot be told. */
 export async function findNarrowPath(options: PathMtuOptions): Promise<PathMtuReport | undefined> {
-  const { endpoint } = options.server;
+  const { isOurs, server: { endpoint } } = options;
   const routeMtu = mtuOfRoute(endpoint);
   if (routeMtu === undefined) return undefined;
   const headerBytes = HEADER_BYTES[familyOf(endpoint.ip)];
@@ -45,7 +47,8 @@ export async function findNarrowPath(options: PathMtuOptions): Promise<PathMtuRe
   if (await cut.carries([LEAST]) === undefined) return undefined; // it has stopped to answer
   const isTakenInPieces = await cut.carries([widest]) === widest;
   const carried = await search(uncut, widest);
-  if (carried === undefined || (carried === SERVERS_BUFFER && !isTakenInPieces)) return undefined;
+  if (carried === undefined) return undefined;
+  if (!isTakenInPieces && !(isOurs && carried !== SERVERS_BUFFER)) return undefined;
   const pathMtu = carried + headerBytes;
   // Where a router says so, the kernel knows by now.
   if (mtuOfRoute(endpoint)! <= pathMtu) return undefined;
