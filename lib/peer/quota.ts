@@ -3,7 +3,9 @@
  * rest ever slower, so that no minute has more than two a second. Pure: time is an argument.
  */
 
-const AT_ONCE = 80;
+const AT_ONCE = 70;
+/** At least that is there where one of the two has moved. */
+const AFRESH = 40;
 const PER_SECOND = 0.5;
 /** What has to be sent is sent all the same, and later pings make up for so much of it. */
 const MAX_DEBT = 10;
@@ -23,4 +25,8 @@ export function quotaLeft({ left, atMs }: Quota, nowMs: number): number {
 
 export function spend(quota: Quota, packets: number, nowMs: number): Quota {
   return { left: Math.max(-MAX_DEBT, quotaLeft(quota, nowMs) - packets), atMs: nowMs };
+}
+
+export function afresh(quota: Quota, nowMs: number): Quota {
+  return { left: Math.max(AFRESH, quotaLeft(quota, nowMs)), atMs: nowMs };
 }

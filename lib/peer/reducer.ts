@@ -15,7 +15,7 @@
  */
 import type { Endpoint } from "../addr.ts";
 import { equalPaths, formatPath, type PathAddress } from "./path_address.ts";
-import { newQuota, quotaLeft, spend } from "./quota.ts";
+import { afresh, newQuota, quotaLeft, spend } from "./quota.ts";
 import {
   type Candidate,
   type CandidateSource,
@@ -172,6 +172,7 @@ class Transition {
       case "moved":
         this.#verifyPath();
         this.#askForRelayWithin(RELAY_AFTER_MS);
+        this.#searchAfresh();
         return this.#startRound({ invite: true });
       case "routed":
         return this.#routed(event.detours);
@@ -223,6 +224,11 @@ class Transition {
     this.#set({ quota: spend(this.peer.quota, packets, this.#nowMs) });
   }
 
+  /** Where one of the two is has changed: what was tried before says nothing of it. */
+  #searchAfresh(): void {
+    this.#set({ quota: afresh(this.peer.quota, this.#nowMs) });
+  }
+
   #set(change: Partial<Peer>): void {
     this.peer = { ...this.peer, ...change };
   }
@@ -248,6 +254,7 @@ class Transition {
     const { state } = this.peer;
     if (state === "unknown" || state === "have_endpoints") return this.#startPunching();
     const added = [...this.#candidates].filter(([key]) => !known.has(key));
+    if (added.length > 0) this.#searchAfresh();
     for (const [, candidate] of added) this.#openThenBurst(candidate);
     // When it was invited before, nothing had been sent to these.
     if (added.length > 0 && isSearching(this.peer)) {
@@ -256,7 +263,9 @@ class Transition {
   }
 
   #invited(endpoints: readonly Endpoint[]): void {
+    const known = new Set(this.#candidates.keys());
     this.#replaceCandidates("invited", endpoints);
+    if ([...this.#candidates.keys()].some((key) => !known.has(key))) this.#searchAfresh();
     this.#heard();
     // The peer asks because it has no path to us: ours may be dead without our knowing.
     this.#verifyPath();
