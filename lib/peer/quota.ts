@@ -3,9 +3,11 @@
  * rest ever slower, so that no minute has more than two a second. Pure: time is an argument.
  */
 
-const AT_ONCE = 70;
+const AT_ONCE = 64;
 /** At least that is there where one of the two has moved. */
-const AFRESH = 40;
+export const AFRESH = 40;
+/** And that in each round of a search, which are half a minute apart: whatever else has to be sent. */
+export const OF_ROUND = 10;
 const PER_SECOND = 0.5;
 /** What has to be sent is sent all the same, and later pings make up for so much of it. */
 const MAX_DEBT = 10;
@@ -27,6 +29,6 @@ export function spend(quota: Quota, packets: number, nowMs: number): Quota {
   return { left: Math.max(-MAX_DEBT, quotaLeft(quota, nowMs) - packets), atMs: nowMs };
 }
 
-export function afresh(quota: Quota, nowMs: number): Quota {
-  return { left: Math.max(AFRESH, quotaLeft(quota, nowMs)), atMs: nowMs };
+export function withAtLeast(packets: number, quota: Quota, nowMs: number): Quota {
+  return { left: Math.max(packets, quotaLeft(quota, nowMs)), atMs: nowMs };
 }

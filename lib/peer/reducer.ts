@@ -15,7 +15,7 @@
  */
 import type { Endpoint } from "../addr.ts";
 import { equalPaths, formatPath, type PathAddress } from "./path_address.ts";
-import { afresh, newQuota, quotaLeft, spend } from "./quota.ts";
+import { AFRESH, newQuota, OF_ROUND, quotaLeft, spend, withAtLeast } from "./quota.ts";
 import {
   type Candidate,
   type CandidateSource,
@@ -226,7 +226,11 @@ class Transition {
 
   /** Where one of the two is has changed: what was tried before says nothing of it. */
   #searchAfresh(): void {
-    this.#set({ quota: afresh(this.peer.quota, this.#nowMs) });
+    this.#hasAtLeast(AFRESH);
+  }
+
+  #hasAtLeast(packets: number): void {
+    this.#set({ quota: withAtLeast(packets, this.peer.quota, this.#nowMs) });
   }
 
   #set(change: Partial<Peer>): void {
@@ -396,6 +400,7 @@ class Transition {
     if (!isSearching(this.peer) || this.#nowMs < this.peer.nextBurstMs) return;
     const rounds = this.peer.rounds + 1;
     this.#set({ rounds });
+    this.#hasAtLeast(OF_ROUND);
     this.#startRound({ invite: true });
     const isToldOf = this.peer.state !== "unknown" && !isAbsent(this.peer, this.#nowMs);
     if (isToldOf) this.effects.push({ kind: "no-path-yet", rounds });

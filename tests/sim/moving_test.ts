@@ -112,3 +112,25 @@ Deno.test("a daemon that ends leaves nothing behind", async () => {
   ok(await world.until(() => b.peer(a)?.offline === true, 10_000));
   strictEqual(b.peer(a)?.ifname, undefined);
 });
+
+Deno.test("a direct way that was blocked for minutes is found again, while data flows by the relay", async () => {
+  await using world = new World();
+  const { a, b, siteA, siteB } = await pair(world);
+  const flow = async (ms: number, isOver = () => false) => {
+    for (const endMs = world.time.nowMs + ms; world.time.nowMs < endMs && !isOver();) {
+      for (const [from, to] of [[a, b], [b, a]] as const) {
+        void from.host.kernel.ping(to.tunnelIp!, { timeoutMs: 90 });
+      }
+      await world.run(100);
+    }
+  };
+  const others = [siteA.nat.outer, siteB.nat.outer];
+  const { kernel } = a.host;
+  kernel.firewall = (packet) =>
+    packet.kind === "udp" && (others.includes(packet.to.ip) || others.includes(packet.from.ip));
+  await flow(300_000);
+  strictEqual(a.state(b), "relay");
+  kernel.firewall = () => false;
+  await flow(130_000, () => a.state(b) === "direct" && b.state(a) === "direct");
+  strictEqual(a.state(b), "direct");
+});
