@@ -35,6 +35,8 @@ const PORT_KEPT_MS = REFLEXIVE_KEPT_MS;
 const STEP_MS = 20;
 /** Pings beyond this in one step are sent in the next one: a socket's buffer is finite. */
 const MAX_PINGS_PER_STEP = 64;
+/** So long after the search began, or the last attempt, ports in order are tried even if the quota has no room for it. */
+const OVERDUE_MS = 90_000;
 
 /** A port of this node's, besides the main one. */
 export interface GuessPort extends Disposable {
@@ -84,6 +86,8 @@ export interface PortGuesserOptions {
 
 interface History {
   nextMs: number;
+  /** When the last attempt at ports in order began. */
+  triedMs: number;
   /** Attempts so far, and those in a row that ended so. */
   rounds: number;
   unanswered: number;
@@ -166,7 +170,10 @@ export class PortGuesser implements Disposable {
   #history({ nodeKey }: GuessPeer): History {
     let history = this.#histories.get(nodeKey);
     if (!history) {
-      history = { nextMs: 0, rounds: 0, unanswered: 0, failed: 0, servedMs: -Infinity };
+      history = {
+        ...{ nextMs: 0, triedMs: -Infinity, rounds: 0 },
+        ...{ unanswered: 0, failed: 0, servedMs: -Infinity },
+      };
       this.#histories.set(nodeKey, history);
     }
     return history;
@@ -177,6 +184,13 @@ export class PortGuesser implements Disposable {
     const nowMs = this.#options.clock.nowMs();
     return searchingSinceMs !== undefined && nowMs - searchingSinceMs >= GUESS_AFTER_MS &&
       nowMs >= this.#history(peer).nextMs;
+  }
+
+  /** What has to be sent may take all of the quota, for as long as data flows over a relay. */
+  #hasRoom(peer: GuessPeer): boolean {
+    const nowMs = this.#options.clock.nowMs();
+    const sinceMs = Math.max(peer.searchingSinceMs ?? nowMs, this.#history(peer).triedMs);
+    return nowMs - sinceMs >= OVERDUE_MS || peer.quotaLeft >= ATTEMPT_PACKETS;
   }
 
   #mayTry(own: OuterPorts, peer: OuterPorts): boolean {
@@ -190,8 +204,9 @@ export class PortGuesser implements Disposable {
     const role = guessRole(own, theirs);
     if (!role || !isAsker(role, peer.controlling) || !this.#mayTry(own, theirs)) return;
     const isBounded = guessKind(own, theirs) === "sequential";
-    if (isBounded && peer.quotaLeft < ATTEMPT_PACKETS) return;
+    if (isBounded && !this.#hasRoom(peer)) return;
     const history = this.#history(peer);
+    if (isBounded) history.triedMs = this.#options.clock.nowMs();
     const round = history.rounds++;
     const id = this.#options.random(ATTEMPT_LENGTH);
     await this.#try(peer, id, async (attempt) => {

@@ -203,6 +203,16 @@ Deno.test("ports in order are guessed within the quota of the peer", async () =>
   world.close();
 });
 
+Deno.test("ports in order are guessed in the end, whatever is left of the quota", async () => {
+  const world = new World(["one", "sequential"]);
+  const { a, b } = world;
+  for (const node of [a, b]) node.quotaLeft = 0;
+  await world.run(89_000);
+  strictEqual(a.pings, 0);
+  ok(await world.run(5_000));
+  world.close();
+});
+
 Deno.test("one side random: 256 ports, about a thousand pings, one port is left", async () => {
   let met = 0;
   for (let i = 0; i < 20; i++) {
