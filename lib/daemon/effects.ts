@@ -156,14 +156,10 @@ export class Effects {
     this.#options.log.info("peer state change", { ...peerFields(record), ...states });
   }
 
-  sendOpener(entry: Entry, to: PathAddress): void {
-    if (this.#isHearsay(entry, to) || !this.#mayPing(entry, to)) return;
+  sendOpener(entry: Entry, to: PathAddress, isGuess = false): void {
+    if (!isGuess && this.#isHearsay(entry, to)) return;
+    if (!this.#mayPing(entry, to, isGuess)) return;
     for (const ttl of OPENER_TTLS) this.#ping(entry, to, { ttl });
-  }
-
-  /** One of many: the opener that gets farthest. */
-  openPort(entry: Entry, to: PathAddress): void {
-    if (this.#mayPing(entry, to, true)) this.#ping(entry, to, { ttl: OPENER_TTLS.at(-1)! });
   }
 
   /** A ping of so many bytes came, which may be answered. */

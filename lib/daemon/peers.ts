@@ -19,7 +19,6 @@ import {
   type PeerEvent,
   type PeerState,
   PendingPings,
-  quotaLeft,
   SeenIds,
   standing,
   step,
@@ -268,7 +267,6 @@ export class Peers {
 
   /** The peer as one whose NAT's ports may have to be guessed. */
   #guessed(entry: () => Entry): GuessPeer {
-    const { clock } = this.#options;
     return {
       get name() {
         return entry().record.name;
@@ -291,19 +289,13 @@ export class Peers {
           .filter(({ source }) => source === "reflexive");
         return Math.max(...reflexive.map(({ heardMs = -Infinity }) => heardMs));
       },
-      get quotaLeft() {
-        return quotaLeft(entry().peer.quota, clock.nowMs());
-      },
-      spend: (packets) => {
-        this.#dispatch(entry(), { kind: "guessed", nowMs: clock.nowMs(), packets });
-      },
       ping: (to) => {
         // Its answer alone tells of the address: by then there is nothing left to send a ping there for.
         const onPong = () =>
-          this.#event(entry(), { kind: "found", nowMs: clock.nowMs(), from: to });
+          this.#event(entry(), { kind: "found", nowMs: this.#options.clock.nowMs(), from: to });
         this.#effects.sendPing(entry(), to, { isGuess: true, onPong });
       },
-      open: (to) => this.#effects.openPort(entry(), to),
+      open: (to) => this.#effects.sendOpener(entry(), to, true),
       tell: (message) => {
         this.#options.signal(entry().record.discoKey, this.#effects.seal(entry(), message));
       },

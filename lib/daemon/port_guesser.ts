@@ -9,7 +9,6 @@ import type { NodeKey } from "../keys.ts";
 import {
   ANSWER_MS,
   ATTEMPT_MS,
-  ATTEMPT_PACKETS,
   GUESS_AFTER_MS,
   guessKind,
   guessRole,
@@ -35,8 +34,6 @@ const PORT_KEPT_MS = REFLEXIVE_KEPT_MS;
 const STEP_MS = 20;
 /** Pings beyond this in one step are sent in the next one: a socket's buffer is finite. */
 const MAX_PINGS_PER_STEP = 64;
-/** So long after the search began, or the last attempt, ports in order are tried even if the quota has no room for it. */
-const OVERDUE_MS = 90_000;
 
 /** A port of this node's, besides the main one. */
 export interface GuessPort extends Disposable {
@@ -58,13 +55,9 @@ export interface GuessPeer {
   readonly searchingSinceMs: number | undefined;
   /** When a ping of the peer's last came from where nobody had said that it is. */
   readonly heardMs: number;
-  /** How many packets may go to it now, by the quota of ports in order. */
-  readonly quotaLeft: number;
-  /** So many more do. */
-  spend(packets: number): void;
   /** Sends a sealed ping, whose answer makes a path as any other's does. */
   ping(to: PathAddress): void;
-  /** Sends a ping that gets past our own NAT and not to the peer's. */
+  /** Sends pings that get past our own NAT and not to the peer's. */
   open(to: PathAddress): void;
   /** Sends a sealed message through the coordinator. */
   tell(message: PortGuess): void;
@@ -86,8 +79,6 @@ export interface PortGuesserOptions {
 
 interface History {
   nextMs: number;
-  /** When the last attempt at ports in order began. */
-  triedMs: number;
   /** Attempts so far, and those in a row that ended so. */
   rounds: number;
   unanswered: number;
@@ -170,10 +161,7 @@ export class PortGuesser implements Disposable {
   #history({ nodeKey }: GuessPeer): History {
     let history = this.#histories.get(nodeKey);
     if (!history) {
-      history = {
-        ...{ nextMs: 0, triedMs: -Infinity, rounds: 0 },
-        ...{ unanswered: 0, failed: 0, servedMs: -Infinity },
-      };
+      history = { nextMs: 0, rounds: 0, unanswered: 0, failed: 0, servedMs: -Infinity };
       this.#histories.set(nodeKey, history);
     }
     return history;
@@ -186,13 +174,6 @@ export class PortGuesser implements Disposable {
       nowMs >= this.#history(peer).nextMs;
   }
 
-  /** What has to be sent may take all of the quota, for as long as data flows over a relay. */
-  #hasRoom(peer: GuessPeer): boolean {
-    const nowMs = this.#options.clock.nowMs();
-    const sinceMs = Math.max(peer.searchingSinceMs ?? nowMs, this.#history(peer).triedMs);
-    return nowMs - sinceMs >= OVERDUE_MS || peer.quotaLeft >= ATTEMPT_PACKETS;
-  }
-
   #mayTry(own: OuterPorts, peer: OuterPorts): boolean {
     return this.#options.aggressive || guessKind(own, peer) !== "random";
   }
@@ -203,10 +184,7 @@ export class PortGuesser implements Disposable {
     const own = outerPorts(nat);
     const role = guessRole(own, theirs);
     if (!role || !isAsker(role, peer.controlling) || !this.#mayTry(own, theirs)) return;
-    const isBounded = guessKind(own, theirs) === "sequential";
-    if (isBounded && !this.#hasRoom(peer)) return;
     const history = this.#history(peer);
-    if (isBounded) history.triedMs = this.#options.clock.nowMs();
     const round = history.rounds++;
     const id = this.#options.random(ATTEMPT_LENGTH);
     await this.#try(peer, id, async (attempt) => {
@@ -231,10 +209,7 @@ export class PortGuesser implements Disposable {
         ? randomPorts(PROBES, this.#options.random)
         : nextPorts(toSequence(answer));
       const targets = toTargets(answer.endpoint, ports, port?.port);
-      if (role === "both" && isOpened(round)) {
-        peer.spend(targets.length);
-        for (const target of targets) peer.open(target);
-      }
+      if (role === "both") { for (const target of targets) peer.open(target); }
       const isDirect = await this.#probe(
         peer,
         kind,
@@ -283,10 +258,10 @@ export class PortGuesser implements Disposable {
           ports[0]!.port,
         )
         : ports.map(({ port }) => ({ ...ask.endpoint, localPort: port }));
-      const openers = isOpened(ask.round) || role === "guessed" ? targets : [];
-      if (kind === "sequential" && openers.length > 0) peer.spend(openers.length);
-      for (const target of openers) {
-        if (isOpened(ask.round)) peer.open(target);
+      for (const target of targets) {
+        // Routers that track what reaches themselves would move the guesser's mapping. But some
+        // NATs are too far away for openers.
+        if (ask.round % 2 === 0) peer.open(target);
         else peer.ping(target);
       }
       const about = { attempt: ask.attempt, round: ask.round, delta: nat.portDelta ?? 0, endpoint };
@@ -358,7 +333,6 @@ export class PortGuesser implements Disposable {
       const due = pingsDue(kind, targets.length, clock.nowMs() - startMs);
       // Once one has hit, it is answered, and the rest is as with any other address.
       const end = peer.heardMs >= startMs ? sent : Math.min(due, sent + MAX_PINGS_PER_STEP);
-      if (kind === "sequential" && end > sent) peer.spend(end - sent);
       for (; sent < end; sent++) peer.ping(targets[sent % targets.length]!);
       await this.#sleep(STEP_MS);
     }
@@ -373,14 +347,6 @@ export class PortGuesser implements Disposable {
   #later(ms: number): number {
     return this.#options.clock.nowMs() + ms;
   }
-}
-
-/**
- * Routers that track what reaches themselves would move the other side's mapping by a ping. But some
- * NATs are too far away for openers.
- */
-function isOpened(round: number): boolean {
-  return round % 2 === 0;
 }
 
 function toSequence({ endpoint, delta }: PortGuess) {

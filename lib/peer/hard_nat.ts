@@ -37,10 +37,8 @@ export const PROBES = 1024;
 const PROBES_PER_SECOND = 240;
 const FIRST_PORT = 1024;
 const LAST_PORT = 65_535;
-/** After this the nearer half of a window is pinged once more, for packets are lost. */
-const AGAIN_MS = 360;
-/** What a side sends at most in an attempt at ports in order: so much has to be left of its quota. */
-export const ATTEMPT_PACKETS = 1.5 * WINDOW;
+/** Pings to the ports of a window, in ms since the first; repeated, for the sides do not begin in step. */
+const WAVES_MS = [0, 60, 160, 360, 760, 1_560, 2_560, 3_560] as const;
 
 /** An attempt without success is over after this. */
 export const ATTEMPT_MS = 5_500;
@@ -148,7 +146,7 @@ export function randomPorts(count: number, random: Random): number[] {
 /** How many pings of a schedule over `ports` are due `elapsedMs` after it began. */
 export function pingsDue(kind: "sequential" | "random", ports: number, elapsedMs: number): number {
   if (kind === "random") return Math.min(ports, Math.ceil(elapsedMs * PROBES_PER_SECOND / 1000));
-  return ports + (elapsedMs < AGAIN_MS ? 0 : Math.ceil(ports / 2));
+  return ports * WAVES_MS.filter((ms) => ms <= elapsedMs).length;
 }
 
 export function pauseMs(

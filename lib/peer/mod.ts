@@ -9,7 +9,6 @@ export * from "./path_mtu.ts";
 export { PendingPings } from "./pending.ts";
 export { PingBudget, type UnprovenPing } from "./ping_budget.ts";
 export { newPeer, step } from "./reducer.ts";
-export { quotaLeft } from "./quota.ts";
 export { SeenIds } from "./seen_ids.ts";
 export { isHearsay, type Standing, standing } from "./standing.ts";
 export * from "./state.ts";

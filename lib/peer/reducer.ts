@@ -15,7 +15,6 @@
  */
 import type { Endpoint } from "../addr.ts";
 import { equalPaths, formatPath, type PathAddress } from "./path_address.ts";
-import { AFRESH, newQuota, OF_ROUND, quotaLeft, spend, withAtLeast } from "./quota.ts";
 import {
   type Candidate,
   type CandidateSource,
@@ -52,11 +51,9 @@ import {
   nextSilenceMs,
   nextVerifyMs,
   OPENER_HOLD_MS,
-  OPENER_PACKETS,
   PATH_SUSPECT_MAX_MS,
   PATH_SUSPECT_MIN_MS,
   PATH_SUSPECT_WORSE_MS,
-  QUOTA_STEP,
   REFLEXIVE_KEPT_MS,
   RELAY_AFTER_MS,
   RELAY_RETRY_MS,
@@ -100,7 +97,6 @@ export function newPeer({ controlling, nowMs, adopted }: NewPeerOptions): Peer {
     receivedGapMs: 0,
     silentSinceMs: -Infinity,
     directSinceMs: nowMs,
-    quota: newQuota(nowMs),
   };
   return adopted ? adopt(peer, adopted, nowMs) : peer;
 }
@@ -127,7 +123,6 @@ export function step(peer: Peer, event: PeerEvent): [Peer, PeerEffect[]] {
   const next = new Transition(peer, event.nowMs);
   next.take(event);
   next.catchUp();
-  next.count();
   return [next.peer, next.effects];
 }
 
@@ -142,7 +137,6 @@ class Transition {
   readonly effects: PeerEffect[] = [];
   readonly #nowMs: number;
   readonly #candidates: Map<string, Candidate>;
-  #searchPings = 0;
 
   constructor(peer: Peer, nowMs: number) {
     this.#nowMs = nowMs;
@@ -172,14 +166,11 @@ class Transition {
       case "moved":
         this.#verifyPath();
         this.#askForRelayWithin(RELAY_AFTER_MS);
-        this.#searchAfresh();
         return this.#startRound({ invite: true });
       case "routed":
         return this.#routed(event.detours);
       case "traffic":
         return this.#traffic(event);
-      case "guessed":
-        return this.#spend(event.packets);
       case "relay-open":
         return this.#relayOpen(event.endpoint);
       case "relay-closed":
@@ -213,26 +204,6 @@ class Transition {
     }
   }
 
-  /** What has to be sent. Pings of a search are counted one by one, for some are left out. */
-  count(): void {
-    const isOther = ({ kind }: PeerEffect) => kind === "send-pong" || kind === "send-ping";
-    const packets = this.effects.filter(isOther).length - this.#searchPings;
-    if (packets > 0) this.#spend(packets);
-  }
-
-  #spend(packets: number): void {
-    this.#set({ quota: spend(this.peer.quota, packets, this.#nowMs) });
-  }
-
-  /** Where one of the two is has changed: what was tried before says nothing of it. */
-  #searchAfresh(): void {
-    this.#hasAtLeast(AFRESH);
-  }
-
-  #hasAtLeast(packets: number): void {
-    this.#set({ quota: withAtLeast(packets, this.peer.quota, this.#nowMs) });
-  }
-
   #set(change: Partial<Peer>): void {
     this.peer = { ...this.peer, ...change };
   }
@@ -258,7 +229,6 @@ class Transition {
     const { state } = this.peer;
     if (state === "unknown" || state === "have_endpoints") return this.#startPunching();
     const added = [...this.#candidates].filter(([key]) => !known.has(key));
-    if (added.length > 0) this.#searchAfresh();
     for (const [, candidate] of added) this.#openThenBurst(candidate);
     // When it was invited before, nothing had been sent to these.
     if (added.length > 0 && isSearching(this.peer)) {
@@ -267,9 +237,7 @@ class Transition {
   }
 
   #invited(endpoints: readonly Endpoint[]): void {
-    const known = new Set(this.#candidates.keys());
     this.#replaceCandidates("invited", endpoints);
-    if ([...this.#candidates.keys()].some((key) => !known.has(key))) this.#searchAfresh();
     this.#heard();
     // The peer asks because it has no path to us: ours may be dead without our knowing.
     this.#verifyPath();
@@ -334,16 +302,10 @@ class Transition {
 
   #openThenBurst(candidate: Candidate): void {
     const { endpoint } = candidate;
-    const isDirect = rank(this.peer, endpoint) !== PUBLIC_IPV4;
-    if (isDirect || this.#isHeardOf(candidate)) return this.#startBurst(candidate);
-    if (quotaLeft(this.peer.quota, this.#nowMs) < OPENER_PACKETS) return;
-    this.#spend(OPENER_PACKETS);
+    const isHeard = this.#nowMs - (candidate.heardMs ?? -Infinity) < CONFIRMED_FOR_MS;
+    if (isHeard || rank(this.peer, endpoint) !== PUBLIC_IPV4) return this.#startBurst(candidate);
     this.effects.push({ kind: "send-opener", to: endpoint });
     this.#update({ ...candidate, burstMs: this.#nowMs + OPENER_HOLD_MS, sent: 0 });
-  }
-
-  #isHeardOf({ heardMs = -Infinity }: Candidate): boolean {
-    return this.#nowMs - heardMs < CONFIRMED_FOR_MS;
   }
 
   #update(candidate: Candidate): void {
@@ -400,7 +362,6 @@ class Transition {
     if (!isSearching(this.peer) || this.#nowMs < this.peer.nextBurstMs) return;
     const rounds = this.peer.rounds + 1;
     this.#set({ rounds });
-    this.#hasAtLeast(OF_ROUND);
     this.#startRound({ invite: true });
     const isToldOf = this.peer.state !== "unknown" && !isAbsent(this.peer, this.#nowMs);
     if (isToldOf) this.effects.push({ kind: "no-path-yet", rounds });
@@ -411,21 +372,13 @@ class Transition {
     const due = [...this.#candidates.values()].filter((c) => nextPingMs(c) <= this.#nowMs)
       .sort((a, b) => rank(this.peer, b.endpoint) - rank(this.peer, a.endpoint));
     for (const candidate of due) {
-      if (this.#isAnswered(candidate) || !this.#hasQuota(candidate)) {
+      if (this.#isAnswered(candidate)) {
         this.#update({ ...candidate, sent: BURST_MS.length });
         continue;
       }
-      this.#spend(1);
-      this.#searchPings++;
       this.#update({ ...candidate, sent: candidate.sent + 1, pingMs: this.#nowMs });
       this.effects.push({ kind: "send-ping", to: candidate.endpoint, nominating: false });
     }
-  }
-
-  /** The first of a burst are worth the most. Who is there, or a relay, is asked in any case. */
-  #hasQuota(candidate: Candidate): boolean {
-    if (candidate.source === "relay" || this.#isHeardOf(candidate)) return true;
-    return quotaLeft(this.peer.quota, this.#nowMs) >= 1 + candidate.sent * QUOTA_STEP;
   }
 
   /** Whether the burst under way has had its answer. */

@@ -1,7 +1,6 @@
 /** What is known of a peer, what can happen to it, and what can be done about it. */
 import { type Endpoint, familyOf, type Ip, isPrivate } from "../addr.ts";
 import { equalPaths, type PathAddress } from "./path_address.ts";
-import type { Quota } from "./quota.ts";
 
 /**
  * Where packets to an address go, if not plainly out of this host: into a tunnel of others, or into a
@@ -106,8 +105,6 @@ export interface Peer {
   readonly silentSinceMs: number;
   /** When the path last became a direct one. */
   readonly directSinceMs: number;
-  /** Of packets to the peer. */
-  readonly quota: Quota;
 }
 
 export interface PingEvent {
@@ -141,8 +138,6 @@ export type PeerEvent =
   | { kind: "routed"; nowMs: number; detours: Detours }
   /** What went through the link since the last such event. */
   | { kind: "traffic"; nowMs: number; sent: boolean; received: boolean }
-  /** So many packets are sent to guessed ports. */
-  | { kind: "guessed"; nowMs: number; packets: number }
   /** A relay was allocated, and forwards between this endpoint and the peer. */
   | { kind: "relay-open"; nowMs: number; endpoint: Endpoint }
   /** There is none, or the one there was is lost. */

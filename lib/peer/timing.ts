@@ -12,10 +12,6 @@ export const BURST_MS = [0, 50, 150, 350, 750, 1750, 2750, 3750, 4750] as const;
  * mapping that the peer gets towards us to another port.
  */
 export const OPENER_HOLD_MS = 250;
-/** Of which an opener consists, see `effects.ts`. */
-export const OPENER_PACKETS = 3;
-/** The n-th ping of a burst is left out where less than n times this is left of the peer's quota. */
-export const QUOTA_STEP = 3;
 /**
  * A peer without endpoints posts them as a rule in a moment. Only then is it invited all the same:
  * it takes an invitation as a sign that we have sent to it.

@@ -23,7 +23,6 @@ const FAILED = [
   100354,
   200418,
   400014,
-  1000140,
 ];
 
 Deno.test("chaos: schedules that have failed before", async () => {

@@ -24,8 +24,6 @@ import { resolveReachable } from "./reachable.ts";
 /** Well under the 30 s after which many NATs forget a mapping (RFC 4787 section 4.3). */
 const STUN_INTERVAL_MS = 20_000;
 const STUN_TIMEOUT_MS = 3_000;
-/** While none answers there is no haste. */
-const SILENT_QUERY = { timeoutMs: 2_000, firstPauseMs: 1_000 } as const;
 /** Between two questions to STUN that somebody asks for. */
 const ASK_GAP_MS = 250;
 /** A network that was away is noticed soon after it is back: in a fifth of the time that it was away. */
@@ -262,11 +260,7 @@ export class OwnEndpoints {
     servers: readonly StunServer[],
     signal: AbortSignal,
   ): Promise<boolean> {
-    const isSilent = this.#silentSinceMs !== undefined;
-    const options = {
-      ...(isSilent ? SILENT_QUERY : { timeoutMs: STUN_TIMEOUT_MS }),
-      ...{ signal, firstOnly: true },
-    };
+    const options = { timeoutMs: STUN_TIMEOUT_MS, signal, firstOnly: true };
     const isFirst = ({ endpoint: { ip } }: StunServer, i: number) =>
       servers.findIndex(({ endpoint }) => endpoint.ip === ip) === i;
     const asked = servers.filter(isFirst);

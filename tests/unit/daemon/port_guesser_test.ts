@@ -2,12 +2,7 @@
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { type Endpoint, parseEndpoint, parseIp } from "../../../lib/addr.ts";
 import type { NodeNat } from "../../../lib/coord/api.ts";
-import {
-  ATTEMPT_PACKETS,
-  GUESS_AFTER_MS,
-  OPEN_PORTS,
-  type OuterPorts,
-} from "../../../lib/peer/hard_nat.ts";
+import { GUESS_AFTER_MS, OPEN_PORTS, type OuterPorts } from "../../../lib/peer/hard_nat.ts";
 import type { PathAddress } from "../../../lib/peer/path_address.ts";
 import { type GuessPeer, type GuessPort, PortGuesser } from "../../../lib/daemon/port_guesser.ts";
 import type { PortGuess } from "../../../lib/disco/mod.ts";
@@ -34,8 +29,6 @@ class Node {
   other!: Node;
   path: PathAddress | undefined;
   pings = 0;
-  quotaLeft = Infinity;
-  spent = 0;
   /** Whether a STUN server answers. */
   isSeen = true;
   maxOpen = 0;
@@ -75,10 +68,6 @@ class Node {
       get heardMs() {
         return node.heardMs;
       },
-      get quotaLeft() {
-        return node.quotaLeft;
-      },
-      spend: (packets) => void (node.spent += packets),
       ping: (to) => this.#send(to),
       open: (to) => void this.nat.out(to.localPort ?? MAIN_PORT, to),
       tell: (message) => {
@@ -187,30 +176,6 @@ Deno.test("both sequential, and others take ports meanwhile: a path after some t
     ok(await world.run(120_000), `${others} and ${ofB}`);
     world.close();
   }
-});
-
-Deno.test("ports in order are guessed within the quota of the peer", async () => {
-  const world = new World(["one", "sequential"]);
-  const { a, b } = world;
-  b.onTell = () => b.nat.skip(100); // never hit
-  a.quotaLeft = ATTEMPT_PACKETS - 1;
-  await world.run(10_000);
-  strictEqual(a.pings, 0);
-  a.quotaLeft = ATTEMPT_PACKETS;
-  await world.run(6_000);
-  ok(a.pings > 0 && a.spent === a.pings && a.spent <= ATTEMPT_PACKETS, `${a.spent}`);
-  ok(b.spent <= ATTEMPT_PACKETS, `${b.spent}`);
-  world.close();
-});
-
-Deno.test("ports in order are guessed in the end, whatever is left of the quota", async () => {
-  const world = new World(["one", "sequential"]);
-  const { a, b } = world;
-  for (const node of [a, b]) node.quotaLeft = 0;
-  await world.run(89_000);
-  strictEqual(a.pings, 0);
-  ok(await world.run(5_000));
-  world.close();
 });
 
 Deno.test("one side random: 256 ports, about a thousand pings, one port is left", async () => {

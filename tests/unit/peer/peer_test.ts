@@ -101,55 +101,6 @@ Deno.test("step() sends a public address an opener, and the burst after a quarte
   deepStrictEqual(bench.pings(PUBLIC_B), burst);
 });
 
-/** Of any minute; an opener is three. */
-function busiestMinute({ log }: Bench): number {
-  const packets = log.flatMap(({ atMs, effect: { kind } }) => {
-    if (kind === "send-opener") return [atMs, atMs, atMs];
-    return kind === "send-ping" || kind === "send-pong" ? [atMs] : [];
-  });
-  return Math.max(
-    ...packets.map((first) => packets.filter((ms) => ms >= first && ms < first + 60_000).length),
-  );
-}
-
-Deno.test("step() sends less than two packets a second in any minute, however much is asked of it", () => {
-  const bench = new Bench(true);
-  const endpoints = Array.from({ length: 8 }, (_, i) => parseEndpoint(`198.51.100.${i + 1}:7777`));
-  bench.give({ kind: "listed", nowMs: 0, endpoints });
-  for (let ms = 2_000; ms < 300_000; ms += 2_000) {
-    bench.runUntil(ms);
-    bench.give({ kind: "relay-ready", nowMs: ms });
-  }
-  ok(busiestMinute(bench) <= 110, `${busiestMinute(bench)}`);
-  for (const endpoint of endpoints) ok(bench.pings(endpoint).length >= 3, "each has its turn");
-});
-
-Deno.test("step() searches afresh where one of the two has moved", () => {
-  const bench = new Bench(true);
-  const endpoints = Array.from({ length: 16 }, (_, i) => parseEndpoint(`198.51.100.${i + 1}:7777`));
-  const sent = () => bench.log.filter(({ effect }) => effect.kind === "send-opener").length;
-  bench.give({ kind: "listed", nowMs: 0, endpoints });
-  bench.runUntil(4_000);
-  bench.give({ kind: "relay-ready", nowMs: 4_000 });
-  const before = sent();
-  bench.runUntil(4_500);
-  strictEqual(sent(), before, "the search has used up its quota");
-  bench.give({ kind: "moved", nowMs: 4_500 });
-  ok(sent() > before + 8, `${sent()}`);
-});
-
-Deno.test("step() pings a relay, and who pings, whatever the search has used up", () => {
-  const bench = new Bench(true);
-  const endpoints = Array.from({ length: 16 }, (_, i) => parseEndpoint(`198.51.100.${i + 1}:7777`));
-  bench.give({ kind: "listed", nowMs: 0, endpoints });
-  bench.runUntil(6_000);
-  const relay = parseEndpoint("203.0.113.1:50000");
-  bench.give({ kind: "relay-open", nowMs: 6_000, endpoint: relay });
-  bench.give({ kind: "ping", nowMs: 6_000, from: LAN_B, txId: TX, nominating: false });
-  bench.runUntil(11_000);
-  for (const to of [relay, LAN_B]) strictEqual(bench.pings(to).length, BURST_MS.length);
-});
-
 Deno.test("step() does not hold the burst back once the peer has shown itself", () => {
   const invited = new Bench(true);
   invited.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
