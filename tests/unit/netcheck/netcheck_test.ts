@@ -16,7 +16,6 @@ import {
 } from "../../../lib/netcheck/mod.ts";
 import { RtNetlink } from "../../../lib/netlink.ts";
 import {
-  answerBinding,
   type FilteringBehaviour,
   type MappingBehaviour,
   StunService,
@@ -212,38 +211,6 @@ Deno.test("gretun netcheck prints a table, a sentence, and with --json all of it
     strictEqual(json.stun_servers.length, 1);
   }));
 
-/** A STUN server behind whose NAT each asker has a port, which hands on what comes there: it hairpins. */
-async function withHairpin(body: (server: string) => Promise<void>): Promise<void> {
-  const loopback = { transport: "udp", hostname: "127.0.0.1", port: 0 } as const;
-  const server = Deno.listenDatagram(loopback);
-  const outer = new Map<number, Deno.DatagramConn>();
-  const handOn = async (socket: Deno.DatagramConn, port: number) => {
-    for await (const [bytes] of socket) await socket.send(bytes, { ...loopback, port });
-  };
-  const serving = (async () => {
-    for await (const [bytes, from] of server) {
-      const { port } = from as Deno.NetAddr;
-      if (!outer.has(port)) {
-        const socket = Deno.listenDatagram(loopback);
-        outer.set(port, socket);
-        void handOn(socket, port);
-      }
-      const mapped = {
-        ip: parseIp("127.0.0.1"),
-        port: (outer.get(port)!.addr as Deno.NetAddr).port,
-      };
-      const answer = answerBinding(bytes, mapped);
-      if (answer) await server.send(answer, from);
-    }
-  })();
-  try {
-    await body(`127.0.0.1:${(server.addr as Deno.NetAddr).port}`);
-  } finally {
-    for (const socket of [server, ...outer.values()]) socket.close();
-    await serving;
-  }
-}
-
 /** What a coordinator's STUN servers are told with. */
 async function withCoordinator(
   answer: () => Response,
@@ -256,22 +223,6 @@ async function withCoordinator(
     await server.shutdown();
   }
 }
-
-Deno.test("gretun netcheck asks the coordinator's servers, and sees a NAT that hairpins", () =>
-  withHairpin((stun) =>
-    withCoordinator(() => Response.json({ stun: [stun] }), async (url) => {
-      const { code, text } = await run([url, "--json", "--timeout", "3s"]);
-      strictEqual(code, 0);
-      const { ipv4, hairpinning, coordinator, stun_servers } = JSON.parse(text);
-      strictEqual(ipv4.nat, true);
-      strictEqual(hairpinning, true);
-      deepStrictEqual([coordinator.url, coordinator.reachable], [url, true]);
-      strictEqual(stun_servers[0].name, stun);
-      const { text: table } = await run([url, "--timeout", "3s"]);
-      match(table, /^Hairpinning +yes$/m);
-      match(table, new RegExp(`^Coordinator +${url} answers in [\\d.]+ ms$`, "m"));
-    })
-  ));
 
 Deno.test("gretun netcheck tells why a coordinator is of no use, and asks at its host all the same", () =>
   withCoordinator(() => new Response("no", { status: 500 }), async (url) => {
