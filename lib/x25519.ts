@@ -9,7 +9,7 @@ import { agreementBy } from "./ed25519.ts";
 /** Of each private key as many as it shares with others at a time, and more. */
 const MAX_KEPT = 4096;
 
-const kept = new WeakMap<Uint8Array, Map<string, Uint8Array<ArrayBuffer>>>();
+const kept = new WeakMap<Uint8Array, Secrets>();
 
 /** Not to be changed by who gets it. Throws for a public key of low order, whose secret everybody knows. */
 export function sharedSecret(
@@ -19,9 +19,7 @@ export function sharedSecret(
   const secrets = secretsOf(ownPrivate);
   const name = toHex(publicKey);
   const secret = secrets.get(name) ?? x25519.getSharedSecret(ownPrivate, publicKey).slice();
-  secrets.delete(name);
-  secrets.set(name, secret); // the last one that was asked for
-  if (secrets.size > MAX_KEPT) secrets.delete(secrets.keys().next().value!);
+  keep(secrets, name, secret);
   return secret;
 }
 
@@ -39,12 +37,21 @@ export async function prepareSecrets(
   const agree = await agreementBy(ownPrivate);
   await Promise.all(missing.map(async (key) => {
     const secret = await agree(key).catch(() => undefined);
-    if (secret) secrets.set(toHex(key), secret.slice());
+    if (secret) keep(secrets, toHex(key), secret.slice());
   }));
 }
 
-function secretsOf(ownPrivate: Uint8Array): Map<string, Uint8Array<ArrayBuffer>> {
-  const secrets = kept.get(ownPrivate) ?? new Map<string, Uint8Array<ArrayBuffer>>();
+/** By the hex of public keys; the one that was asked for last is last. */
+type Secrets = Map<string, Uint8Array<ArrayBuffer>>;
+
+function secretsOf(ownPrivate: Uint8Array): Secrets {
+  const secrets = kept.get(ownPrivate) ?? new Map();
   kept.set(ownPrivate, secrets);
   return secrets;
+}
+
+function keep(secrets: Secrets, name: string, secret: Uint8Array<ArrayBuffer>): void {
+  secrets.delete(name);
+  secrets.set(name, secret);
+  if (secrets.size > MAX_KEPT) secrets.delete(secrets.keys().next().value!);
 }

@@ -1,4 +1,4 @@
-import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
+import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { x25519 } from "@noble/curves/ed25519.js";
 import { prepareSecrets, sharedSecret } from "../../lib/x25519.ts";
 
@@ -29,4 +29,19 @@ Deno.test("prepareSecrets() gives the same, and leaves keys that are none to sha
   for (const none of [new Uint8Array(32), new Uint8Array(3)]) {
     throws(() => sharedSecret(ready, none));
   }
+});
+
+Deno.test("of secrets that are prepared no more are kept than of others", async () => {
+  const ready = new Uint8Array(32).fill(7);
+  await prepareSecrets(ready, [publicOf(8)]);
+  const first = sharedSecret(ready, publicOf(8));
+  const others = Array.from({ length: 4096 }, (_, i) => {
+    const key = new Uint8Array(32).fill(9);
+    new DataView(key.buffer).setUint16(0, i);
+    return key;
+  });
+  await prepareSecrets(ready, others);
+  const again = sharedSecret(ready, publicOf(8));
+  deepStrictEqual(again, first);
+  ok(again !== first, "it was forgotten");
 });
