@@ -45,6 +45,12 @@ const CASES: [string, RuleOptions["signalling"], Uint8Array, boolean][] = [
 ];
 
 const NO_LINK = { ifindex: 999, ifname: "none" };
+
+/** A device as a link that is guarded. */
+async function eth0Of(host: LabHost) {
+  const { stdout } = await host.run("ip", ["-j", "link", "show", "eth0"]);
+  return { ifindex: Number(/"ifindex":(\d+)/.exec(stdout)![1]), ifname: "eth0" };
+}
 function open(
   host: Host,
   signalling: RuleOptions["signalling"] = HUB_SIGNALLING,
@@ -258,9 +264,7 @@ Deno.test("guard: what comes out of a link is from its far end, for what that ma
   );
   const pings = async (node: LabHost, source: string, to: string) =>
     (await node.run("ping", ["-n", "-c", "1", "-W", "1", "-I", source, to])).code === 0;
-  const [, ifindex] = /"ifindex":(\d+)/.exec(
-    (await hub.run("ip", ["-j", "link", "show", "eth0"])).stdout,
-  )!;
+  const eth0 = await eth0Of(hub);
   // Tunnels ask for no neighbours, as eth0 does.
   const macOf = async (node: LabHost) =>
     /"address":"([^"]+)"/.exec((await node.run("ip", ["-j", "link", "show", "eth0"])).stdout)![1];
@@ -273,7 +277,7 @@ Deno.test("guard: what comes out of a link is from its far end, for what that ma
   }
   using guard = hub.within(() => open(host));
   const link = {
-    ...{ ifindex: Number(ifindex), ifname: "eth0" },
+    ...eth0,
     remote: parseEndpoint(`${peer.ip}:4000`),
     sources: ["10.9.0.2/32", "fd00::2/128"].map(parseCidr),
     destinations: ["10.9.0.1/32", "fd00::1/128"].map(parseCidr),
@@ -312,9 +316,7 @@ Deno.test("guard: errors of ICMP come in about packets that went to the far end"
   await using host = linuxHost();
   const hub = lab.publicHost("hub");
   const peer = lab.publicHost("peer");
-  const [, ifindex] = /"ifindex":(\d+)/.exec(
-    (await hub.run("ip", ["-j", "link", "show", "eth0"])).stdout,
-  )!;
+  const eth0 = await eth0Of(hub);
   const shell = async (node: LabHost, command: string) =>
     strictEqual((await node.run("sh", ["-ec", command])).code, 0, command);
   await shell(hub, "ip -6 address add fd00::1/64 dev eth0 nodad");
@@ -326,7 +328,7 @@ Deno.test("guard: errors of ICMP come in about packets that went to the far end"
   using guard = hub.within(() => open(host));
   const theirs = [peer.ip, "fd00::2"];
   guard.set("peer", {
-    ...{ ifindex: Number(ifindex), ifname: "eth0", remote: parseEndpoint(`${peer.ip}:4000`) },
+    ...{ ...eth0, remote: parseEndpoint(`${peer.ip}:4000`) },
     // Of the others on this network, too: on a link is nobody but the far end.
     sources: [`${peer.ip}/24`, "0.0.0.0/32", "fd00::2/128", "fe80::/10", "::/128"].map(parseCidr),
   });
@@ -376,13 +378,10 @@ Deno.test("guard: an outer packet does not go into a link of ours; no router is 
   await using host = linuxHost();
   const hub = lab.publicHost("hub");
   const peer = lab.publicHost("peer");
-  const [, ifindex] = /"ifindex":(\d+)/.exec(
-    (await hub.run("ip", ["-j", "link", "show", "eth0"])).stdout,
-  )!;
+  const eth0 = await eth0Of(hub);
   using guard = hub.within(() => open(host));
   guard.set("peer", {
-    ifindex: Number(ifindex),
-    ifname: "eth0",
+    ...eth0,
     remote: parseEndpoint(`${peer.ip}:4000`),
   });
   const { socket } = hub.within(() => ({
