@@ -123,6 +123,15 @@ Deno.test("fence: data has the key of its link", async () => {
     await socket.send(Uint8Array.from(bytes), { transport: "udp", hostname: hub.ip, port: 7788 });
     strictEqual(refused(), count, `${bytes}`);
   }
+  // With --gre-key off data has none: address and port tell.
+  guard.set("peer", { ...NO_LINK, remote: parseEndpoint(`${peer.ip}:4000`) });
+  const before = refused()!;
+  const keyless = Uint8Array.of(0, 0, 8, 0, 0x45);
+  await socket.send(keyless, { transport: "udp", hostname: hub.ip, port: 7788 });
+  strictEqual(refused(), before);
+  guard.set("peer", { ...NO_LINK, remote: parseEndpoint(`${peer.ip}:4001`) });
+  await socket.send(keyless, { transport: "udp", hostname: hub.ip, port: 7788 });
+  strictEqual(refused(), before + 1);
   socket.close();
 });
 

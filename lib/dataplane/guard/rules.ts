@@ -70,7 +70,7 @@ export interface RuleOptions {
   port: number;
   signalling: Signalling;
   lookalikes?: Lookalikes;
-  /** All links have keys, by which data is known as well. */
+  /** Links may have keys, by which data is known as well. */
   isKeyed?: boolean;
   /** What goes into links is looked at by chains of their own, see gates.ts. */
   hasGates?: boolean;
@@ -82,7 +82,7 @@ export interface RuleOptions {
 export function elementsOf(
   link: GuardedLink,
   family: Family,
-  { port }: Pick<RuleOptions, "port">,
+  { port, isKeyed = false }: Pick<RuleOptions, "port" | "isKeyed">,
 ): SetElements {
   const { ifindex, remote, extraPort, alternative, ikey, sources, destinations } = link;
   const link32 = hostU32(ifindex);
@@ -95,6 +95,7 @@ export function elementsOf(
     ...(isHere && greKey
       ? { keyed: [{ key: concatBytes(ipBytes(remote.ip), portPart(remote.port), greKey) }] }
       : {}),
+    ...(isKeyed && !greKey ? { keyless: [{ key: link32 }] } : {}),
     ...(isHere && extraPort !== undefined ? { ports: [{ key: u16(extraPort) }] } : {}),
     ...(isHere && alternative
       ? {
@@ -155,7 +156,9 @@ export function buildTable(
   options: RuleOptions,
   names: ReadonlySet<string>,
 ): GuardTable {
-  const { role, port, isKeyed = false, hasGates = false, forwards = false } = options;
+  const { role, port, hasGates = false, forwards = false } = options;
+  // One link without a key has all of them known by address and port.
+  const isKeyed = options.isKeyed === true && !names.has("keyless");
   const data: Data = { family, isKeyed, chain: forwards ? "to-us" : "in" };
   const { family: tableFamily, address } = OF_FAMILY[family];
   const hasOut = !hasGates || names.has("own");
@@ -174,7 +177,8 @@ export function buildTable(
       ...prefixed.map((name) => ({ name, element: ["interface", address] } as const)),
       { name: "ports", element: ["port"], elements: [{ key: u16(port) }] },
       { name: "remotes", ...remote },
-      ...(isKeyed ? [{ name: "keyed", element: [address, "port", "mark"] } as const] : []),
+      ...(options.isKeyed ? [{ name: "keyed", element: [address, "port", "mark"] } as const] : []),
+      ...(names.has("keyless") ? [{ name: "keyless", element: ["interface"] } as const] : []),
       ...(names.has("alternatives")
         ? [
           { name: "alternatives", ...remote, value: ["address"] } as const,
