@@ -52,18 +52,16 @@ function namespaces(): string[] {
   }
 }
 
-/** As the links of processes in /proc show the demo's namespaces. */
-function netLinks(): Set<string> {
-  const inode = (name: string) => Deno.statSync(`${NETNS_DIR}/${name}`).ino;
-  return new Set(namespaces().map((name) => `net:[${inode(name)}]`));
-}
-
-function processesIn(links: ReadonlySet<string>): string[] {
+/**
+ * What the demo started, by the directory that its arguments name. Not by namespaces: the numbers of
+ * those that have gone are soon those of other tests.
+ */
+function demoProcesses(): string[] {
   const names = [...Deno.readDirSync("/proc")].map(({ name }) => name);
   return names.filter((name) => {
     if (!/^\d+$/.test(name)) return false;
     try {
-      return links.has(Deno.readLinkSync(`/proc/${name}/ns/net`));
+      return Deno.readTextFileSync(`/proc/${name}/cmdline`).includes(`${STATE_DIR}/`);
     } catch {
       return false; // it has ended meanwhile
     }
@@ -85,14 +83,14 @@ async function machine(): Promise<unknown> {
 }
 
 /** Runs a test around a demo, which must leave the machine as it was. */
-function demoTest(name: string, body: () => Promise<ReadonlySet<string> | void>): void {
+function demoTest(name: string, body: () => Promise<void>): void {
   Deno.test(`gretun demo ${name}`, async () => {
     const before = await machine();
-    const links = await body();
+    await body();
     deepStrictEqual(await machine(), before);
     deepStrictEqual(namespaces(), []);
     ok(!exists(STATE_DIR), "keys are gone");
-    deepStrictEqual(processesIn(links ?? new Set()), []);
+    deepStrictEqual(demoProcesses(), []);
   });
 }
 
@@ -106,20 +104,16 @@ function exists(path: string): boolean {
 }
 
 demoTest("shows progress and a table, and leaves nothing", async () => {
-  const startMs = performance.now();
   const demo = new Demo();
   await demo.says(/punched/);
-  const links = netLinks();
   const { code, stderr } = await demo.end();
   deepStrictEqual([code, stderr], [0, ""], demo.stdout);
-  ok(performance.now() - startMs < 15_000);
   for (const name of ["alice", "bob"]) {
     match(demo.stdout, new RegExp(`^${name} +gretun up --coordinator \\S+ --token-file`, "m"));
     match(demo.stdout, new RegExp(`^${name} +endpoints found: 10\\.`, "m"));
     match(demo.stdout, new RegExp(`^${name} +punched: peer at 203\\.0\\.113\\.\\d+:7777; `, "m"));
     match(demo.stdout, new RegExp(`^${name} .* 5 +5 +\\d+\\.\\dms$`, "m"));
   }
-  return links;
 });
 
 demoTest("--data-plane tun uses that plane", async () => {
@@ -141,11 +135,9 @@ for (const [where, sign] of MIDDLES) {
     demoTest(`stopped by ${signal} ${where} leaves nothing`, async () => {
       const demo = new Demo();
       await demo.says(sign);
-      const links = netLinks();
       const { code, stderr } = await demo.end(signal);
       strictEqual(stderr, "Error: stopped. All of it has been removed.\n", demo.stdout);
       strictEqual(code, 130);
-      return links;
     });
   }
 }
@@ -154,9 +146,8 @@ demoTest("--keep stays until SIGINT", async () => {
   const demo = new Demo("--keep");
   await demo.says(/It stays up/);
   await sleep(500);
-  const links = netLinks();
   deepStrictEqual(namespaces(), NAMESPACES.map((name) => PREFIX + name));
-  strictEqual(processesIn(links).length, 3);
+  strictEqual(demoProcesses().length, 3);
   // The commands that it suggests work.
   for (const [, command] of demo.stdout.matchAll(/^ {2}(nsenter.*ping .*)$/gm)) {
     const [program, ...args] = `${command} -c 1 -W 5`.split(" ");
@@ -168,18 +159,15 @@ demoTest("--keep stays until SIGINT", async () => {
   strictEqual(another.code, 1);
   match(another.stderr, /^Error: another gretun demo runs\. .*\n$/);
   deepStrictEqual(await demo.end("SIGINT"), { code: 0, stderr: "" });
-  return links;
 });
 
 demoTest("that was killed is cleaned up by the next one", async () => {
   const killed = new Demo("--keep");
   await killed.says(/It stays up/);
-  const links = netLinks();
   await killed.end("SIGKILL");
-  strictEqual(processesIn(links).length, 3);
+  strictEqual(demoProcesses().length, 3);
   const demo = new Demo();
   deepStrictEqual(await demo.end(), { code: 0, stderr: "" }, demo.stdout);
-  return links;
 });
 
 const UNPRIVILEGED: [who: string, args: string[]][] = [
