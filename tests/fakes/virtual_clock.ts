@@ -1,4 +1,5 @@
 import type { Clock } from "../../lib/edges.ts";
+import { settle } from "./settle.ts";
 
 interface Timer {
   atMs: number;
@@ -51,13 +52,11 @@ export class VirtualClock implements Clock {
   /** Lets time pass until `promise` is settled; throws when nothing is left that could settle it. */
   async until<T>(promise: Promise<T>): Promise<T> {
     let isSettled = false;
-    const settle = () => {
-      isSettled = true;
-    };
-    promise.then(settle, settle);
-    // Cryptography answers from other threads, in its own time: only then is there something to wait for.
+    const onSettled = () => void (isSettled = true);
+    promise.then(onSettled, onSettled);
     for (let idle = 0; idle < MAX_IDLE;) {
       await new Promise((resolve) => setTimeout(resolve));
+      await settle();
       if (isSettled) return promise;
       if (this.#timers.size === 0) idle++;
       else {

@@ -14,7 +14,8 @@ import {
   type SpokeReport,
 } from "../../../lib/hub/mod.ts";
 import { MemoryMachine, seededRandom } from "../../fakes/world.ts";
-import { HubClock, ProcessClock, settle } from "./clock.ts";
+import { settle } from "../../fakes/settle.ts";
+import { HubClock, ProcessClock } from "./clock.ts";
 import { type HubSite, type SimHost, SimNetwork } from "./network.ts";
 
 export const HUB_IP = "203.0.113.1";
