@@ -25,8 +25,9 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   hub: () => import("./lib/cli/gretun/hub.ts"),
   spoke: () => import("./lib/cli/gretun/spoke.ts"),
   completion: async () => {
-    const { completionCommand } = await import("./lib/cli/gretun/completion.ts");
-    return { command: completionCommand(helpTexts) };
+    const { completionCommand } = await import("./lib/cli/completion/mod.ts");
+    const { namesNow } = await import("./lib/cli/gretun/names.ts");
+    return { command: completionCommand({ name: "gretun", commands: COMMANDS, names: namesNow }) };
   },
   man: async () => {
     const { manCommand } = await import("./lib/cli/man.ts");

@@ -46,7 +46,9 @@ NEEDED="
   mmdebstrap mmdebstrap
   curl curl
   promtool prometheus
-  mandoc mandoc"
+  mandoc mandoc
+  zsh zsh
+  fish fish"
 NEEDED_FOR_VM="
   qemu-system-x86_64 qemu-system-x86
   cpio cpio

@@ -12,6 +12,12 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   policy: () => import("./policy.ts"),
   install: () => import("./install.ts"),
   uninstall: () => import("./uninstall.ts"),
+  completion: async () => {
+    const { completionCommand } = await import("../completion/mod.ts");
+    const { namesNow } = await import("./names.ts");
+    const program = { name: "gretun-coord", defaultCommand: DEFAULT, commands: COMMANDS };
+    return { command: completionCommand({ ...program, names: namesNow }) };
+  },
   man: async () => {
     const { manCommand } = await import("../man.ts");
     return { command: manCommand(MANUAL, helpTexts) };
@@ -39,14 +45,16 @@ const DEFAULT = "serve";
 /** The exit code. */
 export async function main(words: string[], io: ProgramIo): Promise<number> {
   const [first, ...rest] = words;
-  if (first === "version" || words.includes("--version") || words.includes("-version")) {
+  const end = words.indexOf("--"); // what follows is not for this program
+  const own = end < 0 ? words : words.slice(0, end);
+  if (first === "version" || own.includes("--version") || own.includes("-version")) {
     const { versionCommand } = await import("../version.ts");
     return await versionCommand("gretun-coord").run(first === "version" ? rest : [], io);
   }
   const isNamed = first !== undefined && Object.hasOwn(COMMANDS, first);
   const isHelp = (word: string) => ["--help", "-help", "-h"].includes(word);
   if (first === "help" && rest[0] !== undefined) return await main([...rest, "--help"], io);
-  if (!isNamed && (first === "help" || words.some(isHelp))) {
+  if (!isNamed && (first === "help" || own.some(isHelp))) {
     io.stdout(await overview());
     return EXIT_OK;
   }
@@ -59,7 +67,7 @@ export async function main(words: string[], io: ProgramIo): Promise<number> {
     );
   }
   const { command } = await COMMANDS[isNamed ? first : DEFAULT]!();
-  if (rest.some(isHelp)) {
+  if (own.some(isHelp)) {
     io.stdout(command.help());
     return EXIT_OK;
   }
