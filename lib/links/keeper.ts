@@ -1,5 +1,5 @@
 /** Keeps links as they should be: compares them with the kernel's, and puts right what others changed. */
-import type { Clock, Log } from "../edges.ts";
+import type { Clock, Log, LogFields } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { hasCode, type RtNetlink } from "../netlink.ts";
 import {
@@ -12,7 +12,7 @@ import {
   presentStates,
 } from "./differences.ts";
 import { addAddress, addRoute } from "./inner.ts";
-import { decideMend, MEND_PAUSE_MS, type MendHistory, NEVER_MENDED } from "./mend_policy.ts";
+import { decideMend, type MendHistory, NEVER_MENDED } from "./mend_policy.ts";
 
 /** What could not be put right is tried again, though there may be no news of it. */
 const RETRY_MS = 2_000;
@@ -34,6 +34,8 @@ export class LinkKeeper implements Disposable {
   readonly #options: LinkKeeperOptions;
   /** By ifindex, of links that others changed of late. */
   #histories = new Map<number, Map<Facet, MendHistory>>();
+  /** What was told last that cannot be put right, by ifindex. */
+  readonly #failures = new Map<number, string>();
   #retry: Disposable | undefined;
   #retryMs = Infinity;
 
@@ -61,6 +63,9 @@ export class LinkKeeper implements Disposable {
       if (known) histories.set(link.ifindex, known);
     }
     this.#histories = histories; // those of links that are gone go
+    for (const ifindex of this.#failures.keys()) {
+      if (!wanted.some((link) => link.ifindex === ifindex)) this.#failures.delete(ifindex);
+    }
     for (const link of wanted) this.#compare(link, present(link.ifindex));
   }
 
@@ -72,6 +77,10 @@ export class LinkKeeper implements Disposable {
     const [given, mended] = [decided.get("give-up"), decided.get("mend")];
     if (given) this.#giveUp(state, given);
     if (mended) this.#mend({ ifindex, state }, mended);
+    for (const { facet } of [...given ?? [], ...decided.get("leave") ?? []]) {
+      const { pausedUntilMs } = this.#histories.get(ifindex)!.get(facet)!;
+      this.#lookIn(pausedUntilMs - this.#options.clock.nowMs());
+    }
   }
 
   #decide(ifindex: number, { facet }: Difference) {
@@ -83,13 +92,11 @@ export class LinkKeeper implements Disposable {
   }
 
   #giveUp({ name }: KeptState, found: readonly Difference[]): void {
-    const minutes = MEND_PAUSE_MS / 60_000;
     this.#options.log.error("another program keeps changing a link of ours, leaving it so", {
       ifname: name,
       what: differencesText(found),
-      hint: `Tell it to leave ${name} alone, as unmanaged; next try in ${minutes} minutes`,
+      hint: `Tell it to leave ${name} alone, as unmanaged; it is put right again now and then`,
     });
-    this.#lookIn(MEND_PAUSE_MS);
   }
 
   #mend({ ifindex, state }: KeptLink, found: readonly Difference[]): void {
@@ -97,6 +104,7 @@ export class LinkKeeper implements Disposable {
     const fields = { ifname: state.name, what: differencesText(found) };
     try {
       for (const difference of found) mendOne(rtnl, ifindex, state, difference);
+      this.#failures.delete(ifindex);
       const isFirst = found.some(({ facet }) =>
         this.#histories.get(ifindex)!.get(facet)!.timesMs.length === 1
       );
@@ -104,12 +112,25 @@ export class LinkKeeper implements Disposable {
     } catch (error) {
       if (hasCode(error, "ENODEV")) return; // it has gone meanwhile
       if (!(error instanceof GretunError)) throw error;
-      log.warn("link is not as it should be, cannot be put right", {
-        ...fields,
-        error: errorText(error),
-      });
-      this.#lookIn(RETRY_MS);
+      this.#failed(ifindex, found, { ...fields, error: errorText(error) });
     }
+  }
+
+  /** Nobody has undone anything: it is tried on at the same pace, and told once. */
+  #failed(ifindex: number, found: readonly Difference[], fields: LogFields): void {
+    const histories = this.#histories.get(ifindex)!;
+    for (const { facet } of found) {
+      const history = histories.get(facet)!;
+      histories.set(facet, { ...history, timesMs: history.timesMs.slice(0, -1) });
+    }
+    const text = JSON.stringify(fields);
+    const isNews = this.#failures.get(ifindex) !== text;
+    this.#failures.set(ifindex, text);
+    this.#options.log[isNews ? "warn" : "debug"](
+      "link is not as it should be, cannot be put right",
+      fields,
+    );
+    this.#lookIn(RETRY_MS);
   }
 
   /** Looks again then, if not sooner. */

@@ -11,7 +11,7 @@ import {
   setInner,
 } from "../../../lib/links/mod.ts";
 import { differences, differencesText } from "../../../lib/links/differences.ts";
-import { MEND_BURST, MEND_PAUSE_MS } from "../../../lib/links/mend_policy.ts";
+import { FIRST_MEND_PAUSE_MS, MEND_BURST } from "../../../lib/links/mend_policy.ts";
 import { network } from "../../../lib/links/inner.ts";
 import { TunnelKernel } from "../../fakes/tunnel_kernel.ts";
 import { VirtualClock } from "../../fakes/virtual_clock.ts";
@@ -153,7 +153,7 @@ Deno.test("LinkKeeper gives up what somebody keeps undoing, says so, and tries a
   machine.keeper.look();
   strictEqual(machine.seen.addresses.length, 1);
   // It left off without news for us.
-  await machine.clock.until(machine.clock.sleep(MEND_PAUSE_MS + 1));
+  await machine.clock.until(machine.clock.sleep(FIRST_MEND_PAUSE_MS + 1));
   strictEqual(machine.seen.mtu, 1464);
 });
 
@@ -166,6 +166,27 @@ Deno.test("LinkKeeper tries again what fails, without news", async () => {
   match(JSON.stringify(machine.lines), /cannot be put right/);
   await machine.clock.until(machine.clock.sleep(2_001));
   ok(machine.seen.up);
+});
+
+Deno.test("LinkKeeper says once what cannot be put right, and does so when it can", async () => {
+  using machine = new Machine();
+  const { rtnl, kernel, clock } = machine;
+  const other = rtnl.createLink({
+    ...{ name: "other", mtu: 1500, up: true, kind: "gre" },
+    tunnel: { remote: parseIp("192.0.2.9"), ttl: 64, pmtudisc: true },
+  });
+  const destination = parseCidr("100.64.0.2/32");
+  rtnl.deleteRoute({ destination, device: machine.ifindex });
+  rtnl.addRoute({ destination, device: other });
+  machine.keeper.look();
+  await clock.until(clock.sleep(60_000));
+  const told = machine.lines.filter(([level]) => level !== "debug");
+  deepStrictEqual(told.map(([level, message]) => [level, message]), [
+    ["warn", "link is not as it should be, cannot be put right"],
+  ]);
+  kernel.removeLink("other");
+  await clock.until(clock.sleep(2_001));
+  ok(machine.seen.routes.some((route) => route.startsWith("100.64.0.2/32")));
 });
 
 Deno.test("LinkKeeper follows what is wanted now, and leaves a link that is gone", () => {
