@@ -30,6 +30,8 @@ export interface Entry {
   /** Of the link, at the last look. */
   rxPackets: number;
   txPackets: number;
+  /** Since when data is sent into it, and none comes out. */
+  unansweredMs?: number;
   ifname?: string;
   mtu?: number;
   /** The link as it was set last, and what is known of the path that it takes. */

@@ -1,7 +1,7 @@
 /**
  * Whether data gets through a link whose path works: a peer's address in the overlay is pinged once
- * the link is set. A firewall of either host may drop what comes out of the tunnel, and nothing else
- * would tell.
+ * the link is set, and when data is sent that nothing answers. A firewall of either host may drop what
+ * comes out of the tunnel, and nothing else would tell.
  */
 import type { Ip } from "../addr.ts";
 import type { Clock, Log } from "../edges.ts";
@@ -20,13 +20,13 @@ export interface InnerLink {
 }
 
 /** `name`: the peer's. */
-type CheckedLink = InnerLink & { name: string };
+export type CheckedLink = InnerLink & { name: string };
 
 export interface InnerChecksOptions {
   /** The round trip by that link, if it takes a second at most; rejects where none can be asked. */
   ping: (link: InnerLink) => Promise<number | undefined>;
-  /** Whether the path that the link uses works now. */
-  isAlive: (peer: NodeKey) => boolean;
+  /** Whether the path that the link uses works now, by a packet that was sent on it after the pings. */
+  isAlive: (peer: NodeKey) => Promise<boolean>;
   clock: Clock;
   log: Log;
 }
@@ -35,6 +35,8 @@ export class InnerChecks implements Disposable {
   readonly #options: InnerChecksOptions;
   readonly #running = new Map<NodeKey, AbortController>();
   readonly #silent = new Set<NodeKey>();
+  /** When a ping was answered last. */
+  readonly #answeredMs = new Map<NodeKey, number>();
 
   constructor(options: InnerChecksOptions) {
     this.#options = options;
@@ -52,25 +54,43 @@ export class InnerChecks implements Disposable {
   /** The peer has this link now. */
   start(peer: NodeKey, link: CheckedLink): void {
     this.#running.get(peer)?.abort();
+    this.#begin(peer, link, FIRST_MS);
+  }
+
+  /** Data goes into the link, and none comes out. Some data is never answered: it is looked at now and then. */
+  doubt(peer: NodeKey, link: CheckedLink): void {
+    const answeredMs = this.#answeredMs.get(peer) ?? -Infinity;
+    if (this.#running.has(peer) || this.#options.clock.nowMs() < answeredMs + AGAIN_MS) return;
+    this.#begin(peer, link, 0);
+  }
+
+  #begin(peer: NodeKey, link: CheckedLink, waitMs: number): void {
     const controller = new AbortController();
     this.#running.set(peer, controller);
-    void this.#check(peer, link, controller.signal);
+    void this.#check(peer, link, { waitMs, signal: controller.signal }).then(() => {
+      if (this.#running.get(peer) === controller) this.#running.delete(peer);
+    });
   }
 
   stop(peer: NodeKey): void {
     this.#running.get(peer)?.abort();
     this.#running.delete(peer);
     this.#silent.delete(peer);
+    this.#answeredMs.delete(peer);
   }
 
-  async #check(peer: NodeKey, link: CheckedLink, signal: AbortSignal): Promise<void> {
+  async #check(
+    peer: NodeKey,
+    link: CheckedLink,
+    { waitMs: firstMs, signal }: { waitMs: number; signal: AbortSignal },
+  ): Promise<void> {
     const { clock, log, isAlive } = this.#options;
-    for (let waitMs = FIRST_MS; !signal.aborted; waitMs = AGAIN_MS) {
+    for (let waitMs = firstMs; !signal.aborted; waitMs = AGAIN_MS) {
       await clock.sleep(waitMs, signal).catch(() => {});
       if (signal.aborted) return;
       try {
         const isAnswered = await this.#isAnswered(link, signal);
-        if (signal.aborted || !(isAnswered || isAlive(peer))) continue;
+        if (signal.aborted || !(isAnswered || await isAlive(peer)) || signal.aborted) continue;
         this.#note(peer, link, isAnswered);
         if (isAnswered) return;
       } catch (error) {
@@ -90,8 +110,9 @@ export class InnerChecks implements Disposable {
   }
 
   #note(peer: NodeKey, { name, ip, ifname }: CheckedLink, isAnswered: boolean): void {
-    const { log } = this.#options;
+    const { clock, log } = this.#options;
     const fields = { ...peerFields({ name, nodeKey: peer }), tunnel_ip: ip, ifname };
+    if (isAnswered) this.#answeredMs.set(peer, clock.nowMs());
     if (!isAnswered && !this.#silent.has(peer)) {
       this.#silent.add(peer);
       log.warn("path works, but pings in the tunnel are not answered", {

@@ -47,6 +47,8 @@ const LOST_AT_ONCE_MS = 10_000;
 const LOST_AT_LEAST = 2;
 /** For a ping that a user asked for. */
 const PING_TIMEOUT_MS = 2_000;
+/** Data that is sent for so long, and none received, may be lost in the tunnel. */
+const DOUBTFUL_MS = 3_000;
 /** As many endpoints as one node has. */
 const MAX_TOLD = 32;
 
@@ -110,7 +112,10 @@ export class Peers {
     this.#innerChecks = new InnerChecks({
       ...options,
       ping: options.pingThrough,
-      isAlive: (peer) => this.#byNode.get(peer)?.peer.path?.dead === false,
+      isAlive: async (peer) => {
+        const entry = this.#byNode.get(peer);
+        return entry !== undefined && await this.#pingPath(entry) !== undefined;
+      },
     });
     this.#effects = new Effects({
       ...options,
@@ -628,10 +633,23 @@ export class Peers {
       isBusy = true;
       this.#dispatch(entry, { kind: "traffic", nowMs, sent, received });
       if (sent) this.#probes.used(entry, !received);
+      this.#lookWhetherAnswered(entry, received);
     }
     this.#options.guesser.look([...this.#byNode.values()].map(({ guessed }) => guessed));
     this.#arm();
     return isBusy;
+  }
+
+  /** Data was sent or received. */
+  #lookWhetherAnswered(entry: Entry, isReceived: boolean): void {
+    const nowMs = this.#options.clock.nowMs();
+    if (isReceived) return void delete entry.unansweredMs;
+    entry.unansweredMs ??= nowMs;
+    const { record: { name, nodeKey, tunnelIp: ip, isSilent }, ifname } = entry;
+    if (nowMs - entry.unansweredMs < DOUBTFUL_MS || isSilent || !ifname || !this.#isLinked(entry)) {
+      return;
+    }
+    this.#innerChecks.doubt(nodeKey, { name, ip, ifname });
   }
 
   // --- the loop

@@ -81,3 +81,32 @@ Deno.test("a path that works while nothing comes out of the tunnel is a finding,
   a.answersPings = true;
   ok(await world.until(() => a.peer(b)?.findings === undefined, 65_000));
 });
+
+Deno.test("a tunnel that data came out of, and comes out of no more, is a finding while data is sent", async () => {
+  await using world = new World();
+  const [a, b] = await pair(world);
+  ok(await world.connects(a, b, 10_000));
+  await world.run(60_000);
+  // A firewall that somebody loads there.
+  b.host.kernel.firewall = ({ kind }, way) => kind === "echo" && way === "in";
+  a.answersPings = false;
+  await world.run(60_000);
+  strictEqual(a.peer(b)?.findings, undefined);
+  for (let second = 0; second < 10; second++) await world.ping(a, b);
+  ok(a.peer(b)?.findings?.some(({ text }) => /answers no pings in the tunnel/.test(text)));
+  strictEqual(a.state(b), "direct");
+  b.host.kernel.firewall = () => false;
+  a.answersPings = true;
+  ok(await world.until(() => a.peer(b)?.findings === undefined, 65_000));
+});
+
+Deno.test("a path that dies while the tunnel is looked at is no finding", async () => {
+  await using world = new World();
+  const [a, b] = await pair(world);
+  ok(await world.connects(a, b, 10_000));
+  await world.run(60_000);
+  a.answersPings = false;
+  b.host.kernel.firewall = () => true;
+  for (let second = 0; second < 10; second++) await world.ping(a, b);
+  deepStrictEqual([a.said(/pings in the tunnel/), a.peer(b)?.findings], [[], undefined]);
+});

@@ -21,7 +21,7 @@ function world() {
         ? Promise.reject(new Error("no such device"))
         : Promise.resolve(at.answers ? 1 : undefined);
     },
-    isAlive: () => at.alive,
+    isAlive: () => Promise.resolve(at.alive),
     clock,
     log: {
       ...silentLog,
@@ -59,6 +59,27 @@ Deno.test("a link that nothing comes out of is told once, and asked again each m
     "pings in the tunnel are answered",
     false,
   ]);
+});
+
+Deno.test("data that is not answered has the link asked again, once a minute at most", async () => {
+  const at = world();
+  at.checks.start(BOB, LINK);
+  await pass(at, HOUR_MS);
+  for (let i = 0; i < 100; i++) {
+    at.checks.doubt(BOB, LINK);
+    await pass(at, 6_000);
+  }
+  deepStrictEqual([at.pings, at.said], [11, []]);
+  at.answers = false;
+  at.checks.doubt(BOB, LINK);
+  await pass(at, 1);
+  strictEqual(at.checks.isSilent(BOB), true);
+  at.checks.doubt(BOB, LINK);
+  await pass(at, 1);
+  strictEqual(at.pings, 14);
+  at.answers = true;
+  await pass(at, 60_000);
+  deepStrictEqual([at.checks.isSilent(BOB), at.said.length], [false, 2]);
 });
 
 Deno.test("a path that does not work is no finding, nor is a link that cannot be asked", async () => {
