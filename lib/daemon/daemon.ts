@@ -41,6 +41,7 @@ import { PortMapper } from "./own/port_mapper.ts";
 import { PrivateNetworks } from "./own/private_networks.ts";
 import { resolveReachable } from "./own/reachable.ts";
 import { ReversePath } from "./own/reverse_path.ts";
+import { Translator } from "./own/translator.ts";
 import { type PeerReport, reportAbsent } from "./peer_report.ts";
 import { Peers } from "./peers.ts";
 import type { PingTarget } from "./ping.ts";
@@ -154,6 +155,7 @@ class Daemon implements Running, AsyncDisposable {
   readonly #plane: DataPlane;
   readonly #detours: HostDetours;
   readonly #privateNetworks: PrivateNetworks;
+  readonly #translator: Translator;
   readonly #findings: Findings;
   readonly #reversePath: ReversePath;
   readonly #twins: TwinWatch;
@@ -203,6 +205,14 @@ class Daemon implements Running, AsyncDisposable {
     this.#plane = plane;
     this.#detours = new HostDetours(rtnl);
     this.#privateNetworks = new PrivateNetworks(rtnl);
+    this.#translator = new Translator({
+      ...{ rtnl, lookup: edges.lookup },
+      onChange: () => {
+        if (!this.#peers) return;
+        this.#own!.look();
+        void this.#judge();
+      },
+    });
     this.#findings = new Findings(edges.log);
     this.#reversePath = new ReversePath(() => edges.host.readFile("/proc/net/netstat"));
     this.#twins = new TwinWatch();
@@ -214,7 +224,8 @@ class Daemon implements Running, AsyncDisposable {
       tunnelIp: () => this.#tunnelIp!,
       acceptsChanges: options.acceptsChangedKeys,
     });
-    const { clock, random, lookup, portMapNet } = edges;
+    const { clock, random, portMapNet } = edges;
+    const { lookup } = this.#translator;
     this.#session = new Session({
       ...edges,
       url: coordinator.href,
@@ -534,6 +545,7 @@ class Daemon implements Running, AsyncDisposable {
       onStuck: () => void this.#lookElsewhere(),
       isRelay: (ip) => this.#relays.isRelay(ip),
       reaches: (ip) => this.#privateNetworks.reach(ip),
+      translated: (endpoint) => this.#translator.reach(endpoint),
       detours: (ips) => this.#detours.of(ips),
       onLastSeen: (nodeKey, agoMs) => this.#known.seen(nodeKey, agoMs),
       diversion: (ip, ifname) => this.#detours.diversion(ip, ifname),
@@ -617,9 +629,16 @@ class Daemon implements Running, AsyncDisposable {
     const { stunServers, coordinator } = this.#options;
     const { families } = this.#plane;
     const names = stunServers.length > 0 ? stunServers : [coordinator.hostname];
-    const servers = await resolveReachable(names, families, this.#rtnl, this.#edges.lookup)
+    await this.#lookForTranslator();
+    const servers = await resolveReachable(names, families, this.#rtnl, this.#translator.lookup)
       .catch(() => []);
     this.#earlyStun.ask(servers, families);
+  }
+
+  async #lookForTranslator(): Promise<void> {
+    await this.#translator.changed().catch((error) => {
+      this.#edges.log.debug("no translator looked for", { error: errorText(error) });
+    });
   }
 
   #watchNat(): OwnNat {
@@ -635,7 +654,8 @@ class Daemon implements Running, AsyncDisposable {
   }
 
   #watchEndpoints(): OwnEndpoints {
-    const { log, clock, lookup } = this.#edges;
+    const { log, clock } = this.#edges;
+    const { lookup } = this.#translator;
     const { port, endpoints, interfaces } = this.#options;
     return new OwnEndpoints({
       rtnl: this.#rtnl,
@@ -718,6 +738,7 @@ class Daemon implements Running, AsyncDisposable {
     this.#isSettling = false;
     if (this.#signal.aborted) return;
     this.#session.networkChanged();
+    void this.#lookForTranslator();
     try {
       this.#detours.changed();
       this.#privateNetworks.changed();

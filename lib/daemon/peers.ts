@@ -61,6 +61,8 @@ export interface PeersOptions extends EffectsOptions {
   isRelay: (ip: Ip) => boolean;
   /** Whether that address means anything here. */
   reaches: (ip: Ip) => boolean;
+  /** Where packets to it are sent, where a network translates between families. */
+  translated: (endpoint: Endpoint) => Endpoint;
   /** Which of these addresses are reached through tunnels. */
   detours: (ips: Iterable<Ip>) => Detours;
   /** It was heard, or else listed, so long ago for the last time. */
@@ -316,8 +318,9 @@ export class Peers {
 
   /** Those where the peer may be, by what was said of it. */
   #told(entry: Entry, endpoints: readonly Endpoint[]): Endpoint[] {
-    const first = endpoints.slice(0, MAX_TOLD);
-    return this.#routable(entry, first.filter(({ ip }) => this.#options.reaches(ip)));
+    const { reaches, translated } = this.#options;
+    const first = endpoints.slice(0, MAX_TOLD).filter(({ ip }) => reaches(ip));
+    return this.#routable(entry, first.map(translated));
   }
 
   /** Those that packets do not go to by our own links; the peer is told of detours among them. */

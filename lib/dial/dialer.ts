@@ -8,6 +8,7 @@ import { toBase64 } from "../bytes.ts";
 import type { Clock } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { Lookup } from "../lookup.ts";
+import { askTranslation } from "../nat64.ts";
 import { firstToSucceed } from "../stagger.ts";
 import { BufferedReader } from "./buffered_reader.ts";
 import { DialAgainError, DialError } from "./errors.ts";
@@ -117,6 +118,28 @@ export class Dialer {
     signal: AbortSignal,
   ): Promise<ByteStream> {
     const ips = interleaved(await this.#resolve(hostname, signal)).slice(0, MAX_ADDRESSES);
+    try {
+      return await this.#connectToAny(ips, port, signal);
+    } catch (error) {
+      const isCutOff = error instanceof DialError && hasNoRoute(error.cause);
+      const translated = isCutOff ? await this.#translated(ips) : [];
+      signal.throwIfAborted();
+      if (translated.length === 0) throw error;
+      return await this.#connectToAny(translated, port, signal);
+    }
+  }
+
+  /** RFC 8305 section 7.1: an address without a name, where a network has IPv6 and a translator. */
+  async #translated(ips: readonly Ip[]): Promise<Ip[]> {
+    const translate = await askTranslation(this.#net.lookup);
+    return translate ? ips.filter((ip) => familyOf(ip) === 4).map(translate) : [];
+  }
+
+  async #connectToAny(
+    ips: readonly Ip[],
+    port: number,
+    signal: AbortSignal,
+  ): Promise<ByteStream> {
     const options = { delayMs: ADDRESS_DELAY_MS, clock: this.#net.clock, signal };
     try {
       return await firstToSucceed(
@@ -130,7 +153,8 @@ export class Dialer {
       const whys = ips.map((ip, i) =>
         `${formatEndpoint({ ip, port })}: ${errorText(cause.errors[i]).toLowerCase()}`
       );
-      throw new DialError(`no connection to ${whys.join(", ")}`, CHECK_HOST, { cause });
+      const hint = hasNoRoute(cause) ? CHECK_NETWORK : CHECK_HOST;
+      throw new DialError(`no connection to ${whys.join(", ")}`, hint, { cause });
     }
   }
 
@@ -159,6 +183,14 @@ export class Dialer {
 }
 
 const CHECK_HOST = "Check that gretun-coord runs and that its port can be reached";
+
+const CHECK_NETWORK = "Check this host's network with: ip route; ip -6 route";
+
+/** Nothing has left this host. */
+function hasNoRoute(cause: unknown): boolean {
+  return cause instanceof AggregateError &&
+    cause.errors.every((each) => each instanceof Error && each.name === "NetworkUnreachable");
+}
 
 /** RFC 8305 section 4: families in turn, beginning with that of the first address. */
 export function interleaved(ips: readonly Ip[]): Ip[] {

@@ -1,5 +1,5 @@
 /** Names, addresses and proxies, in virtual time. */
-import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
 import { type Endpoint, formatEndpoint, type Ip, parseIp } from "../../../lib/addr.ts";
 import type { ByteStream } from "../../../lib/byte_stream.ts";
 import { fromHex, toHex } from "../../../lib/bytes.ts";
@@ -19,7 +19,7 @@ class Net {
   readonly log: string[] = [];
   readonly names: Record<string, string[]> = {};
   /** By "address:port"; what is not here answers nothing. */
-  readonly servers: Record<string, "open" | "refuses"> = {};
+  readonly servers: Record<string, "open" | "refuses" | "no route"> = {};
   environment: Record<string, string> = {};
   /** What a proxy answers. */
   proxyAnswer = "HTTP/1.1 200 ok\r\n\r\n";
@@ -55,6 +55,9 @@ class Net {
     const server = this.servers[place];
     await this.clock.sleep(server ? 10 : 127_000, signal);
     if (server === "refuses") throw new Error("Connection refused");
+    if (server === "no route") {
+      throw Object.assign(new Error("Network is unreachable"), { name: "NetworkUnreachable" });
+    }
     if (!server) throw new Error("Connection timed out");
     this.open++;
     let answer: string | undefined;
@@ -313,4 +316,29 @@ Deno.test("a SOCKS proxy forwards nothing by itself, and is named when it refuse
     /the proxy proxy.example:3128 gives no way to coord.example: it is no SOCKS 5 proxy/,
   );
   strictEqual(net.open, 0);
+});
+
+Deno.test("an IPv4 address is reached by a translator where there is no IPv4", async () => {
+  const net = new Net();
+  Object.assign(net.servers, {
+    "192.0.2.1:8443": "no route",
+    "[64:ff9b::c000:201]:8443": "open",
+  });
+  net.names["ipv4only.arpa"] = ["64:ff9b::192.0.0.170", "64:ff9b::192.0.0.171"];
+  using _stream = (await net.dial("http://192.0.2.1:8443")).stream;
+  deepStrictEqual(net.log, ["0 192.0.2.1:8443", "10 [64:ff9b::c000:201]:8443"]);
+});
+
+Deno.test("without a route and a translator this host's network is to be looked at", async () => {
+  for (const known of [undefined, ["192.0.0.170", "192.0.0.171"]]) {
+    const net = new Net();
+    net.servers["192.0.2.1:8443"] = "no route";
+    if (known) net.names["ipv4only.arpa"] = known;
+    await rejects(net.dial("http://192.0.2.1:8443"), (error) => {
+      ok(error instanceof DialError);
+      strictEqual(error.message, "no connection to 192.0.2.1:8443: network is unreachable");
+      match(error.hint, /^Check this host's network/);
+      return true;
+    });
+  }
 });
