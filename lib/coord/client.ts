@@ -410,8 +410,9 @@ export class CoordClient implements RelayCoordinator, Disposable {
   ): Promise<unknown> {
     using timeout = timeLimit(this.#options.clock, timeoutMs);
     const either = AbortSignal.any([timeout.signal, abandoned, signal]);
+    const sentMs = this.#options.clock.nowMs();
     const answer = await this.#fetch(url, { ...init, signal: either }, signal);
-    return await this.#take(answer, asked);
+    return await this.#take(answer, asked, sentMs);
   }
 
   /** Throws `CoordError`, or the reason of the caller's signal. */
@@ -428,7 +429,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
   }
 
   /** What the coordinator says. Throws {@link CoordError} for a refusal, and for what is not its word. */
-  async #take({ response, body }: Answer, asked: Asked): Promise<unknown> {
+  async #take({ response, body }: Answer, asked: Asked, sentMs: number): Promise<unknown> {
     const { status, headers } = response;
     const signer = await readSigner(asked, { status, headers, body });
     const text = new TextDecoder().decode(body);
@@ -438,7 +439,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
         ? otherKey(this.#base, signer.coordinator, this.#key!)
         : notSigned(this.#base, { status, text });
     }
-    const news = this.#clockOffset.answered(signer?.timeMs ?? timeOf(response));
+    const news = this.#clockOffset.answered(signer?.timeMs ?? timeOf(response), sentMs);
     if (news) this.#options.onClock?.(news);
     this.#clone = response.headers.get(CLONE_HEADER) ?? undefined;
     if (!response.ok) {

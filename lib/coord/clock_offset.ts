@@ -4,7 +4,7 @@
  */
 import type { Clock } from "../edges.ts";
 
-/** Answers tell whole seconds, and take a while: differences below say nothing. */
+/** Answers tell whole seconds: differences below say nothing. */
 const TOLERANCE_MS = 5_000;
 /** No host that runs this has an earlier time (2024-01-01): it has not been told yet. */
 const NEVER_SET_MS = 1_704_067_200_000;
@@ -30,12 +30,16 @@ export class ClockOffset {
     return this.#aheadMs;
   }
 
-  /** News if an answer, made at that time by the coordinator's clock, shows another offset. */
-  answered(timeMs: number | undefined): ClockNews | undefined {
+  /**
+   * News if an answer, made at that time by the coordinator's clock, shows another offset. It was made
+   * at some time since the call was sent: held there, or on its way since.
+   */
+  answered(timeMs: number | undefined, sentMs: number): ClockNews | undefined {
     if (timeMs === undefined) return undefined;
-    const wallMs = this.#clock.wallMs();
-    const baseMs = wallMs - this.#clock.nowMs();
-    const aheadMs = timeMs - wallMs;
+    const [wallMs, nowMs] = [this.#clock.wallMs(), this.#clock.nowMs()];
+    const baseMs = wallMs - nowMs;
+    const leastMs = timeMs - wallMs;
+    const aheadMs = Math.min(Math.max(this.#aheadMs, leastMs), leastMs + nowMs - sentMs);
     const knownBaseMs = this.#baseMs;
     this.#baseMs = baseMs;
     if (Math.abs(aheadMs - this.#aheadMs) < TOLERANCE_MS) return undefined;
