@@ -43,11 +43,11 @@ export async function serveControlSocket(
     };
   } catch (cause) {
     if (cause instanceof GretunError) throw cause;
-    throw new GretunError(
-      `cannot listen on ${path}: ${errorText(cause)}`,
-      "Give a writable directory with a shorter path with --state-dir",
-      { cause },
-    );
+    const why = errorText(cause);
+    const hint = /^Address family not supported/.test(why)
+      ? "Allow AF_UNIX in RestrictAddressFamilies= of its service"
+      : "Give a writable directory with a shorter path with --state-dir";
+    throw new GretunError(`cannot listen on ${path}: ${why}`, hint, { cause });
   }
 }
 

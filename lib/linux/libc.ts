@@ -110,9 +110,9 @@ export class SystemError extends GretunError {
   override name = "SystemError";
   readonly code: string;
 
-  constructor(call: string, readonly errno: number) {
+  constructor(call: string, readonly errno: number, hint?: string) {
     const code = errnoName(errno);
-    super(`${call} failed: ${code}`, hintFor(code));
+    super(`${call} failed: ${code}`, hint ?? hintFor(code));
     this.code = code;
   }
 }
@@ -205,8 +205,23 @@ export const MSG_DONTWAIT = 0x40;
 export const MSG_ERRQUEUE = 0x2000;
 export const MSG_TRUNC = 0x20;
 
+const FAMILY_NAMES: Record<number, string> = {
+  [AF_UNIX]: "AF_UNIX",
+  [AF_INET]: "AF_INET",
+  [AF_INET6]: "AF_INET6",
+  [AF_NETLINK]: "AF_NETLINK",
+};
+
 export function openSocket(domain: number, type: number, protocol: number): Fd {
-  return new Fd(check("socket", libc().socket(domain, type | SOCK_CLOEXEC, protocol)));
+  const fd = libc().socket(domain, type | SOCK_CLOEXEC, protocol);
+  if (fd !== -1) return new Fd(fd);
+  const errno = lastErrno();
+  const family = FAMILY_NAMES[domain];
+  // A kernel that gretun runs on has them: a sandbox takes them away.
+  const hint = errno === ERRNO.EAFNOSUPPORT && family !== undefined
+    ? `Allow ${family} in RestrictAddressFamilies= of its service, or in its container's seccomp profile`
+    : undefined;
+  throw new SystemError("socket", errno, hint);
 }
 
 export function setOption(fd: number, level: number, name: number, value: Uint8Array): void {
