@@ -548,7 +548,7 @@ class Daemon implements Running, AsyncDisposable {
       translated: (endpoint) => this.#translator.reach(endpoint),
       detours: (ips) => this.#detours.of(ips),
       onLastSeen: (nodeKey, agoMs) => this.#known.seen(nodeKey, agoMs),
-      diversion: (ip, ifname) => this.#detours.diversion(ip, ifname),
+      diversion: (ip, peer) => this.#detours.diversion(ip, peer),
       onAllLost: (count) =>
         this.#findings.found({
           kind: "all-peers-lost",

@@ -3,6 +3,7 @@
  * Addresses in another VPN are as private as those of a local network, and no reason to go through it.
  */
 import { type Ip, isPrivate } from "../addr.ts";
+import type { NodeKey } from "../keys.ts";
 import { ETHERNET_MTU, isTunnelDevice, markOf } from "../links/mod.ts";
 import type { Link, RouteSender, RtNetlink } from "../netlink.ts";
 import type { DetourKind } from "../peer/mod.ts";
@@ -20,12 +21,16 @@ export interface Diversion {
   device: string;
   /** "" : everybody's. */
   whose: string;
+  /** Somebody keeps the tunnel's own link down. */
+  isDown: boolean;
 }
 
 export class HostDetours {
   readonly #rtnl: HostRoutes;
   readonly #known = new Map<Ip, DetourKind | undefined>();
   #links: ReadonlyMap<number, Link> | undefined;
+  /** Those of peers, by their node keys. */
+  #own: ReadonlyMap<string, Link> | undefined;
   #told: readonly RouteSender[] | undefined;
 
   constructor(rtnl: HostRoutes) {
@@ -35,8 +40,13 @@ export class HostDetours {
   /** Links, addresses or routes are others now. */
   changed(): void {
     this.#known.clear();
-    this.#links = undefined;
+    this.#forgetLinks();
     this.#told = undefined;
+  }
+
+  #forgetLinks(): void {
+    this.#links = undefined;
+    this.#own = undefined;
   }
 
   /** Those of these addresses that are reached so. */
@@ -50,15 +60,31 @@ export class HostDetours {
   }
 
   /**
-   * Whose packets to that address leave by another device than that, if anybody's do. Rules for others
-   * than this user may be for a mark of the firewall's or a user; what else they may ask is not looked at.
+   * Whose packets to that address of a peer leave by another device than its link, whatever that is
+   * called by now, if anybody's do. Rules for others than this user may be for a mark of the firewall's
+   * or a user; what else they may ask is not looked at.
    */
-  diversion(ip: Ip, ifname: string): Diversion | undefined {
+  diversion(ip: Ip, peer: NodeKey): Diversion | undefined {
     for (const sender of [{}, ...this.#senders()]) {
-      const device = this.#link(this.#rtnl.tryRouteTo(ip, sender)?.device)?.name ?? "no device";
-      if (device !== ifname) return { device, whose: whose(sender) };
+      const { device } = this.#rtnl.tryRouteTo(ip, sender) ?? {};
+      if (device !== undefined && device === this.#ownLink(peer)?.ifindex) continue;
+      this.#forgetLinks(); // they may just have been put right, or made again
+      const own = this.#ownLink(peer);
+      if (!own || own.ifindex === device) continue;
+      const name = this.#link(device)?.name ?? "no device";
+      return { device: name, whose: whose(sender), isDown: !own.up };
     }
     return undefined;
+  }
+
+  #ownLink(peer: NodeKey): Link | undefined {
+    this.#own ??= new Map(
+      [...this.#allLinks().values()].flatMap((link) => {
+        const mark = markOf(link);
+        return mark?.by === "up" ? [[mark.id, link]] : [];
+      }),
+    );
+    return this.#own.get(peer);
   }
 
   /** Those that rules of this host tell apart. */
@@ -90,8 +116,13 @@ export class HostDetours {
   }
 
   #link(ifindex: number | undefined): Link | undefined {
-    this.#links ??= new Map(this.#rtnl.links({ skipStats: true }).map((l) => [l.ifindex, l]));
-    return this.#links.get(ifindex ?? 0);
+    return this.#allLinks().get(ifindex ?? 0);
+  }
+
+  #allLinks(): ReadonlyMap<number, Link> {
+    return this.#links ??= new Map(
+      this.#rtnl.links({ skipStats: true }).map((link) => [link.ifindex, link]),
+    );
   }
 
   #isNarrow({ mtu }: Link): boolean {

@@ -68,7 +68,7 @@ export interface PeersOptions extends EffectsOptions {
   /** It was heard, or else listed, so long ago for the last time. */
   onLastSeen: (nodeKey: NodeKey, agoMs: number) => void;
   /** Whose packets to that address leave by another device, if anybody's do. */
-  diversion: (ip: Ip, ifname: string) => Diversion | undefined;
+  diversion: (ip: Ip, peer: NodeKey) => Diversion | undefined;
   /** Paths to all peers, of so many, were lost in a few seconds; and one is there again. */
   onAllLost: (count: number) => void;
   onAnyBack: () => void;
@@ -491,7 +491,7 @@ export class Peers {
           ...fields,
           device: diverted.device,
           ...(diverted.whose ? { whose: diverted.whose } : {}),
-          hint: diversionHint(record.tunnelIp),
+          hint: diversionHint(record.tunnelIp, diverted.isDown),
         });
       }
     }
@@ -502,8 +502,8 @@ export class Peers {
     return peer.link.kind === "set" && !linkTrouble && !collides;
   }
 
-  #diversionOf({ record, ifname }: Entry): Diversion | undefined {
-    return ifname === undefined ? undefined : this.#options.diversion(record.tunnelIp, ifname);
+  #diversionOf({ record: { tunnelIp, nodeKey }, ifname }: Entry): Diversion | undefined {
+    return ifname === undefined ? undefined : this.#options.diversion(tunnelIp, nodeKey);
   }
 
   /** As their texts, of all peers. */
@@ -757,17 +757,20 @@ function isSameAccess(a: Access | undefined, b: Access | undefined): boolean {
 }
 
 function isSameDiversion(a: Diversion | undefined, b: Diversion | undefined): boolean {
-  return a?.device === b?.device && a?.whose === b?.whose;
+  return a?.device === b?.device && a?.whose === b?.whose && a?.isDown === b?.isDown;
 }
 
 /** Others' packets may well be meant to go elsewhere. */
-function diversion(ip: Ip, { device, whose }: Diversion): Finding {
-  const text = `packets ${whose && `${whose} `}to ${ip} leave by ${device}, not by the tunnel`;
-  return { text, remedy: diversionHint(ip), ...(whose ? { harmless: true } : {}) };
+function diversion(ip: Ip, { device, whose, isDown }: Diversion): Finding {
+  const text = `packets ${whose && `${whose} `}to ${ip} leave by ${device}, not by the tunnel` +
+    (isDown ? ", whose link is down" : "");
+  return { text, remedy: diversionHint(ip, isDown), ...(whose ? { harmless: true } : {}) };
 }
 
-function diversionHint(ip: Ip): string {
-  return `Find the rule or route of another program with: ip route get ${ip}; ip rule`;
+function diversionHint(ip: Ip, isDown: boolean): string {
+  return isDown
+    ? "Find the program that sets the link down, such as a network manager"
+    : `Find the rule or route of another program with: ip route get ${ip}; ip rule`;
 }
 
 function equalDetours(a: Detours, b: Detours): boolean {

@@ -137,3 +137,47 @@ Deno.test("packets with a mark that a rule leads elsewhere: named, as they may b
   a.host.kernel.setMarks([]);
   ok(await world.until(() => a.peer(b)!.findings === undefined, 3_000));
 });
+
+Deno.test("what somebody does to the tunnel's own link is not said to be others' routes", async () => {
+  await using world = new World();
+  const { a, b } = await pair(world);
+  ok(await world.connects(a, b, 10_000));
+  const rtnl = a.host.openRtNetlink();
+  const link = () => rtnl.links().find(({ alias }) => alias?.startsWith("gretun up"))!;
+  const changes = [
+    () => rtnl.changeLink(link().ifindex, { name: "lan7" }),
+    () => rtnl.changeLink(link().ifindex, { up: false }),
+    () => rtnl.deleteLink(link().name),
+  ];
+  for (const change of changes) {
+    change();
+    await world.run(2_000);
+    ok(await world.connects(a, b, 3_000));
+  }
+  // A name that is another's by now stays: packets go by the link all the same.
+  const { ifindex, name } = link();
+  rtnl.changeLink(ifindex, { name: "lan7" });
+  a.host.kernel.addDevice({ name, mtu: 1500, kind: "dummy" });
+  await world.run(5_000);
+  ok(await world.connects(a, b, 1_000));
+  strictEqual(a.peer(b)!.findings, undefined);
+  strictEqual(a.said(/do not go through the tunnel/).length, 0);
+});
+
+Deno.test("a link that somebody keeps down is named as that, until it is up again", async () => {
+  await using world = new World();
+  const { a, b } = await pair(world);
+  ok(await world.connects(a, b, 10_000));
+  const rtnl = a.host.openRtNetlink();
+  const { ifindex } = rtnl.links().find(({ alias }) => alias?.startsWith("gretun up"))!;
+  for (let times = 0; times < 20; times++) {
+    rtnl.changeLink(ifindex, { up: false });
+    await world.run(600);
+  }
+  strictEqual(a.said(/keeps changing a link of ours/).length, 1);
+  const [{ text, remedy } = { text: "" }] = a.peer(b)!.findings!;
+  ok(/ leave by .*, not by the tunnel, whose link is down$/.test(text), text);
+  ok(/^Find the program that sets the link down/.test(remedy!), remedy);
+  ok(await world.connects(a, b, 40_000));
+  ok(await world.until(() => a.peer(b)!.findings === undefined, 3_000));
+});
