@@ -9,7 +9,8 @@ import * as api from "../lib/coord/api.ts";
 import { AuthError, readClaim } from "../lib/coord/auth.ts";
 import { jsonOf } from "../lib/coord/body.ts";
 import { publicKeyOf, signer } from "../lib/ed25519.ts";
-import { decodeGre, encodeGre } from "../lib/dataplane/gre.ts";
+import { Arena } from "../lib/engine/arena.ts";
+import { HeaderReader } from "../lib/engine/encapsulation.ts";
 import { BufferedReader, ConnectionEndedError } from "../lib/dial/buffered_reader.ts";
 import { DialError } from "../lib/dial/errors.ts";
 import { readBody, readHead } from "../lib/dial/http_message.ts";
@@ -17,9 +18,10 @@ import { encodeFrame, WebSocketClient } from "../lib/dial/web_socket.ts";
 import { boxKey, decodeMessage, DiscoFormatError, open, readEnvelope } from "../lib/disco/mod.ts";
 import { parseClientFile } from "../lib/hub/clients.ts";
 import * as hub from "../lib/hub/protocol/gretun/wire.ts";
-import { isBareIpv4 } from "../lib/hub/protocol/ipipou/wire.ts";
+import { IPIPOU_SIGNALLING } from "../lib/hub/protocol/ipipou/wire.ts";
 import { decodeJtunnel, parseJtunnelId } from "../lib/hub/protocol/jtunnel/wire.ts";
 import { type DiscoKey, type NodeKey, nodeKeyFromBytes } from "../lib/keys.ts";
+import { isSignalling } from "../lib/linux/mod.ts";
 import { decodeIpUdp, decodeUdp } from "../lib/linux/raw_udp.ts";
 import { attr, encodeAttrs } from "../lib/netlink/attr.ts";
 import { decodeAddress } from "../lib/netlink/addr.ts";
@@ -53,6 +55,7 @@ import {
 import { StunFormatError } from "../lib/stun/message.ts";
 import { answerBinding } from "../lib/stun/mod.ts";
 import type { Decoder } from "./fuzz.ts";
+import { encodeGre } from "./gre.ts";
 import disco from "./vectors/disco.json" with { type: "json" };
 import hubVectors from "./vectors/hub.json" with { type: "json" };
 import netlink from "./vectors/netlink.json" with { type: "json" };
@@ -132,6 +135,15 @@ const IP_UDP = fromHex(
   "45000024000040004011000 0cb007107 c0000201 1e611e6100100000 5453f09f92ac0000".replace(/ /g, ""),
 );
 
+/** Of every encapsulation. */
+function readHeaders(bytes: Uint8Array): unknown {
+  const arena = new Arena(new ArrayBuffer(65_536));
+  arena.bytes.set(bytes);
+  return (["gre", "bare", "jtunnel", "sealed"] as const).map((encapsulation) =>
+    new HeaderReader(arena, encapsulation).find(0, bytes.length)
+  );
+}
+
 const DATAGRAMS: Decoder[] = [
   {
     name: "disco message",
@@ -201,7 +213,7 @@ const DATAGRAMS: Decoder[] = [
   {
     name: "GRE packet",
     samples: [encodeGre(IP_UDP, 7)!, encodeGre(IP_UDP, undefined)!],
-    decode: decodeGre,
+    decode: readHeaders,
     errors: [],
   },
   {
@@ -210,7 +222,7 @@ const DATAGRAMS: Decoder[] = [
     decode: (bytes) => ({
       raw: decodeIpUdp(bytes),
       udp: decodeUdp(bytes, parseIp("2001:db8::1")),
-      bare: isBareIpv4(bytes),
+      bare: !isSignalling(IPIPOU_SIGNALLING, bytes),
     }),
     errors: [],
   },

@@ -1,7 +1,7 @@
 /** What strangers on the network can do to nodes: they see all packets, and send what they like. */
 import { type Endpoint, formatEndpoint, ipFromBytes } from "../lib/addr.ts";
 import { concatBytes, Reader } from "../lib/bytes.ts";
-import { encodeGre } from "../lib/dataplane/gre.ts";
+import { encodeGre } from "./gre.ts";
 import { systemRandom } from "../lib/edges.ts";
 import type { Host, Lab, LabNode, Nat } from "./lab/mod.ts";
 import { encodeError } from "../lib/relay/messages.ts";

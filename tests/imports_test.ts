@@ -122,7 +122,6 @@ const EDGES = [
 ];
 /** Pure, though the rest of their rooms is at the edge. */
 const PURE = [
-  "lib/dataplane/gre.ts",
   ...[
     "arena",
     "cipher",

@@ -6,7 +6,8 @@
 import { type Endpoint, equalEndpoints, ipBytes, parseCidr, parseIp } from "../lib/addr.ts";
 import { concatBytes, equalBytes, toHex, Writer } from "../lib/bytes.ts";
 import { onesComplementSum } from "../lib/checksum.ts";
-import { isIpPacket, udpDestination } from "../lib/dataplane/guard/inner.ts";
+import { isIpPacket } from "../lib/engine/mod.ts";
+import { udpDestination } from "./inner_guard.ts";
 import { Arena } from "../lib/engine/arena.ts";
 import { HeaderReader, HeaderWriter } from "../lib/engine/encapsulation.ts";
 import { Inward } from "../lib/engine/inward.ts";

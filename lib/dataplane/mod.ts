@@ -5,8 +5,7 @@
  * await using plane = openPlane({ wanted: "auto", kernel: "fou", codec }, options, { host, clock, log });
  * const { ifname } = plane.setLink({ id, remote, addresses: [pairAddress(own, peer)], routes: [] });
  */
-export { decodeGre, encodeGre } from "./gre.ts";
-export { isIpPacket } from "./guard/inner.ts";
+export { isIpPacket } from "../engine/mod.ts";
 export type { HubPlaneKind, KernelPlaneKind, LinkKeys, PlaneKind, UpPlaneKind } from "./kinds.ts";
 export { NoKernelPlaneError } from "./kernel/encapsulation.ts";
 export { leftKernelPlane } from "./kernel/left.ts";
@@ -24,7 +23,6 @@ export type {
   PlaneRefusal,
   PlaneThreads,
   PlaneWorld,
-  ThreadCodec,
   WantedLink,
 } from "./plane.ts";
 export { PLANE_DROPS, PLANE_REFUSALS } from "./plane.ts";

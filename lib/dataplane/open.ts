@@ -3,8 +3,7 @@ import { errorText } from "../errors.ts";
 import { NoKernelPlaneError } from "./kernel/encapsulation.ts";
 import { KernelPlane } from "./kernel/plane.ts";
 import type { KernelPlaneKind, PlaneKind } from "./kinds.ts";
-import type { DataCodec, DataPlane, PlaneWorld } from "./plane.ts";
-import type { PathOptions } from "./user/path.ts";
+import type { DataCodec, DataPlane, PlaneOptions, PlaneWorld } from "./plane.ts";
 import { UserPlane } from "./user/plane.ts";
 
 export interface PlaneChoice {
@@ -19,7 +18,7 @@ export interface PlaneChoice {
 /** Throws `GretunError`. */
 export function openPlane(
   { wanted, kernel, codec }: PlaneChoice,
-  options: PathOptions,
+  options: PlaneOptions,
   world: PlaneWorld,
 ): DataPlane {
   const openUser = () => UserPlane.open(options, codec(), world);

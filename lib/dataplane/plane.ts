@@ -184,6 +184,8 @@ export interface PlaneOptions {
   /** Of the links; absent: what the way to the far end leaves. */
   mtu?: number;
   encapCsum: EncapCsum;
+  /** In user space: datagrams that are too large for the way may be cut up. */
+  allowFragments?: boolean;
   /** What is no data; none: everything is. */
   signalling?: Signalling;
   lookalikes?: Lookalikes;
@@ -198,39 +200,29 @@ export interface PlaneOptions {
   onFault: (what: string, error: unknown) => void;
 }
 
-/** What threads of their own need to carry a codec's packets without it, and what they tell. */
-export interface ThreadCodec {
+/** What user-space packets look like on the wire, and what the threads that carry them tell. */
+export interface DataCodec {
   readonly encapsulation: Encapsulation;
   /** Own identifier of jtunnel. */
   readonly ownId?: Uint8Array;
   /** Signalling has sockets of its own: a flood of it costs the data nothing. */
   readonly signalsApart?: true;
-  /** Packets that are of no link go through {@link DataCodec.decode}. */
-  readonly meetsStrangers?: true;
   /** What a link needs besides what is wanted. */
   extras?(id: string): Pick<EngineLink, "farId" | "seal">;
-  /** Called by the codec when {@link ThreadCodec.extras} has other news. */
+  /** Called by the codec when {@link DataCodec.extras} has other news. */
   onChanged?: (id: string) => void;
   /** Packets from the link's far end were carried since this was called last. */
   heard?(id: string): void;
   /** A sealed packet was taken: the session's first, or one from elsewhere than the link's remote. */
   onSession?(session: Uint8Array, source: SockAddr): void;
-}
-
-/** What user-space packets look like on the wire, and whose they are. */
-export interface DataCodec {
-  /** Absent: threads cannot carry them. */
-  readonly threads?: ThreadCodec;
   /** What is added to an inner packet over IPv4, headers of IP and UDP and all. */
   overheadBytes(link: Pick<WantedLink, "keys">): number;
   /** Throws `GretunError` for a link whose packets could be those of another one. */
   setLink?(link: WantedLink): void;
   removeLink?(id: string): void;
-  /** What goes to the link's remote; undefined: nothing. */
-  encode(id: string, inner: Uint8Array): Uint8Array | undefined;
-  /** Whose packet it is, and the packet, or why it is not taken; undefined: that was told already. */
-  decode(
-    bytes: Uint8Array,
-    source: SockAddr,
-  ): { id: string; inner: Uint8Array } | PlaneRefusal | undefined;
+  /**
+   * Whose packet it is that threads know no link for, and the packet; undefined: why it is not taken
+   * was told already. Absent: there are no such packets.
+   */
+  decode?(bytes: Uint8Array, source: SockAddr): { id: string; inner: Uint8Array } | undefined;
 }

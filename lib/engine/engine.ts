@@ -4,7 +4,7 @@
  * something to do. The main thread says what links there are and gets what is not data; packets do
  * not wait for it.
  */
-import { type Cidr, type Endpoint, type Family, familyOf, type Ip, ipBytes } from "../addr.ts";
+import { type Cidr, type Endpoint, type Family, familyOf, type Ip } from "../addr.ts";
 import { GretunError } from "../errors.ts";
 import {
   type BulkTun,
@@ -32,6 +32,7 @@ import {
   Shared,
   type WorkerStart,
 } from "./messages.ts";
+import { networkOf } from "./tables.ts";
 import { IN_TAG } from "./tags.ts";
 
 export interface EngineOptions {
@@ -415,6 +416,9 @@ export class Engine implements AsyncDisposable {
   }
 }
 
+/** What it is for those who use it. */
+export type PacketEngine = Pick<Engine, keyof Engine>;
+
 /** For one more link. Throws `GretunError`: the tables of the threads have room for so many. */
 export function freeNumber(links: readonly unknown[]): number {
   const free = links.indexOf(undefined);
@@ -448,10 +452,6 @@ function socketChange(id: number, { fd, family, port, segments }: BulkUdpSocket)
 
 function linkChange(link: LinkSpec): Change {
   return { kind: "link", link };
-}
-
-function networkOf({ ip, prefixLength }: Cidr) {
-  return { bytes: ipBytes(ip), prefixLength };
 }
 
 function openSockets({ port, bind, without, allowFragments }: EngineOptions): BulkUdpSocket[] {

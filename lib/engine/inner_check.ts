@@ -1,4 +1,5 @@
 /** What inner packets of a link may say: as `guard/` of the data planes has it. */
+import type { Cidr } from "../addr.ts";
 import {
   icmpAt,
   isIcmpError,
@@ -6,10 +7,15 @@ import {
   quotedDestinationAt,
   transportAt,
 } from "../icmp_headers.ts";
-import type { Arena } from "./arena.ts";
+import { Arena } from "./arena.ts";
 import type { Drop, LinkSpec } from "./messages.ts";
-import { IPV4, IPV6, UDP } from "./packet.ts";
-import { NetworkCheck } from "./tables.ts";
+import { IPV4, IPV6, UDP, versionOf } from "./packet.ts";
+import { NetworkCheck, networkOf } from "./tables.ts";
+
+export type InnerRefusal = Extract<
+  Drop,
+  "router-message" | "wrong-inner-address" | "out-of-reach" | "not-for-peer"
+>;
 
 export class InnerCheck {
   readonly #sources: NetworkCheck | undefined;
@@ -24,7 +30,7 @@ export class InnerCheck {
   }
 
   /** Why a packet of the far end is not taken. */
-  refusesIn(arena: Arena, at: number, length: number, version: 4 | 6): Drop | undefined {
+  refusesIn(arena: Arena, at: number, length: number, version: 4 | 6): InnerRefusal | undefined {
     const icmp = icmpAt(arena.bytes, at, length, version);
     const type = icmp < 0 ? undefined : arena.bytes[at + icmp]!;
     if (type !== undefined && isRouterMessage(type, version)) return "router-message";
@@ -44,10 +50,24 @@ export class InnerCheck {
   }
 
   /** Why a packet does not go to the far end. */
-  refusesOut(arena: Arena, at: number, version: 4 | 6): Drop | undefined {
+  refusesOut(arena: Arena, at: number, version: 4 | 6): InnerRefusal | undefined {
     const destination = at + (version === 4 ? IPV4.destination : IPV6.destination);
     return this.#theirs?.contains(arena, destination, version) ?? true ? undefined : "not-for-peer";
   }
+}
+
+/** The same for a packet of the far end that threads knew no link for. */
+export function refusesPacket(
+  { sources, destinations }: { sources?: readonly Cidr[]; destinations?: readonly Cidr[] },
+  packet: Uint8Array,
+): InnerRefusal | "not-ip" | undefined {
+  const version = versionOf(packet, 0, packet.length);
+  if (version === 0) return "not-ip";
+  const check = new InnerCheck({
+    ...(sources && { sources: sources.map(networkOf) }),
+    ...(destinations && { destinations: destinations.map(networkOf) }),
+  });
+  return check.refusesIn(new Arena(packet.slice().buffer), 0, packet.length, version);
 }
 
 function isMulticast(bytes: Uint8Array, at: number, version: 4 | 6): boolean {

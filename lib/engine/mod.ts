@@ -6,7 +6,14 @@
  * const link = engine.addLink("gretun0");
  * engine.setLink(link, { mtu: 1464, remote, keys });
  */
-export { Engine, type EngineFeatures, type EngineLink, type EngineOptions } from "./engine.ts";
+export {
+  Engine,
+  type EngineFeatures,
+  type EngineLink,
+  type EngineOptions,
+  type PacketEngine,
+} from "./engine.ts";
+export { refusesPacket } from "./inner_check.ts";
 export {
   type Drop,
   DROPS,
@@ -14,3 +21,4 @@ export {
   type LinkSeal,
   type SealedSession,
 } from "./messages.ts";
+export { isIpPacket } from "./packet.ts";

@@ -83,3 +83,7 @@ export function versionOf(bytes: Uint8Array, at: number, length: number): 0 | 4 
   if (version === 6 && length >= IPV6_HEADER) return 6;
   return 0;
 }
+
+export function isIpPacket(packet: Uint8Array): boolean {
+  return versionOf(packet, 0, packet.length) !== 0;
+}

@@ -1,4 +1,5 @@
 /** What the workers know of links: by device for packets out, by what a datagram shows for packets in. */
+import { type Cidr, ipBytes } from "../addr.ts";
 import type { Arena } from "./arena.ts";
 
 const KEY_WORDS = 5;
@@ -61,6 +62,10 @@ export interface Network {
   /** 4 or 16. */
   bytes: Uint8Array;
   prefixLength: number;
+}
+
+export function networkOf({ ip, prefixLength }: Cidr): Network {
+  return { bytes: ipBytes(ip), prefixLength };
 }
 
 /** Addresses within some networks. Remembers the last good one, as packets come in runs. */

@@ -8,7 +8,7 @@
  * using news = host.watchNetwork(() => console.log(rtnl.links()));
  */
 import type { Datagram, SendDatagram } from "../edges.ts";
-import { Engine, type EngineOptions } from "../engine/mod.ts";
+import { Engine, type EngineOptions, type PacketEngine } from "../engine/mod.ts";
 import {
   fileLocks,
   loadModule,
@@ -22,7 +22,6 @@ import {
   setChecksumOffload,
   type SockAddr,
   tryTun,
-  TunDevice,
   UdpSocket,
   type UdpSocketOptions,
   writeKernelFile,
@@ -40,13 +39,6 @@ export interface UdpPort extends Disposable {
 /** Signalling beside a UDP port that the kernel or another socket owns. */
 export interface SignalPort extends Disposable {
   send: SendDatagram;
-}
-
-/** A device whose packets come to this process. */
-export interface Tun extends Disposable {
-  readonly name: string;
-  /** Hands a packet to the kernel; false when it does not take it. */
-  write(packet: Uint8Array): boolean;
 }
 
 export interface Host extends AsyncDisposable {
@@ -86,9 +78,8 @@ export interface Host extends AsyncDisposable {
   openRawSender(port: number, family: 4 | 6): SignalPort;
   /** Throws `SystemError` where the kernel has no TUN. */
   tryTun(): void;
-  openTun(name: string, onPacket: (packet: Uint8Array) => void): Tun;
   /** Sockets and devices whose packets do not pass through this thread. Throws `SystemError`. */
-  openEngine?(options: EngineOptions): Engine;
+  openEngine(options: EngineOptions): PacketEngine;
 }
 
 export interface LinuxHostOptions {
@@ -115,7 +106,6 @@ export function linuxHost(options: LinuxHostOptions = {}): Host {
     openRawUdp: (port, raw, onDatagram) => RawUdpSocket.open(port, poller, onDatagram, raw),
     openRawSender: (port, family) => RawUdpSender.open(port, family),
     tryTun,
-    openTun: (name, onPacket) => TunDevice.open(name, poller, onPacket),
     openEngine: (engine) => Engine.open(engine),
     [Symbol.asyncDispose]: () => poller[Symbol.asyncDispose](),
   };

@@ -38,7 +38,7 @@ export {
 export { type RawUdpOptions, RawUdpSender, RawUdpSocket } from "./raw_udp.ts";
 export { sourceAddress } from "./source_address.ts";
 export { type AcceptedSettings, setAccepted } from "./tcp.ts";
-export { type BulkTun, openBulkTun, tryTun, TunDevice, writeBulkTun } from "./tun.ts";
+export { type BulkTun, openBulkTun, tryTun, writeBulkTun } from "./tun.ts";
 export { type BytePattern, isSignalling, type Signalling } from "./udp_filter.ts";
 export { udpPortOwner } from "./udp_owner.ts";
 export { UdpSocket, type UdpSocketOptions } from "./udp.ts";

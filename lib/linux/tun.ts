@@ -1,19 +1,8 @@
 /** TUN devices (linux/if_tun.h): IP packets in and out of this process. */
 import { concatBytes, Writer } from "../bytes.ts";
-import {
-  check,
-  checkAgain,
-  cString,
-  Fd,
-  libc,
-  O_CLOEXEC,
-  O_NONBLOCK,
-  O_RDWR,
-  SystemError,
-} from "./libc.ts";
+import { check, cString, Fd, libc, O_CLOEXEC, O_NONBLOCK, O_RDWR, SystemError } from "./libc.ts";
 import { bulk } from "./bulk.ts";
 import { loadModule } from "./modules.ts";
-import type { Poller } from "./poll.ts";
 
 const TUNSETIFF = 0x400454ca;
 const IFF_TUN = 0x0001;
@@ -30,7 +19,6 @@ const OFFLOADS = [
 const IFNAMSIZ = 16;
 /** `struct ifreq`, 64-bit. */
 const IFREQ_LENGTH = 40;
-const MAX_BATCH = 256;
 
 /** Throws `SystemError`: ENOENT or ENODEV where the kernel has no TUN. */
 export function tryTun(): void {
@@ -53,7 +41,8 @@ function tryOpenCloneDevice(): Fd {
   return new Fd(check("open /dev/net/tun", libc().open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC)));
 }
 
-function makeDevice(fd: number, name: string, flags: number): void {
+function makeDevice(fd: number, name: string): void {
+  const flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
   const ifreq = new Writer("host", IFREQ_LENGTH).bytes(cString(name))
     .zeros(IFNAMSIZ - name.length - 1).u16(flags).zeros(IFREQ_LENGTH - IFNAMSIZ - 2).finish();
   check(`make TUN device ${name}`, libc().ioctl(fd, BigInt(TUNSETIFF), ifreq));
@@ -72,7 +61,7 @@ export interface BulkTun {
 export function openBulkTun(name: string): BulkTun {
   const fd = openCloneDevice();
   try {
-    makeDevice(fd.fd, name, IFF_TUN | IFF_NO_PI | IFF_VNET_HDR);
+    makeDevice(fd.fd, name);
     const offload = OFFLOADS.find(({ bits }) =>
       bulk().ioctlValue(fd.fd, TUNSETOFFLOAD, bits) !== -1
     );
@@ -90,66 +79,4 @@ const WHOLE = new Uint8Array(10);
 export function writeBulkTun(fd: Fd, packet: Uint8Array): boolean {
   const bytes = concatBytes(WHOLE, packet) as Uint8Array<ArrayBuffer>;
   return libc().write(fd.fd, bytes, BigInt(bytes.length)) !== -1n;
-}
-
-export class TunDevice implements Disposable {
-  readonly name: string;
-  readonly #fd: Fd;
-  readonly #buffer = new Uint8Array(65_536);
-  readonly #onPacket: (packet: Uint8Array) => void;
-  readonly #watch: Disposable;
-
-  /**
-   * Makes the device, which is gone when it is disposed or the process ends. `onPacket` gets each
-   * IP packet that the kernel routes into it, as a view that is valid during the call.
-   */
-  static open(name: string, poller: Poller, onPacket: (packet: Uint8Array) => void): TunDevice {
-    const fd = openCloneDevice();
-    try {
-      makeDevice(fd.fd, name, IFF_TUN | IFF_NO_PI);
-      return new TunDevice(name, fd, poller, onPacket);
-    } catch (error) {
-      fd[Symbol.dispose]();
-      throw error;
-    }
-  }
-
-  private constructor(
-    name: string,
-    fd: Fd,
-    poller: Poller,
-    onPacket: (packet: Uint8Array) => void,
-  ) {
-    this.name = name;
-    this.#fd = fd;
-    this.#onPacket = onPacket;
-    this.#watch = poller.add(fd.fd, () => this.#drain());
-  }
-
-  /** Hands a packet to the kernel; false when it does not take it, as while the link is down. */
-  write(packet: Uint8Array): boolean {
-    const bytes = packet as Uint8Array<ArrayBuffer>;
-    return libc().write(this.#fd.fd, bytes, BigInt(bytes.length)) !== -1n;
-  }
-
-  [Symbol.dispose](): void {
-    this.#watch[Symbol.dispose]();
-    this.#fd[Symbol.dispose]();
-  }
-
-  #drain(): void {
-    for (let i = 0; i < MAX_BATCH; i++) {
-      let length;
-      try {
-        const result = libc().read(this.#fd.fd, this.#buffer, BigInt(this.#buffer.length));
-        length = checkAgain("read TUN device", result);
-      } catch (error) {
-        // Somebody deleted the device under us: nothing comes from it any more.
-        if (error instanceof SystemError) return this.#watch[Symbol.dispose]();
-        throw error;
-      }
-      if (length === undefined) return;
-      this.#onPacket(this.#buffer.subarray(0, length));
-    }
-  }
 }

@@ -14,7 +14,6 @@ import {
   withTtl,
 } from "./inet.ts";
 import type { Poller } from "./poll.ts";
-import { attachFilter, dataFilter, type Signalling } from "./udp_filter.ts";
 
 /** By family, of a `struct sockaddr`. */
 const ADDRESS_LENGTH = { 4: 16, 6: 28 } as const;
@@ -26,8 +25,6 @@ export interface UdpSocketOptions {
   /** Unless told, 4. */
   family?: Family;
   bind?: Ip;
-  /** Is dropped: another socket is for it. */
-  without?: Signalling;
   /** Datagrams that are too large for the way may be cut up. */
   allowFragments?: boolean;
 }
@@ -53,12 +50,11 @@ export class UdpSocket implements Disposable {
     poller: Poller,
     onDatagram: (bytes: Uint8Array, source: SockAddr) => void,
   ): UdpSocket {
-    const { family = 4, port, bind, without, allowFragments = false } = options;
+    const { family = 4, port, bind, allowFragments = false } = options;
     const socket = openDatagrams(family);
     try {
       growBuffers(socket.fd);
       setFragments(socket.fd, family, allowFragments);
-      if (without) attachFilter(socket.fd, dataFilter(without));
       bindTo(socket.fd, { ip: bind ?? UNSPECIFIED[family], port });
       return new UdpSocket(socket, family, poller, onDatagram);
     } catch (error) {

@@ -5,7 +5,8 @@
 import { type Endpoint, type Family, familyOf, type Ip, ipBytes } from "../../lib/addr.ts";
 import { Reader } from "../../lib/bytes.ts";
 import type { Datagram } from "../../lib/edges.ts";
-import type { Host, SignalPort, Tun, UdpPort } from "../../lib/host/mod.ts";
+import type { EngineOptions } from "../../lib/engine/mod.ts";
+import type { Host, SignalPort, UdpPort } from "../../lib/host/mod.ts";
 import {
   AF_INET,
   AF_INET6,
@@ -14,10 +15,10 @@ import {
   type SockAddr,
   sockAddrOf,
   SystemError,
-  type UdpSocketOptions,
 } from "../../lib/linux/mod.ts";
 import type { Fou, RtNetlink } from "../../lib/netlink.ts";
 import type { Nft } from "../../lib/nft/mod.ts";
+import { type FakeUdpOptions, type Machine, MemoryEngine, type Tun } from "./engine.ts";
 import { NftKernel } from "./nft_kernel.ts";
 import { ERRNO, TunnelKernel } from "./tunnel_kernel.ts";
 
@@ -78,10 +79,10 @@ class FakeTun implements Tun {
   }
 }
 
-export class FakeHost implements Host {
+export class FakeHost implements Host, Machine {
   readonly kernel: TunnelKernel;
   /** All that were ever opened, in order. */
-  readonly udp: FakeSocket<UdpSocketOptions>[] = [];
+  readonly udp: FakeSocket<FakeUdpOptions>[] = [];
   readonly raw: FakeSocket<RawUdpOptions>[] = [];
   readonly tuns: FakeTun[] = [];
   readonly files = new Map<string, string>();
@@ -114,7 +115,7 @@ export class FakeHost implements Host {
   }
 
   /** Open sockets of that port. */
-  socketsOf(port: number): { udp?: FakeSocket<UdpSocketOptions>; raw?: FakeSocket<RawUdpOptions> } {
+  socketsOf(port: number): { udp?: FakeSocket<FakeUdpOptions>; raw?: FakeSocket<RawUdpOptions> } {
     const udp = this.udp.find((s) => s.port === port && !s.isClosed);
     const raw = this.raw.find((s) => s.port === port && !s.isClosed);
     return { ...(udp ? { udp } : {}), ...(raw ? { raw } : {}) };
@@ -170,7 +171,7 @@ export class FakeHost implements Host {
   }
 
   openUdp(
-    options: UdpSocketOptions,
+    options: FakeUdpOptions,
     onDatagram: (bytes: Uint8Array, source: SockAddr) => void,
   ): UdpPort {
     const port = options.port || this.#nextPort++;
@@ -195,8 +196,7 @@ export class FakeHost implements Host {
   }
 
   #isPortTaken(port: number, family: Family): boolean {
-    const isOpen = (socket: FakeSocket<UdpSocketOptions>) =>
-      socket.port === port && !socket.isClosed;
+    const isOpen = (socket: FakeSocket<FakeUdpOptions>) => socket.port === port && !socket.isClosed;
     const own = this.udp.filter(isOpen);
     if (own.length > 0) return own.some(({ options }) => (options.family ?? 4) === family);
     return this.kernel.programs.has(port) ||
@@ -225,6 +225,10 @@ export class FakeHost implements Host {
 
   openRawSender(port: number, family: 4 | 6): SignalPort {
     return this.openRawUdp(port, { family }, () => {});
+  }
+
+  openEngine(options: EngineOptions): MemoryEngine {
+    return new MemoryEngine(this, options);
   }
 
   tryTun(): void {

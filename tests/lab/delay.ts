@@ -1,7 +1,8 @@
 /** A long line between two namespaces: packets wait in this process before they go on. */
 import type { Clock } from "../../lib/edges.ts";
-import { type Poller, TunDevice } from "../../lib/linux/mod.ts";
+import type { Poller } from "../../lib/linux/mod.ts";
 import type { Space } from "../../lib/lab/mod.ts";
+import { TunDevice } from "./tun_device.ts";
 
 export interface LineQuality {
   /** Every packet is on the way for so long: a round trip takes twice that. */

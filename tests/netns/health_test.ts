@@ -12,11 +12,11 @@ import {
   deleteNamedNetns,
   type Fd,
   Poller,
-  TunDevice,
   withNetns,
 } from "../../lib/linux/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { DENO_RUN } from "../deno_run.ts";
+import { TunDevice } from "../lab/tun_device.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();

@@ -14,11 +14,11 @@ import {
   Poller,
   RawUdpSender,
   RawUdpSocket,
-  TunDevice,
   withNetns,
 } from "../../lib/linux/mod.ts";
 import { STUN_PATTERN } from "../../lib/stun/mod.ts";
 import { LinkMonitor, NetlinkError, RtNetlink } from "../../lib/netlink.ts";
+import { TunDevice } from "../lab/tun_device.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();

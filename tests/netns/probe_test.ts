@@ -13,12 +13,12 @@ import {
   type Fd,
   IcmpSocket,
   Poller,
-  TunDevice,
   withNetns,
   writeKernelFile,
 } from "../../lib/linux/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { DENO_RUN } from "../deno_run.ts";
+import { TunDevice } from "../lab/tun_device.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();

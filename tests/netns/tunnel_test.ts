@@ -16,11 +16,11 @@ import {
   type Fd,
   fileLocks,
   Poller,
-  TunDevice,
   withNetns,
 } from "../../lib/linux/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
 import { GRETUN } from "../overlay.ts";
+import { TunDevice } from "../lab/tun_device.ts";
 
 RtNetlink.open()[Symbol.dispose]();
 

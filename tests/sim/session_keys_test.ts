@@ -1,7 +1,7 @@
 /** Keys of the data last for one session; what was recorded of signalling, for one run. */
 import { deepStrictEqual, notDeepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import type { Endpoint } from "../../lib/addr.ts";
-import { encodeGre } from "../../lib/dataplane/gre.ts";
+import { encodeGre } from "../gre.ts";
 import { isDisco } from "../../lib/disco/mod.ts";
 import { Victim } from "./hostile_member.ts";
 import { encodeIp, type UdpPacket } from "./world/packet.ts";

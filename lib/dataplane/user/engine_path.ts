@@ -1,32 +1,28 @@
 /** Packets in threads of their own: this one makes links, and gets what is no data of any. */
-import type { Ip } from "../../addr.ts";
-import type { Clock } from "../../edges.ts";
-import type { Engine } from "../../engine/mod.ts";
+import type { Family, Ip } from "../../addr.ts";
+import type { Clock, SendDatagram } from "../../edges.ts";
+import { type PacketEngine, refusesPacket } from "../../engine/mod.ts";
 import type { Host } from "../../host/mod.ts";
 import { type Signalling, type SockAddr, sockAddrOf } from "../../linux/mod.ts";
 import { fillOpenChecksum } from "../../open_checksum.ts";
-import { InnerGuard, isIpPacket } from "../guard/inner.ts";
 import { hasChecksum } from "../kernel/port.ts";
 import {
   type DataCodec,
   type ExtraPort,
   PLANE_DROPS,
   PLANE_REFUSALS,
+  type PlaneOptions,
   type PlaneRefusal,
   type PlaneThreads,
+  type PlaneWorld,
   type WantedLink,
 } from "../plane.ts";
-import type { PacketPath, PathDevice, PathOptions } from "./path.ts";
 import { Revival } from "./revival.ts";
 
-export type OpenEngine = NonNullable<Host["openEngine"]>;
-
-export type EngineCodec = Required<Pick<DataCodec, "threads">> & Pick<DataCodec, "decode">;
-
-export interface EngineWorld {
-  host: Host;
-  openEngine: OpenEngine;
-  clock: Clock;
+/** A device that carries nothing until it is told for which link. */
+export interface PathDevice extends Disposable {
+  readonly name: string;
+  set(link: WantedLink, mtu: number): void;
 }
 
 const NOTHING: Signalling = { kind: "patterns", any: [] };
@@ -38,13 +34,13 @@ interface Carried {
 
 const HEARD_GAP_MS = 500;
 
-export class EnginePath implements PacketPath {
-  readonly #engine: Engine;
+export class EnginePath implements AsyncDisposable {
+  readonly #engine: PacketEngine;
   /** Sockets for signalling, where it has some of its own. */
   readonly #signals: Disposable | undefined;
   readonly #revival: Revival;
   readonly #clock: Clock;
-  readonly #codec: EngineCodec;
+  readonly #codec: DataCodec;
   /** By the engine's numbers. */
   readonly #carried = new Map<number, Carried>();
   /** Packets, by the same. */
@@ -55,16 +51,16 @@ export class EnginePath implements PacketPath {
 
   /** `onTooBig`: the way of this link's packets has become narrower. Throws `SystemError`. */
   constructor(
-    { port, bind, allowFragments = false, signalling, onDatagram, onFault }: PathOptions,
-    codec: EngineCodec,
-    { host, openEngine, clock }: EngineWorld,
+    { port, bind, allowFragments = false, signalling, onDatagram, onFault }: PlaneOptions,
+    codec: DataCodec,
+    { host, clock }: PlaneWorld,
     onTooBig: (link: WantedLink) => void,
   ) {
     this.#clock = clock;
     this.#codec = codec;
     this.#revival = new Revival(clock, () => this.#engine.restart(), onFault);
-    const { encapsulation, ownId, meetsStrangers, signalsApart } = codec.threads;
-    this.#engine = openEngine({
+    const { encapsulation, ownId, signalsApart } = codec;
+    this.#engine = host.openEngine({
       ...{ port, encapsulation, allowFragments, ...(bind ? { bind } : {}) },
       ...(ownId && { ownId }),
       ...(signalsApart && signalling
@@ -74,8 +70,8 @@ export class EnginePath implements PacketPath {
         const isMain = localPort === this.#engine.port;
         onDatagram({ bytes, from }, isMain ? undefined : localPort);
       },
-      ...(meetsStrangers && { onStranger: (bytes, from) => this.#take(bytes, sockAddrOf(from)) }),
-      onSession: (_link, session, from) => codec.threads.onSession?.(session, sockAddrOf(from)),
+      ...(codec.decode && { onStranger: (bytes, from) => this.#take(bytes, sockAddrOf(from)) }),
+      onSession: (_link, session, from) => codec.onSession?.(session, sockAddrOf(from)),
       onTooBig: (link) => {
         const carried = this.#carried.get(link);
         if (carried) onTooBig(carried.wanted);
@@ -92,8 +88,8 @@ export class EnginePath implements PacketPath {
       void this.#engine[Symbol.asyncDispose]();
       throw error;
     }
-    if (codec.threads.heard) this.#listen();
-    codec.threads.onChanged = (id) => this.#changed(id);
+    if (codec.heard) this.#listen();
+    codec.onChanged = (id) => this.#changed(id);
   }
 
   #changed(id: string): void {
@@ -102,26 +98,21 @@ export class EnginePath implements PacketPath {
 
   #set(link: number): void {
     const { wanted, mtu } = this.#carried.get(link)!;
-    this.#engine.setLink(link, { ...wanted, mtu, ...this.#codec.threads.extras?.(wanted.id) });
+    this.#engine.setLink(link, { ...wanted, mtu, ...this.#codec.extras?.(wanted.id) });
   }
 
   /** A packet of no link, unless the codec knows better. */
   #take(bytes: Uint8Array, source: SockAddr): void {
-    const packet = this.#codec.decode(bytes, source);
-    if (typeof packet === "string") return this.#refuse(packet);
+    const packet = this.#codec.decode?.(bytes, source);
     if (!packet) return;
     for (const [link, { wanted }] of this.#carried) {
       if (wanted.id !== packet.id) continue;
       const { inner } = packet;
-      const reason = isIpPacket(inner) ? new InnerGuard(wanted).refusesIn(inner) : "not-ip";
-      if (reason) return this.#refuse(reason);
+      const reason = refusesPacket(wanted, inner);
+      if (reason) return void this.#refused.set(reason, (this.#refused.get(reason) ?? 0) + 1);
       fillOpenChecksum(inner);
       return this.#engine.inject(link, inner);
     }
-  }
-
-  #refuse(reason: PlaneRefusal): void {
-    this.#refused.set(reason, (this.#refused.get(reason) ?? 0) + 1);
   }
 
   #listen(): void {
@@ -129,7 +120,7 @@ export class EnginePath implements PacketPath {
       this.#listen();
       for (const [id, { wanted }] of this.#carried) {
         const heard = this.#engine.heard(id);
-        if (heard !== (this.#heard.get(id) ?? 0)) this.#codec.threads.heard?.(wanted.id);
+        if (heard !== (this.#heard.get(id) ?? 0)) this.#codec.heard?.(wanted.id);
         this.#heard.set(id, heard);
       }
     });
@@ -139,11 +130,12 @@ export class EnginePath implements PacketPath {
     return this.#engine.port;
   }
 
-  get families() {
+  get families(): readonly Family[] {
     return this.#engine.families;
   }
 
-  readonly send: PacketPath["send"] = (bytes, to, ttl) =>
+  /** Of signalling. */
+  readonly send: SendDatagram = (bytes, to, ttl) =>
     this.#engine.send(bytes, to, ttl === undefined ? {} : { ttl });
 
   openPort(): ExtraPort {
@@ -156,6 +148,7 @@ export class EnginePath implements PacketPath {
     };
   }
 
+  /** Throws `SystemError`. */
   openDevice(ifname: string): PathDevice {
     const id = this.#engine.addLink(ifname);
     return {
@@ -172,6 +165,7 @@ export class EnginePath implements PacketPath {
     };
   }
 
+  /** Packets, by reason. */
   refused(): Map<PlaneRefusal, number> {
     const drops = this.#engine.drops();
     const found = PLANE_REFUSALS.flatMap((reason) => {
@@ -205,11 +199,11 @@ export class EnginePath implements PacketPath {
 /** One for each family. Throws `SystemError`. */
 function openSignals(
   host: Host,
-  { port, families }: Pick<Engine, "port" | "families">,
+  { port, families }: PacketEngine,
   { bind, signalling, onDatagram }: {
     bind?: Ip;
     signalling: Signalling;
-    onDatagram: PathOptions["onDatagram"];
+    onDatagram: PlaneOptions["onDatagram"];
   },
 ): Disposable {
   using stack = new DisposableStack();

@@ -28,14 +28,13 @@ import type {
   DataPlane,
   ExtraPort,
   LinkState,
+  PlaneOptions,
   PlaneRefusal,
   PlaneThreads,
   PlaneWorld,
   WantedLink,
 } from "../plane.ts";
-import { CodecPath } from "./codec_path.ts";
-import { type EngineCodec, EnginePath } from "./engine_path.ts";
-import type { PacketPath, PathDevice, PathOptions } from "./path.ts";
+import { EnginePath, type PathDevice } from "./engine_path.ts";
 
 /** What a header of IPv6 takes more than one of IPv4. */
 const IPV6_MORE_BYTES = 20;
@@ -48,10 +47,10 @@ interface UserLink {
 
 export class UserPlane implements DataPlane {
   readonly kind = "tun";
-  readonly #options: PathOptions;
+  readonly #options: PlaneOptions;
   readonly #codec: DataCodec;
   readonly #rtnl: RtNetlink;
-  readonly #path: PacketPath;
+  readonly #path: EnginePath;
   readonly #links = new Map<string, UserLink>();
   readonly #keeper: LinkKeeper;
   readonly #ways: OwnWays;
@@ -59,12 +58,12 @@ export class UserPlane implements DataPlane {
   readonly #host: Host;
 
   /** Throws `GretunError` for a kernel without TUN and for a port that is taken. */
-  static open(options: PathOptions, codec: DataCodec, world: PlaneWorld): UserPlane {
+  static open(options: PlaneOptions, codec: DataCodec, world: PlaneWorld): UserPlane {
     ensureTun(world.host);
     return new UserPlane(options, codec, world);
   }
 
-  private constructor(options: PathOptions, codec: DataCodec, world: PlaneWorld) {
+  private constructor(options: PlaneOptions, codec: DataCodec, world: PlaneWorld) {
     const { host } = world;
     this.#options = options;
     this.#host = host;
@@ -80,14 +79,10 @@ export class UserPlane implements DataPlane {
     stack.move();
   }
 
-  /** In threads of its own where this host and what travels allow it. */
-  #openPath({ host, clock }: PlaneWorld): PacketPath {
-    const codec = this.#codec;
-    const openEngine = host.openEngine?.bind(host);
+  #openPath(world: PlaneWorld): EnginePath {
     try {
-      if (!isEngineCodec(codec) || !openEngine) return new CodecPath(this.#options, codec, host);
       const onTooBig = (link: WantedLink) => this.#narrowed(link);
-      return new EnginePath(this.#options, codec, { host, openEngine, clock }, onTooBig);
+      return new EnginePath(this.#options, this.#codec, world, onTooBig);
     } catch (cause) {
       if (!(cause instanceof SystemError)) throw cause;
       const { port, portFlag } = this.#options;
@@ -129,11 +124,11 @@ export class UserPlane implements DataPlane {
   }
 
   whileWaiting(): void {
-    this.#path.whileWaiting?.();
+    this.#path.whileWaiting();
   }
 
-  threads(): PlaneThreads | undefined {
-    return this.#path.threads?.();
+  threads(): PlaneThreads {
+    return this.#path.threads();
   }
 
   // --- links
@@ -256,10 +251,6 @@ export class UserPlane implements DataPlane {
       this.#options.onFault("cannot set a link's MTU", error);
     }
   }
-}
-
-function isEngineCodec(codec: DataCodec): codec is DataCodec & EngineCodec {
-  return codec.threads !== undefined;
 }
 
 /** Links are made later, so now is the time to find that this kernel cannot: throws `GretunError`. */

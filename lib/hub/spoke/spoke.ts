@@ -2,13 +2,14 @@
  * `gretun spoke`: one tunnel to one hub. What a protocol sends is in `protocol/`; here are the link,
  * its program, the way to the hub, and signals.
  */
-import { type Endpoint, formatEndpoint, type Ip } from "../../addr.ts";
+import { type Endpoint, equalEndpoints, formatEndpoint, type Ip } from "../../addr.ts";
 import { Alarm } from "../../alarm.ts";
 import { toHex } from "../../bytes.ts";
 import { aborted } from "../../edges.ts";
 import type { PlaneOptions } from "../../dataplane/mod.ts";
 import { errorText, GretunError } from "../../errors.ts";
 import { lockPort } from "../../links/mod.ts";
+import { endpointOf, type SockAddr } from "../../linux/mod.ts";
 import type { RtNetlink } from "../../netlink.ts";
 import type { StateDir } from "../../state_dir.ts";
 import { checkBind, pairOf } from "../addresses.ts";
@@ -119,6 +120,8 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
   get hub(): Endpoint {
     return this.#way.hub;
   }
+
+  readonly isHub = (source: SockAddr) => equalEndpoints(endpointOf(source), this.hub);
 
   /** Rejects when the spoke has to end. */
   get failed(): Promise<never> {

@@ -4,6 +4,7 @@ import type { DataPlane, LinkKeys, PlaneOptions } from "../../dataplane/mod.ts";
 import type { Credential, Refusal } from "../protocol/gretun/auth.ts";
 import type { EndOptions } from "../hub_core.ts";
 import type { IpipouScheme } from "../protocol/ipipou/wire.ts";
+import type { SockAddr } from "../../linux/mod.ts";
 import type { World } from "../world.ts";
 
 /** The name of a spoke's one link. */
@@ -56,6 +57,7 @@ export interface SpokeCore {
   readonly planeOptions: PlaneOptions;
   /** Where the hub is. */
   readonly hub: Endpoint;
+  readonly isHub: (source: SockAddr) => boolean;
   /** The hub may have another address; and if it does not answer, be tried at another one. */
   lookUpHub(isSilent: boolean): Promise<void>;
   /** Sets the link; false when that failed. */

@@ -1,14 +1,14 @@
 /** Hosts whose kernels are those of the planes' tests, in the networks of the simulated world. */
 import { type Endpoint, type Ip, parseIp } from "../../../lib/addr.ts";
 import type { Datagram } from "../../../lib/edges.ts";
-import type { SignalPort, Tun, UdpPort } from "../../../lib/host/mod.ts";
+import type { SignalPort, UdpPort } from "../../../lib/host/mod.ts";
 import {
   endpointOf,
   isSignalling,
   type RawUdpOptions,
   type SockAddr,
-  type UdpSocketOptions,
 } from "../../../lib/linux/mod.ts";
+import type { FakeUdpOptions, Tun } from "../../fakes/engine.ts";
 import { FakeHost } from "../../fakes/host.ts";
 import { memoryLocks } from "../../fakes/locks.ts";
 import type { Wire } from "../world/kernel.ts";
@@ -59,7 +59,7 @@ export class SimHost extends FakeHost implements Station {
   }
 
   override openUdp(
-    options: UdpSocketOptions,
+    options: FakeUdpOptions,
     onDatagram: (bytes: Uint8Array, source: SockAddr) => void,
   ): UdpPort {
     const socket = super.openUdp(options, onDatagram);

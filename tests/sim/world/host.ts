@@ -1,7 +1,8 @@
 /** A machine: a kernel with its sockets, a clock, and connections to others' HTTP servers. */
 import { type Endpoint, familyOf, type Ip, isUnspecified, parseIp } from "../../../lib/addr.ts";
 import type { Datagram } from "../../../lib/edges.ts";
-import type { Host, SignalPort, Tun, UdpPort } from "../../../lib/host/mod.ts";
+import type { EngineOptions } from "../../../lib/engine/mod.ts";
+import type { Host, SignalPort, UdpPort } from "../../../lib/host/mod.ts";
 import type { CoordHttp } from "../../../lib/coord/client.ts";
 import { ConnectionEndedError, DialError, type HttpRequest } from "../../../lib/dial/mod.ts";
 import {
@@ -12,10 +13,10 @@ import {
   type SockAddr,
   sockAddrOf,
   SystemError,
-  type UdpSocketOptions,
 } from "../../../lib/linux/mod.ts";
 import type { Fou, RtNetlink } from "../../../lib/netlink.ts";
 import type { Nft } from "../../../lib/nft/mod.ts";
+import { type FakeUdpOptions, type Machine, MemoryEngine, type Tun } from "../../fakes/engine.ts";
 import type { NftKernel } from "../../fakes/nft_kernel.ts";
 import { SimKernel } from "./kernel.ts";
 import type { Station, Trace } from "./net.ts";
@@ -27,7 +28,7 @@ const ENOENT = 2;
 /** What answers at a TCP port. */
 export type Serve = (request: Request, source: Ip) => Response | Promise<Response>;
 
-export class SimHost implements Host, Station {
+export class SimHost implements Host, Machine, Station {
   readonly name: string;
   readonly kernel: SimKernel;
   readonly clock: SimClock;
@@ -108,7 +109,7 @@ export class SimHost implements Host, Station {
   readLink(): undefined {}
 
   openUdp(
-    { port, bind, family = 4, without }: UdpSocketOptions,
+    { port, bind, family = 4, without }: FakeUdpOptions,
     onDatagram: (bytes: Uint8Array, source: SockAddr) => void,
   ): UdpPort {
     const listener = this.kernel.listenUdp(
@@ -154,6 +155,10 @@ export class SimHost implements Host, Station {
       },
       [Symbol.dispose]() {},
     };
+  }
+
+  openEngine(options: EngineOptions): MemoryEngine {
+    return new MemoryEngine(this, options);
   }
 
   tryTun(): void {}

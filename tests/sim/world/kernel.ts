@@ -14,7 +14,6 @@ import {
   isLoopback,
   parseIp,
 } from "../../../lib/addr.ts";
-import { decodeGre, encodeGre } from "../../../lib/dataplane/mod.ts";
 import { isSignalling, type RawUdpOptions, SystemError } from "../../../lib/linux/mod.ts";
 import {
   type Fou,
@@ -31,6 +30,7 @@ import {
   type RtNetlink,
   type Rule,
 } from "../../../lib/netlink.ts";
+import { decodeGre, encodeGre } from "../../gre.ts";
 import { decodeIp, encodeIp, lengthOf, type Packet, type UdpPacket } from "./packet.ts";
 import type { SimTime } from "./time.ts";
 

@@ -2,12 +2,7 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { parseEndpoint } from "../../../lib/addr.ts";
 import { fromHex, toHex } from "../../../lib/bytes.ts";
-import {
-  type DataCodec,
-  GreCodec,
-  openPlane,
-  type ThreadCodec,
-} from "../../../lib/dataplane/mod.ts";
+import { type DataCodec, GreCodec, openPlane } from "../../../lib/dataplane/mod.ts";
 import { silentLog } from "../../../lib/edges.ts";
 import type { Engine, EngineLink, EngineOptions } from "../../../lib/engine/mod.ts";
 import { FakeHost } from "../../fakes/host.ts";
@@ -89,8 +84,7 @@ Deno.test("the user plane tells what threads use and drop, apart from what they 
 
 Deno.test("a codec is told whose packets the threads carried", async () => {
   const heard: string[] = [];
-  const threads = { encapsulation: "gre", heard: (id: string) => void heard.push(id) } as const;
-  const codec = Object.assign(new GreCodec(), { threads });
+  const codec = Object.assign(new GreCodec(), { heard: (id: string) => void heard.push(id) });
   await using bench = new Bench(codec);
   const link = { id: "alice", remote: parseEndpoint("198.51.100.1:7777") };
   bench.plane.setLink({ ...link, addresses: [], routes: [] });
@@ -109,27 +103,30 @@ Deno.test("a codec is told whose packets the threads carried", async () => {
 
 Deno.test("a codec hears of strangers and sessions, and changes what threads know of a link", async () => {
   const sessions: string[] = [];
-  const threads: ThreadCodec = {
-    ...{ encapsulation: "jtunnel", meetsStrangers: true },
-    extras: () => ({ farId }),
-    onSession: (id) => void sessions.push(toHex(id)),
-  };
   let farId = fromHex("0000000000000001");
   const inner = fromHex("45".padEnd(40, "0"));
-  const decode = ([first]: Uint8Array) =>
-    first === 1 ? { id: "alice", inner } : first === 2 ? "malformed" as const : undefined;
-  await using bench = new Bench(Object.assign(new GreCodec(), { threads, decode }));
+  const codec: DataCodec = Object.assign(new GreCodec(), {
+    extras: () => ({ farId }),
+    onSession: (id: Uint8Array) => void sessions.push(toHex(id)),
+    decode: ([first]: Uint8Array) =>
+      first === 1
+        ? { id: "alice", inner }
+        : first === 2
+        ? { id: "alice", inner: new Uint8Array(3) }
+        : undefined,
+  });
+  await using bench = new Bench(codec);
   const remote = parseEndpoint("198.51.100.1:7777");
   bench.plane.setLink({ id: "alice", remote, addresses: [], routes: [] });
   deepStrictEqual(bench.links.at(-1)?.farId, farId);
   farId = fromHex("0000000000000002");
-  threads.onChanged?.("bob");
+  codec.onChanged?.("bob");
   deepStrictEqual(bench.links.length, 1);
-  threads.onChanged?.("alice");
+  codec.onChanged?.("alice");
   deepStrictEqual(bench.links.at(-1)?.farId, farId);
   for (const first of [1, 2, 3]) bench.engine.onStranger?.(new Uint8Array([first]), remote);
   deepStrictEqual(bench.injected, [inner]);
-  deepStrictEqual(bench.plane.refused().get("malformed"), 1);
+  deepStrictEqual(bench.plane.refused().get("not-ip"), 1);
   bench.engine.onSession?.(0, fromHex("0102030405060708"), remote);
   deepStrictEqual(sessions, ["0102030405060708"]);
 });

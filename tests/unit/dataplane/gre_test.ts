@@ -1,6 +1,8 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { fromHex, toHex } from "../../../lib/bytes.ts";
-import { decodeGre, encodeGre } from "../../../lib/dataplane/gre.ts";
+import { decodeGre, encodeGre } from "../../gre.ts";
+import { Arena } from "../../../lib/engine/arena.ts";
+import { HeaderReader } from "../../../lib/engine/encapsulation.ts";
 import { overheadBytes } from "../../../lib/links/mod.ts";
 
 const IPV4 = fromHex("4500001400004000400166d60a0000020a000001");
@@ -22,7 +24,7 @@ Deno.test("encodeGre() writes the header of RFC 2784, with a key that of RFC 289
   strictEqual(encodeGre(fromHex("00112233")), undefined, "not IP");
 });
 
-Deno.test("decodeGre() refuses what no node sends", () => {
+Deno.test("decodeGre() and the engine refuse what no node sends", () => {
   const inner = toHex(IPV4);
   const cases: [string, string][] = [
     ["empty", ""],
@@ -38,7 +40,14 @@ Deno.test("decodeGre() refuses what no node sends", () => {
     ["disco", "5453f09f92ac" + "00".repeat(60)],
     ["STUN", "000100002112a442" + "00".repeat(12)],
   ];
-  for (const [name, hex] of cases) strictEqual(decodeGre(fromHex(hex)), undefined, name);
+  const arena = new Arena(new ArrayBuffer(256));
+  const reader = new HeaderReader(arena, "gre");
+  for (const [name, hex] of cases) {
+    const bytes = fromHex(hex);
+    strictEqual(decodeGre(bytes), undefined, name);
+    arena.bytes.set(bytes);
+    strictEqual(reader.find(0, bytes.length), -1, name);
+  }
 });
 
 Deno.test("overheadBytes() is the bytes around an inner packet", () => {

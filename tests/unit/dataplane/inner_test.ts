@@ -1,15 +1,45 @@
 /** What inner packets may say. */
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { parseCidr, parseIp } from "../../../lib/addr.ts";
-import { InnerGuard, udpDestination } from "../../../lib/dataplane/guard/inner.ts";
+import type { InnerLimits } from "../../../lib/dataplane/mod.ts";
+import { Arena } from "../../../lib/engine/arena.ts";
+import { InnerCheck, refusesPacket } from "../../../lib/engine/inner_check.ts";
+import { networkOf } from "../../../lib/engine/tables.ts";
 import { packet } from "../../fakes/packets.ts";
+import { InnerGuard, udpDestination } from "../../inner_guard.ts";
+
+/** Of the engine, and the slow way: they agree. */
+class Guards {
+  readonly #slow: InnerGuard;
+  readonly #limits: InnerLimits;
+
+  constructor(limits: InnerLimits) {
+    this.#slow = new InnerGuard(limits);
+    this.#limits = limits;
+  }
+
+  refusesIn(bytes: Uint8Array): string | undefined {
+    const reason = refusesPacket(this.#limits, bytes);
+    strictEqual(this.#slow.refusesIn(bytes), reason);
+    return reason;
+  }
+
+  refusesOut(bytes: Uint8Array): string | undefined {
+    const { sources } = this.#limits;
+    const check = new InnerCheck(sources ? { sources: sources.map(networkOf) } : {});
+    const version = bytes[0]! >> 4 === 4 ? 4 : 6;
+    const reason = check.refusesOut(new Arena(bytes.slice().buffer), 0, version);
+    strictEqual(this.#slow.refusesOut(bytes), reason);
+    return reason;
+  }
+}
 
 const cidrs = (...texts: string[]) => texts.map(parseCidr);
 const HERE = "10.0.0.1";
 const THERE = "10.0.0.2";
 
 Deno.test("inner packets: from the far end's addresses only, for what it may reach", () => {
-  const guard = new InnerGuard({
+  const guard = new Guards({
     sources: cidrs("10.0.0.2/32", "192.168.7.0/24", "fd00::2/128"),
     destinations: cidrs("10.0.0.1/32", "fd00::1/128"),
   });
@@ -37,7 +67,7 @@ Deno.test("inner packets: from the far end's addresses only, for what it may rea
 const quoted = (from: string, to: string) => [...packet(from, to, { body: new Array(8).fill(0) })];
 
 Deno.test("inner packets: errors of ICMP are about packets that went to the far end", () => {
-  const guard = new InnerGuard({
+  const guard = new Guards({
     sources: cidrs("10.0.0.2/32", "192.168.7.0/24", "fd00::2/128"),
   });
   const head = (type: number) => [type, 0, 0, 0, 0, 0, 0, 0];
@@ -64,12 +94,12 @@ Deno.test("inner packets: errors of ICMP are about packets that went to the far 
     const [from, to] = version === 4 ? [THERE, HERE] : ["fd00::2", "fd00::1"];
     const error = packet(from, to, { protocol: version === 4 ? 1 : 58, body });
     strictEqual(guard.refusesIn(error), reason, `IPv${version} ${body}`);
-    strictEqual(new InnerGuard({}).refusesIn(error), undefined, "without limits");
+    strictEqual(new Guards({}).refusesIn(error), undefined, "without limits");
   }
 });
 
 Deno.test("inner packets: for the far end's addresses only go out", () => {
-  const guard = new InnerGuard({ sources: cidrs("10.0.0.2/32", "192.168.7.0/24") });
+  const guard = new Guards({ sources: cidrs("10.0.0.2/32", "192.168.7.0/24") });
   strictEqual(guard.refusesOut(packet(HERE, THERE)), undefined);
   strictEqual(guard.refusesOut(packet("10.0.0.9", "192.168.7.1")), undefined);
   strictEqual(guard.refusesOut(packet(HERE, "10.0.0.3")), "not-for-peer");
@@ -77,10 +107,10 @@ Deno.test("inner packets: for the far end's addresses only go out", () => {
 });
 
 Deno.test("inner packets: without limits all but messages of routers, and no multicast source is good", () => {
-  const all = new InnerGuard({});
+  const all = new Guards({});
   strictEqual(all.refusesIn(packet("203.0.113.9", "224.0.0.5")), undefined);
   strictEqual(all.refusesOut(packet("203.0.113.9", "224.0.0.5")), undefined);
-  const scoped = new InnerGuard({ sources: cidrs("224.0.0.0/4", "ff00::/8", "fe80::/10") });
+  const scoped = new Guards({ sources: cidrs("224.0.0.0/4", "ff00::/8", "fe80::/10") });
   strictEqual(scoped.refusesIn(packet("224.0.0.5", HERE)), "wrong-inner-address");
   strictEqual(scoped.refusesIn(packet("fe80::1", "ff02::5")), undefined);
   const messages: [string, string, number, number, string | undefined][] = [
@@ -96,7 +126,7 @@ Deno.test("inner packets: without limits all but messages of routers, and no mul
 });
 
 Deno.test("inner packets: messages of routers are known behind extension headers", () => {
-  const all = new InnerGuard({});
+  const all = new Guards({});
   const [ra, hopByHop, options, fragment, later] = [
     ...[[134, 0], [60, 0, 0, 0, 0, 0, 0, 0], [58, 1, ...new Array(14).fill(0)]],
     ...[[58, 0, 0, 1, 0, 0, 0, 1], [58, 0, 0, 8, 0, 0, 0, 1]],

@@ -3,7 +3,6 @@ import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { parseCidr, parseEndpoint, parseIp } from "../../../lib/addr.ts";
 import { toHex } from "../../../lib/bytes.ts";
 import {
-  encodeGre,
   GreCodec,
   openPlane,
   type PlaneOptions,
@@ -13,6 +12,7 @@ import { silentLog } from "../../../lib/edges.ts";
 import { pairAddress } from "../../../lib/links/mod.ts";
 import { FakeHost } from "../../fakes/host.ts";
 import { packet } from "../../fakes/packets.ts";
+import { encodeGre } from "../../gre.ts";
 import { VirtualClock } from "../../fakes/virtual_clock.ts";
 
 const PORT = 7777;
@@ -78,14 +78,14 @@ Deno.test("user plane: over IPv6, with 20 bytes less", async () => {
   strictEqual(host.tun("gretun0")!.written.length, 1);
 });
 
-Deno.test("user plane: signalling of the main port is the raw socket's, of an extra port ours to tell", async () => {
+Deno.test("user plane: signalling beside data is told, of an extra port with that port", async () => {
   const host = new FakeHost();
   const got: (number | undefined)[] = [];
   await using plane = open(host, { onDatagram: (_, localPort) => got.push(localPort) });
   plane.send(SIGNAL, REMOTE, 4);
-  const { raw } = host.socketsOf(PORT);
-  deepStrictEqual(raw!.sent, [{ bytes: SIGNAL, to: REMOTE, ttl: 4 }]);
-  raw!.receive(SIGNAL, REMOTE);
+  const main = host.socketsOf(PORT).udp!;
+  deepStrictEqual(main.sent, [{ bytes: SIGNAL, to: REMOTE, ttl: 4 }]);
+  main.receive(SIGNAL, REMOTE);
   const extra = plane.openPort();
   plane.setLink(link({ localPort: extra.port }));
   const { udp } = host.socketsOf(extra.port);

@@ -6,6 +6,7 @@ import { type Aead, hostAead, type Sodium, wasmAead } from "../../../lib/engine/
 import { Cipher, type OpenSession } from "../../../lib/engine/cipher.ts";
 import { Sealer } from "../../../lib/hub/protocol/gretun/seal.ts";
 import { SessionCounters } from "../../../lib/session_counters.ts";
+import { seal } from "../../seal.ts";
 
 const ID = new Uint8Array([9, 1, 2, 3, 4, 5, 6, 7]);
 const KEYS = { send: new Uint8Array(32).fill(5), receive: new Uint8Array(32).fill(6) };
@@ -52,7 +53,7 @@ function testCipher(source: string, cipher: Cipher, encrypt: boolean): void {
       }
     }
     strictEqual(near.sent, 8n, "the main thread sees what threads have sent");
-    deepStrictEqual(far.open(near.seal(packetOf(50))), packetOf(50), "and goes on behind them");
+    deepStrictEqual(far.open(seal(near, packetOf(50))), packetOf(50), "and goes on behind them");
   });
 
   Deno.test(`${name}: what the far end seals threads open once, and never when changed`, () => {
@@ -62,12 +63,12 @@ function testCipher(source: string, cipher: Cipher, encrypt: boolean): void {
       return cipher.open(session, arena, TO, packet.length) ??
         arena.bytes.slice(TO + 16, TO + packet.length - 16);
     };
-    const packets = [1, 2, 3].map((n) => far.seal(packetOf(100 * n)));
+    const packets = [1, 2, 3].map((n) => seal(far, packetOf(100 * n)));
     for (const i of [2, 0, 1]) deepStrictEqual(opened(packets[i]!), packetOf(100 * (i + 1)));
     for (const packet of packets) strictEqual(opened(packet), "replayed");
     strictEqual(near.open(packets[0]!), "replayed", "for the main thread as well");
     strictEqual(near.highest, 2n);
-    const last = far.seal(packetOf(60));
+    const last = seal(far, packetOf(60));
     for (let i = 0; i < last.length; i++) {
       // The session is looked up before.
       if (i < 8 && encrypt === false) continue;

@@ -1,7 +1,7 @@
 /** The engine checks inner packets as the slow way does. */
 import { strictEqual } from "node:assert/strict";
 import { type Cidr, formatCidr, ipBytes, parseCidr, parseEndpoint } from "../../../lib/addr.ts";
-import { InnerGuard } from "../../../lib/dataplane/guard/inner.ts";
+import { InnerGuard } from "../../inner_guard.ts";
 import { Arena } from "../../../lib/engine/arena.ts";
 import { InnerCheck } from "../../../lib/engine/inner_check.ts";
 import { WorkerTables } from "../../../lib/engine/links.ts";

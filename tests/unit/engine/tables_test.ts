@@ -1,7 +1,7 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { parseIp } from "../../../lib/addr.ts";
 import { concatBytes, fromHex, toHex, Writer } from "../../../lib/bytes.ts";
-import { decodeGre, encodeGre } from "../../../lib/dataplane/gre.ts";
+import { decodeGre, encodeGre } from "../../gre.ts";
 import { Arena } from "../../../lib/engine/arena.ts";
 import { HeaderReader, HeaderWriter } from "../../../lib/engine/encapsulation.ts";
 import type { LinkSpec } from "../../../lib/engine/messages.ts";

@@ -3,10 +3,10 @@ import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { parseEndpoint } from "../../../lib/addr.ts";
 import { fromHex, toHex } from "../../../lib/bytes.ts";
 import { SealedCodec } from "../../../lib/hub/protocol/gretun/codec.ts";
-import { BareCodec } from "../../../lib/hub/protocol/ipipou/codec.ts";
 import { JtunnelCodec } from "../../../lib/hub/protocol/jtunnel/codec.ts";
 import { Sealer, sessionKeys } from "../../../lib/hub/protocol/gretun/seal.ts";
-import { endpointOf, equalSockAddrs, sockAddrOf } from "../../../lib/linux/mod.ts";
+import { endpointOf, equalSockAddrs, type SockAddr, sockAddrOf } from "../../../lib/linux/mod.ts";
+import { seal } from "../../seal.ts";
 
 const INNER = fromHex("4500002400010000400166d60a0000020a0000010800645b77770001494e4a4543544544");
 const A = sockAddrOf(parseEndpoint("198.51.100.7:40001"));
@@ -16,17 +16,6 @@ Deno.test("addresses in the kernel's form", () => {
   deepStrictEqual(endpointOf(A), { ip: "198.51.100.7", port: 40001 });
   strictEqual(equalSockAddrs(A, sockAddrOf(endpointOf(A))), true);
   strictEqual(equalSockAddrs(A, B), false);
-});
-
-Deno.test("bare IPv4: by where it comes from", () => {
-  const log: string[] = [];
-  const codec = new BareCodec((name) => log.push(name), (reason) => log.push(reason));
-  codec.sources.set("198.51.100.7 40001", "alice");
-  deepStrictEqual(codec.decode(INNER, A), { id: "alice", inner: INNER });
-  strictEqual(codec.decode(INNER, B), undefined);
-  strictEqual(codec.decode(INNER.subarray(0, 30), A), undefined);
-  strictEqual(codec.encode("alice", fromHex("60".padEnd(80, "0"))), undefined, "no IPv6");
-  deepStrictEqual(log, ["alice", "wrong-address"]);
 });
 
 Deno.test("jtunnel: by identifier; what is short or no IP is refused", () => {
@@ -40,8 +29,8 @@ Deno.test("jtunnel: by identifier; what is short or no IP is refused", () => {
     onCarried: (name) => log.push(`carried ${name}`),
     farId: (name) => name === "alice" ? "0123456789abcdef" : undefined,
   });
-  deepStrictEqual(codec.threads.extras?.("alice"), { farId: fromHex("0123456789abcdef") });
-  deepStrictEqual(codec.threads.extras?.("bob"), {});
+  deepStrictEqual(codec.extras?.("alice"), { farId: fromHex("0123456789abcdef") });
+  deepStrictEqual(codec.extras?.("bob"), {});
   const packet = (id: string, inner: string) => codec.decode(fromHex(id + inner), A);
   deepStrictEqual(packet("0123456789abcdef", toHex(INNER)), { id: "alice", inner: INNER });
   strictEqual(packet("0123456789abcdef", ""), undefined);
@@ -57,7 +46,26 @@ Deno.test("jtunnel: by identifier; what is short or no IP is refused", () => {
     "malformed",
     "unknown-client",
   ]);
-  strictEqual(toHex(codec.encode("alice", INNER)!).slice(0, 16), "fedcba9876543210");
+  strictEqual(toHex(codec.ownId), "fedcba9876543210");
+});
+
+Deno.test("a spoke's codec takes nothing that does not come from its hub", () => {
+  const log: string[] = [];
+  const takesFrom = (source: SockAddr) => equalSockAddrs(source, A);
+  const onRefused = (reason: string) => void log.push(reason);
+  const jtunnel = new JtunnelCodec(fromHex("fedcba9876543210"), {
+    ...{ takesFrom, onRefused, onCarried: () => {}, farId: () => undefined },
+    onPacket: () => "hub",
+  });
+  const fromAnyone = fromHex("0123456789abcdef" + toHex(INNER));
+  deepStrictEqual(jtunnel.decode(fromAnyone, A), { id: "hub", inner: INNER });
+  strictEqual(jtunnel.decode(fromAnyone, B), undefined);
+  const sealed = new SealedCodec({
+    ...{ onRefused, onHeard: () => {}, onCarried: () => {} },
+    onUnknownSession: () => log.push("unknown"),
+  }, takesFrom);
+  for (const source of [A, B]) strictEqual(sealed.decode(new Uint8Array(60), source), undefined);
+  deepStrictEqual(log, ["wrong-address", "unknown", "wrong-address"]);
 });
 
 Deno.test("sealed: by session; unknown, replayed and changed packets are told apart", () => {
@@ -67,31 +75,30 @@ Deno.test("sealed: by session; unknown, replayed and changed packets are told ap
     onCarried: (name) => log.push(`carried ${name}`),
     onUnknownSession: () => log.push("unknown"),
     onRefused: (reason) => log.push(reason),
-  }, { anySource: true });
+  });
   const keys = sessionKeys(new Uint8Array(32).fill(3), true);
   const id = fromHex("0102030405060708");
   const far = new Sealer(id, { send: keys.dataFromClient, receive: keys.dataFromHub }, true);
   const near = new Sealer(id, { send: keys.dataFromHub, receive: keys.dataFromClient }, true);
-  const packet = far.seal(INNER);
+  const packet = seal(far, INNER);
   strictEqual(codec.decode(packet, A), undefined);
-  strictEqual(codec.encode("alice", INNER), undefined, "no session yet");
+  deepStrictEqual(codec.extras("alice"), {}, "no session yet");
   const session = { name: "alice", id, sealer: near };
   const changed: string[] = [];
-  codec.threads.onChanged = (name) => void changed.push(name);
+  codec.onChanged = (name) => void changed.push(name);
   codec.setSessions("alice", { sending: session, taking: [session] });
   deepStrictEqual(changed, ["alice"]);
-  deepStrictEqual(codec.threads.extras?.("alice").seal?.sending, near.shared);
+  deepStrictEqual(codec.extras?.("alice").seal?.sending, near.shared);
   deepStrictEqual(codec.decode(packet, B), { id: "alice", inner: INNER });
   strictEqual(codec.decode(packet, A), undefined);
-  const forged = far.seal(INNER);
+  const forged = seal(far, INNER);
   forged[20]! ^= 1;
   strictEqual(codec.decode(forged, A), undefined);
   strictEqual(codec.decode(packet.subarray(0, 20), A), undefined);
   deepStrictEqual(log, ["unknown", "alice", "replayed", "bad-tag", "malformed"]);
-  deepStrictEqual(far.open(codec.encode("alice", INNER)!), INNER);
-  codec.threads.onSession?.(id, A);
+  codec.onSession?.(id, A);
   codec.setSessions("alice", undefined);
-  codec.threads.onSession?.(id, A);
-  strictEqual(codec.encode("alice", INNER), undefined);
+  codec.onSession?.(id, A);
+  deepStrictEqual(codec.extras("alice"), {});
   deepStrictEqual(log.slice(5), ["alice"]);
 });

@@ -1,6 +1,6 @@
 /** How the user-space plane tells whose a datagram is: by its session. */
 import type { SockAddr } from "../../../linux/mod.ts";
-import { type DataCodec, isIpPacket, type ThreadCodec } from "../../../dataplane/mod.ts";
+import type { DataCodec } from "../../../dataplane/mod.ts";
 import type { Refusal } from "./auth.ts";
 import { SEALED_OVERHEAD_BYTES, type Sealer, sessionOf, sessionText } from "./seal.ts";
 
@@ -30,29 +30,35 @@ export interface LinkSessions {
 
 /** Sealed data: sessions by the number in the packet. */
 export class SealedCodec implements DataCodec {
-  readonly threads: ThreadCodec;
+  readonly encapsulation = "sealed";
+  readonly signalsApart = true;
+  onChanged?: (id: string) => void;
   readonly #links = new Map<string, LinkSessions>();
   readonly #taking = new Map<string, SealedSession>();
   readonly #events: SealedEvents;
+  readonly #takesFrom: ((source: SockAddr) => boolean) | undefined;
 
-  /** `anySource`: whether packets that are sealed well may come from elsewhere than the remote. */
-  constructor(events: SealedEvents, { anySource }: { anySource: boolean }) {
+  /** `takesFrom`: where packets may come from; absent: anywhere, if they are sealed well. */
+  constructor(events: SealedEvents, takesFrom?: (source: SockAddr) => boolean) {
     this.#events = events;
-    this.threads = {
-      ...{ encapsulation: "sealed", meetsStrangers: true, signalsApart: true } as const,
-      extras: (name) => {
-        const sessions = this.#links.get(name);
-        if (!sessions) return {};
-        const sending = sessions.sending.sealer.shared;
-        const taking = sessions.taking.map(({ sealer }) => sealer.shared);
-        return { seal: { sending, taking, anySource } };
-      },
-      heard: (name) => events.onCarried(name),
-      onSession: (id, source) => {
-        const session = this.#taking.get(sessionText(id));
-        if (session) events.onHeard(session, source);
-      },
-    };
+    this.#takesFrom = takesFrom;
+  }
+
+  extras(name: string) {
+    const sessions = this.#links.get(name);
+    if (!sessions) return {};
+    const sending = sessions.sending.sealer.shared;
+    const taking = sessions.taking.map(({ sealer }) => sealer.shared);
+    return { seal: { sending, taking, anySource: this.#takesFrom === undefined } };
+  }
+
+  heard(name: string): void {
+    this.#events.onCarried(name);
+  }
+
+  onSession(id: Uint8Array, source: SockAddr): void {
+    const session = this.#taking.get(sessionText(id));
+    if (session) this.#events.onHeard(session, source);
   }
 
   /** The sessions of a link from now on; undefined: none. */
@@ -63,7 +69,7 @@ export class SealedCodec implements DataCodec {
     for (const session of sessions?.taking ?? []) {
       this.#taking.set(sessionText(session.id), session);
     }
-    this.threads.onChanged?.(name);
+    this.onChanged?.(name);
   }
 
   sessions(name: string): LinkSessions | undefined {
@@ -74,11 +80,11 @@ export class SealedCodec implements DataCodec {
     return SEALED_OVERHEAD_BYTES;
   }
 
-  encode(name: string, inner: Uint8Array): Uint8Array | undefined {
-    return isIpPacket(inner) ? this.#links.get(name)?.sending.sealer.seal(inner) : undefined;
-  }
-
   decode(bytes: Uint8Array, source: SockAddr) {
+    if (this.#takesFrom?.(source) === false) {
+      this.#events.onRefused("wrong-address");
+      return undefined;
+    }
     const key = sessionOf(bytes);
     const session = key === undefined ? undefined : this.#taking.get(key);
     if (!session) {

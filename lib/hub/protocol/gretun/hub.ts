@@ -118,7 +118,7 @@ export class GretunHub implements HubProtocol {
       },
       onUnknownSession: (bytes, source) => this.#unknownSession(bytes, endpointOf(source)),
       onRefused: (reason) => core.refused(reason),
-    }, { anySource: true });
+    });
     this.plane = openPlane(
       { wanted: dataPlane, kernel: "gre-fou", codec: () => this.#codec },
       { ...options, signalling: HUB_SIGNALLING },

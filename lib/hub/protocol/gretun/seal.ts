@@ -50,7 +50,7 @@ export function sessionText(session: Uint8Array): string {
   return text;
 }
 
-/** Seals and opens the packets of one end of a session, here or in threads. */
+/** One end of a session: threads seal and open its packets, and here are opened those they do not know yet. */
 export class Sealer {
   readonly #session: Uint8Array;
   readonly #sendKey: Uint8Array;
@@ -85,23 +85,6 @@ export class Sealer {
   /** Of the packets received, -1 before the first. */
   get highest(): bigint {
     return BigInt(this.#counters.received.highest);
-  }
-
-  seal(inner: Uint8Array): Uint8Array<ArrayBuffer> {
-    const counter = BigInt(this.#counters.next());
-    const packet = new Uint8Array(SEAL_HEADER_LENGTH + inner.length + TAG_LENGTH);
-    packet.set(this.#session);
-    new DataView(packet.buffer).setBigUint64(SESSION_LENGTH, counter);
-    if (this.#encrypt) {
-      const header = packet.subarray(0, SEAL_HEADER_LENGTH);
-      chacha20poly1305(this.#sendKey, counterNonce(counter), header)
-        .encrypt(inner, packet.subarray(SEAL_HEADER_LENGTH));
-    } else {
-      packet.set(inner, SEAL_HEADER_LENGTH);
-      const covered = packet.subarray(0, SEAL_HEADER_LENGTH + inner.length);
-      packet.set(counterTag(this.#sendKey, counter, covered), covered.length);
-    }
-    return packet;
   }
 
   /** The inner packet; why not, otherwise. Its session was looked at by the caller. */

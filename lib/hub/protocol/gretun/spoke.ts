@@ -17,11 +17,10 @@ import { errorText } from "../../../errors.ts";
 import { jitter } from "../../../retry.ts";
 import { acceptWelcome, type AuthInFlight, makeAuth, Pair } from "./auth.ts";
 import { SealedCodec, type SealedSession } from "./codec.ts";
-import { BareCodec } from "../ipipou/codec.ts";
+import { bareCodec } from "../ipipou/codec.ts";
 import { counterTag, equalTags } from "./crypto.ts";
 import { greKeys } from "./gre_keys.ts";
 import { Sealer, type SessionKeys } from "./seal.ts";
-import { FromHub } from "../../spoke/from_hub.ts";
 import {
   HUB_LINK,
   type SpokeCore,
@@ -83,7 +82,6 @@ export class GretunSpoke implements SpokeProtocol {
   #challenge: Challenge | undefined;
   #inFlight: AuthInFlight | undefined;
   #session: Session | undefined;
-  #checked: FromHub | undefined;
   readonly #tick: Alarm;
   #authentications = 0;
   #lastStatus = "";
@@ -102,7 +100,7 @@ export class GretunSpoke implements SpokeProtocol {
       onCarried: () => {},
       onUnknownSession: () => core.refused("unknown-session"),
       onRefused: (reason) => core.refused(reason),
-    }, { anySource: false });
+    }, core.isHub);
     this.plane = this.#openFirst();
     this.#sayWhatIsNotProtected();
   }
@@ -129,9 +127,8 @@ export class GretunSpoke implements SpokeProtocol {
 
   #open(wanted: HubPlaneKind, codec: DataCodec, change: { port?: number } = {}): DataPlane {
     const { edges, options: { allowFragments } } = this.#core;
-    const checked = this.#checked = new FromHub(codec, this.#core);
     return openPlane(
-      { wanted, codec: () => checked },
+      { wanted, codec: () => codec },
       { ...this.#planeOptions(), allowFragments, ...change },
       edges,
     );
@@ -149,7 +146,6 @@ export class GretunSpoke implements SpokeProtocol {
   }
 
   reauth(reason: "moved" | "asked"): void {
-    this.#checked?.follow();
     this.#dispatch({ kind: reason === "moved" ? "moved" : "reauth", nowMs: this.#now() });
   }
 
@@ -392,11 +388,7 @@ export class GretunSpoke implements SpokeProtocol {
     } catch (error) {
       if (!(error instanceof NoKernelPlaneError)) throw error;
       log.info("no kernel plane here, using user space", { framing });
-      if (framing === "gre") return this.#open("tun", new GreCodec());
-      const { hub } = this.#core;
-      const bare = new BareCodec(() => {}, (reason) => this.#core.refused(reason));
-      bare.sources.set(`${hub.ip} ${hub.port}`, HUB_LINK);
-      return this.#open("tun", bare);
+      return this.#open("tun", framing === "gre" ? new GreCodec() : bareCodec());
     }
   }
 

@@ -8,7 +8,7 @@ import { type DataPlane, openPlane, type PlaneOptions } from "../../../dataplane
 import type { Datagram } from "../../../edges.ts";
 import { errorText } from "../../../errors.ts";
 import { SourceLimits, TokenBucket } from "../../../limits.ts";
-import { BareCodec } from "./codec.ts";
+import { bareCodec } from "./codec.ts";
 import type { HubCore, HubEntry, HubOptions, HubProtocol } from "../../hub_core.ts";
 import {
   checkIpipouAuth,
@@ -59,7 +59,6 @@ export class IpipouHub implements HubProtocol {
   readonly takesAnySource = false;
   readonly #core: HubCore;
   readonly #clients = new Map<HubEntry, IpipouClient>();
-  readonly #codec: BareCodec;
   readonly #nonces: NonceStore;
   readonly #sources = new SourceLimits(SOURCE_LIMIT);
   readonly #repeats = new TokenBucket(REPEAT_LIMIT);
@@ -69,11 +68,14 @@ export class IpipouHub implements HubProtocol {
     this.#core = core;
     const { dataPlane } = core.options;
     this.#nonces = new NonceStore({ keepMs: nonceKeepMs(core.options), capacity: MAX_NONCES });
-    this.#codec = new BareCodec((name) => this.#heard(name), (reason) => core.refused(reason));
     const { log } = core.edges;
     const tokens = () => [...this.#clients.values()].flatMap(({ token }) => token ?? []);
     this.plane = openPlane(
-      { wanted: dataPlane, kernel: "ipip-fou", codec: () => this.#codec },
+      {
+        wanted: dataPlane,
+        kernel: "ipip-fou",
+        codec: () => bareCodec((name) => this.#heard(name)),
+      },
       {
         ...{ ...options, signalling: IPIPOU_SIGNALLING },
         lookalikes: { lengths: [IPIPOU_SIGNED_LENGTH], tokens },
@@ -100,15 +102,10 @@ export class IpipouHub implements HubProtocol {
   }
 
   forget(entry: HubEntry): void {
-    this.disconnected(entry);
     this.#clients.delete(entry);
   }
 
-  disconnected({ file }: HubEntry): void {
-    for (const [source, name] of this.#codec.sources) {
-      if (name === file.name) this.#codec.sources.delete(source);
-    }
-  }
+  disconnected(): void {}
 
   linkExtras() {
     return {};
@@ -195,8 +192,6 @@ export class IpipouHub implements HubProtocol {
     const { endpoint } = entry.policy;
     const isRepeat = endpoint !== undefined && equalEndpoints(endpoint, from);
     if (!this.#core.authenticated(entry, from)) return this.#core.refused("link-failed");
-    this.disconnected(entry);
-    this.#codec.sources.set(`${from.ip} ${from.port}`, entry.file.name);
     if (!options.replyOnAuthOk || isRepeat) return;
     const client = this.#clients.get(entry)!;
     const own = { client, ...(options.ownSeed ? { seed: options.ownSeed } : {}) };

@@ -5,7 +5,6 @@ import type { Datagram } from "../../../edges.ts";
 import { equalEndpoints, formatEndpoint } from "../../../addr.ts";
 import { errorText, GretunError } from "../../../errors.ts";
 import { Announcer } from "../../spoke/announcer.ts";
-import { FromHub } from "../../spoke/from_hub.ts";
 import {
   HUB_LINK,
   type SpokeCore,
@@ -13,7 +12,7 @@ import {
   type SpokeStatus,
 } from "../../spoke/spoke_core.ts";
 import { type Answers, type AnswersEvent, newAnswers, stepAnswers } from "./answers.ts";
-import { BareCodec } from "./codec.ts";
+import { bareCodec } from "./codec.ts";
 import { encodeIpipouAuth, IPIPOU_SIGNALLING } from "./wire.ts";
 
 const COUNT_GAP_MS = 1_000;
@@ -22,8 +21,6 @@ const SALT_LENGTH = 4;
 export class IpipouSpoke implements SpokeProtocol {
   readonly plane: DataPlane;
   readonly #core: SpokeCore;
-  readonly #bare: BareCodec;
-  readonly #codec: FromHub;
   readonly #announcer: Announcer;
   readonly #count: Alarm;
   #answers: Answers = newAnswers();
@@ -31,9 +28,6 @@ export class IpipouSpoke implements SpokeProtocol {
 
   constructor(core: SpokeCore) {
     this.#core = core;
-    this.#bare = new BareCodec(() => {}, (reason) => core.refused(reason));
-    this.#codec = new FromHub(this.#bare, core);
-    this.#followHub();
     this.#announcer = new Announcer(core, () => this.#authenticate());
     this.#count = new Alarm(core.edges.clock, () => this.#lookAtCounters());
     const { dataPlane } = core.options;
@@ -41,7 +35,7 @@ export class IpipouSpoke implements SpokeProtocol {
       throw new GretunError("ipipou's protocol has no GRE", "Use --data-plane ipip-fou or tun");
     }
     this.plane = openPlane(
-      { wanted: dataPlane, kernel: "ipip-fou", codec: () => this.#codec },
+      { wanted: dataPlane, kernel: "ipip-fou", codec: bareCodec },
       {
         ...{ ...core.planeOptions, signalling: IPIPOU_SIGNALLING },
         onDatagram: (datagram: Datagram) => this.#signal(datagram),
@@ -58,7 +52,6 @@ export class IpipouSpoke implements SpokeProtocol {
   }
 
   reauth(reason: "moved" | "asked"): void {
-    this.#followHub();
     if (reason === "moved") this.#come();
     else this.#announcer.announce();
   }
@@ -67,13 +60,6 @@ export class IpipouSpoke implements SpokeProtocol {
     this.#announcer.announce();
     this.#step({ kind: "came", nowMs: this.#core.edges.clock.nowMs() });
     this.#lookAtCounters();
-  }
-
-  #followHub(): void {
-    const { hub } = this.#core;
-    this.#codec.follow();
-    this.#bare.sources.clear();
-    this.#bare.sources.set(`${hub.ip} ${hub.port}`, HUB_LINK);
   }
 
   status(): SpokeStatus {

@@ -19,18 +19,12 @@ import type { NonceStore } from "../gretun/nonce_store.ts";
 export const IPIPOU_DEFAULT_SECRET = "netprickle.com";
 /** IPv4 20, UDP 8. */
 export const BARE_OVERHEAD_BYTES = 28;
+/** Data is IPv4 and says its own length; everything else is an authentication packet. */
 export const IPIPOU_SIGNALLING = { kind: "not-ipv4" } as const satisfies Signalling;
 export const MAX_TOKEN_LENGTH = 1472;
 const SIGNATURE_LENGTH = 64;
 const SIGNED_LENGTH = 9;
 export const IPIPOU_SIGNED_LENGTH = SIGNATURE_LENGTH + SIGNED_LENGTH;
-const IPV4_HEADER_LENGTH = 20;
-
-/** Data is IPv4 and says its own length; everything else is an authentication packet. */
-export function isBareIpv4(payload: Uint8Array): boolean {
-  return payload.length >= IPV4_HEADER_LENGTH && payload[0]! >> 4 === 4 &&
-    (payload[2]! << 8 | payload[3]!) === payload.length;
-}
 
 /** What one end has to authenticate with. */
 export type IpipouScheme =

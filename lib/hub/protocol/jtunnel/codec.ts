@@ -1,17 +1,13 @@
 /** How the user-space plane tells whose a packet with jtunnel's header is. */
 import { fromHex } from "../../../bytes.ts";
 import type { SockAddr } from "../../../linux/mod.ts";
-import { type DataCodec, isIpPacket, type ThreadCodec } from "../../../dataplane/mod.ts";
+import { type DataCodec, isIpPacket } from "../../../dataplane/mod.ts";
 import type { Refusal } from "../gretun/auth.ts";
-import {
-  decodeJtunnel,
-  encodeJtunnel,
-  isReflection,
-  JTUNNEL_OVERHEAD_BYTES,
-  type JtunnelId,
-} from "./wire.ts";
+import { decodeJtunnel, isReflection, JTUNNEL_OVERHEAD_BYTES, type JtunnelId } from "./wire.ts";
 
 export interface JtunnelEvents {
+  /** Where packets may come from; absent: anywhere. */
+  takesFrom?(source: SockAddr): boolean;
   /** A packet with an identifier; whether its inner packet is taken. */
   onPacket(id: JtunnelId, source: SockAddr, isSignOfLife: boolean): string | undefined;
   onRefused(reason: Refusal): void;
@@ -23,39 +19,39 @@ export interface JtunnelEvents {
 
 /** By the sender's identifier. */
 export class JtunnelCodec implements DataCodec {
-  readonly threads: ThreadCodec;
-  readonly #own: Uint8Array;
+  readonly encapsulation = "jtunnel";
+  onChanged?: (id: string) => void;
   readonly #events: JtunnelEvents;
 
-  constructor(own: Uint8Array, events: JtunnelEvents) {
-    this.#own = own;
+  constructor(readonly ownId: Uint8Array, events: JtunnelEvents) {
     this.#events = events;
-    this.threads = {
-      ...{ encapsulation: "jtunnel", ownId: own, meetsStrangers: true },
-      extras: (name) => {
-        const id = events.farId(name);
-        return id === undefined ? {} : { farId: fromHex(id) };
-      },
-      heard: (name) => events.onCarried(name),
-    };
+  }
+
+  extras(name: string) {
+    const id = this.#events.farId(name);
+    return id === undefined ? {} : { farId: fromHex(id) };
+  }
+
+  heard(name: string): void {
+    this.#events.onCarried(name);
   }
 
   overheadBytes(): number {
     return JTUNNEL_OVERHEAD_BYTES;
   }
 
-  encode(_name: string, inner: Uint8Array): Uint8Array | undefined {
-    return isIpPacket(inner) ? encodeJtunnel(this.#own, inner) : undefined;
-  }
-
   decode(bytes: Uint8Array, source: SockAddr) {
+    if (this.#events.takesFrom?.(source) === false) {
+      this.#events.onRefused("wrong-address");
+      return undefined;
+    }
     const packet = decodeJtunnel(bytes);
     const isSignOfLife = packet?.inner.length === 0;
     if (!packet || !(isSignOfLife || isIpPacket(packet.inner))) {
       this.#events.onRefused(packet ? "not-ip" : "malformed");
       return undefined;
     }
-    if (isReflection(bytes, this.#own)) {
+    if (isReflection(bytes, this.ownId)) {
       this.#events.onRefused("unknown-client");
       return undefined;
     }

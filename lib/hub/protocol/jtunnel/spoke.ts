@@ -2,7 +2,6 @@
 import { type DataPlane, openPlane } from "../../../dataplane/mod.ts";
 import { GretunError } from "../../../errors.ts";
 import { Announcer } from "../../spoke/announcer.ts";
-import { FromHub } from "../../spoke/from_hub.ts";
 import {
   HUB_LINK,
   type SpokeCore,
@@ -15,7 +14,6 @@ import type { JtunnelId } from "./wire.ts";
 export class JtunnelSpoke implements SpokeProtocol {
   readonly plane: DataPlane;
   readonly #core: SpokeCore;
-  readonly #codec: FromHub;
   readonly #announcer: Announcer;
 
   constructor(core: SpokeCore) {
@@ -26,22 +24,22 @@ export class JtunnelSpoke implements SpokeProtocol {
     }
     let hubId: JtunnelId | undefined;
     const codec = new JtunnelCodec(clientId!, {
+      takesFrom: core.isHub,
       onPacket: (id) => {
         if (serverIds.length > 0 && !serverIds.includes(id)) {
           core.refused("unknown-client");
           return undefined;
         }
         hubId = id;
-        codec.threads.onChanged?.(HUB_LINK);
+        codec.onChanged?.(HUB_LINK);
         return HUB_LINK;
       },
       onRefused: (reason) => core.refused(reason),
       onCarried: () => {},
       farId: () => hubId,
     });
-    this.#codec = new FromHub(codec, core);
     this.plane = openPlane(
-      { wanted: "tun", codec: () => this.#codec },
+      { wanted: "tun", codec: () => codec },
       { ...core.planeOptions, allowFragments },
       core.edges,
     );
@@ -57,7 +55,6 @@ export class JtunnelSpoke implements SpokeProtocol {
   }
 
   reauth(): void {
-    this.#codec.follow();
     this.#announcer.announce();
   }
 

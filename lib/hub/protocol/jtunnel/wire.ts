@@ -18,13 +18,6 @@ export function parseJtunnelId(text: string): JtunnelId | undefined {
   return text.toLowerCase();
 }
 
-export function encodeJtunnel(id: Uint8Array, packet: Uint8Array): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(JTUNNEL_ID_LENGTH + packet.length);
-  bytes.set(id);
-  bytes.set(packet, JTUNNEL_ID_LENGTH);
-  return bytes;
-}
-
 /** A packet of the wire; one without inner bytes is a sign of life. Undefined for what is short. */
 export function decodeJtunnel(
   bytes: Uint8Array,

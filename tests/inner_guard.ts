@@ -1,60 +1,24 @@
-/** What inner packets may say, where this process moves them: as `rules.ts` has it in the kernel. */
-import { type Cidr, cidrContains, type Endpoint, ipFromBytes, isMulticast } from "../../addr.ts";
+/** What inner packets may say, the slow way: what the engine and `guard/` decide is held against it. */
+import { type Cidr, cidrContains, type Endpoint, ipFromBytes, isMulticast } from "../lib/addr.ts";
 import {
   icmpAt,
   isIcmpError,
   isRouterMessage,
   quotedDestinationAt,
   transportAt,
-} from "../../icmp_headers.ts";
-import type { InnerLimits, PlaneRefusal } from "../plane.ts";
+} from "../lib/icmp_headers.ts";
+import type { InnerLimits, PlaneRefusal } from "../lib/dataplane/mod.ts";
 
-const IPV4_HEADER_LENGTH = 20;
-const IPV6_HEADER_LENGTH = 40;
 const UDP = 17;
-
-export function isIpPacket(packet: Uint8Array): boolean {
-  const version = (packet[0] ?? 0) >> 4;
-  return version === 4 && packet.length >= IPV4_HEADER_LENGTH ||
-    version === 6 && packet.length >= IPV6_HEADER_LENGTH;
-}
-
-/** Addresses within some networks; remembers the last good one, as packets come in runs. */
-class Networks {
-  readonly #cidrs: readonly Cidr[];
-  #last = new Uint8Array();
-
-  constructor(cidrs: readonly Cidr[]) {
-    this.#cidrs = cidrs;
-  }
-
-  contain(address: Uint8Array): boolean {
-    if (this.#isLast(address)) return true;
-    const ip = ipFromBytes(address);
-    if (!this.#cidrs.some((cidr) => cidrContains(cidr, ip))) return false;
-    this.#last = address.slice();
-    return true;
-  }
-
-  #isLast(address: Uint8Array): boolean {
-    const last = this.#last;
-    if (last.length !== address.length) return false;
-    for (let i = 0; i < last.length; i++) if (last[i] !== address[i]) return false;
-    return true;
-  }
-}
 
 /** Of one link. Packets are of IP, with a whole header. */
 export class InnerGuard {
-  readonly #sources: Networks | undefined;
-  /** Apart, as the far end sends and receives in turn. */
-  readonly #theirs: Networks | undefined;
-  readonly #destinations: Networks | undefined;
+  readonly #sources: readonly Cidr[] | undefined;
+  readonly #destinations: readonly Cidr[] | undefined;
 
   constructor({ sources, destinations }: InnerLimits) {
-    this.#sources = sources && new Networks(sources);
-    this.#theirs = sources && new Networks(sources);
-    this.#destinations = destinations && new Networks(destinations);
+    this.#sources = sources;
+    this.#destinations = destinations;
   }
 
   /** Why a packet of the far end is not taken. */
@@ -63,28 +27,32 @@ export class InnerGuard {
     const icmp = icmpAt(packet, 0, packet.length, version);
     if (icmp >= 0 && isRouterMessage(packet[icmp]!, version)) return "router-message";
     const source = sourceOf(packet);
-    const isTheirs = this.#sources?.contain(source) ?? true;
+    const isTheirs = isWithin(source, this.#sources);
     if (!isTheirs || (this.#sources && isMulticast(ipFromBytes(source)))) {
       return "wrong-inner-address";
     }
     if (icmp >= 0 && !this.#isAboutTheirs(packet, icmp)) return "wrong-inner-address";
-    const isInReach = this.#destinations?.contain(destinationOf(packet)) ?? true;
+    const isInReach = isWithin(destinationOf(packet), this.#destinations);
     return isInReach ? undefined : "out-of-reach";
   }
 
   /** An error is about a packet that went to the far end. */
   #isAboutTheirs(packet: Uint8Array, icmp: number): boolean {
     const version = versionOf(packet);
-    if (!this.#theirs || !isIcmpError(packet[icmp]!, version)) return true;
+    if (!this.#sources || !isIcmpError(packet[icmp]!, version)) return true;
     const quoted = quotedDestinationAt(icmp, packet.length, version);
     return quoted >= 0 &&
-      this.#theirs.contain(packet.subarray(quoted, quoted + (version === 4 ? 4 : 16)));
+      isWithin(packet.subarray(quoted, quoted + (version === 4 ? 4 : 16)), this.#sources);
   }
 
   /** Why a packet does not go to the far end. */
   refusesOut(packet: Uint8Array): PlaneRefusal | undefined {
-    return this.#theirs?.contain(destinationOf(packet)) ?? true ? undefined : "not-for-peer";
+    return isWithin(destinationOf(packet), this.#sources) ? undefined : "not-for-peer";
   }
+}
+
+function isWithin(address: Uint8Array, cidrs: readonly Cidr[] | undefined): boolean {
+  return cidrs?.some((cidr) => cidrContains(cidr, ipFromBytes(address))) ?? true;
 }
 
 function versionOf(packet: Uint8Array): 4 | 6 {

@@ -1,14 +1,14 @@
 /**
- * GRE headers of the user-space plane (RFC 2784, RFC 2890): version 0, at most a key. The kernel
- * plane leaves this to the kernel; the bytes are the same.
+ * GRE headers as the data planes have them (RFC 2784, RFC 2890), the slow way: version 0, at most a
+ * key.
  *
  *     0-1  flags (K = 0x2000) and version (low three bits, 0)
  *     2-3  protocol type (0x0800 IPv4, 0x86dd IPv6)
  *     4-7  key, where K is set
  */
-import { Reader, Writer } from "../bytes.ts";
+import { Reader, Writer } from "../lib/bytes.ts";
 
-export const GRE_KEY = 0x2000;
+const GRE_KEY = 0x2000;
 const ETH_P_IP = 0x0800;
 const ETH_P_IPV6 = 0x86dd;
 
