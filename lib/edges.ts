@@ -72,11 +72,13 @@ export const systemClock: Clock = {
 };
 
 /** A signal that is aborted after `ms`; to be disposed when what it limits is over. */
-export function timeLimit(clock: Clock, ms: number): Disposable & { readonly signal: AbortSignal } {
+export function timeLimit(
+  clock: Clock,
+  ms: number,
+  reason: Error = new DOMException("timed out", "TimeoutError"),
+): Disposable & { readonly signal: AbortSignal } {
   const controller = new AbortController();
-  const timer = clock.timer(ms, () => {
-    controller.abort(new DOMException("timed out", "TimeoutError"));
-  });
+  const timer = clock.timer(ms, () => controller.abort(reason));
   return { signal: controller.signal, [Symbol.dispose]: () => timer[Symbol.dispose]() };
 }
 

@@ -4,6 +4,7 @@
  * the whole of the loop; only asynchronous effects come back as events.
  */
 import { type Cidr, cidrContains, type Endpoint, type Ip, isUsableEndpoint } from "../addr.ts";
+import { Alarm } from "../alarm.ts";
 import { equalBytes } from "../bytes.ts";
 import type { NodeNat, PeerRecord } from "../coord/api.ts";
 import * as disco from "../disco/mod.ts";
@@ -93,15 +94,15 @@ export class Peers {
   readonly #probes: PathProbes;
   readonly #closed = new AbortController();
   #tunnelIp: Cidr;
-  #timer: Disposable | undefined;
-  /** When it fires. */
-  #timerMs = Infinity;
+  /** When the first peer wants its tick. */
+  readonly #alarm: Alarm;
   #trafficTimer: Disposable;
 
   constructor(options: PeersOptions) {
     this.#options = options;
     this.#tunnelIp = options.tunnelIp;
     this.#epoch = options.random(disco.EPOCH_LENGTH);
+    this.#alarm = new Alarm(options.clock, () => this.#tick());
     this.#collisions = new Collisions({
       ...options,
       ...options.hostView,
@@ -595,7 +596,7 @@ export class Peers {
 
   close(): void {
     this.#closed.abort();
-    this.#timer?.[Symbol.dispose]();
+    this.#alarm[Symbol.dispose]();
     for (const entry of this.#byNode.values()) {
       this.#lastSeen(entry);
       this.#probes.forget(entry);
@@ -660,7 +661,7 @@ export class Peers {
   /** Most change nothing of when the next tick is due, and the others need not be looked at. */
   #event(entry: Entry, event: PeerEvent): void {
     this.#dispatch(entry, event);
-    if (entry.dueMs < this.#timerMs) this.#armAt(entry.dueMs);
+    this.#alarm.setEarlier(entry.dueMs);
   }
 
   #dispatch(entry: Entry, event: PeerEvent): void {
@@ -685,20 +686,10 @@ export class Peers {
     if (!isAnyLeft && lost.length >= LOST_AT_LEAST) this.#options.onAllLost(lost.length);
   }
 
-  /** Sleeps until the first peer wants its tick. */
   #arm(): void {
     let dueMs = Infinity;
     for (const entry of this.#byNode.values()) dueMs = Math.min(dueMs, entry.dueMs);
-    this.#armAt(dueMs);
-  }
-
-  #armAt(dueMs: number): void {
-    this.#timer?.[Symbol.dispose]();
-    this.#timerMs = Infinity;
-    if (this.#closed.signal.aborted || dueMs === Infinity) return;
-    const waitMs = Math.max(0, Math.ceil(dueMs - this.#options.clock.nowMs()));
-    this.#timer = this.#options.clock.timer(waitMs, () => this.#tick());
-    this.#timerMs = dueMs;
+    this.#alarm.set(dueMs);
   }
 
   #tick(): void {

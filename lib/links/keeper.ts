@@ -1,4 +1,5 @@
 /** Keeps links as they should be: compares them with the kernel's, and puts right what others changed. */
+import { Alarm } from "../alarm.ts";
 import type { Clock, Log, LogFields } from "../edges.ts";
 import { errorText, GretunError } from "../errors.ts";
 import { hasCode, type RtNetlink } from "../netlink.ts";
@@ -36,15 +37,15 @@ export class LinkKeeper implements Disposable {
   #histories = new Map<number, Map<Facet, MendHistory>>();
   /** What was told last that cannot be put right, by ifindex. */
   readonly #failures = new Map<number, string>();
-  #retry: Disposable | undefined;
-  #retryMs = Infinity;
+  readonly #retry: Alarm;
 
   constructor(options: LinkKeeperOptions) {
     this.#options = options;
+    this.#retry = new Alarm(options.clock, () => this.#lookAgain());
   }
 
   [Symbol.dispose](): void {
-    this.#retry?.[Symbol.dispose]();
+    this.#retry[Symbol.dispose]();
   }
 
   /** At any news of links, addresses or routes; costs a few dumps, whatever the number of links. */
@@ -79,7 +80,7 @@ export class LinkKeeper implements Disposable {
     if (mended) this.#mend({ ifindex, state }, mended);
     for (const { facet } of [...given ?? [], ...decided.get("leave") ?? []]) {
       const { pausedUntilMs } = this.#histories.get(ifindex)!.get(facet)!;
-      this.#lookIn(pausedUntilMs - this.#options.clock.nowMs());
+      this.#retry.setEarlier(pausedUntilMs);
     }
   }
 
@@ -130,24 +131,15 @@ export class LinkKeeper implements Disposable {
       "link is not as it should be, cannot be put right",
       fields,
     );
-    this.#lookIn(RETRY_MS);
+    this.#retry.within(RETRY_MS);
   }
 
-  /** Looks again then, if not sooner. */
-  #lookIn(ms: number): void {
-    const { clock, log } = this.#options;
-    const atMs = clock.nowMs() + ms;
-    if (this.#retryMs <= atMs) return;
-    this.#retry?.[Symbol.dispose]();
-    this.#retryMs = atMs;
-    this.#retry = clock.timer(ms, () => {
-      this.#retryMs = Infinity;
-      try {
-        this.look();
-      } catch (error) {
-        log.warn("links not looked at", { error: errorText(error) });
-      }
-    });
+  #lookAgain(): void {
+    try {
+      this.look();
+    } catch (error) {
+      this.#options.log.warn("links not looked at", { error: errorText(error) });
+    }
   }
 }
 

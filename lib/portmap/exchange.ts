@@ -1,6 +1,6 @@
 /** A question in a datagram, repeated until it is answered; and time limits. */
 import type { Endpoint } from "../addr.ts";
-import type { Clock, Datagram } from "../edges.ts";
+import { type Clock, type Datagram, timeLimit } from "../edges.ts";
 import { PortMapFormatError, PortMapRefusedError } from "./errors.ts";
 import type { UdpSocket } from "./net.ts";
 import type { GatewayAccess } from "./protocol.ts";
@@ -78,14 +78,6 @@ export async function withDeadline<T>(
   signal: AbortSignal,
   body: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
-  const late = new AbortController();
-  const done = new AbortController();
-  const timer = clock.sleep(ms, done.signal)
-    .then(() => late.abort(new PortMapRefusedError(`no answer within ${ms} ms`)), () => {});
-  try {
-    return await body(AbortSignal.any([late.signal, signal]));
-  } finally {
-    done.abort();
-    await timer;
-  }
+  using late = timeLimit(clock, ms, new PortMapRefusedError(`no answer within ${ms} ms`));
+  return await body(AbortSignal.any([late.signal, signal]));
 }
