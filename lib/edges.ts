@@ -90,6 +90,19 @@ export function aborted(signal: AbortSignal): Promise<void> {
   });
 }
 
+/** What `work` gives, or the signal's reason once it is aborted: `work` is then no longer waited for. */
+export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const ended = Promise.withResolvers<never>();
+  const onAbort = () => ended.reject(signal.reason);
+  if (signal.aborted) onAbort();
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([work, ended.promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
 export const systemRandom: Random = (length) => crypto.getRandomValues(new Uint8Array(length));
 
 export const silentLog: Log = { debug() {}, info() {}, warn() {}, error() {} };

@@ -1,5 +1,5 @@
 /** The heart of RFC 8305: several candidates of which the first that works is used. */
-import type { Clock } from "./edges.ts";
+import { type Clock, unlessAborted } from "./edges.ts";
 
 export interface StaggerOptions<Result> {
   /** How long a candidate has for itself before the next one is tried beside it. */
@@ -35,15 +35,15 @@ export async function firstToSucceed<Candidate, Result>(
       failures[i] = error;
     }
   };
-  const onAbort = () => winner.reject(signal.reason);
-  signal.addEventListener("abort", onAbort, { once: true });
   try {
     const all = tryInTurn(candidates, tryOne, { delayMs, clock, signal: within })
       .then(() => winner.reject(new AggregateError(failures, "every candidate failed")));
-    return await Promise.race([winner.promise, all.then(() => winner.promise)]);
+    return await unlessAborted(
+      Promise.race([winner.promise, all.then(() => winner.promise)]),
+      signal,
+    );
   } finally {
     settled.abort();
-    signal.removeEventListener("abort", onAbort);
   }
 }
 

@@ -1,5 +1,6 @@
 /** Hosts that a user names, by address or by name. */
 import { type Family, familyOf, type Ip, isMulticast, isUnspecified, parseIp } from "../addr.ts";
+import { unlessAborted } from "../edges.ts";
 import { errorText, GretunError, UsageError } from "../errors.ts";
 import { systemLookup } from "../lookup.ts";
 
@@ -59,19 +60,11 @@ export async function resolveAddresses(
       "Check the name and the DNS of this host, or give the address",
       { cause },
     );
-  const ips = await lookup(host.name, signal).catch((error) => {
+  // The system's look-up cannot be stopped.
+  const ips = await unlessAborted(systemLookup(host.name), signal).catch((error) => {
     throw signal.aborted ? error : failure(errorText(error), error);
   });
   const [ip, ...others] = ips.filter((ip) => family === undefined || familyOf(ip) === family);
   if (!ip) throw failure(`it has no IPv${family ?? ""} address`);
   return [ip, ...others];
-}
-
-/** The system's look-up cannot be stopped; at the signal it is no longer waited for. */
-function lookup(name: string, signal: AbortSignal): Promise<Ip[]> {
-  return new Promise((resolve, reject) => {
-    if (signal.aborted) return reject(signal.reason);
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-    systemLookup(name).then(resolve, reject);
-  });
 }

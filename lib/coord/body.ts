@@ -2,7 +2,7 @@
  * The bodies of requests: bounded in length, time and number, and read as JSON. One that is on its way
  * takes memory, so that only so many slow ones are at a time: who sends theirs for longest makes room.
  */
-import type { Clock } from "../edges.ts";
+import { type Clock, unlessAborted } from "../edges.ts";
 import { sourceNetwork } from "../limits.ts";
 import { ApiError, MAX_BODY_LENGTH } from "./api.ts";
 import { Refusal } from "./refusal.ts";
@@ -44,7 +44,7 @@ export class Bodies {
     if (Number(told ?? 0) > MAX_BODY_LENGTH) throw new Refusal(413, TOO_LONG);
     if (!request.body) return new Uint8Array(0);
     const givenUp = new AbortController();
-    const coming = { source: sourceNetwork(source), giveUp: () => givenUp.abort() };
+    const coming = { source: sourceNetwork(source), giveUp: () => givenUp.abort(tooSlow()) };
     using _slow = this.#clock.timer(SLOW_MS, () => this.#isSlow(coming));
     using _late = this.#clock.timer(BODY_TIMEOUT_MS, coming.giveUp);
     try {
@@ -85,16 +85,9 @@ export class Bodies {
 const tooSlow = () => new Refusal(408, "body came too slowly");
 
 async function readWhole(request: Request, givenUp: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
-  const late = Promise.withResolvers<never>();
-  const giveUp = () => late.reject(tooSlow());
-  givenUp.addEventListener("abort", giveUp);
-  try {
-    const body = await Promise.race([request.arrayBuffer(), late.promise]);
-    if (body.byteLength > MAX_BODY_LENGTH) throw new Refusal(413, TOO_LONG);
-    return new Uint8Array(body);
-  } finally {
-    givenUp.removeEventListener("abort", giveUp);
-  }
+  const body = await unlessAborted(request.arrayBuffer(), givenUp);
+  if (body.byteLength > MAX_BODY_LENGTH) throw new Refusal(413, TOO_LONG);
+  return new Uint8Array(body);
 }
 
 async function readParts(
@@ -114,7 +107,7 @@ async function readParts(
     body.set(part.value, length);
     length += part.value.length;
   }
-  if (givenUp.aborted) throw tooSlow();
+  givenUp.throwIfAborted();
   return body.slice(0, length);
 }
 

@@ -5,7 +5,7 @@
 import { type Endpoint, familyOf, formatEndpoint, type Ip, parseIp } from "../addr.ts";
 import type { ByteStream } from "../byte_stream.ts";
 import { toBase64 } from "../bytes.ts";
-import type { Clock } from "../edges.ts";
+import { type Clock, timeLimit, unlessAborted } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { Lookup } from "../lookup.ts";
 import { askTranslation } from "../nat64.ts";
@@ -62,10 +62,9 @@ export class Dialer {
   }
 
   async #dial(url: URL, { allowForwarder }: DialOptions, signal: AbortSignal): Promise<Dialled> {
-    const timeout = new AbortController();
-    const late = () => timeout.abort(new DialError(`${url.host} does not answer`, CHECK_HOST));
-    using _timer = this.#net.clock.timer(CONNECT_MS, late);
-    const within = AbortSignal.any([signal, timeout.signal]);
+    const late = new DialError(`${url.host} does not answer`, CHECK_HOST);
+    using limit = timeLimit(this.#net.clock, CONNECT_MS, late);
+    const within = AbortSignal.any([signal, limit.signal]);
     const proxy = proxyFor(url, this.#net.environment);
     const isSecure = /^(?:https|wss):$/.test(url.protocol);
     const target = {
@@ -74,21 +73,17 @@ export class Dialer {
     };
     const disposer = new Disposer(within);
     try {
-      if (!proxy) {
-        const stream = disposer.add(await this.#connect(target, within));
-        return {
-          stream: isSecure ? await this.#secure(stream, target.hostname, disposer) : stream,
-        };
-      }
-      const stream = await this.#connectToProxy(proxy, disposer);
-      const mayForward = allowForwarder && proxy.kind !== "socks5";
-      if (!isSecure && mayForward) return { stream, forwarder: proxy };
-      await tunnel(stream, proxy, target);
+      const stream = proxy
+        ? await this.#connectToProxy(proxy, disposer)
+        : disposer.add(await this.#connect(target, within));
+      const mayForward = allowForwarder && proxy?.kind !== "socks5";
+      if (proxy && !isSecure && mayForward) return { stream, forwarder: proxy };
+      if (proxy) await tunnel(stream, proxy, target);
       return { stream: isSecure ? await this.#secure(stream, target.hostname, disposer) : stream };
     } catch (error) {
       disposer.dispose();
       signal.throwIfAborted();
-      throw timeout.signal.aborted ? timeout.signal.reason : error;
+      throw limit.signal.aborted ? late : error;
     } finally {
       disposer.release();
     }
@@ -164,11 +159,8 @@ export class Dialer {
     } catch {
       // It is a name.
     }
-    const aborted = Promise.withResolvers<never>();
-    const onAbort = () => aborted.reject(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
     try {
-      return await Promise.race([this.#net.lookup(hostname), aborted.promise]);
+      return await unlessAborted(this.#net.lookup(hostname), signal);
     } catch (cause) {
       signal.throwIfAborted();
       throw new DialError(
@@ -176,8 +168,6 @@ export class Dialer {
         "Check the name and the DNS of this host, or give the address",
         { cause },
       );
-    } finally {
-      signal.removeEventListener("abort", onAbort);
     }
   }
 }

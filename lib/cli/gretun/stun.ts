@@ -1,6 +1,6 @@
 /** `gretun stun`: this host's address as STUN servers see it, and how its NAT maps. */
 import { type Endpoint, type Family, familyOf, formatEndpoint, parseIp } from "../../addr.ts";
-import { systemClock, systemRandom } from "../../edges.ts";
+import { systemClock, systemRandom, unlessAborted } from "../../edges.ts";
 import { errorText, GretunError, InterruptedError } from "../../errors.ts";
 import {
   mappingBehaviour,
@@ -49,7 +49,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const deadlineMs = systemClock.nowMs() + flags.timeout;
   const limit = AbortSignal.any([io.signal, AbortSignal.timeout(flags.timeout)]);
   try {
-    const servers = ofOneFamily(await abortable(resolveServers(names), limit));
+    const servers = ofOneFamily(await unlessAborted(resolveServers(names), limit));
     const timeoutMs = deadlineMs - systemClock.nowMs();
     const answers = await ask(servers, { port: flags.port, timeoutMs, signal: io.signal });
     io.stdout(flags.json ? formatJson(answers) : formatText(answers));
@@ -137,13 +137,4 @@ function result(answers: StunAnswer[]): { addr: string; via: string; mapping?: s
     via: server.name,
     ...(mapping === "unknown" ? {} : { mapping }),
   };
-}
-
-/** What cannot be cancelled itself is no longer waited for. */
-function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
-    promise.then(resolve, reject);
-  });
 }

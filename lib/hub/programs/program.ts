@@ -3,6 +3,7 @@
  * and when it goes. A program is a process group of its own: SIGTERM, then SIGKILL.
  */
 import { toHex } from "../../bytes.ts";
+import { timeLimit } from "../../edges.ts";
 import { errorText } from "../../errors.ts";
 import type { StateDir } from "../../state_dir.ts";
 import { type Child, MARK_VARIABLE, type World } from "../world.ts";
@@ -150,9 +151,8 @@ export class Programs {
   #script(what: string, command: string, name: string, env: Record<string, string>): void {
     const { log, clock, processes } = this.#world;
     const run = async () => {
-      const timeout = new AbortController();
-      using _timer = clock.timer(SCRIPT_TIMEOUT_MS, () => timeout.abort());
-      const code = await processes.shell(command, env, timeout.signal);
+      using limit = timeLimit(clock, SCRIPT_TIMEOUT_MS);
+      const code = await processes.shell(command, env, limit.signal);
       if (code !== 0) log.error(`${what} failed`, { client: name, code });
     };
     this.#track(
