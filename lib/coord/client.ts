@@ -342,6 +342,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
     const { isPrompt = false } = options;
     let mayWaitAgain = isPrompt || method === "GET";
     let mayCorrectClock = true;
+    let mayRepeat = true;
     while (true) {
       const signedFor = this.#key;
       const request = await this.#signed(method, path, options);
@@ -358,8 +359,13 @@ export class CoordClient implements RelayCoordinator, Disposable {
           mayCorrectClock = false;
           continue;
         }
+        // A proxy sent it again, or we did, on another connection when one had ended without an answer.
+        if (hasCode(error, "replay") && mayRepeat) {
+          mayRepeat = false;
+          continue;
+        }
         // The first answer of all has told whom to sign for.
-        if (isMisdirected(error) && signedFor !== this.#key) continue;
+        if (hasCode(error, "key") && signedFor !== this.#key) continue;
         if (!isTimeout(error)) throw error;
         // The coordinator may be elsewhere by now, and nobody say so.
         this.reconnect();
@@ -568,8 +574,8 @@ function notSigned(base: string, { status, text }: Pick<Refusal, "status" | "tex
   return new CoordError(message, hint, { code: "not-signed", middleStatus: status });
 }
 
-function isMisdirected(error: unknown): boolean {
-  return error instanceof CoordError && error.code === ("key" satisfies RefusalCode);
+function hasCode(error: unknown, code: RefusalCode): boolean {
+  return error instanceof CoordError && error.code === code;
 }
 
 function isUnauthorized(error: unknown): boolean {

@@ -26,7 +26,9 @@ export type RefusalCode =
   /** The request is not signed for this coordinator's key, which the answer names. */
   | "key"
   /** The node's program is older than this coordinator takes. */
-  | "v1";
+  | "v1"
+  /** This very request has come before. */
+  | "replay";
 
 const NONCE_PATTERN = /^[A-Za-z0-9+/=]{16,64}$/;
 

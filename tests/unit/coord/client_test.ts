@@ -436,6 +436,25 @@ for (const [what, status, header, expectedMs] of RETRY_AFTER) {
   });
 }
 
+Deno.test("what a proxy sends twice is signed anew, once", async () => {
+  const coord = new FakeCoordinator();
+  /** Of the next requests. */
+  let twice = 0;
+  await using server = serve(async (request) => {
+    if (twice-- > 0) await coord.server.handle(request.clone());
+    return await coord.server.handle(request);
+  });
+  const node = await fakeNode("a");
+  using client = clientOf(server.url, node, coord.clock);
+  await register(client, node);
+  twice = 1;
+  await client.postEndpoints(ENDPOINTS, NEVER);
+  twice = 2;
+  const error = await client.postEndpoints(ENDPOINTS, NEVER).catch((error) => error);
+  ok(error instanceof CoordError);
+  deepStrictEqual([error.status, error.code], [401, "replay"]);
+});
+
 Deno.test("a node whose clock is off is served all the same, and knows by how much", async () => {
   for (const stepMs of [91_000, 86_400_000]) {
     const coord = new FakeCoordinator();
