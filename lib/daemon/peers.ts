@@ -560,7 +560,8 @@ export class Peers {
       ...(entry.linkFinding ? [entry.linkFinding] : []),
       ...(entry.diverted ? [diversion(tunnelIp, entry.diverted)] : []),
     ];
-    if (isSilent || !this.#innerChecks.isSilent(nodeKey)) return found;
+    const isThere = entry.peer.path?.dead === false;
+    if (isSilent || !isThere || !this.#innerChecks.isSilent(nodeKey)) return found;
     const text = `the path works, but ${tunnelIp} answers no pings in the tunnel`;
     return [...found, { text, remedy: "See whether a firewall drops them, here or there" }];
   }

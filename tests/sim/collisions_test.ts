@@ -95,6 +95,10 @@ Deno.test("a tunnel that data came out of, and comes out of no more, is a findin
   for (let second = 0; second < 10; second++) await world.ping(a, b);
   ok(a.peer(b)?.findings?.some(({ text }) => /answers no pings in the tunnel/.test(text)));
   strictEqual(a.state(b), "direct");
+  // A peer that is gone has no path that works.
+  b.host.kernel.firewall = () => true;
+  ok(await world.until(() => a.state(b) !== "direct", 30_000));
+  strictEqual(a.peer(b)?.findings, undefined);
   b.host.kernel.firewall = () => false;
   a.answersPings = true;
   ok(await world.until(() => a.peer(b)?.findings === undefined, 65_000));
