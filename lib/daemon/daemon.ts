@@ -555,7 +555,7 @@ class Daemon implements Running, AsyncDisposable {
           text: `all ${count} peers were lost at once`,
           remedy: "Look at this host's network, its router and its firewall",
         }),
-      onAnyBack: () => this.#findings.over("all-peers-lost"),
+      onLossOver: () => this.#findings.over("all-peers-lost"),
       hostView: {
         ...{ rtnl: this.#rtnl, readFile: (path) => host.readFile(path) },
         daemon: { role: "up", port: this.#options.port },

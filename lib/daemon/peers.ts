@@ -70,9 +70,9 @@ export interface PeersOptions extends EffectsOptions {
   onLastSeen: (nodeKey: NodeKey, agoMs: number) => void;
   /** Whose packets to that address leave by another device, if anybody's do. */
   diversion: (ip: Ip, peer: NodeKey) => Diversion | undefined;
-  /** Paths to all peers, of so many, were lost in a few seconds; and one is there again. */
+  /** Paths to all peers, of so many, were lost in a few seconds; and one is there again, or all of them have left. */
   onAllLost: (count: number) => void;
-  onAnyBack: () => void;
+  onLossOver: () => void;
   hostView: HostViewOptions;
   /** What cannot be set here may be something else now. */
   onCollisions: () => void;
@@ -677,7 +677,7 @@ export class Peers {
   }
 
   #stateChanged(entry: Entry, before: PeerState): void {
-    if (isConnected(entry.peer.state)) return this.#options.onAnyBack();
+    if (isConnected(entry.peer.state)) return this.#options.onLossOver();
     if (!isConnected(before)) return;
     const nowMs = this.#options.clock.nowMs();
     entry.lostMs = nowMs;
@@ -716,6 +716,8 @@ export class Peers {
     if (this.#byNode.get(record.nodeKey) !== entry) return;
     this.#byNode.delete(record.nodeKey);
     this.#byDisco.delete(record.discoKey);
+    const isLost = (each: Entry) => each.lostMs !== undefined && !isConnected(each.peer.state);
+    if (![...this.#byNode.values()].some(isLost)) this.#options.onLossOver();
     this.#lastSeen(entry);
     this.#effects.closeRelay(entry);
     this.#probes.forget(entry);

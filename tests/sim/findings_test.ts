@@ -66,6 +66,19 @@ Deno.test("all peers lost at once is said, one of them is not", async () => {
   ok(await world.until(() => !kinds(a).includes("all-peers-lost"), 30_000));
 });
 
+Deno.test("peers that were lost at once, and have left, are no finding any more", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const a = await world.up(world.hostBehind("a"), coordinator);
+  const others = await world.upAll(["b", "c"], coordinator);
+  ok(await world.until(() => others.every((node) => a.state(node) === "direct"), 10_000));
+  for (const { host } of others) host.kernel.setUp("eth0", false);
+  ok(await world.until(() => kinds(a).includes("all-peers-lost"), 60_000));
+  // The coordinator has not heard of them for so long that it does not tell of them any more.
+  ok(await world.until(() => !kinds(a).includes("all-peers-lost"), 400_000));
+  ok(others.every((node) => a.state(node) !== "direct"));
+});
+
 Deno.test("a node that the operator gives another name is no twin of itself, and says so", async () => {
   await using world = new World();
   const coordinator = await world.coordinator();
