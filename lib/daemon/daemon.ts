@@ -503,6 +503,8 @@ class Daemon implements Running, AsyncDisposable {
       this.#findings.over("rp-filter");
       return this.#findings.over("port-filtered");
     }
+    const { server } = this.#ownNat!;
+    if (server && !this.#rtnl.tryRouteTo(server.endpoint.ip)) return; // it is this host that is cut off
     if (this.#reversePath.look() > 0) return this.#answersAreDropped();
     if (askedMs <= silentSinceMs) return this.#ownNat!.look();
     if (answeredMs <= silentSinceMs) return;
