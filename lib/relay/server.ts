@@ -289,9 +289,10 @@ export class RelayServer implements Disposable {
   async #forward(from: Side<RelayVia>, bytes: Uint8Array): Promise<void> {
     const to = this.#allocations.forward(from, bytes.length, this.#options.clock.nowMs());
     if (typeof to === "string") return this.metrics.dropped(to);
-    const drop = await to.via.send(bytes);
+    const { via } = to; // it may be bound elsewhere, or nowhere, by the time that this has left
+    const drop = await via.send(bytes);
     if (drop) this.metrics.dropped(drop);
-    else this.metrics.forwarded(to.via.transport, bytes.length);
+    else this.metrics.forwarded(via.transport, bytes.length);
   }
 
   /** A pair that the kernel does not take goes this way. */

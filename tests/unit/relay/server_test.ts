@@ -31,6 +31,7 @@ class Relay implements AsyncDisposable {
       clock?: Clock;
       wallMs?: () => number;
       kernel?: NonNullable<RelayServerOptions["kernel"]>;
+      listenUdp?: NonNullable<RelayServerOptions["listenUdp"]>;
       upgradeWebSocket?: NonNullable<RelayServerOptions["upgradeWebSocket"]>;
       /** What the relay sees of a request. */
       show?: (request: Request) => Request;
@@ -429,6 +430,39 @@ for (
     }
   });
 }
+
+Deno.test("WebSocket: a peer that goes while data to it is being sent takes nothing down", async () => {
+  const [sending, going] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  let aheadMs = 0;
+  await using relay = new Relay({
+    clock: {
+      ...systemClock,
+      nowMs: () => systemClock.nowMs() + aheadMs,
+      sleep: (ms, signal) => systemClock.sleep(Math.min(ms, 20), signal),
+    },
+    listenUdp: (hostname, port) => {
+      const socket = Deno.listenDatagram({ transport: "udp", hostname, port });
+      const send = socket.send.bind(socket);
+      socket.send = async (bytes, to) => {
+        if (bytes.length > 1) return await send(bytes, to);
+        sending.resolve();
+        await going.promise;
+        return bytes.length;
+      };
+      return socket;
+    },
+  });
+  const [a, b] = await pair(relay, [NO_UDP, V4]);
+  await using _a = a;
+  await using _b = b;
+  a.send("x");
+  await sending.promise;
+  aheadMs = 3_600_000;
+  await until(async () => await relay.metric("gretun_relay_allocations") === 0);
+  going.resolve();
+  const forwarded = 'gretun_relay_packets_total{transport="udp"}';
+  await until(async () => await relay.metric(forwarded) === 1);
+});
 
 Deno.test("WebSocket: a path that ends leaves the others, the last one ends the connection", async () => {
   await using relay = new Relay();
