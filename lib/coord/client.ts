@@ -136,7 +136,8 @@ export interface Joining {
   discoPrivate?: Uint8Array;
   nodeName: string;
   requestedTunnelIp?: Ip;
-  statement?: Signed;
+  /** Asked for when the request is made: what it says is as new as can be. */
+  statement?: () => Promise<Signed>;
   /** Whether the list of peers is to come with the answer, from a coordinator that can. */
   wantsList?: true;
 }
@@ -223,7 +224,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
   }
 
   async register(
-    { nodeName: name, discoKey, discoPrivate, ...more }: Joining,
+    { nodeName: name, discoKey, discoPrivate, statement, ...more }: Joining,
     signal: AbortSignal,
   ): Promise<RegisterResponse> {
     const { identity: { nodeKey }, tokenSecret } = this.#options;
@@ -234,6 +235,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
         await proveDiscoKey(discoPrivate, { nodeKey, discoKey }, coordinator);
       return registerRequestJson({
         ...{ nodeKey, discoKey, name, ...more },
+        ...(statement ? { statement: await statement() } : {}),
         ...(proof ? { discoProof: proof } : {}),
         ...(tokenSecret ? { token: tokenSecret } : {}),
       });

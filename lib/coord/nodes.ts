@@ -84,20 +84,24 @@ export class Nodes {
    * add a node, never change one. Throws {@link Refusal}.
    */
   register(
-    { requestedTunnelIp, nodeKey, discoKey, name, statement: given }: RegisterRequest,
+    { requestedTunnelIp, nodeKey, discoKey, name }: RegisterRequest,
     options: {
       signed: boolean;
       isProven?: boolean;
       nowMs: number;
       joining?: Joining;
       origin?: Origin;
+      /** What its statement says. */
+      reach?: NodeReach;
     },
   ): { record: NodeRecord; changed: boolean; removed?: NodeRecord } {
-    const { signed, isProven = false, nowMs, joining, origin } = options;
+    const { signed, isProven = false, nowMs, joining, origin, reach } = options;
     const identity = { nodeKey, discoKey, name };
     const known = this.#byKey.get(identity.nodeKey);
     const removed = this.#impostor(identity, isProven);
-    const statement = given && ((known?.discoKey === discoKey && known.statement) || given);
+    // What it told last holds until it tells more; who tells none is of an older version by now.
+    const last = known?.discoKey === discoKey ? known.statement : undefined;
+    const statement = reach && (last ?? reach.statement);
     const same = known && known.discoKey === identity.discoKey && known.name === identity.name &&
       known.statement === statement && (known.isV1 !== true || !signed) &&
       (known.isProven === true || !isProven);
@@ -124,7 +128,7 @@ export class Nodes {
     const record: NodeRecord = {
       ...before,
       ...identity,
-      // What it told last holds until it tells more; who tells none is of an older version by now.
+      ...(last ? {} : reach),
       ...(statement ? { statement } : {}),
       ...(isProven ? { isProven } : {}),
       // The original never signs that.

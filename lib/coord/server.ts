@@ -11,6 +11,7 @@ import {
   ApiError,
   CLONE_HEADER,
   envelopesJson,
+  type NodeReach,
   type NodeRecord,
   parseCollisions,
   parseReach,
@@ -337,7 +338,7 @@ export class CoordServer {
       case "POST /v1/endpoints": {
         const reach = parseReach(jsonOf(call.body));
         this.#memberLimits.reach(node.nodeKey, nowMs);
-        await checkStatement(reach.statement, node);
+        await statedReach(reach.statement, node);
         this.#noteChange(node, this.nodes.setReach(node.nodeKey, reach, nowMs));
         return Response.json({ ok: true });
       }
@@ -488,14 +489,14 @@ export class CoordServer {
     if (!claim) this.#refuseV1();
     const body = await this.#bodies.read(request, source);
     const wanted = parseRegisterRequest(jsonOf(body));
-    if (!claim) delete wanted.statement;
     if (claim && claim.nodeKey !== wanted.nodeKey) throw new AuthError("signed by another node");
     if (!this.nodes.get(wanted.nodeKey)) this.#limitNewcomers(source);
     const tokenHash = wanted.token && await hashOf(wanted.token);
     let isProven = false;
+    let reach: NodeReach | undefined;
     if (claim) {
       await this.#verify(claim, { request, path: "/v1/register", body });
-      await checkStatement(wanted.statement, wanted);
+      reach = await statedReach(wanted.statement, wanted);
       isProven = await this.#ownsDiscoKey(wanted);
       claimed(claim.nodeKey);
       const known = this.nodes.get(claim.nodeKey) ?? wanted;
@@ -511,6 +512,7 @@ export class CoordServer {
         nowMs,
         origin: { source: sourceNetwork(source), token },
         ...(token ? { joining: joiningBy(token) } : {}),
+        ...(reach ? { reach } : {}),
       }));
     if (removed) {
       this.#listChanged(removed);
@@ -769,12 +771,14 @@ function httpDate(clock: Clock): string {
   return new Date(clock.wallMs()).toUTCString();
 }
 
-/** Nothing is handed on that peers would not believe. Throws {@link ApiError}. */
-async function checkStatement(
+/** What it says; nothing is handed on that peers would not believe. Throws {@link ApiError}. */
+async function statedReach(
   statement: Signed | undefined,
   { nodeKey, discoKey }: Pick<NodeRecord, "nodeKey" | "discoKey">,
-): Promise<void> {
-  if (!statement || (await readStatement(statement, nodeKey)).discoKey === discoKey) return;
+): Promise<NodeReach | undefined> {
+  if (!statement) return undefined;
+  const { endpoints, nat, discoKey: stated } = await readStatement(statement, nodeKey);
+  if (stated === discoKey) return { endpoints, ...(nat ? { nat } : {}), statement };
   throw new ApiError("statement is of another disco key than the node's");
 }
 

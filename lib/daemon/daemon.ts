@@ -182,7 +182,7 @@ class Daemon implements Running, AsyncDisposable {
   #coordinatorIps: readonly Ip[] = [];
   /** Servers that the coordinator names. */
   #advertisedStun: readonly string[] = [];
-  #own: OwnEndpoints | undefined;
+  readonly #own: OwnEndpoints;
   #ownNat: OwnNat | undefined;
   readonly #portMapper: PortMapper | undefined;
   /** Whether the coordinator has told its list. */
@@ -239,10 +239,11 @@ class Daemon implements Running, AsyncDisposable {
       wantedIp: () => this.#tunnelIp?.ip ?? known.address,
       last: known,
       said: () => {
-        const endpoints = [...this.#own!.list];
+        const endpoints = this.#own.told(this.#earlyStun.seen);
         this.#twins.tells(endpoints);
-        const { nat } = this.#ownNat!;
-        return { tunnelIp: this.#tunnelIp!.ip, endpoints, ...(nat ? { nat } : {}) };
+        const nat = this.#ownNat?.nat;
+        const tunnelIp = this.#tunnelIp?.ip;
+        return { ...(tunnelIp ? { tunnelIp } : {}), endpoints, ...(nat ? { nat } : {}) };
       },
       onRegistered: (registered) => this.#registered(registered),
       onPeers: ({ peers, away = [], isByPolicy = false }) => {
@@ -255,7 +256,7 @@ class Daemon implements Running, AsyncDisposable {
       onClock: (news) => this.#compareClocks(news),
       onWaiting: () => plane.whileWaiting?.(),
       onBack: () => {
-        this.#own?.look(); // its STUN server is back too, as a rule
+        this.#own.look(); // its STUN server is back too, as a rule
         this.#peers?.coordinatorIsBack();
         this.#collisions.forgotten();
       },
@@ -267,6 +268,7 @@ class Daemon implements Running, AsyncDisposable {
     });
     this.#stun = new StunClient({ send: plane.send, clock, random });
     this.#earlyStun = new EarlyStun(this.#stun);
+    this.#own = this.#watchEndpoints();
     this.#extraStun = new ExtraStun({ plane, clock, random });
     this.#relays = new RelayClient({
       nodeKey: identity.nodeKey,
@@ -288,7 +290,7 @@ class Daemon implements Running, AsyncDisposable {
         secret: identity.discoPrivate,
         net: portMapNet,
         ...edges,
-        onChange: () => this.#own?.look(),
+        onChange: () => this.#own.look(),
       });
     }
   }
@@ -315,7 +317,7 @@ class Daemon implements Running, AsyncDisposable {
     if (this.#signal.aborted) return;
     if (this.#edges.clock.nowMs() - startMs > EARLY_MS) this.#earlyStun.forget();
     await Promise.all([
-      this.#own!.run(this.#signal), // what the first invitation tells
+      this.#own.run(this.#signal), // what the first invitation tells
       this.#session.run(),
       watchForSleep(this.#edges.clock, () => this.#awoke(), this.#signal),
       this.#runLater(),
@@ -353,7 +355,7 @@ class Daemon implements Running, AsyncDisposable {
       ...(this.#tunnelIp ? { tunnel_ip: formatCidr(this.#tunnelIp) } : {}),
       data_plane: this.#plane.kind,
       port,
-      endpoints: this.#own?.list.map(({ endpoint }) => formatEndpoint(endpoint)) ?? [],
+      endpoints: this.#peers ? this.#own.list.map(({ endpoint }) => formatEndpoint(endpoint)) : [],
       ...natJson(this.#ownNat?.nat),
       ...this.#coordinatorReport(),
       ...(findings.length > 0 ? { findings } : {}),
@@ -418,7 +420,7 @@ class Daemon implements Running, AsyncDisposable {
     if (from === to) return;
     log.warn("the coordinator gives this node another address", { from, to });
     this.#peers.readdress(tunnelIp);
-    this.#own!.look();
+    this.#own.look();
   }
 
   /** One list after the other. */
@@ -441,7 +443,7 @@ class Daemon implements Running, AsyncDisposable {
 
   /** So that the first invitation of a peer says where this node is. */
   async #knowsItself(): Promise<void> {
-    await this.#withinFirstWait(this.#own!.firstTold);
+    await this.#withinFirstWait(this.#own.firstTold);
   }
 
   async #withinFirstWait(awaited: Promise<void>): Promise<void> {
@@ -530,7 +532,6 @@ class Daemon implements Running, AsyncDisposable {
     const { identity, greKeys, metrics, coordinator } = this.#options;
     void this.#lookUpCoordinator();
     log.info("registered", { coord: coordinator.href, tunnel_cidr: formatCidr(tunnelIp) });
-    this.#own = this.#watchEndpoints();
     this.#ownNat = this.#watchNat();
     this.#peers = new Peers({
       identity,
@@ -543,7 +544,7 @@ class Daemon implements Running, AsyncDisposable {
       metrics,
       signal: (to, sealed) => this.#session.sendSignal(to, sealed),
       allocateRelay: (peer, signal) => this.#relays.allocate(peer, signal),
-      onDoubt: () => this.#own!.doubt(),
+      onDoubt: () => this.#own.doubt(),
       onStuck: () => void this.#lookElsewhere(),
       isRelay: (ip) => this.#relays.isRelay(ip),
       reaches: (ip) => this.#privateNetworks.reach(ip),
@@ -565,7 +566,7 @@ class Daemon implements Running, AsyncDisposable {
       needed: () => this.#needed(),
       onCollisions: () => this.#collisions.look(),
       pingThrough: this.#edges.pingThrough,
-      ownEndpoints: () => this.#own!.list.map(({ endpoint }) => endpoint),
+      ownEndpoints: () => this.#own.list.map(({ endpoint }) => endpoint),
       ownNat: () => this.#ownNat!.nat,
       guesser: this.#openGuesser(),
     });
@@ -591,7 +592,7 @@ class Daemon implements Running, AsyncDisposable {
   /** Where each remote sees another port anyway, one more of them is of no use to anybody. */
   async #lookElsewhere(): Promise<void> {
     if (this.#ownNat!.nat?.mapping !== "easy") return;
-    await this.#own!.lookElsewhere(this.#signal).catch((error) => {
+    await this.#own.lookElsewhere(this.#signal).catch((error) => {
       if (!this.#signal.aborted) {
         this.#edges.log.debug("STUN not asked", { error: errorText(error) });
       }
@@ -606,7 +607,7 @@ class Daemon implements Running, AsyncDisposable {
       random,
       log,
       ownNat: () => this.#ownNat!.nat,
-      ownMapped: () => this.#own!.seenByNewcomers,
+      ownMapped: () => this.#own.seenByNewcomers,
       openPort: () => {
         const port = this.#extraStun.openPort();
         return { ...port, measure: () => this.#mappedAt(port) };
@@ -650,7 +651,7 @@ class Daemon implements Running, AsyncDisposable {
       ...this.#edges,
       onChange: () => {
         // Half a list would have peers punch at half of the places.
-        if (this.#own!.isTold) this.#session.post();
+        if (this.#own.isTold) this.#session.post();
       },
     });
   }
@@ -663,7 +664,7 @@ class Daemon implements Running, AsyncDisposable {
       rtnl: this.#rtnl,
       port,
       families: this.#plane.families,
-      overlay: () => this.#tunnelIp!,
+      overlay: () => this.#tunnelIp,
       interfaces,
       stun: this.#earlyStun,
       stunServers: () => this.#stunServers(),
@@ -725,7 +726,7 @@ class Daemon implements Running, AsyncDisposable {
 
   /** Links or addresses of this host changed: looks at our endpoints and links soon. */
   networkChanged(): void {
-    this.#own?.look();
+    this.#own.look();
     this.#portMapper?.networkChanged();
     this.#relays.check();
     this.#networkNews.abort();

@@ -269,19 +269,16 @@ export class Session implements Disposable {
   }
 
   async #register(): Promise<void> {
-    const { identity: { discoKey, discoPrivate }, nodeName, wantedIp, onRegistered, signal } =
+    const { identity: { discoKey, discoPrivate }, nodeName, wantedIp, said, onRegistered, signal } =
       this.#options;
     const requestedTunnelIp = wantedIp();
-    const statement = await this.#state(
-      this.#isRegistered ? this.#options.said() : { endpoints: [] },
-    );
     const more = {
       ...(requestedTunnelIp ? { requestedTunnelIp } : {}),
       ...(this.#isRegistered ? {} : { wantsList: true as const }),
     };
     this.#isAnswerLost = true;
     const answer = await this.coord.register(
-      { discoKey, discoPrivate, nodeName, statement, ...more },
+      { ...{ discoKey, discoPrivate, nodeName }, statement: () => this.#state(said()), ...more },
       signal,
     );
     this.#isAnswerLost = false;

@@ -1,5 +1,5 @@
 /** Two hosts meet through NATs of every kind, directly where that can be, by relay where it cannot. */
-import { ok, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import {
   FULL_CONE,
   type NatBehaviour,
@@ -50,6 +50,30 @@ Deno.test("random ports are guessed where both sides want it", async () => {
   const areDirect = () => left.state(right) === "direct" && right.state(left) === "direct";
   ok(await world.until(areDirect, 300_000));
   ok(await world.connects(left, right, 1_000));
+});
+
+Deno.test("a newcomer says with its registration where it is", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const calls: string[] = [];
+  const known: (readonly string[])[] = [];
+  coordinator.proxy = async (request, pass) => {
+    const { pathname } = new URL(request.url);
+    const answer = await pass();
+    if (pathname === "/v1/register") {
+      known.push(
+        coordinator.server!.nodes.listed().flatMap(({ endpoints }) =>
+          endpoints.map(({ source }) => source)
+        ),
+      );
+    }
+    calls.push(pathname);
+    return answer;
+  };
+  const a = await world.up(world.hostBehind("a"), coordinator);
+  ok(await world.until(() => a.tunnelIp !== undefined, 5_000));
+  deepStrictEqual(known, [["local", "stun"]]);
+  deepStrictEqual(calls.slice(0, 2), ["/v1/stun", "/v1/register"]);
 });
 
 Deno.test("hosts of one site take the way inside", async () => {

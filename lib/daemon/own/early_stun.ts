@@ -3,7 +3,7 @@
  * port, are asked before the coordinator has named any. Where they are among those that are asked
  * first then, their answer is taken, and a round trip saved.
  */
-import { type Family, familyOf, formatEndpoint } from "../../addr.ts";
+import { type Endpoint, type Family, familyOf, formatEndpoint } from "../../addr.ts";
 import type { QueryOptions, StunAnswer, StunClient, StunServer } from "../../stun/mod.ts";
 
 const TIMEOUT_MS = 2_000;
@@ -11,6 +11,8 @@ const TIMEOUT_MS = 2_000;
 interface Early {
   servers: readonly StunServer[];
   answers: Promise<StunAnswer[]>;
+  /** How they see this node, so far. */
+  seen: Endpoint[];
 }
 
 export class EarlyStun implements Pick<StunClient, "query"> {
@@ -31,11 +33,17 @@ export class EarlyStun implements Pick<StunClient, "query"> {
 
   #askOver(servers: readonly StunServer[]): void {
     const query = this.#stun.query(servers, { timeoutMs: TIMEOUT_MS, firstOnly: true });
-    const early = { servers, answers: query.catch(() => []) };
+    const early: Early = { servers, answers: query.catch(() => []), seen: [] };
     this.#early.push(early);
     void early.answers.then((answers) => {
+      early.seen = answers.map(({ mapped }) => mapped);
       if (answers.length === 0) this.#forget(early);
     });
+  }
+
+  /** How the servers that have answered, and were not asked since, see this node. */
+  get seen(): Endpoint[] {
+    return this.#early.flatMap(({ seen }) => seen);
   }
 
   /** What was answered early is taken once. */

@@ -36,7 +36,7 @@ export interface LocalEndpointsOptions {
   /** Of addresses that the data plane can use. */
   families: readonly Family[];
   /** Addresses in there are tunnels'. */
-  overlay: Cidr;
+  overlay: Cidr | undefined;
   interfaces: InterfaceChoice;
 }
 
@@ -71,7 +71,9 @@ export function localEndpoints(
     )
     .sort((a, b) => use(a.ifindex) - use(b.ifindex))
     .map(({ local }) => ({ ip: local, port }))
-    .filter((endpoint) => isUsableEndpoint(endpoint) && !cidrContains(overlay, endpoint.ip));
+    .filter((endpoint) =>
+      isUsableEndpoint(endpoint) && !(overlay && cidrContains(overlay, endpoint.ip))
+    );
 }
 
 /** Bridges are mostly for containers and machines of this host. */

@@ -45,8 +45,8 @@ export interface OwnEndpointsOptions {
   port: number;
   /** Of addresses that the data plane can use. */
   families: readonly Family[];
-  /** Addresses in there are tunnels'. */
-  overlay: () => Cidr;
+  /** Addresses in there are tunnels'. Unknown before this node has registered. */
+  overlay: () => Cidr | undefined;
   interfaces: InterfaceChoice;
   stun: Pick<StunClient, "query">;
   stunServers: () => readonly string[];
@@ -103,6 +103,11 @@ export class OwnEndpoints {
 
   get list(): readonly AdvertisedEndpoint[] {
     return this.#list;
+  }
+
+  /** The list as the coordinator is told; before the first look with what was `seen` meanwhile. */
+  told(seen: readonly Endpoint[]): AdvertisedEndpoint[] {
+    return this.#isTold ? [...this.#list] : this.#gather(seen);
   }
 
   /** How one sees this node over IPv4 to whom it has not sent before. */
@@ -203,14 +208,14 @@ export class OwnEndpoints {
     return localEndpoints(rtnl, { port, families, overlay: overlay(), interfaces });
   }
 
-  #gather(): AdvertisedEndpoint[] {
+  #gather(seen: readonly Endpoint[] = []): AdvertisedEndpoint[] {
     const { given, portMapped } = this.#options;
     const external = portMapped();
     return advertise({
       given,
       local: this.#localEndpoints(),
       portmap: external ? [external] : [],
-      stun: [...this.#mapped.values(), this.#seenElsewhere].flat(),
+      stun: [...this.#mapped.values(), this.#seenElsewhere, seen].flat(),
     });
   }
 

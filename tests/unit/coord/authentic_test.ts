@@ -1,6 +1,8 @@
 /** Who is on the way between node and coordinator, and a coordinator that hands requests on. */
 import { deepStrictEqual, match, rejects, strictEqual } from "node:assert/strict";
 import { x25519 } from "@noble/curves/ed25519.js";
+import { parseIp } from "../../../lib/addr.ts";
+import { readStatement, signStatement } from "../../../lib/coord/api.ts";
 import { readClaim, verifyClaim } from "../../../lib/coord/auth.ts";
 import { isProof, proveDiscoKey } from "../../../lib/coord/disco_proof.ts";
 import {
@@ -103,6 +105,28 @@ Deno.test("a node that has asked for the coordinator's key registers at once, an
   deepStrictEqual(requests.map(({ url }) => new URL(url).pathname), ["/v1/stun", "/v1/register"]);
   strictEqual(client.coordinatorKey, coord.key.publicKey);
   strictEqual((await client.register(joining, NEVER)).list, undefined);
+});
+
+Deno.test("a newcomer is listed with the endpoints that it signed; later it tells them apart", async () => {
+  const coord = new FakeCoordinator();
+  const { client, node } = await connect(coord);
+  let sequence = 0;
+  const registerAt = async (ip: string) => {
+    const endpoint = { ip: parseIp(ip), port: 7777 };
+    const said = {
+      sequence: ++sequence,
+      discoKey: node.discoKey,
+      endpoints: [{ endpoint, source: "stun" as const }],
+    };
+    const statement = () => signStatement(said, node.sign);
+    await client.register({ discoKey: node.discoKey, nodeName: node.name, statement }, NEVER);
+    const { endpoints, statement: listed } = coord.nodes.get(node.nodeKey)!;
+    const read = await readStatement(listed!, node.nodeKey);
+    deepStrictEqual(read.endpoints, endpoints);
+    return endpoints.map(({ endpoint }) => endpoint.ip);
+  };
+  deepStrictEqual(await registerAt("192.0.2.1"), ["192.0.2.1"]);
+  deepStrictEqual(await registerAt("192.0.2.2"), ["192.0.2.1"], "a run before told more by now");
 });
 
 Deno.test("a key that was not signed for the question is not the coordinator's", async () => {
