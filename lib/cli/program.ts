@@ -2,8 +2,10 @@
  * What both programs do around their commands: where words go, which signals stop them, and a last
  * resort for what nobody caught.
  */
-import { systemClock } from "../edges.ts";
-import { InterruptedError } from "../errors.ts";
+import { type Log, systemClock } from "../edges.ts";
+import { errorText, InterruptedError } from "../errors.ts";
+import { type Rate, TokenBucket } from "../limits.ts";
+import { textLog } from "../log.ts";
 import { type CommandIo, errorJson, EXIT_FAILURE, exitCode, wantsJson } from "./command.ts";
 import { fatalLine, lineFormat, type LogFormat, stderrKind } from "./log.ts";
 import { messageWriter, OutputClosedError, resultWriter } from "./output.ts";
@@ -18,6 +20,8 @@ const STOP_SIGNALS = [
 ];
 /** For a program that has met a bug to remove what it made. */
 const GRACE_MS = 10_000;
+/** Of a service: what one datagram or one connection brings to light is no reason to end all others. */
+const TOLERATED_BUGS: Rate = { burst: 5, perSecond: 1 / 60 };
 
 export interface ProgramIo extends CommandIo {
   /**
@@ -48,6 +52,7 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
     systemClock,
     (entry) => lineFormat(format(), kind)(entry),
   );
+  const log = textLog(stderr, "error", systemClock, (line) => lineFormat(format(), kind)(line));
   let hasResult = false;
   const stdout = (text: string) => {
     hasResult = true;
@@ -60,8 +65,12 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
     return exitCode(error);
   };
   let failure: number | undefined;
+  let tolerated: TokenBucket | undefined;
   onUncaught((error) => {
     if (failure !== undefined) return;
+    if (tolerated?.take(systemClock.nowMs())) {
+      return tellBug(error, log);
+    }
     failure = tell(error);
     stopping.abort(error);
     setTimeout(() => Deno.exit(failure), GRACE_MS);
@@ -75,6 +84,7 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
     async serve(own = []) {
       const linux = await import("../linux/mod.ts");
       canWrite = linux.canWrite;
+      tolerated = new TokenBucket(TOLERATED_BUGS);
       listen(
         { own, ignores: linux.ignoresSignal, outlivesHangup: () => io.outlivesHangup === true },
         () => stopping.abort(new InterruptedError("interrupted", "Run it again")),
@@ -92,6 +102,16 @@ function tellAsResult(error: unknown, stdout: (text: string) => void): void {
   } catch {
     // nobody reads, or there is no room
   }
+}
+
+/** Of a bug that ends nothing. */
+function tellBug(error: unknown, log: Log): void {
+  const where = error instanceof Error ? error.stack?.split("\n").at(1)?.trim() : undefined;
+  log.error("internal error, going on", {
+    error: errorText(error),
+    ...(where ? { where } : {}),
+    hint: "This is a bug: please report it with this line",
+  });
 }
 
 function onUncaught(handle: (error: unknown) => void): void {
