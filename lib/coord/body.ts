@@ -42,16 +42,19 @@ export class Bodies {
   async read(request: Request, source: string): Promise<Uint8Array<ArrayBuffer>> {
     const told = request.headers.get("content-length");
     if (Number(told ?? 0) > MAX_BODY_LENGTH) throw new Refusal(413, TOO_LONG);
-    if (!request.body) return new Uint8Array(0);
     const givenUp = new AbortController();
     const coming = { source: sourceNetwork(source), giveUp: () => givenUp.abort(tooSlow()) };
     using _slow = this.#clock.timer(SLOW_MS, () => this.#isSlow(coming));
     using _late = this.#clock.timer(BODY_TIMEOUT_MS, coming.giveUp);
     try {
       // A reader in JavaScript takes a hundred times what comes; the server holds to a told length.
+      if (!request.body) return new Uint8Array(0);
       return await (told === null
         ? readParts(request.body, givenUp.signal)
         : readWhole(request, givenUp.signal));
+    } catch (error) {
+      // Who sent it has gone, and hears no answer.
+      throw error instanceof Refusal ? error : new Refusal(400, "body broke off");
     } finally {
       this.#end(coming);
     }

@@ -13,7 +13,7 @@ import { VirtualClock } from "../../fakes/virtual_clock.ts";
 type Part = Uint8Array<ArrayBuffer>;
 
 /** A request whose body begins, and comes on as the test says. */
-function coming(length?: number): { request: Request; more(part: Part): void; end(): void } {
+function coming(length?: number) {
   let controller!: ReadableStreamDefaultController<Part>;
   const body = new ReadableStream<Part>({ start: (c) => void (controller = c) });
   const headers: Record<string, string> = length === undefined
@@ -21,8 +21,9 @@ function coming(length?: number): { request: Request; more(part: Part): void; en
     : { "content-length": `${length}` };
   return {
     request: new Request("http://coordinator/", { method: "POST", body, headers }),
-    more: (part) => controller.enqueue(part),
+    more: (part: Part) => controller.enqueue(part),
     end: () => controller.close(),
+    breakOff: () => controller.error(new TypeError("the connection is gone")),
   };
 }
 
@@ -43,6 +44,15 @@ for (const length of [undefined, 3]) {
     await rejects(clock.until(late), tooSlow);
     strictEqual(clock.nowMs(), BODY_TIMEOUT_MS);
     strictEqual(bodies.slow, 0);
+  });
+
+  Deno.test(`a body ${kind} that breaks off is the sender's fault`, async () => {
+    const bodies = new Bodies(new VirtualClock());
+    const { request, more, breakOff } = coming(length);
+    const read = bodies.read(request, "192.0.2.1");
+    more(Uint8Array.of(1));
+    breakOff();
+    await rejects(read, { status: 400, message: "body broke off" });
   });
 
   Deno.test(`bodies ${kind}: who sends for longest makes room, of the same source first`, async () => {
