@@ -64,6 +64,15 @@ export function asUserError(error: unknown): unknown {
   return hint === undefined ? error : new GretunError(text, hint, { cause: error });
 }
 
+/** Fields of the log: why, and what to do where that is known. */
+export function errorFields(error: unknown): { error: string; hint?: string } {
+  const meant = asUserError(error);
+  return {
+    error: errorText(meant),
+    ...(meant instanceof GretunError ? { hint: meant.hint } : {}),
+  };
+}
+
 /** The text of whatever was thrown, on one line, without the runtime's number, call and path. */
 export function errorText(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);

@@ -17,7 +17,7 @@ export function messagesOf(source: string): Message[] {
   const found = [
     ...calls(
       source,
-      /\bnew (?!Usage|Interrupted)\w*(?:Gretun|Dial|Daemon|Coord|Relay|Locked)\w*Error\(/g,
+      /\bnew (?!Usage|Interrupted)\w*(?:Gretun|Dial|Daemon|Coord|Relay|Locked|NoTunnel)\w*Error\(/g,
     ),
     ...calls(source, /\blog\.(?:warn|error)\(/g)
       .map(([text, fields = ""]) => [text, field(fields, "hint")]),

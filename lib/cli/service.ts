@@ -45,7 +45,7 @@ const PROGRAMS = { up: "gretun", coord: "gretun-coord" } as const;
 
 /** Prints each step, then does it. Throws `GretunError`. */
 export function install(
-  options: Omit<InstallOptions, "program" | "start">,
+  options: Omit<InstallOptions, "program" | "start" | "others">,
   flags: { "no-start": boolean; "dry-run": boolean },
   io: CommandIo,
 ): number {
@@ -61,7 +61,11 @@ export function install(
       );
     }
   }
-  const all = { ...options, program: Deno.execPath(), start };
+  const unit = runningUnit(options.kind, options.instance);
+  const others = options.kind === "up" && hasSystemd()
+    ? [runningUnit("up"), ...unitsNamed("gretun@")].filter((other) => other !== unit)
+    : [];
+  const all = { ...options, program: Deno.execPath(), start, others };
   const config = configPath(options.kind, options.instance);
   if (options.config.length > 0 && presentFiles.exists(config)) {
     io.stderr(`${config} is there already and stays as it is.\n`);
@@ -70,7 +74,8 @@ export function install(
   if (steps.length === 0) io.stdout("Nothing to do: all is in place.\n");
   performSteps(steps, io, isDryRun);
   if (isDryRun || !start) return EXIT_OK;
-  io.stdout(`${runningUnit(options.kind, options.instance)} runs. Look with: ${program} status\n`);
+  const which = options.instance === undefined ? "" : ` --instance ${options.instance}`;
+  io.stdout(`${unit} runs. Look with: ${program} status${which}\n`);
   return EXIT_OK;
 }
 

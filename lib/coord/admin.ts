@@ -155,7 +155,7 @@ export class Admin {
 
   #json(node: NodeRecord): Json {
     const collisions = this.#options.server.collisionsOf(node.nodeKey);
-    return { ...recordJson(node), ...(collisions.length > 0 ? { collisions } : {}) };
+    return { ...shown(node), ...(collisions.length > 0 ? { collisions } : {}) };
   }
 
   #status(): Json {
@@ -186,7 +186,7 @@ export class Admin {
     const node = this.#find(name);
     server.nodes.edit(node, change);
     server.edited(node);
-    return recordJson(server.nodes.get(node.nodeKey)!);
+    return shown(server.nodes.get(node.nodeKey)!);
   }
 
   #delete(name: string): Json {
@@ -194,7 +194,7 @@ export class Admin {
     const node = this.#find(name);
     server.nodes.remove(node);
     server.edited(node);
-    return recordJson(node);
+    return shown(node);
   }
 
   /** Throws {@link ApiError}. */
@@ -235,6 +235,11 @@ export class Admin {
     server.saveToken({ ...token, isRevoked: true });
     return withoutHash(server.tokens.withId(id)!);
   }
+}
+
+/** Keys as text, both of them: nodes are told the one as numbers. */
+function shown(node: NodeRecord): Json {
+  return { ...recordJson(node), disco_pubkey: keyBase64(node.discoKey) };
 }
 
 function withoutHash(token: Parameters<typeof tokenJson>[0]): Json {

@@ -1,7 +1,7 @@
 /** The coordinator as a function from Request to Response; no port is opened here. */
 import type { Cidr } from "../addr.ts";
 import type { Clock, Log } from "../edges.ts";
-import { errorText } from "../errors.ts";
+import { errorFields, errorText } from "../errors.ts";
 import type { Sign } from "../ed25519.ts";
 import { type DiscoKey, keyBase64, type NodeKey, shortKey } from "../keys.ts";
 import { SourceLimits, sourceNetwork } from "../limits.ts";
@@ -751,7 +751,7 @@ export class CoordServer {
       this.#metrics.saved((clock.nowMs() - startMs) / 1000);
     } catch (error) {
       this.#metrics.saveFailed();
-      this.#options.log.error("state not saved", { error: errorText(error) });
+      this.#options.log.error("state not saved", errorFields(error));
       throw new Refusal(503, "the state cannot be saved: see the coordinator's log", SAVE_RETRY_MS);
     }
   }

@@ -15,7 +15,7 @@ import {
 } from "../dataplane/mod.ts";
 import { DISCO_PATTERN, isDisco } from "../disco/mod.ts";
 import { type Datagram, timeLimit } from "../edges.ts";
-import { errorText } from "../errors.ts";
+import { errorFields, errorText } from "../errors.ts";
 import { keyBase64, keyBytes, type NodeKey } from "../keys.ts";
 import { lockPort, type NeededAddress } from "../links/mod.ts";
 import type { RtNetlink } from "../netlink.ts";
@@ -127,7 +127,7 @@ export async function runDaemon(
       signalling: { kind: "patterns", any: [DISCO_PATTERN, STUN_PATTERN] },
       onDatagram: (datagram, localPort) => daemon.datagram(datagram, localPort),
       keepsLinks: options.keepsLinks,
-      onFault: (what, error) => log.error(what, { error: errorText(error) }),
+      onFault: (what, error) => log.error(what, errorFields(error)),
     },
     { host, clock: edges.clock, log },
   ));

@@ -3,7 +3,7 @@ import { type Cidr, type Endpoint, formatEndpoint } from "../addr.ts";
 import type { DataPlane, LinkKeys, WantedLink } from "../dataplane/mod.ts";
 import * as disco from "../disco/mod.ts";
 import type { Clock, Log, Random } from "../edges.ts";
-import { errorText, GretunError } from "../errors.ts";
+import { errorFields, errorText, GretunError } from "../errors.ts";
 import { type DiscoKey, keyBytes, type NodeKey } from "../keys.ts";
 import type { Inner } from "../links/mod.ts";
 import {
@@ -342,8 +342,7 @@ export class Effects {
     }
     log[news ? "error" : "debug"]("tunnel not set, trying again", {
       ...peerFields(entry.record),
-      error: errorText(cause),
-      ...(cause instanceof GretunError ? { hint: cause.hint } : {}),
+      ...errorFields(cause),
       ...(news === "first" ? {} : { since: trouble.since }),
     });
   }

@@ -9,7 +9,7 @@ import {
 } from "../addr.ts";
 import { Alarm } from "../alarm.ts";
 import type { InnerLimits } from "../dataplane/mod.ts";
-import { errorText } from "../errors.ts";
+import { errorFields, errorText } from "../errors.ts";
 import { pairOf } from "./addresses.ts";
 import { allowedSources, type ClientFile } from "./clients.ts";
 import type { HubEntry, HubOptions, HubProtocol } from "./hub_core.ts";
@@ -64,7 +64,7 @@ export class ClientLinks implements Disposable {
       this.count();
       return true;
     } catch (error) {
-      world.log.error("link not set", { ...fields, error: errorText(error) });
+      world.log.error("link not set", { ...fields, ...errorFields(error) });
       return false;
     }
   }

@@ -1,7 +1,7 @@
 /** The directory of authorised clients: read as a whole, again when it changes or may have. */
 import { Alarm } from "../alarm.ts";
 import { problemsText } from "../config.ts";
-import { errorText, GretunError } from "../errors.ts";
+import { errorFields, errorText, GretunError } from "../errors.ts";
 import { type ClientFile, isClientName, parseClientFile, withoutConflicts } from "./clients.ts";
 import { equalValues } from "./reload.ts";
 import type { Files, World } from "./world.ts";
@@ -122,7 +122,7 @@ export class ClientDirectory implements Disposable {
     try {
       this.#load();
     } catch (error) {
-      this.#world.log.error("clients not read, the old ones stay", { error: errorText(error) });
+      this.#world.log.error("clients not read, the old ones stay", errorFields(error));
     }
   }
 

@@ -6,7 +6,7 @@ import type { Endpoint } from "../addr.ts";
 import { Alarm } from "../alarm.ts";
 import { aborted } from "../edges.ts";
 import type { PlaneOptions } from "../dataplane/mod.ts";
-import { errorText, GretunError } from "../errors.ts";
+import { errorFields } from "../errors.ts";
 import { lockPort } from "../links/mod.ts";
 import { checkBind } from "./addresses.ts";
 import { ClientLinks } from "./client_links.ts";
@@ -155,10 +155,7 @@ class Hub implements HubCore, DirectoryEvents, AsyncDisposable {
       this.#reconfigure(options);
       log.info("configuration read again", { changed: changed.join(",") || "nothing" });
     } catch (error) {
-      log.error("configuration not taken, the old one goes on", {
-        error: errorText(error),
-        ...(error instanceof GretunError ? { hint: error.hint } : {}),
-      });
+      log.error("configuration not taken, the old one goes on", errorFields(error));
     }
   }
 

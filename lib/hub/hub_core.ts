@@ -8,7 +8,7 @@ import type {
   WantedLink,
 } from "../dataplane/mod.ts";
 import type { Datagram, Log } from "../edges.ts";
-import { errorText } from "../errors.ts";
+import { errorFields } from "../errors.ts";
 import type { Refusal } from "./protocol/gretun/auth.ts";
 import type { ClientFile } from "./clients.ts";
 import type { HubClient } from "./hub_policy.ts";
@@ -66,7 +66,7 @@ export function planeOptionsOf(
     ...{ role, port, portFlag: "--port", ifnamePattern, encapCsum },
     ...(bind ? { bind } : {}),
     ...(mtu ? { mtu } : {}),
-    onFault: (what, error) => log.error(what, { error: errorText(error) }),
+    onFault: (what, error) => log.error(what, errorFields(error)),
   };
 }
 

@@ -5,6 +5,8 @@ import { NetlinkError, type RtNetlink } from "../netlink.ts";
 /** What IPv4 asks every host to take (RFC 791 section 3.1): no way is taken for narrower. */
 export const MIN_MTU = 576;
 export const ETHERNET_MTU = 1500;
+/** Of an IP packet. The loopback device says one more. */
+const MAX_MTU = 65_535;
 
 /** On the way to `remote`, which may carry less than its route says; throws as {@link routeMtu}. */
 export function innerMtu(
@@ -19,7 +21,7 @@ export function innerMtu(
 export function routeMtu(rtnl: RtNetlink, ip: Ip): number {
   if (isLoopback(ip)) return ETHERNET_MTU;
   const { mtu, device } = rtnl.routeTo(ip);
-  return mtu ?? rtnl.link(device ?? 0)?.mtu ?? ETHERNET_MTU;
+  return Math.min(mtu ?? rtnl.link(device ?? 0)?.mtu ?? ETHERNET_MTU, MAX_MTU);
 }
 
 /** Undefined where the kernel has no way for what `look` asks. */

@@ -73,14 +73,15 @@ function run([program, ...args]: readonly string[], mayFail = false): void {
   );
 }
 
+function outputOf(program: string, ...args: string[]): string {
+  const { stdout } = new Deno.Command(program, { args, stdin: "null", stderr: "null" })
+    .outputSync();
+  return new TextDecoder().decode(stdout).trim();
+}
+
 /** The last words of a program of ours that systemd was to start. */
 function whyNotStarted(program: string, [verb, unit]: readonly string[]): string | undefined {
   if (program !== "systemctl" || !unit || !["start", "restart"].includes(verb!)) return undefined;
-  const outputOf = (program: string, ...args: string[]) => {
-    const { stdout } = new Deno.Command(program, { args, stdin: "null", stderr: "null" })
-      .outputSync();
-    return new TextDecoder().decode(stdout).trim();
-  };
   try {
     outputOf("journalctl", "--sync"); // they may still be on their way
     const lines = outputOf("journalctl", "-o", "cat", "--since", "-30s", "-u", unit).split("\n");
@@ -107,6 +108,17 @@ export const presentFiles: Present = {
       return false;
     }
   },
+  runsOlder(unit, path) {
+    const show = ["show", "--timestamp=unix", "-P", "ExecMainStartTimestamp", unit];
+    try {
+      const started = /^@(\d+)/.exec(outputOf("systemctl", ...show))?.[1];
+      const { ctime } = Deno.statSync(path);
+      return started !== undefined && ctime !== null &&
+        ctime.getTime() / 1000 > Number(started) + 1;
+    } catch {
+      return false; // no systemd, or no such program
+    }
+  },
   hasUser: (name) =>
     Deno.readTextFileSync("/etc/passwd").split("\n").some((line) => line.startsWith(`${name}:`)),
 };
@@ -120,9 +132,7 @@ export function unitsNamed(prefix: string): string[] {
   const names = new Set<string>();
   for (const verb of ["list-units", "list-unit-files"]) {
     const args = [verb, "--all", "--plain", "--no-legend", "--no-pager", `${prefix}*`];
-    const { stdout } = new Deno.Command("systemctl", { args, stdin: "null", stderr: "null" })
-      .outputSync();
-    for (const line of new TextDecoder().decode(stdout).split("\n")) {
+    for (const line of outputOf("systemctl", ...args).split("\n")) {
       const name = line.trim().split(/\s+/)[0];
       if (name?.endsWith(".service") && !name.endsWith("@.service")) names.add(name);
     }

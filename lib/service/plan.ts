@@ -20,6 +20,8 @@ export interface Present {
   /** The file's text, or a program's hash; undefined where there is none. */
   isSame(step: Step & { kind: "copy" | "write" }): boolean;
   exists(path: string): boolean;
+  /** The unit runs a program that was at this path before. */
+  runsOlder(unit: string, path: string): boolean;
   hasUser(name: string): boolean;
 }
 
@@ -32,11 +34,13 @@ export interface InstallOptions {
   /** Lines of the configuration file; a file that is there stays as it is. */
   config: readonly string[];
   start: boolean;
+  /** Units of other instances: those that run go on with the program that is installed. */
+  others: readonly string[];
 }
 
 /** The steps that are left to do; none: all is as wanted. */
 export function installSteps(options: InstallOptions, present: Present): Step[] {
-  const { kind, instance, program, config, start } = options;
+  const { kind, instance, program, config, start, others } = options;
   const name = kind === "up" ? "gretun" : "gretun-coord";
   const to = `${PROGRAM_DIRECTORY}/${name}`;
   const file = configPath(kind, instance);
@@ -53,6 +57,7 @@ export function installSteps(options: InstallOptions, present: Present): Step[] 
       : step.kind === "write" && !present.isSame(step)
   );
   const unit = runningUnit(kind, instance);
+  const isNews = (unit: string) => changed.length > 0 || present.runsOlder(unit, to);
   const text = config.map((line) => line + "\n").join("");
   return [
     ...(present.hasUser(SERVICE_USER) ? [] : [addUser()]),
@@ -63,7 +68,8 @@ export function installSteps(options: InstallOptions, present: Present): Step[] 
     ...changed,
     ...(changed.length > 0 ? [run("systemctl", "daemon-reload")] : []),
     ...(start ? [run("systemctl", "enable", "--quiet", unit)] : []),
-    ...(start ? [run("systemctl", changed.length > 0 ? "restart" : "start", unit)] : []),
+    ...(start ? [run("systemctl", isNews(unit) ? "restart" : "start", unit)] : []),
+    ...(start ? others.filter(isNews).map((other) => run("systemctl", "try-restart", other)) : []),
   ];
 }
 

@@ -11,7 +11,7 @@ export { applySteps } from "./apply.ts";
 export type { TunnelInfo, TunnelStatus } from "./describe.ts";
 export { MissingModuleError } from "./explain.ts";
 export { openHost, type TunnelHost } from "./host.ts";
-export type { HostFacts, OuterPath, Plan } from "./plan.ts";
+export { type HostFacts, NoTunnelError, type OuterPath, type Plan } from "./plan.ts";
 export { formatStep, type Step } from "./steps.ts";
 export { createTunnels, listTunnels, planRemoval, planTunnels, tunnelStatus } from "./tunnels.ts";
 export {

@@ -389,11 +389,15 @@ export function planDelete(
   ];
 }
 
-/** Throws `GretunError` for what is not there, is no tunnel, or is the kernel's own. */
+export class NoTunnelError extends GretunError {
+  override name = "NoTunnelError";
+}
+
+/** Throws {@link NoTunnelError} where there is none; `GretunError` for no tunnel, or the kernel's own. */
 export function findTunnel(links: readonly Link[], name: string): Link {
   const link = links.find((known) => known.name === name);
   if (!link) {
-    throw new GretunError(`tunnel ${name} not found`, "See what there is with: gretun list");
+    throw new NoTunnelError(`tunnel ${name} not found`, "See what there is with: gretun list");
   }
   if (isTunnel(link)) return link;
   const what = isTunnelKind(link.kind)

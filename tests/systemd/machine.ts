@@ -29,20 +29,23 @@ export class Machine implements AsyncDisposable {
     const layers = `lowerdir=${ROOT},upperdir=${place("upper")},workdir=${place("work")}`;
     await run("mount", "-t", "overlay", "overlay", "-o", layers, place("root"));
     for (const program of PROGRAMS) await run("cp", program, place("root/root"));
+    // Open to all, as udev makes it: this host may have none.
+    await run("mknod", "-m", "666", place("tun"), "c", "10", "200");
     const machine = new Machine(directory, `/run/netns/${host.netnsName}`);
     await machine.#isUp();
     return machine;
   }
 
   #start(): Deno.ChildProcess {
-    const devices = ["/dev/net/tun", "/lib/modules"].filter(exists);
+    const binds = exists("/lib/modules") ? ["--bind=/lib/modules"] : [];
     return new Deno.Command("systemd-nspawn", {
       args: [
         ...["--quiet", "--register=no", "--keep-unit", "--boot", "--console=pipe"],
         ...["--directory", `${this.#directory}/root`, "--machine", "machine"],
         `--network-namespace-path=${this.#netns}`,
         "--capability=CAP_NET_ADMIN,CAP_NET_RAW",
-        ...devices.map((path) => `--bind=${path}`),
+        `--bind=${this.#directory}/tun:/dev/net/tun`,
+        ...binds,
       ],
       ...{ stdin: "null", stdout: "null", stderr: "null" },
     }).spawn();

@@ -4,6 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=.cache/debian
 
+mkdir -p .cache
+exec 9>.cache/debian.lock
+flock 9
 [ ! -e "$root/etc/gretun-root" ] || exit 0
 codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
 archive() {
@@ -11,7 +14,6 @@ archive() {
     "Codename: $codename" | head -n 1
 }
 [ -n "$(archive)" ] || apt-get -qq update >/dev/null
-mkdir -p .cache
 rm -rf --one-file-system "$root.new"
 mmdebstrap --quiet --variant=minbase --include=systemd-sysv,iproute2,iputils-ping --dpkgopt=force-unsafe-io \
   "$codename" "$root.new" "$(archive)"

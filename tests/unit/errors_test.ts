@@ -1,7 +1,7 @@
 /** What users read of what was thrown. */
-import { match, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
 import { errorLine } from "../../lib/cli/command.ts";
-import { errorText } from "../../lib/errors.ts";
+import { errorFields, errorText, GretunError } from "../../lib/errors.ts";
 
 const CASES: [thrown: unknown, text: string][] = [
   [new Error("getaddrinfo ENOTFOUND nosuch.example"), "there is no such name as nosuch.example"],
@@ -38,4 +38,10 @@ Deno.test("what a host has run out of is no bug of ours", () => {
       ["x is not a function", /^Error: internal: .* bug/],
     ] as const
   ) match(errorLine(new Error(thrown)), line);
+});
+
+Deno.test("errorFields() has what to do where that is known", () => {
+  const known = new GretunError("cannot set x", "Make it writable");
+  deepStrictEqual(errorFields(known), { error: "cannot set x", hint: "Make it writable" });
+  deepStrictEqual(errorFields(new Error("x is not a function")), { error: "x is not a function" });
 });

@@ -41,7 +41,7 @@ export async function ask(
 /** What it does not know can be looked up. */
 function refused(error: unknown, pathname: string): never {
   const isUnknown = error instanceof GretunError && !(error instanceof NoDaemonError) &&
-    /no node is called|there is no token/.test(error.message);
+    /no node is called|several nodes are called|there is no token/.test(error.message);
   if (!isUnknown) throw error;
   const what = pathname.startsWith("/v1/tokens") ? "token" : "node";
   throw new GretunError(error.message, `See them with: gretun-coord ${what} list`, {

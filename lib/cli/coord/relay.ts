@@ -2,6 +2,7 @@
 import { isUnspecified, parseIp } from "../../addr.ts";
 import type { Clock, Log, Random } from "../../edges.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
+import { hasCapability } from "../../linux/mod.ts";
 import { type NodeKey, nodeKeyFromBase64 } from "../../keys.ts";
 import { KernelForwarding, RelayServer } from "../../relay/serve.ts";
 import { type ListenAddress, parseListen } from "../listen.ts";
@@ -128,6 +129,10 @@ function openKernel(
   log: Log,
 ): KernelForwarding | undefined {
   if (mode === "user") return undefined;
+  if (mode === "auto" && !hasCapability("CAP_NET_ADMIN")) {
+    log.info("this program forwards what is relayed", { reason: "no CAP_NET_ADMIN" });
+    return undefined;
+  }
   try {
     const { hostname, port } = listen;
     const isOneAddress = /^[\d.]+$/.test(hostname) && !isUnspecified(parseIp(hostname));

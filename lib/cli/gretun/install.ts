@@ -21,6 +21,11 @@ const FLAGS = {
     "NAME",
     "one of several daemons on this host, with a configuration and state of its own",
   ),
+  port: flag.integer(
+    "PORT",
+    "UDP port, if not 7777: each instance has one of its own; written to the configuration file likewise",
+    { min: 1, max: 65_535 },
+  ),
   ...INSTALL_FLAGS,
 } as const;
 
@@ -30,7 +35,8 @@ export const command: Command = {
     `Usage: gretun install [--coordinator URL] [flags]
 
 Copies the program to /usr/local/bin, makes the user gretun and systemd units for gretun up, hub and
-spoke, and enables and starts gretun up with /etc/gretun/up.conf. What is in place already stays.
+spoke, and enables and starts gretun up with /etc/gretun/up.conf. What is in place already stays; services of
+gretun up that run an older program are restarted.
 
 ${flagsHelp(FLAGS)}
 `,
@@ -46,7 +52,7 @@ function readToken(file: string): string {
 // deno-lint-ignore require-await
 async function run(args: string[], io: CommandIo): Promise<number> {
   const flags = parseFlags(withPositional(args, "coordinator", FLAGS), FLAGS);
-  const { instance, coordinator, "token-file": tokenFile } = flags;
+  const { instance, coordinator, port, "token-file": tokenFile } = flags;
   if (instance !== undefined) checkInstance(instance);
   const config = configPath("up", instance);
   if (coordinator === undefined && !flags["no-start"] && !presentFiles.exists(config)) {
@@ -61,6 +67,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
       ...(instance === undefined ? {} : { instance }),
       config: [
         ...(coordinator === undefined ? [] : [`coordinator ${coordinator}`]),
+        ...(port === undefined ? [] : [`port ${port}`]),
         // Which the service alone can read.
         ...(tokenFile === undefined ? [] : [`token ${readToken(tokenFile)}`]),
       ],

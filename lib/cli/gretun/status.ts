@@ -1,6 +1,8 @@
 /** `gretun status`: this host's overlay and its peers, or all about one tunnel. */
 import { askDaemon, type DaemonReport } from "../../daemon/control.ts";
 import { systemClock } from "../../edges.ts";
+import { GretunError } from "../../errors.ts";
+import { NoTunnelError } from "../../tunnel/mod.ts";
 import { type Command, type CommandIo, EXIT_FAILURE, EXIT_OK } from "../command.ts";
 import { flag, flagsHelp, parseFlags, withPositional } from "../flags.ts";
 import { LiveText, terminalSize } from "../live_text.ts";
@@ -41,7 +43,14 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   try {
     text = showTunnel(flags.name, flags.json);
   } catch (error) {
-    if (!await isPeer(flags.name, flags)) throw error;
+    const { name } = flags;
+    if (!await isPeer(name, flags)) {
+      if (!(error instanceof NoTunnelError)) throw error;
+      throw new GretunError(
+        `no tunnel and no peer is called ${name}`,
+        "See tunnels with gretun list, and peers with gretun status",
+      );
+    }
     return await showOverlay({ ...flags, peer: flags.name }, io);
   }
   io.stdout(text);

@@ -259,9 +259,12 @@ export function ensureTun(host: Host): void {
     host.tryTun();
   } catch (error) {
     if (!(error instanceof SystemError)) throw error;
+    const isForRootAlone = error.code === "EACCES";
     throw new GretunError(
       `no user-space tunnels here: ${errorText(error)}`,
-      "Run: modprobe tun; or give the container the device /dev/net/tun",
+      isForRootAlone
+        ? "Let others than root open it, as udev does: chmod 666 /dev/net/tun"
+        : "Run: modprobe tun; or give the container the device /dev/net/tun",
       { cause: error },
     );
   }

@@ -7,7 +7,7 @@ import { Alarm } from "../../alarm.ts";
 import { toHex } from "../../bytes.ts";
 import { aborted } from "../../edges.ts";
 import type { PlaneOptions } from "../../dataplane/mod.ts";
-import { errorText, GretunError } from "../../errors.ts";
+import { errorFields, errorText, GretunError } from "../../errors.ts";
 import { lockPort } from "../../links/mod.ts";
 import { endpointOf, type SockAddr } from "../../linux/mod.ts";
 import type { RtNetlink } from "../../netlink.ts";
@@ -182,7 +182,7 @@ class SpokeDaemon implements SpokeCore, AsyncDisposable {
       this.#programs.up(HUB_LINK, this.#environment());
       return true;
     } catch (error) {
-      log.error("link not set", { error: errorText(error) });
+      log.error("link not set", errorFields(error));
       return false;
     }
   }

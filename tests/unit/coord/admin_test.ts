@@ -181,6 +181,7 @@ Deno.test("status and node list show what collides at nodes, until they say that
   deepStrictEqual((await bench.ask("/v1/status")).collisions, [{ node: "a", text }]);
   const [node] = (await bench.ask("/v1/nodes")).nodes as Answer[];
   deepStrictEqual(node!.collisions, [text]);
+  match(String(node!.disco_pubkey), /^[A-Za-z0-9+/]{43}=$/);
   strictEqual(await tell([]), 200);
   deepStrictEqual((await bench.ask("/v1/status")).collisions, []);
   strictEqual(await tell(["x".repeat(201)]), 400);

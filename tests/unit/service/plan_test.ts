@@ -15,7 +15,8 @@ import {
 class FakeHost implements Present {
   readonly files = new Map<string, string>([["/tmp/gretun", "program"]]);
   readonly users = new Set<string>();
-  readonly commands: string[] = [];
+  /** Units that run a program of before. */
+  readonly older = new Set<string>();
 
   isSame(step: Step & { kind: "copy" | "write" }): boolean {
     return step.kind === "write"
@@ -25,6 +26,10 @@ class FakeHost implements Present {
 
   exists(path: string): boolean {
     return [...this.files.keys()].some((file) => file === path || file.startsWith(path + "/"));
+  }
+
+  runsOlder(unit: string): boolean {
+    return this.older.has(unit);
   }
 
   hasUser(name: string): boolean {
@@ -51,6 +56,7 @@ const OPTIONS = {
   program: "/tmp/gretun",
   config: ["coordinator http://203.0.113.1:8443"],
   start: true,
+  others: [],
 } as const;
 
 Deno.test("install makes user, configuration, program and units, and starts the service", () => {
@@ -86,6 +92,22 @@ Deno.test("install of a newer program exchanges it and restarts the service", ()
   const texts = host.apply(installSteps(OPTIONS, host));
   strictEqual(host.files.get("/usr/local/bin/gretun"), "newer");
   strictEqual(texts.at(-1), "systemctl restart gretun.service");
+});
+
+Deno.test("install restarts what runs an older program, other instances too if they run", () => {
+  const host = new FakeHost();
+  host.apply(installSteps(OPTIONS, host));
+  const others = ["gretun@lab.service", "gretun@home.service"];
+  const restarts = () =>
+    installSteps({ ...OPTIONS, others }, host).map(stepText).filter((text) => /start /.test(text));
+  deepStrictEqual(restarts(), ["systemctl start gretun.service"]);
+  for (const unit of ["gretun.service", "gretun@lab.service"]) host.older.add(unit);
+  deepStrictEqual(restarts(), [
+    "systemctl restart gretun.service",
+    "systemctl try-restart gretun@lab.service",
+  ]);
+  host.files.set("/tmp/gretun", "newer");
+  strictEqual(restarts().at(-1), "systemctl try-restart gretun@home.service");
 });
 
 Deno.test("install keeps a configuration that is there, and an instance has its own", () => {

@@ -13,7 +13,7 @@ import {
   type PlaneOptions,
 } from "../../../dataplane/mod.ts";
 import type { Datagram } from "../../../edges.ts";
-import { errorText } from "../../../errors.ts";
+import { errorFields, errorText } from "../../../errors.ts";
 import { jitter } from "../../../retry.ts";
 import { acceptWelcome, type AuthInFlight, makeAuth, Pair } from "./auth.ts";
 import { SealedCodec, type SealedSession } from "./codec.ts";
@@ -321,7 +321,7 @@ export class GretunSpoke implements SpokeProtocol {
     try {
       if (this.#framing !== welcome.framing) await this.#switchTo(welcome.framing);
     } catch (error) {
-      edges.log.error("data plane not opened", { error: String(error) });
+      edges.log.error("data plane not opened", errorFields(error));
       return this.#dispatch({ kind: "refused", nowMs: this.#now() });
     } finally {
       this.#isSwitching = false;
