@@ -119,6 +119,7 @@ const EDGES = [
   "lib/netcheck/socket.ts", // is a socket
   "lib/portmap/net.ts", // the sockets of port mapping
   "lib/http.ts", // gives a server that stops a time limit
+  "lib/listen.ts", // knows the runtime's errors
 ];
 /** Pure, though the rest of their rooms is at the edge. */
 const PURE = [

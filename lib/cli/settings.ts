@@ -3,7 +3,7 @@
  * GRETUN_NODE_NAME), then a configuration file of `key value` lines. What is given in one place hides
  * the same key in the places after it, lists too.
  */
-import { parseConfig, problemsText } from "../config.ts";
+import { type ConfigLine, type ConfigProblem, parseConfig, problemsText } from "../config.ts";
 import { errorText, UsageError } from "../errors.ts";
 import {
   flagNames,
@@ -91,21 +91,14 @@ function environmentWords(environment: Readonly<Record<string, string>>, specs: 
 function fileWords({ path, text }: SettingsFile, specs: FlagSpecs): Word[] {
   const { lines, problems } = parseConfig(text);
   const words: Word[] = [];
-  for (const { line, key: given, value } of lines) {
-    const key = presentName(given, specs);
-    const spec = Object.hasOwn(specs, key) && key !== "config" ? specs[key] : undefined;
-    if (!spec) {
-      problems.push({ line, text: `unknown key ${key}` });
-      continue;
-    }
-    const word = wordOf(key, spec, value);
-    try {
-      check(word, specs, key);
-      words.push({ key, word });
-    } catch (error) {
-      if (!(error instanceof UsageError)) throw error;
-      problems.push({ line, text: `${error.message}: ${lowered(error.hint)}` });
-    }
+  for (const each of lines) {
+    const key = presentName(each.key, specs);
+    const isKnown = Object.hasOwn(specs, key) && key !== "config";
+    const word = isKnown
+      ? wordOfLine({ ...each, key }, specs)
+      : { line: each.line, text: `unknown key ${key}` };
+    if (typeof word === "string") words.push({ key, word });
+    else problems.push(word);
   }
   if (problems.length === 0) return words;
   throw new UsageError(
@@ -114,13 +107,28 @@ function fileWords({ path, text }: SettingsFile, specs: FlagSpecs): Word[] {
   );
 }
 
+/** The flag that a line of a file stands for, or what is wrong with it. */
+export function wordOfLine(
+  { line, key, value }: ConfigLine,
+  specs: FlagSpecs,
+): string | ConfigProblem {
+  const word = wordOf(key, specs[key], value);
+  try {
+    check(word, specs, key);
+    return word;
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    return { line, text: `${error.message}: ${lowered(error.hint)}` };
+  }
+}
+
 /** "Give one" made a part of a sentence. */
-export function lowered(hint: string): string {
+function lowered(hint: string): string {
   return hint.charAt(0).toLowerCase() + hint.slice(1);
 }
 
-function wordOf(key: string, spec: FlagSpec, value: string | undefined): string {
-  return value === undefined && spec.type === "boolean" ? `--${key}` : `--${key}=${value ?? ""}`;
+function wordOf(key: string, spec: FlagSpec | undefined, value: string | undefined): string {
+  return value === undefined && spec?.type === "boolean" ? `--${key}` : `--${key}=${value ?? ""}`;
 }
 
 /** Names where the value comes from instead of the flag. */

@@ -1,6 +1,6 @@
 /** A node's calls to the coordinator. */
 import type { Ip } from "../addr.ts";
-import { concatBytes, toHex } from "../bytes.ts";
+import { toHex } from "../bytes.ts";
 import { type Dialer, DialError, HttpClient, type HttpRequest, systemDialer } from "../dial/mod.ts";
 import { type Clock, type Random, timeLimit } from "../edges.ts";
 import type { Sign } from "../ed25519.ts";
@@ -50,7 +50,6 @@ const TIMEOUT_MS = 15_000;
 const POLL_TIMEOUT_MS = 28_000;
 /** Of the first try of a call that is not held: the connection may be dead, and nobody say so. */
 const FIRST_TIMEOUT_MS = 4_000;
-const MAX_ANSWER_LENGTH = 16 * 1024 * 1024;
 const NONCE_LENGTH = 16;
 const INSTANCE_LENGTH = 8;
 /** Longer than a coordinator has reason to send a node away for. */
@@ -167,7 +166,7 @@ export interface CoordClientOptions {
   tokenSecret?: Uint8Array;
 }
 
-/** How calls are made. */
+/** How calls are made; answers have a bound. */
 export type CoordHttp = Pick<HttpClient, "request" | "forgetConnections"> & Disposable;
 
 export class CoordClient implements RelayCoordinator, Disposable {
@@ -429,7 +428,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
       const asked = this.#http.request(url, init);
       this.#options.onWaiting?.();
       const response = await asked;
-      return { response, body: await boundedBody(response) };
+      return { response, body: await bodyOf(response) };
     } catch (cause) {
       callerSignal.throwIfAborted();
       throw unreachable(this.#base, cause);
@@ -477,7 +476,7 @@ export async function askCoordinatorKey(
     });
     const { status, headers } = response;
     const asked = { nonce, method: "GET", path, authorization: "" };
-    const signer = await readSigner(asked, { status, headers, body: await boundedBody(response) });
+    const signer = await readSigner(asked, { status, headers, body: await bodyOf(response) });
     return signer?.coordinator;
   } catch {
     return undefined; // why is told by registering
@@ -504,7 +503,7 @@ export async function askStunServers(
   let text;
   try {
     response = await http.request(`${base}/v1/stun`, { method: "GET", signal });
-    text = new TextDecoder().decode(await boundedBody(response));
+    text = new TextDecoder().decode(await bodyOf(response));
   } catch (cause) {
     signal.throwIfAborted();
     throw unreachable(base, cause);
@@ -666,13 +665,6 @@ function expectField(answer: unknown, field: string): void {
   throw new ApiError(`it has no "${field}"`);
 }
 
-async function boundedBody(response: Response): Promise<Uint8Array<ArrayBuffer>> {
-  const parts: Uint8Array[] = [];
-  let length = 0;
-  for await (const part of response.body ?? []) {
-    parts.push(part);
-    length += part.length;
-    if (length > MAX_ANSWER_LENGTH) throw new RangeError("answer is too long");
-  }
-  return concatBytes(...parts);
+async function bodyOf(response: Response): Promise<Uint8Array<ArrayBuffer>> {
+  return new Uint8Array(await response.arrayBuffer());
 }

@@ -9,6 +9,7 @@ import { type Endpoint, formatEndpoint, parseIp } from "../addr.ts";
 import { type Clock, type ListenUdp, type Log, type Random, systemListenUdp } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import { type NodeKey, shortKey } from "../keys.ts";
+import { type ListenAddress, openListen } from "../listen.ts";
 import { answerBinding, AnswerLimit } from "../stun/mod.ts";
 import {
   type Allocation,
@@ -190,7 +191,12 @@ export class RelayServer implements Disposable {
 
   #listen(port: number): Deno.DatagramConn[] {
     const { hostname, listenUdp = systemListenUdp } = this.#options;
-    return listen(listenUdp, hostname, port);
+    const open = ({ hostname }: ListenAddress) => {
+      const socket = listenUdp(hostname, port);
+      port = (socket.addr as Deno.NetAddr).port; // both families have the one that was free
+      return socket;
+    };
+    return openListen({ hostname, port }, open, (socket) => socket.close());
   }
 
   #close(port: number): void {
@@ -362,27 +368,6 @@ function udpVia(endpoint: Endpoint, socket: Deno.DatagramConn, to: Deno.NetAddr)
       }
     },
   };
-}
-
-/** All or none. Without a hostname: as `openListen` of the programs does it. */
-function listen(open: ListenUdp, hostname: string, port: number): Deno.DatagramConn[] {
-  if (hostname !== "") return [open(hostname, port)];
-  const sockets: Deno.DatagramConn[] = [];
-  try {
-    sockets.push(open("::", port));
-    port = (sockets[0]!.addr as Deno.NetAddr).port;
-  } catch (error) {
-    if (error instanceof Deno.errors.AddrInUse) throw error;
-  }
-  try {
-    sockets.push(open("0.0.0.0", port));
-  } catch (error) {
-    const isTakenByFirst = sockets.length > 0 && error instanceof Deno.errors.AddrInUse;
-    if (isTakenByFirst) return sockets;
-    for (const socket of sockets) socket.close();
-    throw error;
-  }
-  return sockets;
 }
 
 function endpointOf({ hostname, port }: Deno.NetAddr): Endpoint {

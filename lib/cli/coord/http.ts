@@ -3,7 +3,8 @@ import { type HttpEvent, HttpServer } from "../../coord/serve.ts";
 import { type Log, systemClock } from "../../edges.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { listKernelDirectory, raiseFileLimit, setAccepted } from "../../linux/mod.ts";
-import { type ListenAddress, openListen, parseListen } from "../listen.ts";
+import { type ListenAddress, openListen } from "../../listen.ts";
+import { parseListen } from "../listen.ts";
 import { flag, type FlagValues } from "../flags.ts";
 
 export const HTTP_FLAGS = {
@@ -64,14 +65,14 @@ function readPem(flag: string, path: string, label: "CERTIFICATE" | "PRIVATE KEY
 }
 
 /** Opens the ports. Throws `GretunError`. */
-export async function openHttp(
+export function openHttp(
   { listen, tls }: HttpSettings,
   log: Log,
   onEvent: (event: HttpEvent) => void = () => {},
-): Promise<HttpServer> {
+): HttpServer {
   const maxFiles = raiseFileLimit();
   try {
-    const listeners = await openListen<Deno.Listener>(
+    const listeners = openListen<Deno.Listener>(
       listen,
       (address) =>
         tls

@@ -5,7 +5,8 @@ import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { hasCapability } from "../../linux/mod.ts";
 import { type NodeKey, nodeKeyFromBase64 } from "../../keys.ts";
 import { KernelForwarding, RelayServer } from "../../relay/serve.ts";
-import { type ListenAddress, parseListen } from "../listen.ts";
+import type { ListenAddress } from "../../listen.ts";
+import { parseListen } from "../listen.ts";
 import { flag, type FlagValues } from "../flags.ts";
 
 /** 100 Mbit/s: one pair does not take all of a relay that forwards in user space. */

@@ -6,7 +6,7 @@ import { type Log, systemClock, systemRandom } from "../../edges.ts";
 import { UsageError } from "../../errors.ts";
 import { keyBase64 } from "../../keys.ts";
 import { parseCoordinatorKey } from "../coordinator_key.ts";
-import { parseListen } from "../listen.ts";
+import { metricsListen } from "../listen.ts";
 import { serveMetrics } from "../metrics_server.ts";
 import type { ServiceManager } from "../../service/mod.ts";
 import { httpSettings, MIN_FILES, openHttp } from "./http.ts";
@@ -41,14 +41,13 @@ function settingsOf(flags: ServeFlags) {
   const coordinator = parseCoordinatorUrl(flags.coordinator);
   const keyText = flags["coordinator-key"];
   const coordinatorKey = keyText === undefined ? undefined : parseCoordinatorKey(keyText);
-  const metricsAddr = flags["metrics-addr"];
-  const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
+  const metricsAt = metricsListen(flags);
   const http = httpSettings(flags);
-  return { flags, settings, coordinator, coordinatorKey, metricsListen, http };
+  return { flags, settings, coordinator, coordinatorKey, metricsAt, http };
 }
 
 async function serve(
-  { flags, settings, coordinator, coordinatorKey, metricsListen, http }: ReturnType<
+  { flags, settings, coordinator, coordinatorKey, metricsAt, http }: ReturnType<
     typeof settingsOf
   >,
   { log, manager, stop }: ServeWorld,
@@ -79,10 +78,8 @@ async function serve(
   });
   const keys = { relayKey, grantKey: () => role.grantKey };
   using relay = openRelay(settings, keys, { ...EDGES, log, wallMs: () => client.wallMs() });
-  await using _metrics = metricsListen
-    ? await serveMetrics(metricsListen, [relay.server.metrics], log)
-    : undefined;
-  const server = await openHttp(http, log);
+  await using _metrics = await serveMetrics(metricsAt, [relay.server.metrics], log);
+  const server = openHttp(http, log);
   const key = keyBase64(relayKey);
   log.info("relay listening", { addr: flags["relay-listen"], http: flags.listen, key });
   const handle: HttpHandler = (request, { source }) => {

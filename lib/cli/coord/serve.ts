@@ -14,7 +14,7 @@ import { keyBase64 } from "../../keys.ts";
 import { type Command, type CommandIo, EXIT_OK } from "../command.ts";
 import { doubleDashed, flagsHelp } from "../flags.ts";
 import { returnMemory } from "../memory.ts";
-import { parseListen } from "../listen.ts";
+import { metricsListen } from "../listen.ts";
 import { openLog } from "../log.ts";
 import { systemManager } from "../service.ts";
 import { environmentOf, readSettings, readSettingsFile } from "../settings.ts";
@@ -81,17 +81,16 @@ function settingsOf(flags: ServeFlags) {
   const stun = stunSettings(flags);
   const relayed = relaySettings(flags);
   const allowed = relayKeys(flags["relay-key"]);
-  const metricsAddr = flags["metrics-addr"];
-  const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
+  const metricsAt = metricsListen(flags);
   const http = httpSettings(flags);
   const pool = parsePool(flags.pool);
   const policy = flags.policy === undefined ? undefined : openPolicy(flags.policy);
   const state = statePath(flags.state);
-  return { flags, stun, relayed, allowed, metricsListen, http, pool, policy, state };
+  return { flags, stun, relayed, allowed, metricsAt, http, pool, policy, state };
 }
 
 async function serve(
-  { flags, stun, relayed, allowed, metricsListen, http, pool, policy, state }: ReturnType<
+  { flags, stun, relayed, allowed, metricsAt, http, pool, policy, state }: ReturnType<
     typeof settingsOf
   >,
   { log, manager, stop }: ServeWorld,
@@ -127,12 +126,11 @@ async function serve(
   if (store.nodes().length > 0) await nextSecond();
   using relay = relayed &&
     openRelay(relayed, { relayKey: grantKey, grantKey: () => grantKey }, { ...EDGES, log });
-  const server = await openHttp(http, log, (event) => metrics.connection(event));
+  const server = openHttp(http, log, (event) => metrics.connection(event));
   metrics.watchConnections(() => server.connections);
-  await startStun(stun, { log, signal: stop, isProven: (source) => server.isProven(source) });
-  await using _metrics = metricsListen
-    ? await serveMetrics(metricsListen, [metrics, ...(relay ? [relay.server.metrics] : [])], log)
-    : undefined;
+  startStun(stun, { log, signal: stop, isProven: (source) => server.isProven(source) });
+  const shown = [metrics, ...(relay ? [relay.server.metrics] : [])];
+  await using _metrics = await serveMetrics(metricsAt, shown, log);
   log.info("coordinator listening", {
     addr: flags.listen,
     key: keyBase64(grantKey),

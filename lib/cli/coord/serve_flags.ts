@@ -1,5 +1,6 @@
 /** The flags of `gretun-coord serve`. */
 import { flag, type parseFlags } from "../flags.ts";
+import { METRICS_FLAG } from "../listen.ts";
 import { LOG_FLAGS } from "../log.ts";
 import { HTTP_FLAGS } from "./http.ts";
 import { RELAY_FLAGS } from "./relay.ts";
@@ -23,7 +24,7 @@ export const SERVE_FLAGS = {
     "FILE",
     "with --relay-only: certificates (PEM) to trust too, the coordinator's or its issuer's",
   ),
-  "metrics-addr": flag.text("HOST:PORT", "serve Prometheus metrics at /metrics (default off)"),
+  ...METRICS_FLAG,
   policy: flag.text(
     "FILE",
     "who may reach what at whom (default: everybody everything); SIGHUP reads it again",

@@ -4,7 +4,8 @@ import type { Log } from "../../edges.ts";
 import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { sourceAddress } from "../../linux/mod.ts";
 import { StunService } from "../../stun/mod.ts";
-import { ALL, type ListenAddress, openListen, parseListen } from "../listen.ts";
+import { ALL, type ListenAddress, openListen } from "../../listen.ts";
+import { parseListen } from "../listen.ts";
 import { flag, type FlagValues } from "../flags.ts";
 
 export const STUN_FLAGS = {
@@ -50,19 +51,19 @@ export function stunSettings(flags: StunFlags): StunSettings {
 }
 
 /** Serves until the signal. Throws `GretunError`. */
-export async function startStun(
+export function startStun(
   settings: StunSettings,
   options: { log: Log; signal: AbortSignal; isProven: (source: Ip) => boolean },
-): Promise<void> {
+): void {
   const { log } = options;
   const stun = new StunService({ ...options, localAddress });
-  for (const address of settings.listen) await listenOn(stun, address);
-  if (settings.hasSecond) await listenOnSecond(stun, log);
+  for (const address of settings.listen) listenOn(stun, address);
+  if (settings.hasSecond) listenOnSecond(stun, log);
 }
 
-async function listenOn(stun: StunService, address: ListenAddress): Promise<void> {
+function listenOn(stun: StunService, address: ListenAddress): void {
   try {
-    await openListen(address, (each) => stun.listen(each));
+    openListen(address, (each) => stun.listen(each));
   } catch (cause) {
     throw new GretunError(
       `cannot serve STUN on ${address.hostname}:${address.port}: ${errorText(cause)}`,
@@ -73,9 +74,9 @@ async function listenOn(stun: StunService, address: ListenAddress): Promise<void
 }
 
 /** Nothing depends on it but what nodes learn about their NATs. */
-async function listenOnSecond(stun: StunService, log: Log): Promise<void> {
+function listenOnSecond(stun: StunService, log: Log): void {
   try {
-    await openListen({ hostname: ALL, port: SECOND_STUN_PORT }, (each) => stun.listen(each));
+    openListen({ hostname: ALL, port: SECOND_STUN_PORT }, (each) => stun.listen(each));
   } catch (error) {
     log.warn("no second STUN port", { port: SECOND_STUN_PORT, error: errorText(error) });
   }

@@ -19,8 +19,9 @@ import {
 } from "../../hub/mod.ts";
 import { type CommandIo, EXIT_OK } from "../command.ts";
 import { flag, flagNames, type FlagSpecs, parseFlags } from "../flags.ts";
+import { METRICS_FLAG } from "../listen.ts";
 import { LOG_FLAGS } from "../log.ts";
-import { lowered, wordAfter } from "../settings.ts";
+import { wordAfter, wordOfLine } from "../settings.ts";
 import { RUNTIME_DIRS, runtimeDir } from "./runtime_dir.ts";
 
 export const DEFAULT_PORT = 7788;
@@ -78,7 +79,7 @@ export const COMMON_FLAGS = {
   "on-up": flag.text("COMMAND", "shell command when a link is there"),
   "on-down": flag.text("COMMAND", "shell command when a link goes"),
   "state-dir": flag.text("DIR", "control socket, state", { default: DEFAULT_STATE_DIR }),
-  "metrics-addr": flag.text("HOST:PORT", "serve Prometheus metrics at /metrics (default off)"),
+  ...METRICS_FLAG,
   ...LOG_FLAGS,
 } as const satisfies FlagSpecs;
 
@@ -218,20 +219,10 @@ function readConfig(path: string, specs: FlagSpecs, aliases: Record<string, Alia
   const translated = translate(plain, aliases, known);
   problems.push(...translated.problems);
   const fromFile: string[] = [];
-  for (const { line, key, value } of translated.lines) {
-    const word = value === undefined && specs[key]?.type === "boolean"
-      ? `--${key}`
-      : `--${key}=${value ?? ""}`;
-    try {
-      parseFlags([word], specs);
-      fromFile.push(word);
-    } catch (error) {
-      if (!(error instanceof UsageError)) throw error;
-      problems.push({
-        line,
-        text: `${error.message.replace(/^--/, "")}: ${lowered(error.hint)}`,
-      });
-    }
+  for (const line of translated.lines) {
+    const word = wordOfLine(line, specs);
+    if (typeof word === "string") fromFile.push(word);
+    else problems.push(word);
   }
   problems.sort((a, b) => a.line - b.line);
   return { fromFile, secrets, problems };

@@ -25,7 +25,7 @@ import {
   STATUS_FLAGS,
 } from "./hub_options.ts";
 import { checkIfacePattern } from "./iface_pattern.ts";
-import { parseListen } from "../listen.ts";
+import { metricsListen } from "../listen.ts";
 import { openLog } from "../log.ts";
 import { requireCapabilities } from "../privilege.ts";
 import { type HostName, parseHost, resolveAddresses, tryParseIp } from "../resolve.ts";
@@ -78,9 +78,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   const hub = await import("../../hub/mod.ts");
   const settings = readSettings("spoke", args, FLAGS, hub.SPOKE_ALIASES);
   const { flags } = settings;
-  const metricsListen = flags["metrics-addr"]
-    ? parseListen("metrics-addr", flags["metrics-addr"])
-    : undefined;
+  const metricsAt = metricsListen(flags);
   const options = { ...await spokeOptions(settings, hub), metrics: new hub.HubMetrics() };
   if (flags["check-config"]) {
     io.stdout("The configuration is right.\n");
@@ -99,9 +97,7 @@ async function run(args: string[], io: CommandIo): Promise<number> {
   using manager = systemManager();
   const ready = (line: () => string) => manager.ready(line);
   const edges = { ...hub.systemWorld({ log, host: machine, ready }), resolve };
-  await using _metrics = metricsListen
-    ? await serveMetrics(metricsListen, [options.metrics], log)
-    : undefined;
+  await using _metrics = await serveMetrics(metricsAt, [options.metrics], log);
   await hub.runSpoke(options, edges, io.signal);
   log.info("stopped");
   return EXIT_OK;

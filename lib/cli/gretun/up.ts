@@ -14,7 +14,8 @@ import { checkIfacePattern } from "./iface_pattern.ts";
 import { parseJoinToken } from "./join_token.ts";
 import { runtimeDir } from "./runtime_dir.ts";
 import { flag, flagsHelp, type FlagValues, withPositional } from "../flags.ts";
-import { type ListenAddress, parseListen } from "../listen.ts";
+import type { ListenAddress } from "../../listen.ts";
+import { METRICS_FLAG, metricsListen } from "../listen.ts";
 import { LOG_FLAGS, openLog } from "../log.ts";
 import { returnMemory } from "../memory.ts";
 import { requireCapabilities } from "../privilege.ts";
@@ -72,7 +73,7 @@ const FLAGS = {
     "auto",
     "checksum of outer packets over IPv4 (fou); auto: on where a hardware card makes it",
   ),
-  "metrics-addr": flag.text("HOST:PORT", "serve Prometheus metrics at /metrics (default off)"),
+  ...METRICS_FLAG,
   ca: flag.text(
     "FILE",
     "trust these certificates (PEM) too: the coordinator's own, or its issuer's",
@@ -141,8 +142,7 @@ async function run(given: string[], io: CommandIo): Promise<number> {
   flags["stun-server"].forEach(parseServerName);
   const endpoints = flags.endpoint.map(parseOwnEndpoint);
   const nodeName = checkName(flags["node-name"] ?? ownName());
-  const metricsAddr = flags["metrics-addr"];
-  const metricsListen = metricsAddr ? parseListen("metrics-addr", metricsAddr) : undefined;
+  const metricsAt = metricsListen(flags);
   const dialer = systemDialer(flags.ca === undefined ? {} : { caFile: flags.ca });
   const tokenFile = flags["token-file"];
   // A file wins.
@@ -180,7 +180,7 @@ async function run(given: string[], io: CommandIo): Promise<number> {
     systemRandom,
     (path) => newKeys = path,
   );
-  await using served = metricsListen && await serveMetrics(metricsListen, log);
+  await using served = metricsAt && await serveMetrics(metricsAt, log);
   const sign = await signer(identity.nodeSeed);
   const asked = new AbortController();
   const onDown = () => asked.abort(new Error("gretun down"));

@@ -1,7 +1,8 @@
 /** Where programs listen: addresses as given, and what "all addresses" is on a machine. */
-import { deepStrictEqual, rejects, strictEqual, throws } from "node:assert/strict";
-import { openListen, parseListen } from "../../../lib/cli/listen.ts";
+import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
+import { parseListen } from "../../../lib/cli/listen.ts";
 import { UsageError } from "../../../lib/errors.ts";
+import { openListen } from "../../../lib/listen.ts";
 import { CoordinatorProcess } from "../../fakes/coordinator_process.ts";
 
 Deno.test("parseListen() reads addresses", () => {
@@ -30,20 +31,33 @@ const MACHINES: [name: string, fails: Record<string, Error>, opened: string[]][]
   ["there is no IPv6", { "::": noFamily }, ["0.0.0.0"]],
 ];
 for (const [name, fails, opened] of MACHINES) {
-  Deno.test(`openListen() on all addresses where ${name}`, async () => {
+  Deno.test(`openListen() on all addresses where ${name}`, () => {
     const open = ({ hostname, port }: { hostname: string; port: number }) => {
       strictEqual(port, 80);
       if (fails[hostname]) throw fails[hostname];
       return hostname;
     };
-    deepStrictEqual(await openListen({ hostname: "", port: 80 }, open), opened);
+    deepStrictEqual(openListen({ hostname: "", port: 80 }, open), opened);
   });
 }
 
-Deno.test("openListen() throws when the port is taken, on all addresses and on one", async () => {
-  const open = () => Promise.reject(inUse);
-  await rejects(openListen({ hostname: "", port: 80 }, open), Deno.errors.AddrInUse);
-  await rejects(openListen({ hostname: "127.0.0.1", port: 80 }, open), Deno.errors.AddrInUse);
+Deno.test("openListen() throws when the port is taken, on all addresses and on one", () => {
+  const open = () => {
+    throw inUse;
+  };
+  throws(() => openListen({ hostname: "", port: 80 }, open), Deno.errors.AddrInUse);
+  throws(() => openListen({ hostname: "127.0.0.1", port: 80 }, open), Deno.errors.AddrInUse);
+});
+
+Deno.test("openListen() leaves nothing open where one of both families cannot be had", () => {
+  const closed: string[] = [];
+  const open = ({ hostname }: { hostname: string }) => {
+    if (hostname === "0.0.0.0") throw noFamily;
+    return hostname;
+  };
+  const close = (hostname: string) => void closed.push(hostname);
+  throws(() => openListen({ hostname: "", port: 80 }, open, close), noFamily);
+  deepStrictEqual(closed, ["::"]);
 });
 
 Deno.test("gretun-coord -listen :PORT, with one dash, answers on IPv4 and IPv6", async () => {
