@@ -14,7 +14,8 @@ import { type Asked, serveControl } from "./control.ts";
 import type { InnerLink } from "./inner_checks.ts";
 import type { KnownFile } from "./known.ts";
 
-const PING_TIMEOUT_MS = 1_000;
+/** Longer than any path takes on which TCP is of use: who answers late answers. */
+const PING_TIMEOUT_MS = 3_000;
 
 export interface DaemonEdges {
   clock: Clock;
@@ -28,7 +29,7 @@ export interface DaemonEdges {
   lookup: Lookup;
   /** A connection to a relay, and the socket on loopback that stands for the peer. */
   openStandIn: (options: StandInOptions, signal: AbortSignal) => Promise<StandInLine>;
-  /** The round trip in ms of a ping by that link; undefined: no answer in a second. */
+  /** The round trip in ms of a ping by that link; undefined: no answer in 3 s. */
   pingThrough: (link: InnerLink) => Promise<number | undefined>;
   /** How routers are asked for a port. */
   portMapNet: PortMapNet;

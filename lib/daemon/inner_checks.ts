@@ -13,6 +13,8 @@ import { peerFields } from "./words.ts";
 const FIRST_MS = 1_000;
 const PINGS = 3;
 const AGAIN_MS = 60_000;
+/** On a slower path pings in the tunnel may come too late, and no firewall drop them. */
+const PROMPT_MS = 1_000;
 
 export interface InnerLink {
   ip: Ip;
@@ -23,10 +25,10 @@ export interface InnerLink {
 export type CheckedLink = InnerLink & { name: string };
 
 export interface InnerChecksOptions {
-  /** The round trip by that link, if it takes a second at most; rejects where none can be asked. */
+  /** The round trip by that link, if it takes 3 s at most; rejects where none can be asked. */
   ping: (link: InnerLink) => Promise<number | undefined>;
-  /** Whether the path that the link uses works now, by a packet that was sent on it after the pings. */
-  isAlive: (peer: NodeKey) => Promise<boolean>;
+  /** The round trip by the path that the link uses; undefined where nothing answers now. */
+  pingPath: (peer: NodeKey) => Promise<number | undefined>;
   clock: Clock;
   log: Log;
 }
@@ -84,13 +86,15 @@ export class InnerChecks implements Disposable {
     link: CheckedLink,
     { waitMs: firstMs, signal }: { waitMs: number; signal: AbortSignal },
   ): Promise<void> {
-    const { clock, log, isAlive } = this.#options;
+    const { clock, log } = this.#options;
     for (let waitMs = firstMs; !signal.aborted; waitMs = AGAIN_MS) {
       await clock.sleep(waitMs, signal).catch(() => {});
       if (signal.aborted) return;
       try {
         const isAnswered = await this.#isAnswered(link, signal);
-        if (signal.aborted || !(isAnswered || await isAlive(peer)) || signal.aborted) continue;
+        if (signal.aborted || !(isAnswered || await this.#isPrompt(peer)) || signal.aborted) {
+          continue;
+        }
         this.#note(peer, link, isAnswered);
         if (isAnswered) return;
       } catch (error) {
@@ -107,6 +111,11 @@ export class InnerChecks implements Disposable {
       if (await this.#options.ping(link) !== undefined) return true;
     }
     return false;
+  }
+
+  /** Asked after the pings: a path that was dying meanwhile does not answer. */
+  async #isPrompt(peer: NodeKey): Promise<boolean> {
+    return (await this.#options.pingPath(peer) ?? Infinity) <= PROMPT_MS;
   }
 
   #note(peer: NodeKey, { name, ip, ifname }: CheckedLink, isAnswered: boolean): void {

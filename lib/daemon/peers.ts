@@ -115,9 +115,9 @@ export class Peers {
     this.#innerChecks = new InnerChecks({
       ...options,
       ping: options.pingThrough,
-      isAlive: async (peer) => {
+      pingPath: async (peer) => {
         const entry = this.#byNode.get(peer);
-        return entry !== undefined && await this.#pingPath(entry) !== undefined;
+        return entry && await this.#pingPath(entry);
       },
     });
     this.#effects = new Effects({

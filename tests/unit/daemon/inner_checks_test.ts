@@ -13,7 +13,14 @@ const HOUR_MS = 3_600_000;
 function world() {
   const clock = new VirtualClock();
   const said: string[] = [];
-  const at = { clock, said, pings: 0, answers: true, alive: true, fails: false };
+  const at = {
+    clock,
+    said,
+    pings: 0,
+    answers: true,
+    pathMs: 20 as number | undefined,
+    fails: false,
+  };
   const checks = new InnerChecks({
     ping: () => {
       at.pings++;
@@ -21,7 +28,7 @@ function world() {
         ? Promise.reject(new Error("no such device"))
         : Promise.resolve(at.answers ? 1 : undefined);
     },
-    isAlive: () => Promise.resolve(at.alive),
+    pingPath: () => Promise.resolve(at.pathMs),
     clock,
     log: {
       ...silentLog,
@@ -82,8 +89,12 @@ Deno.test("data that is not answered has the link asked again, once a minute at 
   deepStrictEqual([at.checks.isSilent(BOB), at.said.length], [false, 2]);
 });
 
-Deno.test("a path that does not work is no finding, nor is a link that cannot be asked", async () => {
-  const cases: Partial<World>[] = [{ answers: false, alive: false }, { fails: true }];
+Deno.test("a path that does not work, or is slow, is no finding, nor a link that cannot be asked", async () => {
+  const cases: Partial<World>[] = [
+    { answers: false, pathMs: undefined },
+    { answers: false, pathMs: 1_500 },
+    { fails: true },
+  ];
   for (const change of cases) {
     const at: World = Object.assign(world(), change);
     at.checks.start(BOB, LINK);
