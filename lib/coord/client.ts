@@ -597,7 +597,8 @@ interface Refusal {
 
 function refused(base: string, { status, text, retryAfterMs, code }: Refusal): CoordError {
   const message = `coordinator ${base} refused: ${told(status, text)}`;
-  return new CoordError(message, refusedHint(status, code), {
+  const hint = text.startsWith(NOT_REGISTERED) ? JOINS_AGAIN : refusedHint(status, code);
+  return new CoordError(message, hint, {
     status,
     ...(code === undefined ? {} : { code }),
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
@@ -626,6 +627,9 @@ const HINTS: Partial<Record<string, string>> = {
   v1: "Update gretun on this host",
   expired: "Ask the coordinator's operator for a new token, and give it with --token-file",
 } satisfies Partial<Record<RefusalCode, string>>;
+
+/** One that has lost its state, or was restored from a copy. */
+const JOINS_AGAIN = "It does not know this node any more, which joins again by itself";
 
 function refusedHint(status: number, code: string | undefined): string {
   const hint = HINTS[code ?? ""];

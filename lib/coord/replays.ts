@@ -17,8 +17,12 @@ export class Replays {
   acceptOnce(claim: Pick<Claim, "nodeKey" | "signature" | "timestampSeconds">): void {
     const seen = this.#seen.get(claim.nodeKey) ?? new Map<string, number>();
     if (seen.has(claim.signature)) {
-      const text = "this request was sent before: sign each request anew";
-      throw new Refusal(401, text, undefined, "replay");
+      throw new Refusal(
+        401,
+        "this request was sent before: sign each request anew",
+        undefined,
+        "replay",
+      );
     }
     if (seen.size >= MAX_SEEN_PER_NODE) {
       throw new Refusal(429, "too many requests of this node", WINDOW_SECONDS * 1000);

@@ -293,6 +293,14 @@ const ANSWERS: [
     "Check that the URL is a coordinator's.",
   ],
   [
+    "a coordinator that was restored from an old copy",
+    plain(404, "not registered: this node must register first\n"),
+    404,
+    false,
+    "Error: coordinator http://HOST refused: 404 not registered: this node must register first. " +
+    "It does not know this node any more, which joins again by itself.",
+  ],
+  [
     "a page instead of JSON",
     plain(200, "<html>"),
     400,
