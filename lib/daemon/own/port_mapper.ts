@@ -5,8 +5,11 @@ import { errorText } from "../../errors.ts";
 import type { RtNetlink } from "../../netlink.ts";
 import { findGateway, mapPort, type PortMapNet, type PortMapping } from "../../portmap/mod.ts";
 
-/** A router that refused, or did not answer, is asked again after this. */
-const RETRY_MS = 600_000;
+/**
+ * A router that refused, or did not answer, is asked again after these: after a power cut this host is
+ * up before the router has an address, and before its port mapping runs.
+ */
+const RETRY_MS = [30_000, 120_000, 600_000] as const;
 const NONCE_LENGTH = 12;
 
 export interface PortMapperOptions {
@@ -48,13 +51,15 @@ export class PortMapper {
   async run(signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
     const nonce = await nonceOf(this.#options.secret);
-    while (!signal.aborted) {
+    for (let failures = 0; !signal.aborted; failures++) {
       this.#moved = new AbortController();
       const stop = AbortSignal.any([signal, this.#moved.signal]);
       this.#way = wayOut(this.#options.rtnl);
       if (this.#way) await this.#hold(this.#way, nonce, stop);
       this.#set(undefined);
-      await clock.sleep(RETRY_MS, stop).catch(() => {});
+      const pauseMs = RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]!;
+      const hasFailed = await clock.sleep(pauseMs, stop).then(() => true, () => false);
+      if (!hasFailed) failures = -1; // this host is elsewhere, and all begins anew
     }
   }
 
