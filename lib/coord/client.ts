@@ -50,6 +50,8 @@ const TIMEOUT_MS = 15_000;
 const POLL_TIMEOUT_MS = 28_000;
 /** Of the first try of a call that is not held: the connection may be dead, and nobody say so. */
 const FIRST_TIMEOUT_MS = 4_000;
+/** Several connections that are kept may have ended. */
+const MAX_REPEATS = 3;
 const NONCE_LENGTH = 16;
 const INSTANCE_LENGTH = 8;
 /** Longer than a coordinator has reason to send a node away for. */
@@ -343,7 +345,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
     const { isPrompt = false } = options;
     let mayWaitAgain = isPrompt || method === "GET";
     let mayCorrectClock = true;
-    let mayRepeat = true;
+    let repeats = 0;
     while (true) {
       const signedFor = this.#key;
       const request = await this.#signed(method, path, options);
@@ -361,10 +363,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
           continue;
         }
         // A proxy sent it again, or we did, on another connection when one had ended without an answer.
-        if (hasCode(error, "replay") && mayRepeat) {
-          mayRepeat = false;
-          continue;
-        }
+        if (hasCode(error, "replay") && repeats++ < MAX_REPEATS) continue;
         // The first answer of all has told whom to sign for.
         if (hasCode(error, "key") && signedFor !== this.#key) continue;
         if (!isTimeout(error)) throw error;

@@ -306,11 +306,15 @@ function isForgotten(error: unknown): boolean {
   return error instanceof CoordError && error.status === 404;
 }
 
-/** Proxies end calls that last longer than they like: the coordinator is not away for that. */
+/**
+ * Proxies end calls that last longer than they like: the coordinator is not away for that. Where it was
+ * sent again at once on another connection, the coordinator has seen it before.
+ */
 function isCutOff(what: string, error: unknown, lastedMs: number): boolean {
   const isHeldCall = what === "peers" || what === "signals";
   if (!isHeldCall || lastedMs < CUT_AFTER_MS || !(error instanceof CoordError)) return false;
-  const { status, middleStatus, cause } = error;
+  const { status, middleStatus, cause, code } = error;
+  if (code === "replay") return true;
   const isOurTimeout = cause instanceof DOMException && cause.name === "TimeoutError";
   const answered = status ?? middleStatus;
   return answered === undefined ? !isOurTimeout : [408, 502, 503, 504].includes(answered);
