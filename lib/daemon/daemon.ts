@@ -19,7 +19,7 @@ import { errorFields, errorText } from "../errors.ts";
 import { keyBase64, keyBytes, type NodeKey } from "../keys.ts";
 import { lockPort, type NeededAddress } from "../links/mod.ts";
 import type { RtNetlink } from "../netlink.ts";
-import { RelayClient } from "../relay/mod.ts";
+import { RelayClient, RelayError, type RelayPath } from "../relay/mod.ts";
 import { STUN_PATTERN, StunClient } from "../stun/mod.ts";
 import { prepareSecrets } from "../x25519.ts";
 import { watchForSleep } from "./awakening.ts";
@@ -60,6 +60,8 @@ const EARLY_MS = 3_000;
 const RELAY_MEASURE_MS = 300_000;
 /** Where no relay answered by UDP: the network may just have been busy. */
 const RELAY_NO_UDP_MS = 60_000;
+/** A relay that is needed is asked for more often. */
+const NO_RELAY_MS = 60_000;
 /** Between two measurements at least, whatever changes. */
 const RELAY_MEASURE_GAP_MS = 10_000;
 /** Peers are invited with what STUN says, if it says so soon. */
@@ -176,6 +178,8 @@ class Daemon implements Running, AsyncDisposable {
   readonly #extraStun: ExtraStun;
   readonly #relays: RelayClient;
   readonly #collisions: CollisionReport;
+  /** Until a failure to reach a relay is forgotten. */
+  #noRelay: Disposable | undefined;
   #networkNews = new AbortController();
   #peers: Peers | undefined;
   #tunnelIp: Cidr | undefined;
@@ -299,6 +303,7 @@ class Daemon implements Running, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#peers?.close();
     this.#collisions[Symbol.dispose]();
+    this.#noRelay?.[Symbol.dispose]();
     using _session = this.#session;
     await this.#relays[Symbol.asyncDispose]();
     // A node whose kernel carries on is back in a moment, and does not leave.
@@ -543,7 +548,7 @@ class Daemon implements Running, AsyncDisposable {
       log,
       metrics,
       signal: (to, sealed) => this.#session.sendSignal(to, sealed),
-      allocateRelay: (peer, signal) => this.#relays.allocate(peer, signal),
+      allocateRelay: (peer, signal) => this.#allocateRelay(peer, signal),
       onDoubt: () => this.#own.doubt(),
       onStuck: () => void this.#lookElsewhere(),
       isRelay: (ip) => this.#relays.isRelay(ip),
@@ -570,6 +575,27 @@ class Daemon implements Running, AsyncDisposable {
       ownNat: () => this.#ownNat!.nat,
       guesser: this.#openGuesser(),
     });
+  }
+
+  /** Who needs one asks again and again: a failure that is old is nobody's any more. */
+  async #allocateRelay(peer: NodeKey, signal: AbortSignal): Promise<RelayPath> {
+    try {
+      const relay = await this.#relays.allocate(peer, signal);
+      this.#relayIsThere();
+      return relay;
+    } catch (error) {
+      if (!signal.aborted && error instanceof RelayError && error.code === undefined) {
+        this.#findings.found({ kind: "no-relay", text: errorText(error), remedy: error.hint });
+        this.#noRelay?.[Symbol.dispose]();
+        this.#noRelay = this.#edges.clock.timer(NO_RELAY_MS, () => this.#relayIsThere());
+      }
+      throw error;
+    }
+  }
+
+  #relayIsThere(): void {
+    this.#noRelay?.[Symbol.dispose]();
+    this.#findings.over("no-relay");
   }
 
   async #lookUpCoordinator(): Promise<void> {

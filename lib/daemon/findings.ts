@@ -2,7 +2,13 @@
 import type { Log } from "../edges.ts";
 import type { Finding } from "./peer_report.ts";
 
-export type FindingKind = "twin" | "clock" | "port-filtered" | "rp-filter" | "all-peers-lost";
+export type FindingKind =
+  | "twin"
+  | "clock"
+  | "port-filtered"
+  | "rp-filter"
+  | "all-peers-lost"
+  | "no-relay";
 
 export interface NodeFinding extends Finding {
   kind: FindingKind;

@@ -45,8 +45,8 @@ export class RelayError extends GretunError {
   override name = "RelayError";
   readonly code?: number;
 
-  constructor(message: string, code?: number) {
-    super(message, hintFor(code));
+  constructor(message: string, code?: number, hint?: string) {
+    super(message, hint ?? hintFor(code));
     if (code !== undefined) this.code = code;
   }
 }

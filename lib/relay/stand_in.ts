@@ -6,7 +6,7 @@
 import { type Endpoint, formatEndpoint, parseIp } from "../addr.ts";
 import { type Dialer, openWebSocket } from "../dial/mod.ts";
 import { type Clock, type ListenUdp, type Random, systemListenUdp, timeLimit } from "../edges.ts";
-import { errorText } from "../errors.ts";
+import { errorText, GretunError } from "../errors.ts";
 import { CHANNELS_PROTOCOL } from "./channels.ts";
 import { type Channel, RelayConnections, type RelayWebSocket } from "./connections.ts";
 import { isRelayMessage } from "./messages.ts";
@@ -62,7 +62,8 @@ export class StandIns {
     const channel = await this.#connections.open(url, clock, open).catch((cause) => {
       signal.throwIfAborted();
       const reason = tooLate.signal.aborted ? "" : `: ${errorText(cause)}`;
-      throw new RelayError(`the relay does not answer at ${url}${reason}`);
+      const hint = cause instanceof GretunError ? cause.hint : undefined;
+      throw new RelayError(`the relay does not answer at ${url}${reason}`, undefined, hint);
     });
     try {
       return new StandIn(channel, options, this.#edges.listenUdp);

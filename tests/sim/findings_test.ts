@@ -79,6 +79,23 @@ Deno.test("peers that were lost at once, and have left, are no finding any more"
   ok(others.every((node) => a.state(node) !== "direct"));
 });
 
+Deno.test("a relay that a proxy gives no way to is named, until there is a way", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  let isBlocked = true;
+  coordinator.proxy = (request, pass) =>
+    isBlocked && request.url.endsWith("/v1/relay/ws")
+      ? Promise.resolve(new Response("no CONNECT", { status: 403 }))
+      : pass();
+  const a = await world.up(world.hostBehind("a", { udp: false }), coordinator);
+  const b = await world.up(world.hostBehind("b"), coordinator);
+  ok(await world.until(() => kinds(a).includes("no-relay"), 30_000));
+  strictEqual(a.said(/^the relay does not answer at ws:.*: refused/).length, 1);
+  isBlocked = false;
+  ok(await world.connects(a, b, 40_000));
+  ok(!kinds(a).includes("no-relay"));
+});
+
 Deno.test("a node that the operator gives another name is no twin of itself, and says so", async () => {
   await using world = new World();
   const coordinator = await world.coordinator();
