@@ -149,6 +149,8 @@ export interface ControlQuestion {
   program: string;
   /** What to do when nobody answers: an imperative sentence without a final period. */
   hint: string;
+  /** What to do when it refuses, if that is known. */
+  remedy?: string;
   timeoutMs?: number;
   signal?: AbortSignal;
 }
@@ -210,9 +212,10 @@ async function open(question: ControlQuestion, limit?: AbortSignal): Promise<Ans
   }
   if (!response.ok) {
     const why = errorText(await response.text());
+    const { remedy = "See its log for the reason" } = question;
     throw new GretunError(
       `the ${program} refuses: ${why}`,
-      response.status === FORBIDDEN ? AS_ITS_USER : "See its log for the reason",
+      response.status === FORBIDDEN ? AS_ITS_USER : remedy,
     );
   }
   const held = stack.move();

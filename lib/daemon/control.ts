@@ -160,6 +160,7 @@ export async function askAccept(path: string, peer: string): Promise<void> {
   await askControlSocket({
     ...{ path, pathname: `/v1/accept?peer=${encodeURIComponent(peer)}` },
     ...{ method: "POST", program: PROGRAM, hint: HINT },
+    remedy: "Run gretun status to see which peers wait",
   });
 }
 

@@ -9,6 +9,7 @@ import type { Clock, Log } from "../edges.ts";
 import { keyBase64, type NodeKey, shortKey } from "../keys.ts";
 import type { Known, KnownPeer } from "./known.ts";
 import type { Finding } from "./peer_report.ts";
+import { peerFields } from "./words.ts";
 
 /** A peer that was not listed for so long is forgotten, as its address is. */
 const FORGET_AFTER_MS = 30 * 24 * 3600 * 1000;
@@ -150,7 +151,7 @@ export class Trust {
         ", ",
       );
     if (this.#options.acceptsChanges) {
-      this.#options.log.warn(text);
+      this.#options.log.warn("peer has another key", { ...peerFields(record), error: text });
       this.#forget(before);
       return undefined;
     }
@@ -163,7 +164,8 @@ export class Trust {
   #refuse(refused: Refused, before: Refused | undefined): void {
     this.#refused.set(refused.record.nodeKey, refused);
     if (before?.text === refused.text) return;
-    this.#options.log.warn(`peer refused: ${refused.text}`, { hint: refused.remedy });
+    const { text, remedy, record } = refused;
+    this.#options.log.warn("peer refused", { ...peerFields(record), error: text, hint: remedy });
   }
 
   #remember({ nodeKey, name, tunnelIp }: PeerRecord, statement: Statement | undefined): void {
