@@ -30,6 +30,8 @@ export interface Entry {
   /** Of the link, at the last look. */
   rxPackets: number;
   txPackets: number;
+  /** When pings last looked whether data gets through. */
+  txPacketsChecked?: number;
   /** Since when data is sent into it, and none comes out. */
   unansweredMs?: number;
   ifname?: string;

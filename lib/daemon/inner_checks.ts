@@ -1,7 +1,7 @@
 /**
  * Whether data gets through a link whose path works: a peer's address in the overlay is pinged once
- * the link is set, and when data is sent that nothing answers. A firewall of either host may drop what
- * comes out of the tunnel, and nothing else would tell.
+ * the link is set, when data is sent that nothing answers, and now and then while there is data. A
+ * firewall of either host may drop what comes out of the tunnel, and nothing else would tell.
  */
 import type { Ip } from "../addr.ts";
 import type { Clock, Log } from "../edges.ts";
@@ -11,7 +11,8 @@ import { peerFields } from "./words.ts";
 
 /** Both ends have their links by then. */
 const FIRST_MS = 1_000;
-const PINGS = 3;
+/** All of them unanswered, and as many on the path answered: a line that loses packets is no firewall. */
+const PINGS = 5;
 const AGAIN_MS = 60_000;
 /** On a slower path pings in the tunnel may come too late, and no firewall drop them. */
 const PROMPT_MS = 1_000;
@@ -59,11 +60,14 @@ export class InnerChecks implements Disposable {
     this.#begin(peer, link, FIRST_MS);
   }
 
-  /** Data goes into the link, and none comes out. Some data is never answered: it is looked at now and then. */
-  doubt(peer: NodeKey, link: CheckedLink): void {
+  /** The link is in use. False: it was asked a moment ago, or is just being asked. */
+  doubt(peer: NodeKey, link: CheckedLink): boolean {
     const answeredMs = this.#answeredMs.get(peer) ?? -Infinity;
-    if (this.#running.has(peer) || this.#options.clock.nowMs() < answeredMs + AGAIN_MS) return;
+    if (this.#running.has(peer) || this.#options.clock.nowMs() < answeredMs + AGAIN_MS) {
+      return false;
+    }
     this.#begin(peer, link, 0);
+    return true;
   }
 
   #begin(peer: NodeKey, link: CheckedLink, waitMs: number): void {
@@ -115,7 +119,10 @@ export class InnerChecks implements Disposable {
 
   /** Asked after the pings: a path that was dying meanwhile does not answer. */
   async #isPrompt(peer: NodeKey): Promise<boolean> {
-    return (await this.#options.pingPath(peer) ?? Infinity) <= PROMPT_MS;
+    for (let i = 0; i < PINGS; i++) {
+      if ((await this.#options.pingPath(peer) ?? Infinity) > PROMPT_MS) return false;
+    }
+    return true;
   }
 
   #note(peer: NodeKey, { name, ip, ifname }: CheckedLink, isAnswered: boolean): void {

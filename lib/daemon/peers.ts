@@ -50,6 +50,8 @@ const LOST_AT_LEAST = 2;
 const PING_TIMEOUT_MS = 2_000;
 /** Data that is sent for so long, and none received, may be lost in the tunnel. */
 const DOUBTFUL_MS = 3_000;
+/** More than the pings themselves, which would go on for ever. */
+const MUCH_PACKETS = 20;
 /** As many endpoints as one node has. */
 const MAX_TOLD = 32;
 
@@ -645,16 +647,21 @@ export class Peers {
     return isBusy;
   }
 
-  /** Data was sent or received. */
+  /**
+   * Data was sent or received. None that comes is reason to look whether any can; so is much that does,
+   * for this host's own firewall may drop it behind the link.
+   */
   #lookWhetherAnswered(entry: Entry, isReceived: boolean): void {
     const nowMs = this.#options.clock.nowMs();
-    if (isReceived) return void delete entry.unansweredMs;
-    entry.unansweredMs ??= nowMs;
+    if (isReceived) delete entry.unansweredMs;
+    else entry.unansweredMs ??= nowMs;
+    const isUnanswered = nowMs - (entry.unansweredMs ?? nowMs) >= DOUBTFUL_MS;
+    const sent = entry.txPackets - (entry.txPacketsChecked ?? 0);
+    const isMuch = sent >= MUCH_PACKETS || sent < 0; // of a link that was made again
     const { record: { name, nodeKey, tunnelIp: ip, isSilent }, ifname } = entry;
-    if (nowMs - entry.unansweredMs < DOUBTFUL_MS || isSilent || !ifname || !this.#isLinked(entry)) {
-      return;
-    }
-    this.#innerChecks.doubt(nodeKey, { name, ip, ifname });
+    if (!(isUnanswered || isMuch) || isSilent || !ifname || !this.#isLinked(entry)) return;
+    const isAsked = this.#innerChecks.doubt(nodeKey, { name, ip, ifname });
+    if (isAsked) entry.txPacketsChecked = entry.txPackets;
   }
 
   // --- the loop

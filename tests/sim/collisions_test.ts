@@ -114,3 +114,14 @@ Deno.test("a path that dies while the tunnel is looked at is no finding", async 
   for (let second = 0; second < 10; second++) await world.ping(a, b);
   deepStrictEqual([a.said(/pings in the tunnel/), a.peer(b)?.findings], [[], undefined]);
 });
+
+Deno.test("a firewall that this host loads behind the link is found while data flows", async () => {
+  await using world = new World();
+  const [a, b] = await pair(world);
+  ok(await world.connects(a, b, 10_000));
+  await world.run(60_000);
+  a.host.kernel.firewall = ({ kind }, way) => kind === "echo" && way === "in";
+  a.answersPings = false;
+  for (let second = 0; second < 30; second++) await world.ping(a, b);
+  ok(a.peer(b)?.findings?.some(({ text }) => /answers no pings in the tunnel/.test(text)));
+});

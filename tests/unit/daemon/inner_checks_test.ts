@@ -19,6 +19,9 @@ function world() {
     pings: 0,
     answers: true,
     pathMs: 20 as number | undefined,
+    pathPings: 0,
+    /** Every so many of the path's pings are lost. */
+    lossEvery: Infinity,
     fails: false,
   };
   const checks = new InnerChecks({
@@ -28,7 +31,7 @@ function world() {
         ? Promise.reject(new Error("no such device"))
         : Promise.resolve(at.answers ? 1 : undefined);
     },
-    pingPath: () => Promise.resolve(at.pathMs),
+    pingPath: () => Promise.resolve(++at.pathPings % at.lossEvery === 0 ? undefined : at.pathMs),
     clock,
     log: {
       ...silentLog,
@@ -58,11 +61,11 @@ Deno.test("a link that nothing comes out of is told once, and asked again each m
   match(at.said.join(), /^path works, but pings in the tunnel are not answered: A firewall /);
   await pass(at, HOUR_MS);
   strictEqual(at.said.length, 1);
-  strictEqual(at.pings, 3 * 61);
+  strictEqual(at.pings, 5 * 61);
   at.answers = true;
   await pass(at, HOUR_MS);
   deepStrictEqual([at.pings, at.said.at(-1), at.checks.isSilent(BOB)], [
-    3 * 61 + 1,
+    5 * 61 + 1,
     "pings in the tunnel are answered",
     false,
   ]);
@@ -83,16 +86,17 @@ Deno.test("data that is not answered has the link asked again, once a minute at 
   strictEqual(at.checks.isSilent(BOB), true);
   at.checks.doubt(BOB, LINK);
   await pass(at, 1);
-  strictEqual(at.pings, 14);
+  strictEqual(at.pings, 16);
   at.answers = true;
   await pass(at, 60_000);
   deepStrictEqual([at.checks.isSilent(BOB), at.said.length], [false, 2]);
 });
 
-Deno.test("a path that does not work, or is slow, is no finding, nor a link that cannot be asked", async () => {
+Deno.test("a path that is dead, slow or lossy is no finding, nor a link that cannot be asked", async () => {
   const cases: Partial<World>[] = [
     { answers: false, pathMs: undefined },
     { answers: false, pathMs: 1_500 },
+    { answers: false, lossEvery: 5 },
     { fails: true },
   ];
   for (const change of cases) {
