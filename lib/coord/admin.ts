@@ -135,7 +135,7 @@ export class Admin {
   #reloadPolicy(): Json {
     const { policy, server, log } = this.#options;
     if (policy) return policy.reload(server, log);
-    throw new ApiError("there is no policy: start the coordinator with --policy FILE");
+    throw new ApiError("there is no policy");
   }
 
   #explain(body: unknown): Json {

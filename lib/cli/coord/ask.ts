@@ -35,16 +35,18 @@ export async function ask(
     hint: "Start it with gretun-coord, or give its database with --state",
     ...(body === undefined ? {} : { method: "POST", body } as const),
   };
-  return JSON.parse(await askControlSocket(question).catch((error) => refused(error, pathname)));
+  return JSON.parse(await askControlSocket(question).catch(refused));
 }
 
-/** What it does not know can be looked up. */
-function refused(error: unknown, pathname: string): never {
-  const isUnknown = error instanceof GretunError && !(error instanceof NoDaemonError) &&
-    /no node is called|several nodes are called|there is no token/.test(error.message);
-  if (!isUnknown) throw error;
-  const what = pathname.startsWith("/v1/tokens") ? "token" : "node";
-  throw new GretunError(error.message, `See them with: gretun-coord ${what} list`, {
-    cause: error,
-  });
+/** What the coordinator says no to, by how that begins. */
+const REMEDIES: [refusal: RegExp, remedy: string][] = [
+  [/: (no node is|several nodes are) called/, "See them with: gretun-coord node list"],
+  [/: there is no token/, "See them with: gretun-coord token list"],
+  [/: there is no policy/, "Start the coordinator with --policy FILE"],
+];
+
+function refused(error: unknown): never {
+  const isRefusal = error instanceof GretunError && !(error instanceof NoDaemonError);
+  const remedy = isRefusal && REMEDIES.find(([refusal]) => refusal.test(error.message))?.[1];
+  throw remedy ? new GretunError(error.message, remedy, { cause: error }) : error;
 }
