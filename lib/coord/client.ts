@@ -10,7 +10,6 @@ import type { RelayCoordinator, RelayLatencies, RelayOffer, RelayPlace } from ".
 import {
   type AdvertisedEndpoint,
   ApiError,
-  CLONE_HEADER,
   collisionsJson,
   type Envelope,
   INSTANCE_HEADER,
@@ -82,11 +81,6 @@ export class CoordError extends GretunError {
     if (options.retryAfterMs !== undefined) this.retryAfterMs = options.retryAfterMs;
     if (options.code !== undefined) this.code = options.code;
     if (options.middleStatus !== undefined) this.middleStatus = options.middleStatus;
-  }
-
-  /** Whether the same call may succeed later. */
-  get retryable(): boolean {
-    return this.status === undefined || this.status >= 500 || [408, 425, 429].includes(this.status);
   }
 }
 
@@ -180,7 +174,6 @@ export class CoordClient implements RelayCoordinator, Disposable {
   #abandoned = new AbortController();
   /** Names this run among all that may use the node's key. */
   readonly #instance: string;
-  #clone: string | undefined;
   #key: NodeKey | undefined;
   /** The coordinator is the original, which knows of no nonces. */
   #isOriginal = false;
@@ -202,11 +195,6 @@ export class CoordClient implements RelayCoordinator, Disposable {
   /** The time as the coordinator has it, in ms since 1970: its clock or ours may be off. */
   wallMs(): number {
     return this.#options.clock.wallMs() + this.#clockOffset.aheadMs;
-  }
-
-  /** Where another host is that uses this node's key, by the last answer to a call of ours. */
-  get clone(): string | undefined {
-    return this.#clone;
   }
 
   /**
@@ -447,7 +435,6 @@ export class CoordClient implements RelayCoordinator, Disposable {
     }
     const news = this.#clockOffset.answered(signer?.timeMs ?? timeOf(response), sentMs);
     if (news) this.#options.onClock?.(news);
-    this.#clone = response.headers.get(CLONE_HEADER) ?? undefined;
     if (!response.ok) {
       const code = headers.get(REFUSAL_HEADER) ?? undefined;
       const retryAfterMs = readRetryAfter(response, this.wallMs());

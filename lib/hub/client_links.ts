@@ -53,7 +53,7 @@ export class ClientLinks implements Disposable {
       const state = protocol.plane.setLink({
         ...{ id: name, remote: endpoint, routes: entry.file.routes },
         addresses: pairOf(this.addresses(entry.file)),
-        ...protocol.linkExtras(entry),
+        ...protocol.linkExtras?.(entry),
         ...this.#limits(entry),
       });
       const isNew = !entry.link;
@@ -95,7 +95,7 @@ export class ClientLinks implements Disposable {
     const { world: { log }, protocol } = this.#parts;
     const { name } = entry.file;
     this.programDown(entry);
-    protocol.disconnected(entry);
+    protocol.disconnected?.(entry);
     try {
       protocol.plane.removeLink(name);
     } catch (error) {

@@ -100,7 +100,7 @@ class Hub implements HubCore, DirectoryEvents, AsyncDisposable {
   #openProtocol(): HubProtocol {
     const plane: PlaneOptions = {
       ...planeOptionsOf("hub", this.options, this.edges.log),
-      onDatagram: (datagram) => this.#protocol.signal(datagram),
+      onDatagram: (datagram) => this.#protocol.signal?.(datagram),
     };
     switch (this.options.protocol) {
       case "gretun":
@@ -162,7 +162,7 @@ class Hub implements HubCore, DirectoryEvents, AsyncDisposable {
   #reconfigure(next: HubOptions): void {
     this.options = next;
     this.#programs.options = this.#programOptions();
-    this.#protocol.reconfigured();
+    this.#protocol.reconfigured?.();
     for (const entry of this.entries.values()) {
       // Spokes of our own protocol are told of new times when they authenticate: not before that.
       if (next.protocol === "gretun" && entry.link) continue;
@@ -210,7 +210,7 @@ class Hub implements HubCore, DirectoryEvents, AsyncDisposable {
 
   looked(): void {
     this.#protocol.plane.refresh();
-    this.#protocol.looked();
+    this.#protocol.looked?.();
     this.#links.count();
   }
 
@@ -231,6 +231,11 @@ class Hub implements HubCore, DirectoryEvents, AsyncDisposable {
     if (nowMs - entry.notedMs < HEARD_GAP_MS) return;
     entry.notedMs = nowMs;
     [entry.policy] = stepHubClient(entry.policy, { kind: "heard", nowMs });
+  }
+
+  carried(name: string): void {
+    const entry = this.entries.get(name);
+    if (entry) this.heard(entry);
   }
 
   bye(entry: HubEntry): void {

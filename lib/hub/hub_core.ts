@@ -110,21 +110,21 @@ export interface HubProtocol {
   /** Inner sources are the business of what runs on the links. */
   readonly takesAnySource: boolean;
   /** What is not data. */
-  signal(datagram: Datagram): void;
+  signal?(datagram: Datagram): void;
   /** Why this client cannot be let in with this protocol; undefined when it can. */
   admit(entry: HubEntry): string | undefined;
   /** Undoes {@link HubProtocol.admit}. */
   forget(entry: HubEntry): void;
   /** The client's link goes: its sessions are no more. */
-  disconnected(entry: HubEntry): void;
+  disconnected?(entry: HubEntry): void;
   /** What a client's link needs besides addresses. */
-  linkExtras(entry: HubEntry): Pick<WantedLink, "keys">;
+  linkExtras?(entry: HubEntry): Pick<WantedLink, "keys">;
   /** As programs are told of the client, in hex. */
   clientId(name: string): string;
   /** The directory was read. */
-  looked(): void;
+  looked?(): void;
   /** The core has other options. */
-  reconfigured(): void;
+  reconfigured?(): void;
 }
 
 /** What a protocol asks of the hub. */
@@ -135,6 +135,8 @@ export interface HubCore {
   /** The client is there: its link is set. False when that failed. */
   authenticated(entry: HubEntry, from: Endpoint): boolean;
   heard(entry: HubEntry): void;
+  /** Packets of the client of that name were carried. */
+  carried(name: string): void;
   bye(entry: HubEntry): void;
   refused(reason: Refusal): void;
   /** As {@link HubCore.refused}, and for people to see: of somebody who is where it says. */

@@ -117,7 +117,7 @@ export class RelayExchange {
     line: RelayLine,
     { grant, port, nonce, tries = PAUSES_MS.length }: RelayAsk,
     signal: AbortSignal,
-  ): Promise<{ port: number; lifetimeSeconds: number; nonce: Uint8Array }> {
+  ): Promise<{ port: number; nonce: Uint8Array }> {
     let nonces = 0;
     for (let tried = 0; tried < tries;) {
       const bytes = await this.#message(grant, port, nonce);

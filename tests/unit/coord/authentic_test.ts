@@ -186,7 +186,6 @@ for (const [what, change] of Object.entries(CHANGES)) {
       strictEqual((error as CoordError).retryAfterMs, undefined);
       return true;
     });
-    strictEqual(client.clone, undefined);
     strictEqual(client.wallMs(), coord.clock.wallMs());
   });
 }

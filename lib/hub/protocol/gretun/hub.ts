@@ -112,10 +112,7 @@ export class GretunHub implements HubProtocol {
     this.#cookies = new Cookies(core.edges.random(32));
     this.#codec = new SealedCodec({
       onHeard: (session, source) => this.#heard(session as Session, source),
-      onCarried: (name) => {
-        const entry = core.entries.get(name);
-        if (entry) core.heard(entry);
-      },
+      onCarried: (name) => core.carried(name),
       onUnknownSession: (bytes, source) => this.#unknownSession(bytes, endpointOf(source)),
       onRefused: (reason) => core.refused(reason),
     });
@@ -197,11 +194,6 @@ export class GretunHub implements HubProtocol {
   clientId(name: string): string {
     return toHex(new TextEncoder().encode(name));
   }
-
-  looked(): void {}
-
-  /** Clients hear of it at their next keepalive. */
-  reconfigured(): void {}
 
   // --- signalling
 

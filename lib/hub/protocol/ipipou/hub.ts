@@ -74,7 +74,7 @@ export class IpipouHub implements HubProtocol {
       {
         wanted: dataPlane,
         kernel: "ipip-fou",
-        codec: () => bareCodec((name) => this.#heard(name)),
+        codec: () => bareCodec((name) => core.carried(name)),
       },
       {
         ...{ ...options, signalling: IPIPOU_SIGNALLING },
@@ -105,17 +105,9 @@ export class IpipouHub implements HubProtocol {
     this.#clients.delete(entry);
   }
 
-  disconnected(): void {}
-
-  linkExtras() {
-    return {};
-  }
-
   clientId(name: string): string {
     return toHex(new TextEncoder().encode(name));
   }
-
-  looked(): void {}
 
   reconfigured(): void {
     this.#nonces.keepMs = nonceKeepMs(this.#core.options);
@@ -197,11 +189,6 @@ export class IpipouHub implements HubProtocol {
     const own = { client, ...(options.ownSeed ? { seed: options.ownSeed } : {}) };
     const seconds = Math.floor(edges.clock.wallMs() / 1000);
     this.plane.send(await encodeIpipouReply(bytes, own, seconds, edges.random(4)), from);
-  }
-
-  #heard(name: string): void {
-    const entry = this.#core.entries.get(name);
-    if (entry) this.#core.heard(entry);
   }
 }
 

@@ -35,10 +35,7 @@ export class JtunnelHub implements HubProtocol {
     const codec = new JtunnelCodec(serverId!, {
       onPacket: (id, source) => this.#packet(id, source),
       onRefused: (reason) => core.refused(reason),
-      onCarried: (name) => {
-        const entry = core.entries.get(name);
-        if (entry) core.heard(entry);
-      },
+      onCarried: (name) => core.carried(name),
       farId: parseJtunnelId,
     });
     this.plane = openPlane(
@@ -50,8 +47,6 @@ export class JtunnelHub implements HubProtocol {
       "jtunnel's protocol: whoever hears an identifier once can be that client; data is not protected",
     );
   }
-
-  signal(): void {}
 
   admit(entry: HubEntry): string | undefined {
     const id = parseJtunnelId(entry.file.name);
@@ -74,15 +69,9 @@ export class JtunnelHub implements HubProtocol {
     if (state) state.at = undefined;
   }
 
-  linkExtras() {
-    return {};
-  }
-
   clientId(name: string): string {
     return name.toLowerCase();
   }
-
-  reconfigured(): void {}
 
   /** Its next sign of life may be long in coming. */
   #stranger(id: JtunnelId, source: SockAddr): void {
