@@ -133,7 +133,9 @@ export function unitsNamed(prefix: string): string[] {
   for (const verb of ["list-units", "list-unit-files"]) {
     const args = [verb, "--all", "--plain", "--no-legend", "--no-pager", `${prefix}*`];
     for (const line of outputOf("systemctl", ...args).split("\n")) {
-      const name = line.trim().split(/\s+/)[0];
+      const [name, load, active] = line.trim().split(/\s+/);
+      // Systemd has not forgotten it: on cgroups of version 1 it does not.
+      if (load === "not-found" && active === "inactive") continue;
       if (name?.endsWith(".service") && !name.endsWith("@.service")) names.add(name);
     }
   }

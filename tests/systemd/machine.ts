@@ -108,7 +108,8 @@ export class Machine implements AsyncDisposable {
       "find / -xdev -name '*gretun*'",
       "find /run -name '*gretun*'",
       "grep gretun /etc/passwd /etc/group /etc/shadow /etc/gshadow",
-      "systemctl list-units --all --plain --no-legend '*gretun*'",
+      // Not those that are gone, which systemd does not forget on cgroups of version 1.
+      "systemctl list-units --all --plain --no-legend '*gretun*' | grep -v 'not-found inactive'",
       "ip -o link | grep gretun",
       "cat /proc/[0-9]*/comm | grep gretun",
     ];

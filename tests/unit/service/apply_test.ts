@@ -99,7 +99,8 @@ function withSystemctl(script: string, body: () => void): void {
 
 Deno.test("unitsNamed() gives services, those that run and those that are files, each once", () => {
   const script = `case "$1" in
-    list-units) echo "gretun@site.service loaded active running x"; echo "gretun.service loaded";;
+    list-units) echo "gretun@site.service loaded active running x"; echo "gretun.service loaded"
+      echo "gretun@gone.service not-found inactive dead x";;
     *) echo "gretun.service enabled"; echo "gretun@.service disabled"; echo "gretun.socket";;
   esac`;
   withSystemctl(script, () => {
