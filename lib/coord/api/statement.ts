@@ -34,5 +34,10 @@ export async function readStatement(
   if (!await verify(keyBytes(node), signature, signedBytes(text))) {
     throw new ApiError("statement is not signed with the node's key");
   }
+  return parseStatement(text);
+}
+
+/** What was signed. Throws {@link ApiError}. */
+export function parseStatement(text: string): Statement {
   return parseShape(STATEMENT, parsed("statement", () => JSON.parse(text)), "statement");
 }
