@@ -13,9 +13,14 @@ const READ_BYTES = 16_384;
 /** A connection of the runtime's own. */
 export class ConnectionStream implements ByteStream {
   readonly connection: Deno.TcpConn | Deno.TlsConn;
+  readonly #smallRead: number;
+  #readBytes: number;
 
-  constructor(connection: Deno.TcpConn | Deno.TlsConn) {
+  /** Takes that much memory while it waits for bytes: of servers, which have many, less. */
+  constructor(connection: Deno.TcpConn | Deno.TlsConn, smallRead = READ_BYTES) {
     this.connection = connection;
+    this.#smallRead = smallRead;
+    this.#readBytes = smallRead;
   }
 
   async write(bytes: Uint8Array): Promise<void> {
@@ -24,10 +29,13 @@ export class ConnectionStream implements ByteStream {
   }
 
   async read(): Promise<Uint8Array | undefined> {
-    const buffer = new Uint8Array(READ_BYTES);
+    const buffer = new Uint8Array(this.#readBytes);
     // A reset is an end like any other: what came before may have been whole.
     const length = await this.connection.read(buffer).catch(() => null);
-    return length === null ? undefined : buffer.subarray(0, length);
+    if (length === null) return undefined;
+    if (length === buffer.length) this.#readBytes = READ_BYTES;
+    else if (length < this.#smallRead) this.#readBytes = this.#smallRead;
+    return buffer.subarray(0, length);
   }
 
   [Symbol.dispose](): void {

@@ -8,12 +8,12 @@ import { parseConfig } from "../lib/config.ts";
 import * as api from "../lib/coord/api.ts";
 import { AuthError, readClaim } from "../lib/coord/auth.ts";
 import { jsonOf } from "../lib/coord/body.ts";
+import { HeadError, readHead as readRequestHead } from "../lib/coord/http_connection.ts";
+import { BufferedReader, ConnectionEndedError } from "../lib/buffered_reader.ts";
 import { Arena } from "../lib/engine/arena.ts";
 import { HeaderReader } from "../lib/engine/encapsulation.ts";
-import { BufferedReader, ConnectionEndedError } from "../lib/dial/buffered_reader.ts";
 import { DialError } from "../lib/dial/errors.ts";
 import { readBody, readHead } from "../lib/dial/http_message.ts";
-import { encodeFrame, WebSocketClient } from "../lib/dial/web_socket.ts";
 import { boxKey, decodeMessage, DiscoFormatError, open, readEnvelope } from "../lib/disco/mod.ts";
 import { parseClientFile } from "../lib/hub/clients.ts";
 import * as hub from "../lib/hub/protocol/gretun/wire.ts";
@@ -53,6 +53,13 @@ import {
 } from "../lib/stun/binding.ts";
 import { StunFormatError } from "../lib/stun/message.ts";
 import { answerBinding } from "../lib/stun/mod.ts";
+import {
+  encodeFrame,
+  MessageReader,
+  OPCODE,
+  WebSocketError,
+  type WebSocketMessage,
+} from "../lib/web_socket_frames.ts";
 import type { Decoder } from "./fuzz.ts";
 import { encodeGre } from "./gre.ts";
 import disco from "./vectors/disco.json" with { type: "json" };
@@ -338,6 +345,28 @@ const XML_WORDS = [
   ...["<!DOCTYPE a [<!ENTITY b 'c'>]>", "<a>".repeat(70), "<device>", "<service>", "errorCode"],
 ];
 
+function webSocketFrames(mask: Uint8Array | undefined): Uint8Array[] {
+  const frames = [OPCODE.text, OPCODE.binary, OPCODE.close, OPCODE.ping].map((opcode) =>
+    encodeFrame(opcode, utf8("hello"), mask)
+  );
+  const begun = encodeFrame(OPCODE.binary, utf8("hello"), mask);
+  begun[0] = OPCODE.binary;
+  return [
+    ...frames,
+    concatBytes(begun, encodeFrame(OPCODE.continuation, new Uint8Array(300), mask)),
+  ];
+}
+
+function webSocketMessages(bytes: Uint8Array, { isMasked }: { isMasked: boolean }): unknown {
+  const PIECE = 64;
+  const reader = new MessageReader({ isMasked, maxMessage: 1024 });
+  const messages: WebSocketMessage[] = [];
+  for (let at = 0; at < bytes.length; at += PIECE) {
+    messages.push(...reader.push(bytes.subarray(at, at + PIECE)));
+  }
+  return { messages, isAmid: reader.isAmid };
+}
+
 const STREAMS: Decoder[] = [
   {
     name: "HTTP answer",
@@ -351,25 +380,29 @@ const STREAMS: Decoder[] = [
     errors: [DialError, ConnectionEndedError, RangeError],
   },
   {
+    name: "HTTP request",
+    samples: [
+      "GET /v1/peers?since=1 HTTP/1.1\r\nHost: coordinator:8443\r\nConnection: keep-alive",
+      "POST /v1/signal HTTP/1.0\r\nContent-Length: 5\r\nX-A: \xe9\r\nExpect: 100-continue",
+    ].map((text) => Uint8Array.from(text, (char) => char.charCodeAt(0))),
+    words: [
+      ...["\r\n", " HTTP/1.1", "Host: ", "Content-Length: ", "Transfer-Encoding: chunked"],
+      ...["Connection: close", "\0", ": ", ",", "HEAD /"],
+    ],
+    decode: (bytes) => readRequestHead(latin1(bytes)),
+    errors: [HeadError],
+  },
+  {
     name: "WebSocket frames",
-    samples: [1, 2, 8, 9].map((opcode) =>
-      unmasked(encodeFrame(opcode, utf8("hello"), new Uint8Array(4)))
-    ),
-    async decode(bytes) {
-      const stream = streamOf(bytes);
-      const client = new WebSocketClient({
-        stream,
-        reader: new BufferedReader(stream),
-        random: (length) => new Uint8Array(length),
-        protocol: undefined,
-      });
-      const lengths: number[] = [];
-      const reason = await new Promise<string>((onClosed) => {
-        client.start({ onMessage: ({ length }) => lengths.push(length), onClosed });
-      });
-      return { [reason]: lengths };
-    },
-    errors: [],
+    samples: webSocketFrames(undefined),
+    decode: (bytes) => webSocketMessages(bytes, { isMasked: false }),
+    errors: [WebSocketError],
+  },
+  {
+    name: "WebSocket frames, masked",
+    samples: webSocketFrames(fromHex("37fa213d")),
+    decode: (bytes) => webSocketMessages(bytes, { isMasked: true }),
+    errors: [WebSocketError],
   },
   {
     name: "router's HTTP answer",
@@ -590,11 +623,5 @@ const TEXTS: Decoder[] = [
     errors: TEXT_ERRORS,
   },
 ];
-
-/** As a server sends it. */
-function unmasked(frame: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array([frame[0]!, frame[1]! & 0x7f, ...frame.subarray(6)]);
-  return bytes;
-}
 
 export const DECODERS: readonly Decoder[] = [...DATAGRAMS, ...KERNEL, ...STREAMS, ...TEXTS];

@@ -104,7 +104,6 @@ const EDGES = [
   "lib/control_socket.ts",
   "lib/daemon/key_file.ts", // is a file
   "lib/relay/server.ts", // owns its UDP ports
-  "lib/relay/web_socket.ts", // makes a WebSocket of a request
   "lib/relay/stand_in.ts", // a WebSocket and a UDP socket of loopback
   ...["lib/coord/client.ts", "lib/coord/http_server.ts", "lib/coord/sqlite.ts"],
   ...["main.ts", "coord.ts"],

@@ -2,7 +2,8 @@
  * The bodies of requests: bounded in length, time and number, and read as JSON. One that is on its way
  * takes memory, so that only so many slow ones are at a time: who sends theirs for longest makes room.
  */
-import { type Clock, unlessAborted } from "../edges.ts";
+import type { Clock } from "../edges.ts";
+import { incomingOf } from "../http_incoming.ts";
 import { sourceNetwork } from "../limits.ts";
 import { ApiError, MAX_BODY_LENGTH } from "./api.ts";
 import { Refusal } from "./refusal.ts";
@@ -14,14 +15,9 @@ export const SLOW_MS = 500;
 export const MAX_SLOW = 256;
 export const MAX_SLOW_OF_SOURCE = 64;
 /** Grows only as bytes come, so that slow callers cost little. */
-const FIRST_BUFFER = 1024;
+const FIRST_BUFFER = 512;
 
 const TOO_LONG = `body is longer than ${MAX_BODY_LENGTH} bytes`;
-
-interface Coming {
-  source: string;
-  giveUp: () => void;
-}
 
 export class Bodies {
   readonly #clock: Clock;
@@ -40,21 +36,14 @@ export class Bodies {
 
   /** At most {@link MAX_BODY_LENGTH} bytes, however slowly or endlessly they come. Throws {@link Refusal}. */
   async read(request: Request, source: string): Promise<Uint8Array<ArrayBuffer>> {
-    const told = request.headers.get("content-length");
-    if (Number(told ?? 0) > MAX_BODY_LENGTH) throw new Refusal(413, TOO_LONG);
-    const givenUp = new AbortController();
-    const coming = { source: sourceNetwork(source), giveUp: () => givenUp.abort(tooSlow()) };
+    if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_LENGTH) {
+      throw new Refusal(413, TOO_LONG);
+    }
+    const coming = new Coming(sourceNetwork(source), partsOf(request));
     using _slow = this.#clock.timer(SLOW_MS, () => this.#isSlow(coming));
-    using _late = this.#clock.timer(BODY_TIMEOUT_MS, coming.giveUp);
+    using _late = this.#clock.timer(BODY_TIMEOUT_MS, () => coming.giveUp());
     try {
-      // A reader in JavaScript takes a hundred times what comes; the server holds to a told length.
-      if (!request.body) return new Uint8Array(0);
-      return await (told === null
-        ? readParts(request.body, givenUp.signal)
-        : readWhole(request, givenUp.signal));
-    } catch (error) {
-      // Who sent it has gone, and hears no answer.
-      throw error instanceof Refusal ? error : new Refusal(400, "body broke off");
+      return await coming.read();
     } finally {
       this.#end(coming);
     }
@@ -85,33 +74,61 @@ export class Bodies {
   }
 }
 
-const tooSlow = () => new Refusal(408, "body came too slowly");
+type Part = Uint8Array | undefined;
 
-async function readWhole(request: Request, givenUp: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
-  const body = await unlessAborted(request.arrayBuffer(), givenUp);
-  if (body.byteLength > MAX_BODY_LENGTH) throw new Refusal(413, TOO_LONG);
-  return new Uint8Array(body);
+function partsOf(request: Request): () => Promise<Part> {
+  const incoming = incomingOf(request);
+  if (incoming) return incoming.readBody;
+  const parts = each(request.body ?? []);
+  return async () => (await parts.next()).value ?? undefined;
 }
 
-async function readParts(
-  stream: ReadableStream<Uint8Array>,
-  givenUp: AbortSignal,
-): Promise<Uint8Array<ArrayBuffer>> {
-  const reader = stream.getReader();
-  givenUp.addEventListener("abort", () => void reader.cancel("too slow").catch(() => {}));
-  let body = new Uint8Array(FIRST_BUFFER);
-  let length = 0;
-  for (let part = await reader.read(); !part.done; part = await reader.read()) {
-    if (length + part.value.length > MAX_BODY_LENGTH) {
-      await reader.cancel("too long").catch(() => {});
-      throw new Refusal(413, TOO_LONG);
-    }
-    body = withRoom(body, length + part.value.length);
-    body.set(part.value, length);
-    length += part.value.length;
+/** Of requests that no server of ours has received, as those of tests. */
+async function* each(parts: AsyncIterable<Uint8Array> | Iterable<Uint8Array>) {
+  for await (const part of parts) yield part;
+}
+
+/** A body that is on its way. */
+class Coming {
+  readonly source: string;
+  readonly #next: () => Promise<Part>;
+  #isGivenUp = false;
+  #wake = () => {};
+
+  constructor(source: string, next: () => Promise<Part>) {
+    this.source = source;
+    this.#next = next;
   }
-  givenUp.throwIfAborted();
-  return body.slice(0, length);
+
+  giveUp(): void {
+    this.#isGivenUp = true;
+    this.#wake();
+  }
+
+  async read(): Promise<Uint8Array<ArrayBuffer>> {
+    let body = new Uint8Array(FIRST_BUFFER);
+    let length = 0;
+    for (let part = await this.#part(); part; part = await this.#part()) {
+      if (length + part.length > MAX_BODY_LENGTH) throw new Refusal(413, TOO_LONG);
+      body = withRoom(body, length + part.length);
+      body.set(part, length);
+      length += part.length;
+    }
+    if (this.#isGivenUp) throw new Refusal(408, "body came too slowly");
+    return body.slice(0, length);
+  }
+
+  /** Undefined when it is given up, too. */
+  #part(): Promise<Part> {
+    if (this.#isGivenUp) return Promise.resolve(undefined);
+    return new Promise((resolve, reject) => {
+      this.#wake = () => resolve(undefined);
+      this.#next().then(resolve, () => {
+        // Who sent it has gone, and hears no answer.
+        reject(new Refusal(400, "body broke off"));
+      });
+    });
+  }
 }
 
 function withRoom(buffer: Uint8Array<ArrayBuffer>, length: number): Uint8Array<ArrayBuffer> {

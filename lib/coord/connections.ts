@@ -3,8 +3,8 @@
  *
  * One that asks nothing, or nothing more, is closed after a while; one that holds a call is not. A
  * node has a bounded number, and so has a source as long as nobody has shown to be a node on them.
- * When there is room for no more, those that wait for nothing make room, the oldest first. Deno keeps up
- * to 400 KiB of a head that does not end, so that of strangers' only so many wait for nothing at a time.
+ * When there is room for no more, those that wait for nothing make room, the oldest first. A head that does
+ * not end takes up to 16 KiB, so that of strangers' only so many wait for nothing at a time.
  */
 import type { NodeKey } from "../keys.ts";
 

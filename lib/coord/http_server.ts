@@ -1,14 +1,15 @@
 /**
- * The coordinator's HTTP server. It accepts connections by itself and hands each to Deno's HTTP:
- * `Deno.serve` has no time limits, tells nothing of its connections, and closes its listener when
- * files run out.
+ * The coordinator's HTTP server: `Deno.serve` has no time limits, tells nothing of its connections, and
+ * closes its listener when files run out.
  */
 import { type Ip, parseIp } from "../addr.ts";
+import { ConnectionStream } from "../byte_stream.ts";
 import type { Clock, Log, LogFields } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import { sourceNetwork } from "../limits.ts";
 import { Connection, type ConnectionRefusal, Connections } from "./connections.ts";
+import { serveConnection } from "./http_connection.ts";
 
 const SWEEP_MS = 2_000;
 /** Given up one by one when there are none left, to accept who comes and turn them away. */
@@ -17,10 +18,10 @@ const RESERVED_FILES = 4;
 const PAUSE_AFTER_ERROR_MS = 100;
 /** An error that stays is told again after that time. */
 const TELL_AGAIN_MS = 60_000;
-/** What calls under way get to finish at the end. */
+/** What calls under way get to finish at the end, and who was refused to read why. */
 const SHUTDOWN_MS = 300;
-const TOO_SLOW = 408;
-const LENGTH_REQUIRED = 411;
+/** What a connection takes of memory while it waits for bytes. */
+const READ_BYTES = 2048;
 
 const REFUSALS: Record<ConnectionRefusal, string> = {
   full: "no room for more connections, new ones are turned away",
@@ -49,28 +50,9 @@ export interface HttpServerOptions {
   onEvent?: (event: HttpEvent) => void;
 }
 
-/** Of Deno's HTTP, what serves one connection that was accepted elsewhere. */
-type ServeConnection = (
-  connection: Deno.Conn,
-  signal: { addEventListener(type: "abort", cut: () => void): void },
-  handler: (request: Request) => Promise<Response>,
-  onError: (error: unknown) => Response,
-  onListen: () => void,
-) => { finished: Promise<void>; shutdown(): Promise<void> };
-
-/** Node's `http` is built on it; it is no part of Deno's public API, so the runtime is pinned. */
-function denoServeConnection(): ServeConnection {
-  const internals = Reflect.get(Deno, Reflect.get(Deno, "internal") as symbol) as Record<
-    string,
-    unknown
-  >;
-  return internals.serveHttpOnConnection as ServeConnection;
-}
-
 export class HttpServer {
   readonly #options: HttpServerOptions;
   readonly #connections: Connections;
-  readonly #serve = denoServeConnection();
   readonly #reserve: Deno.FsFile[] = [];
   readonly #toldMs = new Map<string, number>();
 
@@ -160,12 +142,15 @@ export class HttpServer {
   }
 
   #take(conn: Deno.Conn, handle: HttpHandler): void {
-    const { clock, onEvent } = this.#options;
+    const { clock, log, onEvent } = this.#options;
     const source = sourceText((conn.remoteAddr as Deno.NetAddr).hostname);
-    const cutter = new Cutter();
+    const isTls = "handshake" in conn;
+    // Messages of a WebSocket would wait for each other.
+    if (!isTls) (conn as Deno.TcpConn).setNoDelay(true);
+    const stream = new ConnectionStream(conn as Deno.TcpConn | Deno.TlsConn, READ_BYTES);
     const connection = new Connection({
       source: sourceNetwork(source),
-      close: () => cutter.cut(),
+      close: () => stream[Symbol.dispose](),
       nowMs: clock.nowMs(),
     });
     const refusal = this.#connections.admit(connection);
@@ -179,15 +164,14 @@ export class HttpServer {
       source,
       claimed: (node) => this.#connections.claimed(connection, node),
     };
-    const server = this.#serve(
-      conn,
-      cutter,
-      (request) => this.#answer(connection, request, caller, handle),
-      () => new Response("internal error\n", { status: 500 }),
-      () => {},
-    );
-    // After what a client did wrong, or when it has just gone, something is left to close.
-    server.finished.catch(() => server.shutdown()).catch(() => {})
+    const serving = serveConnection({
+      stream,
+      scheme: isTls ? "https" : "http",
+      handle: (request) => this.#answer(connection, request, caller, handle),
+      onRefused: () => clock.timer(SHUTDOWN_MS, () => this.#connections.close(connection)),
+      date: () => new Date(clock.wallMs()).toUTCString(),
+    });
+    serving.catch((error) => log.error("request failed", { error: errorText(error) }))
       .finally(() => this.#connections.remove(connection));
   }
 
@@ -201,46 +185,18 @@ export class HttpServer {
     this.#connections.began(connection, clock.nowMs());
     let isUpgrade = false;
     try {
-      const response = isOfUnknownLength(request)
-        ? new Response("a body needs a content-length\n", { status: LENGTH_REQUIRED })
-        : await handle(request, caller);
+      const response = await handle(request, caller);
       isUpgrade = response.status === 101;
-      // What is left of a body that came too slowly is waited for by nobody.
-      if (response.status === TOO_SLOW || response.status === LENGTH_REQUIRED) {
-        clock.timer(SHUTDOWN_MS, () => this.#connections.close(connection));
-      }
       return response;
+    } catch {
+      return new Response("internal error\n", { status: 500 });
     } finally {
       this.#connections.answered(connection, { isUpgrade, nowMs: clock.nowMs() });
     }
   }
 }
 
-/** A body in parts takes 80 KiB while it comes, one whose length is told takes what came. */
-function isOfUnknownLength({ method, headers }: Request): boolean {
-  if (headers.has("transfer-encoding")) return true;
-  return (method === "POST" || method === "PUT") && !headers.has("content-length");
-}
-
 /** Without the interface, and of IPv4 as such where one socket takes both. */
 function sourceText(hostname: string): string {
   return parseIp(hostname.split("%")[0]!);
-}
-
-/** In place of an `AbortSignal`, whose listener would throw where nobody can catch it. */
-class Cutter {
-  #cut = () => {};
-
-  addEventListener(_type: "abort", cut: () => void): void {
-    this.#cut = cut;
-  }
-
-  cut(): void {
-    try {
-      this.#cut();
-    } catch (error) {
-      // It has just ended by itself.
-      if (!(error instanceof Deno.errors.BadResource)) throw error;
-    }
-  }
 }

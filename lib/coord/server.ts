@@ -91,7 +91,7 @@ export interface RelayOptions {
   grantKey: NodeKey;
   sign: Sign;
   /** Takes nodes without UDP at this coordinator's own relay. */
-  acceptWebSocket?: (request: Request, source: string) => Response;
+  acceptWebSocket?: (request: Request, source: string) => Promise<Response>;
 }
 
 /** So many new nodes may come from one source at once, and as many again in the time of a lease. */
@@ -309,7 +309,7 @@ export class CoordServer {
     if (path === "/v1/register" && request.method === "POST") {
       return await this.#register(request, caller);
     }
-    if (path === RELAY_WS_PATH) return this.#relayWebSocket(request, caller.source);
+    if (path === RELAY_WS_PATH) return await this.#relayWebSocket(request, caller.source);
     if (path === RELAY_REGISTER_PATH) return await this.#registerRelay(request, caller);
     // Cheap checks come before the body is read, and the body before the signature's cost.
     const claim = this.#claim(request);
@@ -716,9 +716,9 @@ export class CoordServer {
     return Response.json(relayRegisteredJson(grantKey, RELAY_LEASE_MS / 1000));
   }
 
-  #relayWebSocket(request: Request, source: string): Response {
+  async #relayWebSocket(request: Request, source: string): Promise<Response> {
     const accept = this.#options.relays?.acceptWebSocket;
-    return accept ? accept(request, source) : plain(404, "no relay is served here");
+    return accept ? await accept(request, source) : plain(404, "no relay is served here");
   }
 
   /** Stores what changed in the list, then tells those who wait for it. */

@@ -10,7 +10,7 @@ import { errorText } from "../errors.ts";
 import type { Lookup } from "../lookup.ts";
 import { askTranslation } from "../nat64.ts";
 import { firstToSucceed } from "../stagger.ts";
-import { BufferedReader } from "./buffered_reader.ts";
+import { BufferedReader } from "../buffered_reader.ts";
 import { DialAgainError, DialError } from "./errors.ts";
 import { encodeRequest, readHead } from "./http_message.ts";
 import { type Environment, type Proxy, proxyFor } from "./proxy.ts";

@@ -1,7 +1,7 @@
 /** HTTP requests over {@link Dialer}, on connections that are kept for the next request. */
 import type { ByteStream } from "../byte_stream.ts";
 import { aborted } from "../edges.ts";
-import { BufferedReader, ConnectionEndedError } from "./buffered_reader.ts";
+import { BufferedReader, ConnectionEndedError } from "../buffered_reader.ts";
 import { type Dialer, proxyHeaders } from "./dialer.ts";
 import { DialError } from "./errors.ts";
 import { encodeRequest, type HttpHeaders, readBody, readHead } from "./http_message.ts";

@@ -1,6 +1,6 @@
 /** HTTP/1.1 on a stream (RFC 9112), as a client needs it. */
 import { concatBytes } from "../bytes.ts";
-import type { BufferedReader } from "./buffered_reader.ts";
+import type { BufferedReader } from "../buffered_reader.ts";
 import { DialError } from "./errors.ts";
 
 export type HttpHeaders = Readonly<Record<string, string>>;

@@ -6,9 +6,9 @@
  * using client = new HttpClient(systemDialer());
  * const response = await client.request("https://coord.example/v1/stun", { method: "GET", signal });
  */
-export { ConnectionEndedError } from "./buffered_reader.ts";
+export { ConnectionEndedError } from "../buffered_reader.ts";
 export { Dialer, type DialNet } from "./dialer.ts";
 export { DialError } from "./errors.ts";
 export { HttpClient, type HttpRequest } from "./http_client.ts";
 export { systemDialer } from "./system.ts";
-export { openWebSocket, WebSocketClient } from "./web_socket.ts";
+export { openWebSocket } from "./web_socket.ts";

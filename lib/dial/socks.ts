@@ -1,7 +1,7 @@
 /** A way through a SOCKS 5 proxy (RFC 1928), with a name and password where it wants one (RFC 1929). */
 import type { ByteStream } from "../byte_stream.ts";
 import { Writer } from "../bytes.ts";
-import { BufferedReader } from "./buffered_reader.ts";
+import { BufferedReader } from "../buffered_reader.ts";
 
 const VERSION = 5;
 const METHOD = { none: 0, password: 2 } as const;

@@ -2,8 +2,8 @@
  * WebSockets to relays, their node's end. One connection to a relay carries a channel for each peer; to a
  * relay that knows no channels there is one connection for each.
  */
-import type { WebSocketClient } from "../dial/mod.ts";
 import type { Clock } from "../edges.ts";
+import type { WebSocketEnd } from "../web_socket.ts";
 import { CHANNELS, CHANNELS_PROTOCOL, inChannel, readChannel, WaitingShares } from "./channels.ts";
 
 /** A connection from which nothing came for so long is dead if somebody waits for an answer. */
@@ -12,7 +12,7 @@ const ONLY_CHANNEL = 0;
 
 /** A connection that is open. */
 export type RelayWebSocket =
-  & Pick<WebSocketClient, "start" | "protocol" | "bufferedBytes" | "send">
+  & Pick<WebSocketEnd, "start" | "protocol" | "bufferedBytes" | "send">
   & Disposable;
 
 export interface ChannelEvents {

@@ -319,7 +319,7 @@ export class RelayServer implements Disposable {
   // --- WebSocket
 
   /** The answer to an HTTP request that asks for one; `ip` is where it came from. */
-  acceptWebSocket(request: Request, ip: string): Response {
+  acceptWebSocket(request: Request, ip: string): Promise<Response> {
     const source = parseIp(ip.split("%")[0]!);
     return this.#webSockets.accept(request, source, this.#options.clock.nowMs());
   }

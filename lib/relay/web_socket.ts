@@ -4,19 +4,17 @@
  * opens a channel says hello and asks for its allocation before anything else, and again to keep it.
  */
 import type { Ip } from "../addr.ts";
+import { incomingOf } from "../http_incoming.ts";
+import { WebSocketEnd, type WebSocketEndOptions } from "../web_socket.ts";
+import { acceptOf, CLOSE } from "../web_socket_frames.ts";
 import { CHANNELS_PROTOCOL, inChannel, readChannel, WaitingShares } from "./channels.ts";
 import type { RelayDrop } from "./metrics.ts";
 
-/** Per RFC 6455 section 7.4.1. */
-const CLOSE_UNSUPPORTED = 1003;
-const CLOSE_POLICY = 1008;
-const CLOSE_TOO_BIG = 1009;
-const CLOSE_GOING_AWAY = 1001;
 /** A connection none of whose channels is bound to an allocation for so long is closed. */
 const UNBOUND_MS = 10_000;
 const MAX_MESSAGE = 16 * 1024;
-/** A ping goes out after half of it without a message; no pong until its end: closed. */
-const IDLE_TIMEOUT_SECONDS = 50;
+/** Of the protocol. */
+const VERSION = "13";
 
 const MAX_CONNECTIONS = 8_192;
 const MAX_UNBOUND_PER_IP = 64;
@@ -63,7 +61,7 @@ export class WebSocketChannel {
 class WebSocketConnection {
   readonly key: string;
   readonly ip: Ip;
-  readonly #socket: WebSocket;
+  readonly #socket: ServerWebSocket;
   readonly #relay: WebSocketRelay;
   readonly #hasChannels: boolean;
   /** Those that were bound. */
@@ -72,8 +70,9 @@ class WebSocketConnection {
   #boundMs: number;
 
   constructor(
-    socket: WebSocket,
+    socket: ServerWebSocket,
     options: { key: string; ip: Ip; relay: WebSocketRelay; hasChannels: boolean; nowMs: number },
+    onClosed: (connection: WebSocketConnection) => void,
   ) {
     this.key = options.key;
     this.ip = options.ip;
@@ -81,17 +80,13 @@ class WebSocketConnection {
     this.#hasChannels = options.hasChannels;
     this.#socket = socket;
     this.#boundMs = options.nowMs;
-    socket.binaryType = "arraybuffer";
-    socket.onmessage = ({ data }) => {
-      if (!(data instanceof ArrayBuffer)) socket.close(CLOSE_UNSUPPORTED);
-      else if (data.byteLength > MAX_MESSAGE) socket.close(CLOSE_TOO_BIG);
-      else this.#received(new Uint8Array(data));
-    };
-    // After an error comes a close.
-    socket.onerror = (event) => event.preventDefault();
-    socket.onclose = () => {
-      for (const channel of this.#channels.values()) this.#relay.onClosed(channel);
-    };
+    socket.start({
+      onMessage: (message) => this.#received(message),
+      onClosed: () => {
+        for (const channel of this.#channels.values()) this.#relay.onClosed(channel);
+        onClosed(this);
+      },
+    });
   }
 
   #received(message: Uint8Array<ArrayBuffer>): void {
@@ -112,17 +107,17 @@ class WebSocketConnection {
   }
 
   send(channel: number, bytes: Uint8Array): RelayDrop | undefined {
-    if (this.#socket.readyState !== WebSocket.OPEN) return "send-failed";
-    if (!this.#shares.take(channel, bytes.length, this.#socket.bufferedAmount)) {
+    if (!this.#socket.isOpen) return "send-failed";
+    if (!this.#shares.take(channel, bytes.length, this.#socket.bufferedBytes)) {
       return "buffer-full";
     }
-    // Sent later, when the bytes may be others.
-    this.#socket.send(this.#hasChannels ? inChannel(channel, bytes) : bytes.slice());
+    this.#socket.send(this.#hasChannels ? inChannel(channel, bytes) : bytes);
     return undefined;
   }
 
   close(): void {
-    this.#close(CLOSE_GOING_AWAY);
+    this.#socket.close(CLOSE.goingAway);
+    this.#socket[Symbol.dispose]();
   }
 
   get isBound(): boolean {
@@ -135,21 +130,27 @@ class WebSocketConnection {
       if (!this.#relay.isBound(channel)) this.#channels.delete(number);
     }
     if (this.#channels.size > 0) this.#boundMs = nowMs;
-    else if (nowMs - this.#boundMs >= UNBOUND_MS) this.#close(CLOSE_POLICY);
-  }
-
-  #close(code: number): void {
-    if (this.#socket.readyState <= WebSocket.OPEN) this.#socket.close(code);
+    else if (nowMs - this.#boundMs >= UNBOUND_MS) this.#socket.close(CLOSE.policy);
+    this.#socket.sweep(nowMs);
   }
 }
 
+/** `send` may use the bytes until it returns. */
+export type ServerWebSocket =
+  & Pick<WebSocketEnd, "start" | "isOpen" | "bufferedBytes" | "send" | "close" | "sweep">
+  & Disposable;
+
+/** Of a request whose answer is 101. */
 export type UpgradeWebSocket = (
   request: Request,
-  options: { protocol?: string },
-) => { socket: WebSocket; response: Response };
+  options: Pick<WebSocketEndOptions, "protocol">,
+) => ServerWebSocket;
 
-const systemUpgrade: UpgradeWebSocket = (request, options) =>
-  Deno.upgradeWebSocket(request, { ...options, idleTimeout: IDLE_TIMEOUT_SECONDS });
+/** The runtime's own end of a WebSocket keeps messages of up to 64 MiB while they come. */
+export const upgradeWebSocket: UpgradeWebSocket = (request, { protocol }) => {
+  const { stream, read } = incomingOf(request)!;
+  return new WebSocketEnd({ stream, read, maxMessage: MAX_MESSAGE, protocol });
+};
 
 /** All connections of a relay. */
 export class WebSocketConnections {
@@ -158,7 +159,7 @@ export class WebSocketConnections {
   readonly #all = new Set<WebSocketConnection>();
   #made = 0;
 
-  constructor(relay: WebSocketRelay, upgrade: UpgradeWebSocket = systemUpgrade) {
+  constructor(relay: WebSocketRelay, upgrade: UpgradeWebSocket = upgradeWebSocket) {
     this.#relay = relay;
     this.#upgrade = upgrade;
   }
@@ -168,10 +169,14 @@ export class WebSocketConnections {
   }
 
   /** The answer to the HTTP request that asks for a WebSocket; `ip` is where it came from. */
-  accept(request: Request, ip: Ip, nowMs: number): Response {
-    if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") {
-      return new Response("a WebSocket is served here\n", { status: 426 });
+  async accept(request: Request, ip: Ip, nowMs: number): Promise<Response> {
+    if (!asksForWebSocket(request)) {
+      return new Response("a WebSocket is served here\n", {
+        status: 426,
+        headers: { "upgrade": "websocket", "sec-websocket-version": VERSION },
+      });
     }
+    const accept = await acceptOf(request.headers.get("sec-websocket-key")!);
     if (this.#all.size >= MAX_CONNECTIONS || this.#unboundOf(ip) >= MAX_UNBOUND_PER_IP) {
       return new Response("too many connections\n", {
         status: 503,
@@ -180,14 +185,21 @@ export class WebSocketConnections {
     }
     const asked = request.headers.get("sec-websocket-protocol")?.split(/, */) ?? [];
     const hasChannels = asked.includes(CHANNELS_PROTOCOL);
-    const options = hasChannels ? { protocol: CHANNELS_PROTOCOL } : {};
-    const { socket, response } = this.#upgrade(request, options);
-    const key = `ws ${++this.#made}`;
-    const relay = this.#relay;
-    const connection = new WebSocketConnection(socket, { key, ip, relay, hasChannels, nowMs });
-    this.#all.add(connection);
-    socket.addEventListener("close", () => this.#all.delete(connection));
-    return response;
+    const protocol = hasChannels ? CHANNELS_PROTOCOL : undefined;
+    const socket = this.#upgrade(request, { protocol });
+    const options = { key: `ws ${++this.#made}`, ip, relay: this.#relay, hasChannels, nowMs };
+    this.#all.add(
+      new WebSocketConnection(socket, options, (connection) => this.#all.delete(connection)),
+    );
+    return new Response(null, {
+      status: 101,
+      headers: {
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-accept": accept,
+        ...(protocol === undefined ? {} : { "sec-websocket-protocol": protocol }),
+      },
+    });
   }
 
   #unboundOf(ip: Ip): number {
@@ -205,4 +217,12 @@ export class WebSocketConnections {
   close(): void {
     for (const connection of this.#all) connection.close();
   }
+}
+
+/** RFC 6455 section 4.2.1. */
+function asksForWebSocket({ method, headers }: Request): boolean {
+  const has = (name: string, wanted: string) =>
+    (headers.get(name) ?? "").toLowerCase().split(/, */).includes(wanted);
+  return method === "GET" && has("connection", "upgrade") && has("upgrade", "websocket") &&
+    headers.get("sec-websocket-version") === VERSION && headers.has("sec-websocket-key");
 }

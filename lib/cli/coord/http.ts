@@ -76,7 +76,7 @@ export function openHttp(
       listen,
       (address) =>
         tls
-          ? Deno.listenTls({ ...address, ...tls, alpnProtocols: ["h2", "http/1.1"] })
+          ? Deno.listenTls({ ...address, ...tls, alpnProtocols: ["http/1.1"] })
           : Deno.listen(address),
     );
     setAccepted(listen.port, {

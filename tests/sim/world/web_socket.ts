@@ -1,5 +1,7 @@
 /** WebSockets between machines of the simulation. */
 import type { RelayWebSocket } from "../../../lib/relay/mod.ts";
+import type { ServerWebSocket, UpgradeWebSocket } from "../../../lib/relay/web_socket.ts";
+import type { WebSocketEvents } from "../../../lib/web_socket.ts";
 import type { SimHost } from "./host.ts";
 
 interface Ends {
@@ -9,51 +11,52 @@ interface Ends {
 
 const upgraded = new WeakMap<Request, Ends>();
 
-/** What programs use of a WebSocket. */
-class End {
-  readyState: number = WebSocket.CONNECTING;
-  readonly bufferedAmount = 0;
-  binaryType = "arraybuffer";
-  onopen: (() => void) | null = null;
-  onmessage: ((event: { data: ArrayBuffer }) => void) | null = null;
-  onclose: ((event: { code: number; reason: string }) => void) | null = null;
-  onerror: ((event: Event) => void) | null = null;
+class End implements ServerWebSocket {
+  isOpen = false;
+  readonly bufferedBytes = 0;
   other: End | undefined;
+  #events: WebSocketEvents | undefined;
+  #hasEnded = false;
   readonly #later: (fire: () => void) => void;
   readonly #isLost: () => boolean;
-  readonly #closeListeners: (() => void)[] = [];
 
   constructor(later: (fire: () => void) => void, isLost: () => boolean) {
     this.#later = later;
     this.#isLost = isLost;
   }
 
-  addEventListener(_kind: "close", listener: () => void): void {
-    this.#closeListeners.push(listener);
+  start(events: WebSocketEvents): void {
+    this.#events = events;
   }
 
   send(bytes: Uint8Array): void {
-    const data = bytes.slice().buffer as ArrayBuffer;
+    const copy = bytes.slice();
     this.#later(() => {
       const { other } = this;
-      if (other?.readyState === WebSocket.OPEN && !this.#isLost()) other.onmessage?.({ data });
+      if (other?.isOpen && !this.#isLost()) other.#events?.onMessage(copy);
     });
   }
 
-  close(code = 1000, reason = ""): void {
-    if (this.readyState >= WebSocket.CLOSING) return;
-    this.readyState = WebSocket.CLOSING;
+  close(code: number): void {
+    if (!this.isOpen) return;
+    this.isOpen = false;
     this.#later(() => {
-      this.ended(code, reason);
-      if (!this.#isLost()) this.other?.ended(code, reason);
+      this.ended(code);
+      if (!this.#isLost()) this.other?.ended(code);
     });
   }
 
-  ended(code: number, reason: string): void {
-    if (this.readyState === WebSocket.CLOSED) return;
-    this.readyState = WebSocket.CLOSED;
-    this.onclose?.({ code, reason });
-    for (const listener of this.#closeListeners) listener();
+  sweep(): void {}
+
+  [Symbol.dispose](): void {
+    this.close(1000);
+  }
+
+  ended(code: number): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
+    this.isOpen = false;
+    this.#events?.onClosed(`closed with ${code}`);
   }
 }
 
@@ -74,34 +77,34 @@ export async function openWebSocket(
   };
   const client = new End(later, isLost);
   const request = new Request(url.replace(/^ws/, "http"), {
-    headers: { "upgrade": "websocket", "sec-websocket-protocol": "other, gretun-relay-channels" },
+    headers: {
+      "connection": "Upgrade",
+      "upgrade": "websocket",
+      "sec-websocket-version": "13",
+      "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
+      "sec-websocket-protocol": "other, gretun-relay-channels",
+    },
   });
   const ends: Ends = { server: new End(later, isLost) };
   upgraded.set(request, ends);
   await server.servers.get(Number(port || 80))!(request, trace.source);
-  if (ends.server.readyState !== WebSocket.OPEN) throw new Error("refused");
+  if (!ends.server.isOpen) throw new Error("refused");
   [client.other, ends.server.other] = [ends.server, client];
-  server.serving.addEventListener("abort", () => client.ended(1006, ""), { once: true });
-  client.readyState = WebSocket.OPEN;
+  server.serving.addEventListener("abort", () => client.ended(1006), { once: true });
+  client.isOpen = true;
   return {
     protocol: ends.protocol,
     bufferedBytes: 0,
-    start({ onMessage, onClosed }) {
-      client.onmessage = ({ data }) => onMessage(new Uint8Array(data));
-      client.onclose = ({ code, reason }) => onClosed(reason || `closed with ${code}`);
-    },
+    start: (events) => client.start(events),
     send: (bytes) => client.send(bytes),
-    [Symbol.dispose]: () => client.close(),
+    [Symbol.dispose]: () => client[Symbol.dispose](),
   };
 }
 
-/** As `Deno.upgradeWebSocket`. */
-export function upgradeWebSocket(
-  request: Request,
-  { protocol }: { protocol?: string },
-): { socket: WebSocket; response: Response } {
+/** As the relay's own. */
+export const upgradeWebSocket: UpgradeWebSocket = (request, { protocol }) => {
   const ends = upgraded.get(request)!;
   ends.protocol = protocol;
-  ends.server.readyState = WebSocket.OPEN;
-  return { socket: ends.server as unknown as WebSocket, response: new Response() };
-}
+  ends.server.isOpen = true;
+  return ends.server;
+};

@@ -153,21 +153,6 @@ Deno.test("HttpServer tells a handler that its caller hung up", async () => {
   await hungUp.promise;
 });
 
-Deno.test("HttpServer serves WebSockets", async () => {
-  await using bench = new Bench((request) => {
-    const { socket, response } = Deno.upgradeWebSocket(request);
-    socket.onmessage = ({ data }) => socket.send(`echo ${data}`);
-    return response;
-  });
-  const socket = new WebSocket(`ws://127.0.0.1:${bench.port}/`);
-  const said = new Promise((resolve) => socket.onmessage = ({ data }) => resolve(data));
-  socket.onopen = () => socket.send("hello");
-  strictEqual(await said, "echo hello");
-  const closed = new Promise((resolve) => socket.onclose = resolve);
-  socket.close();
-  await closed;
-});
-
 Deno.test("HttpServer answers what is no HTTP, and a handler that throws, and goes on", async () => {
   let calls = 0;
   await using bench = new Bench(() => {

@@ -30,7 +30,7 @@ async function bench({ own = true } = {}) {
       directory,
       grantKey: OWN.nodeKey,
       sign: OWN.sign,
-      acceptWebSocket: (_, source) => new Response(`socket for ${source}`),
+      acceptWebSocket: async (_, source) => new Response(`socket for ${source}`),
     },
   });
   const [a, b, stranger] = await Promise.all([fakeNode("a"), fakeNode("b"), fakeNode("stranger")]);

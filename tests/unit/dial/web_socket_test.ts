@@ -2,8 +2,6 @@
 import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
 import { systemRandom } from "../../../lib/edges.ts";
 import { openWebSocket, systemDialer } from "../../../lib/dial/mod.ts";
-import { encodeFrame } from "../../../lib/dial/web_socket.ts";
-import { toHex } from "../../../lib/bytes.ts";
 
 const signal = new AbortController().signal;
 const open = (port: number, path = "/") =>
@@ -23,18 +21,7 @@ function echo() {
   });
 }
 
-Deno.test("encodeFrame() has the bytes of RFC 6455 section 5.7", () => {
-  const mask = Uint8Array.of(0x37, 0xfa, 0x21, 0x3d);
-  const hello = new TextEncoder().encode("Hello");
-  strictEqual(toHex(encodeFrame(1, hello, mask)), "818537fa213d7f9f4d5158");
-  strictEqual(toHex(encodeFrame(2, new Uint8Array(256), mask).subarray(0, 4)), "82fe0100");
-  strictEqual(
-    toHex(encodeFrame(2, new Uint8Array(65_536), mask).subarray(0, 10)),
-    "82ff0000000000010000",
-  );
-});
-
-Deno.test("WebSocketClient: messages of all lengths go and come, in order", async () => {
+Deno.test("openWebSocket(): messages of all lengths go and come, in order", async () => {
   await using server = echo();
   using socket = await open(server.addr.port);
   const lengths = [2, 125, 126, 1400, 65_535, 65_536, 200_000];
@@ -54,7 +41,7 @@ Deno.test("WebSocketClient: messages of all lengths go and come, in order", asyn
   strictEqual(socket.bufferedBytes, 0);
 });
 
-Deno.test("WebSocketClient: the server's end is told once, with its reason", async () => {
+Deno.test("openWebSocket(): the server's end is told once, with its reason", async () => {
   await using server = echo();
   using socket = await open(server.addr.port);
   const closed = Promise.withResolvers<string>();

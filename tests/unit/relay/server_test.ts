@@ -10,6 +10,10 @@ import {
   type RelayPath,
 } from "../../../lib/relay/mod.ts";
 import { RelayServer, type RelayServerOptions } from "../../../lib/relay/serve.ts";
+import { type ServerWebSocket, upgradeWebSocket } from "../../../lib/relay/web_socket.ts";
+import { concatBytes, fromHex, toHex } from "../../../lib/bytes.ts";
+import { CLOSE, encodeFrame, OPCODE } from "../../../lib/web_socket_frames.ts";
+import { HttpServer } from "../../../lib/coord/serve.ts";
 import { openWebSocket, systemDialer } from "../../../lib/dial/mod.ts";
 import type { NodeKey } from "../../../lib/keys.ts";
 import { type StandInEdges, type StandInOptions, StandIns } from "../../../lib/relay/stand_in.ts";
@@ -23,7 +27,9 @@ const never = new AbortController().signal;
 /** A relay and its HTTP server, on free ports. */
 class Relay implements AsyncDisposable {
   readonly server: RelayServer;
-  readonly #http: Deno.HttpServer<Deno.NetAddr>;
+  readonly #port: number;
+  readonly #stop = new AbortController();
+  readonly #serving: Promise<void>;
 
   constructor(
     { hostname = "", clock = systemClock, show = (request) => request, ...others }: {
@@ -50,9 +56,17 @@ class Relay implements AsyncDisposable {
       log: silentLog,
       ...others,
     });
-    this.#http = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen: () => {} },
-      (request, { remoteAddr }) => this.server.acceptWebSocket(show(request), remoteAddr.hostname),
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    this.#port = listener.addr.port;
+    const http = new HttpServer({
+      listeners: [listener],
+      maxConnections: 1000,
+      clock: systemClock,
+      log: silentLog,
+    });
+    this.#serving = http.run(
+      this.#stop.signal,
+      (request, { source }) => this.server.acceptWebSocket(show(request), source),
     );
   }
 
@@ -61,7 +75,7 @@ class Relay implements AsyncDisposable {
   }
 
   get url(): string {
-    return `ws://127.0.0.1:${this.#http.addr.port}`;
+    return `ws://127.0.0.1:${this.#port}`;
   }
 
   async metric(name: string): Promise<number> {
@@ -73,7 +87,9 @@ class Relay implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.server[Symbol.dispose]();
-    await this.#http.shutdown();
+    this.#stop.abort();
+    await this.#serving;
+    await until(async () => await this.metric("gretun_relay_connections") === 0);
   }
 }
 
@@ -248,6 +264,59 @@ Deno.test("a WebSocket that sends what it must not is closed", async () => {
   await answer.body?.cancel();
 });
 
+/** A connection after its handshake, without a WebSocket's rules. */
+async function upgradedConnection({ url }: Relay): Promise<Deno.TcpConn> {
+  const { hostname, port, host } = new URL(url);
+  const conn = await Deno.connect({ hostname, port: Number(port) });
+  await conn.write(new TextEncoder().encode([
+    "GET / HTTP/1.1",
+    `Host: ${host}`,
+    "Connection: keep-alive, Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ...["", ""],
+  ].join("\r\n")));
+  let head = "";
+  while (!head.endsWith("\r\n\r\n")) head += latin1(await some(conn));
+  ok(head.includes("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), head);
+  return conn;
+}
+
+const latin1 = (bytes: Uint8Array) => String.fromCharCode(...bytes);
+
+async function some(conn: Deno.TcpConn): Promise<Uint8Array> {
+  const buffer = new Uint8Array(1024);
+  return buffer.subarray(0, await conn.read(buffer) ?? 0);
+}
+
+async function writeAll(conn: Deno.TcpConn, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.length;) at += await conn.write(bytes.subarray(at));
+}
+
+Deno.test("WebSocket: messages that do not end are refused, and nothing of them is kept", async () => {
+  const MIB = 1024 * 1024;
+  await using relay = new Relay();
+  const connections = await Promise.all(
+    Array.from({ length: 64 }, () => upgradedConnection(relay)),
+  );
+  const before = Deno.memoryUsage().rss;
+  // Of 64 MiB in one frame, and of one in frames of 1 KiB.
+  const announced = concatBytes(fromHex("82ff000000000400000000000000"), new Uint8Array(2 * MIB));
+  const part = encodeFrame(OPCODE.continuation, new Uint8Array(1024), new Uint8Array(4));
+  const parts = concatBytes(...Array.from({ length: 2048 }, () => part));
+  parts[0] = OPCODE.binary;
+  for (let at = part.length; at < parts.length; at += part.length) parts[at] = OPCODE.continuation;
+  await Promise.all(
+    connections.map((conn, i) => writeAll(conn, i % 2 === 0 ? announced : parts)),
+  );
+  ok(Deno.memoryUsage().rss - before < 64 * MIB);
+  for (const conn of connections) {
+    strictEqual(toHex(await some(conn)), "880203f1");
+    conn.close();
+  }
+});
+
 Deno.test("data before anything was allocated is dropped", async () => {
   await using relay = new Relay();
   const socket = new WebSocket(relay.url);
@@ -373,7 +442,7 @@ const withoutChannels: ConstructorParameters<typeof Relay>[0] = {
     shownAs.set(shown, request);
     return shown;
   },
-  upgradeWebSocket: (shown) => Deno.upgradeWebSocket(shownAs.get(shown)!),
+  upgradeWebSocket: (shown, options) => upgradeWebSocket(shownAs.get(shown)!, options),
 };
 const asksForNone: StandInEdges = {
   openWebSocket: ({ dialer, url, random }, signal) =>
@@ -482,17 +551,17 @@ Deno.test("WebSocket: a path that ends leaves the others, the last one ends the 
 });
 
 Deno.test("WebSocket: when the connection ends, all its paths are lost, and open in a new one", async () => {
-  const sockets: WebSocket[] = [];
+  const sockets: ServerWebSocket[] = [];
   await using relay = new Relay({
     upgradeWebSocket: (request, options) => {
-      const upgraded = Deno.upgradeWebSocket(request, options);
-      sockets.push(upgraded.socket);
-      return upgraded;
+      const socket = upgradeWebSocket(request, options);
+      sockets.push(socket);
+      return socket;
     },
   });
   await using nodes = await star(relay, 2);
   const { centre, paths } = nodes;
-  for (const socket of sockets) socket.close();
+  for (const socket of sockets) socket.close(CLOSE.goingAway);
   await until(async () => centre.lost.length === 2);
   const again = await Promise.all(paths.map(({ peer }) => centre.client.allocate(peer, never)));
   deepStrictEqual(again.map(({ kind }) => kind), ["relay-tcp", "relay-tcp"]);

@@ -1,6 +1,9 @@
 /** Reads heads, and as many bytes as are wanted, of what arrives in pieces. */
-import type { ByteStream } from "../byte_stream.ts";
-import { concatBytes } from "../bytes.ts";
+import type { ByteStream } from "./byte_stream.ts";
+import { concatBytes } from "./bytes.ts";
+
+const FIRST_ROOM = 1024;
+const NOTHING = new Uint8Array();
 
 /** The other side ended before all was said. */
 export class ConnectionEndedError extends Error {
@@ -9,7 +12,7 @@ export class ConnectionEndedError extends Error {
 
 export class BufferedReader {
   readonly #stream: ByteStream;
-  #left: Uint8Array = new Uint8Array();
+  #left: Uint8Array = NOTHING;
   #filling: Promise<boolean> | undefined;
   #hasEnded = false;
 
@@ -37,22 +40,36 @@ export class BufferedReader {
   async some(): Promise<Uint8Array | undefined> {
     if (this.isEmpty && !await this.fill()) return undefined;
     const bytes = this.#left;
-    this.#left = new Uint8Array();
+    this.#left = NOTHING;
     return bytes;
   }
 
-  /** Throws {@link ConnectionEndedError}. */
+  /** Throws {@link ConnectionEndedError}. Memory is taken as bytes come, whatever they came in. */
   async exactly(length: number): Promise<Uint8Array> {
-    const parts: Uint8Array[] = [];
-    let missing = length;
-    while (missing > 0) {
-      const bytes = await this.some();
-      if (!bytes) throw new ConnectionEndedError("the connection ended in the middle of an answer");
-      parts.push(bytes.subarray(0, missing));
-      this.#left = bytes.subarray(missing);
-      missing -= parts.at(-1)!.length;
+    if (this.#left.length >= length) return this.#take(length);
+    let bytes = new Uint8Array(Math.min(length, FIRST_ROOM));
+    for (let have = 0; have < length;) {
+      if (this.isEmpty && !await this.fill()) {
+        throw new ConnectionEndedError("the connection ended in the middle of an answer");
+      }
+      const piece = this.#take(Math.min(this.#left.length, length - have));
+      if (have + piece.length > bytes.length) {
+        const larger = new Uint8Array(Math.min(length, 2 * (have + piece.length)));
+        larger.set(bytes.subarray(0, have));
+        bytes = larger;
+      }
+      bytes.set(piece, have);
+      have += piece.length;
     }
-    return parts.length === 1 ? parts[0]! : concatBytes(...parts);
+    return bytes;
+  }
+
+  /** Of what is there. */
+  #take(length: number): Uint8Array {
+    const bytes = this.#left.subarray(0, length);
+    // What it came in is not kept for nothing.
+    this.#left = length === this.#left.length ? NOTHING : this.#left.subarray(length);
+    return bytes;
   }
 
   /**
@@ -64,9 +81,7 @@ export class BufferedReader {
     while (true) {
       const at = latin1.decode(this.#left.subarray(0, maxLength)).indexOf(end);
       if (at >= 0) {
-        const text = latin1.decode(this.#left.subarray(0, at));
-        this.#left = this.#left.subarray(at + end.length);
-        return text;
+        return latin1.decode(this.#take(at + end.length).subarray(0, at));
       }
       if (this.#left.length >= maxLength) throw new RangeError("the head of an answer is too long");
       if (!await this.fill()) {
