@@ -41,7 +41,7 @@ const PORT_RANGE = 64_512;
 /** Unlike the first byte of STUN. */
 const PING = 0xa1;
 const PONG = 0xa2;
-const OPENER_TTLS = [2, 3, 4] as const;
+const OPENER_TTL = 4;
 const TOKEN_LENGTH = 100; // about as long as a sealed ping
 
 interface Kind {
@@ -133,7 +133,7 @@ class Node implements Disposable {
         return heardMs();
       },
       ping: (to) => this.#ping(to),
-      open: (to) => OPENER_TTLS.forEach((ttl) => this.#ping(to, ttl)),
+      open: (to) => this.#ping(to, OPENER_TTL),
       tell: (message: PortGuess) => {
         const { guesser, peer } = this.other;
         setTimeout(() => guesser.received(peer, message), flags["signal-ms"]);

@@ -43,7 +43,7 @@ const FIRST_PING_LENGTH = BOTH_LENGTH + 2 * disco.EXTENSION_LENGTH;
 /** Longer than any round trip. */
 const ANSWER_WAIT_MS = 2_000;
 /** Past one or two NATs of our own, and hardly ever as far as a NAT of the peer's. */
-const OPENER_TTLS = [2, 3, 4] as const;
+const OPENER_TTL = 4;
 
 export interface EffectsOptions {
   identity: Identity;
@@ -132,7 +132,7 @@ export class Effects {
       case "no-path-yet":
         if (effect.rounds === 1) log.warn("no direct path yet, searching on", peer);
         // Nothing came by a relay either: its connection may be dead, and would say so at its next refresh.
-        entry.relay?.check();
+        if (entry.peer.state !== "relay") entry.relay?.check();
         return this.#options.onStuck();
       case "open-relay":
         this.#options.onStuck();
@@ -159,7 +159,7 @@ export class Effects {
   sendOpener(entry: Entry, to: PathAddress, isGuess = false): void {
     if (!isGuess && this.#isHearsay(entry, to)) return;
     if (!this.#mayPing(entry, to, isGuess)) return;
-    for (const ttl of OPENER_TTLS) this.#ping(entry, to, { ttl });
+    this.#ping(entry, to, { ttl: OPENER_TTL });
   }
 
   /** A ping of so many bytes came, which may be answered. */

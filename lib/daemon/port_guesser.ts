@@ -9,6 +9,7 @@ import type { NodeKey } from "../keys.ts";
 import {
   ANSWER_MS,
   ATTEMPT_MS,
+  FIRST_WINDOW,
   GUESS_AFTER_MS,
   guessKind,
   guessRole,
@@ -57,7 +58,7 @@ export interface GuessPeer {
   readonly heardMs: number;
   /** Sends a sealed ping, whose answer makes a path as any other's does. */
   ping(to: PathAddress): void;
-  /** Sends pings that get past our own NAT and not to the peer's. */
+  /** Sends a ping that gets past our own NAT and not to the peer's. */
   open(to: PathAddress): void;
   /** Sends a sealed message through the coordinator. */
   tell(message: PortGuess): void;
@@ -207,9 +208,9 @@ export class PortGuesser implements Disposable {
         ? walk(toSequence(answer), { round, isAsker: true })
         : answer.ports === "random"
         ? randomPorts(PROBES, this.#options.random)
-        : nextPorts(toSequence(answer));
+        : nextPorts(toSequence(answer)).slice(0, round === 0 ? FIRST_WINDOW : undefined);
       const targets = toTargets(answer.endpoint, ports, port?.port);
-      if (role === "both") { for (const target of targets) peer.open(target); }
+      if (role === "both" && isOpened(round)) { for (const target of targets) peer.open(target); }
       const isDirect = await this.#probe(
         peer,
         kind,
@@ -258,12 +259,8 @@ export class PortGuesser implements Disposable {
           ports[0]!.port,
         )
         : ports.map(({ port }) => ({ ...ask.endpoint, localPort: port }));
-      for (const target of targets) {
-        // Routers that track what reaches themselves would move the guesser's mapping. But some
-        // NATs are too far away for openers.
-        if (ask.round % 2 === 0) peer.open(target);
-        else peer.ping(target);
-      }
+      if (isOpened(ask.round)) { for (const target of targets) peer.open(target); }
+      else if (role === "guessed") { for (const target of targets) peer.ping(target); }
       const about = { attempt: ask.attempt, round: ask.round, delta: nat.portDelta ?? 0, endpoint };
       peer.tell({ type: "port-guess", isAnswer: true, ports: own, ...about });
       const isDone = () => ports.some(({ port }) => this.#used.get(peer.nodeKey)?.port === port);
@@ -331,8 +328,9 @@ export class PortGuesser implements Disposable {
     while (clock.nowMs() - startMs < ATTEMPT_MS) {
       if (isDone()) return true;
       const due = pingsDue(kind, targets.length, clock.nowMs() - startMs);
-      // Once one has hit, it is answered, and the rest is as with any other address.
-      const end = peer.heardMs >= startMs ? sent : Math.min(due, sent + MAX_PINGS_PER_STEP);
+      // Once one of so many has hit, it is answered, and the rest is as with any other address.
+      const isHit = kind === "random" && peer.heardMs >= startMs;
+      const end = isHit ? sent : Math.min(due, sent + MAX_PINGS_PER_STEP);
       for (; sent < end; sent++) peer.ping(targets[sent % targets.length]!);
       await this.#sleep(STEP_MS);
     }
@@ -347,6 +345,14 @@ export class PortGuesser implements Disposable {
   #later(ms: number): number {
     return this.#options.clock.nowMs() + ms;
   }
+}
+
+/**
+ * Whether ports are opened by openers in this round. Routers that track what reaches themselves would move
+ * the other side's mapping by pings. But some NATs are too far away for openers.
+ */
+function isOpened(round: number): boolean {
+  return round % 2 === 0;
 }
 
 function toSequence({ endpoint, delta }: PortGuess) {

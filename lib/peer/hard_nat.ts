@@ -26,8 +26,9 @@ export type GuessRole = "guess" | "guessed" | "both";
 
 /** NATs that skip more than this between two mappings are as good as random ones. */
 const MAX_DELTA = 16;
-/** How many ports ahead of the last one seen are tried. */
-export const WINDOW = 32;
+/** How many ports ahead of the last one seen are tried, and how many at first. */
+export const WINDOW = 20;
+export const FIRST_WINDOW = 12;
 /** Where both sides go in step each of these is hit, or none: all of them at once are a crowd. */
 export const IN_STEP = 8;
 /** Ports that the guessed side opens. */
@@ -37,8 +38,8 @@ export const PROBES = 1024;
 const PROBES_PER_SECOND = 240;
 const FIRST_PORT = 1024;
 const LAST_PORT = 65_535;
-/** Pings to the ports of a window, in ms since the first; repeated, for the sides do not begin in step. */
-const WAVES_MS = [0, 60, 160, 360, 760, 1_560, 2_560, 3_560] as const;
+/** Of ports in order: when the first that is hit answers, most of the others have not been tried. */
+const PROBE_GAP_MS = 10;
 
 /** An attempt without success is over after this. */
 export const ATTEMPT_MS = 5_500;
@@ -46,9 +47,12 @@ export const ATTEMPT_MS = 5_500;
 export const ANSWER_MS = 3_000;
 /** A search that had no success for so long is helped by guessing. */
 export const GUESS_AFTER_MS = 2_000;
-/** Pauses after attempts that failed: a thousand pings fill the tables of small routers. */
+/**
+ * Pauses after attempts that failed: a thousand pings fill the tables of small routers. Of attempts at
+ * ports in order a minute has room for two, at first in quick succession.
+ */
 const PAUSES_MS = {
-  sequential: [3_000, 5_000, 15_000, 30_000, 60_000, 300_000],
+  sequential: [3_000, 50_000, 25_000, 25_000, 60_000, 300_000],
   random: [60_000, 120_000, 300_000, 600_000],
 } as const;
 /** After asking in vain: the peer is busy, or does not do it. */
@@ -146,7 +150,7 @@ export function randomPorts(count: number, random: Random): number[] {
 /** How many pings of a schedule over `ports` are due `elapsedMs` after it began. */
 export function pingsDue(kind: "sequential" | "random", ports: number, elapsedMs: number): number {
   if (kind === "random") return Math.min(ports, Math.ceil(elapsedMs * PROBES_PER_SECOND / 1000));
-  return ports * WAVES_MS.filter((ms) => ms <= elapsedMs).length;
+  return Math.min(ports, 1 + Math.floor(elapsedMs / PROBE_GAP_MS));
 }
 
 export function pauseMs(

@@ -17,7 +17,7 @@ const DESTINATION: Rate = { burst: 128, perSecond: 4 };
 /** The same to places that a ping of the peer's came from, so that liars do not use it up. */
 const DESTINATION_HEARD: Rate = { burst: 24, perSecond: 2 };
 const ALL: Rate = { burst: 8_000, perSecond: 500 };
-/** Of guesses at the ports of a hard NAT: one attempt at random ports, or four in order. */
+/** Of guesses at the ports of a hard NAT: one attempt at random ports. */
 const GUESSES: Rate = { burst: 1_100, perSecond: 10 };
 
 export interface UnprovenPing {

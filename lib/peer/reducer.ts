@@ -35,7 +35,7 @@ import {
 } from "./state.ts";
 import {
   ABSENT_INVITE_ROUNDS,
-  BURST_MS,
+  burst,
   CONFIRMED_FOR_MS,
   deadAfterMs,
   DOUBT_GAP_MS,
@@ -103,7 +103,13 @@ export function newPeer({ controlling, nowMs, adopted }: NewPeerOptions): Peer {
 
 /** The path is kept for as long as any that has stopped answering would be. */
 function adopt(peer: Peer, endpoint: PathAddress, nowMs: number): Peer {
-  const candidate: Candidate = { endpoint, source: "reflexive", burstMs: nowMs, sent: 0 };
+  const candidate: Candidate = {
+    endpoint,
+    source: "reflexive",
+    burstMs: nowMs,
+    dueMs: [],
+    vain: 0,
+  };
   return {
     ...peer,
     candidates: new Map([[formatPath(endpoint), candidate]]),
@@ -166,6 +172,7 @@ class Transition {
       case "moved":
         this.#verifyPath();
         this.#askForRelayWithin(RELAY_AFTER_MS);
+        this.#searchAfresh();
         return this.#startRound({ invite: true });
       case "routed":
         return this.#routed(event.detours);
@@ -249,7 +256,10 @@ class Transition {
     // An invitation is never answered with another: two such nodes would go on for ever. What was
     // sent a moment ago has found the peer's firewall closed, as likely as not.
     for (const candidate of this.#candidates.values()) {
-      this.#update({ ...candidate, burstMs: this.#nowMs, sent: 0 });
+      if (this.#isLivePath(candidate)) continue;
+      // A later burst goes on: what is left of it meets what the peer sends.
+      if (candidate.vain > 0 && candidate.dueMs.length > 0) continue;
+      this.#burstFrom(this.#nowMs, candidate);
     }
   }
 
@@ -267,9 +277,8 @@ class Transition {
   }
 
   #add(endpoint: PathAddress, source: CandidateSource): Candidate {
-    const candidate = { endpoint, source, burstMs: this.#nowMs, sent: 0 };
-    this.#candidates.set(formatPath(endpoint), candidate);
-    return candidate;
+    const candidate = { endpoint, source, burstMs: this.#nowMs, dueMs: [], vain: 0 };
+    return this.#burstFrom(this.#nowMs, candidate);
   }
 
   /** What would lead through our own links is no way at all. */
@@ -297,7 +306,23 @@ class Transition {
   #startBurst(candidate: Candidate): void {
     const { pingMs } = candidate;
     if (pingMs !== undefined && this.#nowMs - pingMs < TRIGGER_GAP_MS) return;
-    this.#update({ ...candidate, burstMs: this.#nowMs, sent: 0 });
+    this.#burstFrom(this.#nowMs, candidate);
+  }
+
+  #burstFrom(burstMs: number, candidate: Candidate): Candidate {
+    const hasPinged = candidate.pingMs !== undefined && candidate.pingMs >= candidate.burstMs;
+    const vain = candidate.vain + (hasPinged ? 1 : 0);
+    const dueMs = burst(vain, this.#candidates.size).map((ms) => burstMs + ms);
+    const next = { ...candidate, burstMs, dueMs, vain };
+    this.#update(next);
+    return next;
+  }
+
+  /** What was in vain before says nothing any more. */
+  #searchAfresh(): void {
+    for (const candidate of this.#candidates.values()) {
+      this.#update({ ...candidate, burstMs: this.#nowMs, dueMs: [], vain: 0 });
+    }
   }
 
   #openThenBurst(candidate: Candidate): void {
@@ -305,7 +330,7 @@ class Transition {
     const isHeard = this.#nowMs - (candidate.heardMs ?? -Infinity) < CONFIRMED_FOR_MS;
     if (isHeard || rank(this.peer, endpoint) !== PUBLIC_IPV4) return this.#startBurst(candidate);
     this.effects.push({ kind: "send-opener", to: endpoint });
-    this.#update({ ...candidate, burstMs: this.#nowMs + OPENER_HOLD_MS, sent: 0 });
+    this.#burstFrom(this.#nowMs + OPENER_HOLD_MS, candidate);
   }
 
   #update(candidate: Candidate): void {
@@ -330,17 +355,19 @@ class Transition {
   /** Pings every candidate anew, and asks the peer to do the same. */
   #startRound({ invite }: { invite: boolean }): void {
     if (isAbsent(this.peer, this.#nowMs)) return this.#startQuietRound();
-    for (const candidate of this.#candidates.values()) this.#openThenBurst(candidate);
+    for (const candidate of this.#candidates.values()) {
+      if (!this.#isLivePath(candidate)) this.#openThenBurst(candidate);
+    }
     if (invite) this.effects.push({ kind: "send-call-me-maybe" });
     this.#set({ nextBurstMs: this.#nowMs + roundPauseMs(this.peer) });
   }
 
-  /** One ping, the last of a burst. */
+  /** One ping. */
   #startQuietRound(): void {
     const all = [...this.#candidates.values()];
     const candidate = all[this.peer.rounds % Math.max(1, all.length)];
     if (candidate) {
-      this.#update({ ...candidate, burstMs: this.#nowMs, sent: BURST_MS.length - 1 });
+      this.#update({ ...candidate, burstMs: this.#nowMs, dueMs: [this.#nowMs] });
     }
     if (this.peer.rounds % ABSENT_INVITE_ROUNDS === 0) {
       this.effects.push({ kind: "send-call-me-maybe" });
@@ -355,6 +382,7 @@ class Transition {
     if (!wasAbsent) return;
     this.#askForRelayWithin(0);
     this.#set({ rounds: 0 });
+    this.#searchAfresh();
     if (isSearching(this.peer)) this.#startRound({ invite: true });
   }
 
@@ -373,10 +401,10 @@ class Transition {
       .sort((a, b) => rank(this.peer, b.endpoint) - rank(this.peer, a.endpoint));
     for (const candidate of due) {
       if (this.#isAnswered(candidate)) {
-        this.#update({ ...candidate, sent: BURST_MS.length });
+        this.#update({ ...candidate, dueMs: [] });
         continue;
       }
-      this.#update({ ...candidate, sent: candidate.sent + 1, pingMs: this.#nowMs });
+      this.#update({ ...candidate, dueMs: candidate.dueMs.slice(1), pingMs: this.#nowMs });
       this.effects.push({ kind: "send-ping", to: candidate.endpoint, nominating: false });
     }
   }
@@ -390,7 +418,7 @@ class Transition {
 
   #found(from: PathAddress): void {
     const known = this.#candidates.get(formatPath(from)) ?? this.#add(from, "reflexive");
-    const asked = { burstMs: this.#nowMs, sent: BURST_MS.length };
+    const asked = { burstMs: this.#nowMs, dueMs: [] };
     const isBusy = nextPingMs(known) < Infinity;
     this.#update({ ...known, ...(isBusy ? {} : asked), heardMs: this.#nowMs });
     this.#startPunching();
@@ -425,7 +453,7 @@ class Transition {
   #ponged(from: PathAddress, rttMs: number): void {
     this.#heard();
     const known = this.#candidates.get(formatPath(from));
-    if (known) this.#update({ ...known, pongMs: this.#nowMs, rttMs });
+    if (known) this.#update({ ...known, pongMs: this.#nowMs, rttMs, vain: 0 });
     if (this.#isPath(from)) {
       const { verify: _, ...path } = this.peer.path!;
       const leastRttMs = Math.min(rttMs, 2 * path.leastRttMs);
@@ -438,6 +466,11 @@ class Transition {
 
   #isPath(endpoint: PathAddress): boolean {
     return this.peer.path !== undefined && equalPaths(this.peer.path.endpoint, endpoint);
+  }
+
+  /** Which is verified, if need be. */
+  #isLivePath({ endpoint }: Candidate): boolean {
+    return this.#isPath(endpoint) && !this.peer.path!.dead;
   }
 
   #isConfirmed({ pongMs }: Candidate): boolean {
@@ -541,6 +574,7 @@ class Transition {
     if (!this.peer.listed || this.#nowMs - this.peer.doubtedMs < DOUBT_GAP_MS) return;
     this.#set({ doubtedMs: this.#nowMs });
     this.effects.push({ kind: "send-call-me-maybe" });
+    this.#searchAfresh();
     for (const candidate of this.#candidates.values()) {
       if (this.#isPath(candidate.endpoint) || hasAnswered(candidate, sinceMs)) continue;
       this.#startBurst(candidate);
@@ -568,6 +602,7 @@ class Transition {
     this.effects.push({ kind: "path-lost", endpoint: path.endpoint });
     this.#changeState("punching");
     this.#set({ rounds: 0 });
+    this.#searchAfresh();
     this.#startRound({ invite: this.peer.listed });
   }
 
@@ -578,6 +613,7 @@ class Transition {
     this.#askForRelayWithin(0);
     if (!isSearching(this.peer)) return;
     this.#set({ rounds: 0 });
+    this.#searchAfresh();
     this.#startRound({ invite: true });
   }
 

@@ -21,9 +21,11 @@ export type CandidateSource = "listed" | "invited" | "reflexive" | "relay";
 export interface Candidate {
   readonly endpoint: PathAddress;
   readonly source: CandidateSource;
-  /** Start of the burst under way or last done; pings sent in it. */
+  /** Start of the burst under way or last done; the pings that are left of it. */
   readonly burstMs: number;
-  readonly sent: number;
+  readonly dueMs: readonly number[];
+  /** Bursts before it, in this search, that were not answered. */
+  readonly vain: number;
   /** Last ping to there. */
   readonly pingMs?: number;
   /** Last answered ping. */

@@ -3,8 +3,19 @@ import { type Endpoint, familyOf } from "../addr.ts";
 import { equalPaths } from "./path_address.ts";
 import { type Candidate, isSearching, type Path, type Peer, PUBLIC_IPV4, rank } from "./state.ts";
 
-/** Pings to one candidate, in ms since its burst began; fast at first because a lost one hurts. */
-export const BURST_MS = [0, 50, 150, 350, 750, 1750, 2750, 3750, 4750] as const;
+/**
+ * Pings to one candidate, in ms since its burst began; fast at first because a lost one hurts. Each burst
+ * in vain makes the next one shorter: what it may still find is what has changed in between, and a
+ * search has to keep to two packets a second in any minute.
+ */
+export const BURSTS_MS: readonly (readonly number[])[] = [
+  [0, 50, 150, 350, 750, 1750, 2750, 3750, 4750],
+  [0, 50, 150, 350, 1350, 3350],
+  [0, 150, 1150],
+  [0, 750],
+];
+/** Where there are many candidates the first bursts are shorter, too: together they have so many pings. */
+const FIRST_BURSTS_PINGS = 20;
 /**
  * A burst to a public address begins with an opener, which makes our own NAT's mapping and dies on the
  * way, and waits so long for a sign that the peer has done the same. A ping that reaches the peer's
@@ -148,9 +159,14 @@ export function isAbsent({ rounds, heardMs }: Peer, nowMs: number): boolean {
   return rounds >= ABSENT_ROUNDS && nowMs - heardMs >= ABSENT_MS;
 }
 
-export function nextPingMs({ burstMs, sent }: Candidate): number {
-  const offset = BURST_MS[sent];
-  return offset === undefined ? Infinity : burstMs + offset;
+/** The burst after so many in vain, to one of so many candidates. */
+export function burst(vain: number, candidates: number): readonly number[] {
+  const first = BURSTS_MS.findIndex(({ length }) => candidates * length <= FIRST_BURSTS_PINGS);
+  return BURSTS_MS.at(first < 0 ? -1 : Math.min(first + vain, BURSTS_MS.length - 1))!;
+}
+
+export function nextPingMs({ dueMs }: Candidate): number {
+  return dueMs[0] ?? Infinity;
 }
 
 export function nextVerifyMs(peer: Peer, { pongMs, verify }: Path): number {

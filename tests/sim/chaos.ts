@@ -1,12 +1,14 @@
 /**
  * Randomised schedules: everything around some daemons goes wrong, in an order that follows from a
  * seed. After the last disturbance every tunnel carries data again within 10 s, no daemon has ended, no
- * data has gone to an address that never answered, and idle tunnels are quiet.
+ * data has gone to an address that never answered, and no minute has more than two packets a second and
+ * peer that are not data. Some schedules go on with a direct way that is blocked for minutes while data
+ * flows by the relay: it is found again.
  *
  *     deno task chaos --schedules 100000 --seed 300001 --jobs 2
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { isLoopback, parseIp } from "../../lib/addr.ts";
+import { type Ip, isLoopback, parseIp } from "../../lib/addr.ts";
 import { isDisco } from "../../lib/disco/mod.ts";
 import { isStun } from "../../lib/stun/mod.ts";
 import {
@@ -26,12 +28,20 @@ import {
 import { lightWeb } from "./world/light_web.ts";
 
 const RECOVERS_WITHIN_MS = 10_000;
-/** For so long who has a relay looks for something better in quick succession. */
-const SEARCHES_MS = 45_000;
-const IDLE_MS = 60_000;
+const MINUTE_MS = 60_000;
+/** So that what a relayed pair does after its first minute is seen, too. */
+const IDLE_MS = 150_000;
 /** Looking at idle tunnels takes longer than all the rest: not every schedule does. */
 const IDLE_EACH = 20;
 const IDLE_PACKETS_PER_SECOND = 2;
+/** Nor does every one block direct ways. */
+const BLOCKED_EACH = 20;
+const BLOCKED = 10;
+const FLOW_GAP_MS = 250;
+/** Pairs that can meet have met by then. */
+const MEETS_WITHIN_MS = 60_000;
+/** A round of the search, and some more if packets were lost. */
+const MEETS_AGAIN_WITHIN_MS = 130_000;
 /** So many run on Deno's own requests and signals; they take twice as long. */
 const OWN_WEB_EACH = 20;
 const OWN_WEB = 7;
@@ -63,8 +73,8 @@ interface Member {
   /** Where it is; undefined for a public address. */
   site?: Site;
   device: string;
-  /** Sent by UDP, and to whom data may go. */
-  packets: number;
+  /** When it sent by UDP what is not data; and to whom data may go. */
+  sentMs: number[];
   answered: Set<string>;
   strayed?: string;
 }
@@ -92,7 +102,10 @@ class Schedule {
     await using world = new World(dice.u32());
     const schedule = new Schedule(world, dice, await world.coordinator());
     if (seed < WITH_RENUMBERING_FROM) schedule.#kinds = KINDS_OF_BEFORE;
-    const fault = await schedule.#run(seed % IDLE_EACH === 0);
+    const fault = await schedule.#run({
+      looksAtIdle: seed % IDLE_EACH === 0,
+      blocksWays: seed % BLOCKED_EACH === BLOCKED,
+    });
     if (fault && Deno.env.get("CHAOS_LOG")) schedule.#printLogs();
     return fault && `${fault}\n    ${schedule.#story.join("\n    ")}`;
   }
@@ -107,7 +120,9 @@ class Schedule {
     for (const { text } of lines.sort((a, b) => a.atMs - b.atMs)) console.log(text);
   }
 
-  async #run(looksAtIdle: boolean): Promise<string | undefined> {
+  async #run(
+    { looksAtIdle, blocksWays }: { looksAtIdle: boolean; blocksWays: boolean },
+  ): Promise<string | undefined> {
     const dice = this.#dice;
     const count = 2 + Math.floor(4.99 * dice.fraction() ** 3); // most have few: pairs cost time
     for (let i = 0; i < count; i++) await this.#join(`n${i}`);
@@ -118,7 +133,9 @@ class Schedule {
       await this.#world.run(dice.between(0, 3_000));
     }
     this.#tell("the last disturbance is over");
-    return await this.#recovers() ?? (looksAtIdle ? await this.#isQuiet() : undefined);
+    for (const member of this.#members) member.sentMs = [];
+    return await this.#recovers() ?? await this.#isQuiet(looksAtIdle ? IDLE_MS : 0) ??
+      (blocksWays ? await this.#meetsAgain() : undefined);
   }
 
   #tell(what: string): void {
@@ -137,7 +154,7 @@ class Schedule {
     const dataPlane = dice.chance(0.3) ? "tun" as const : "fou" as const;
     const node = await this.#world.up(host, this.#coordinator, { dataPlane });
     const member: Member = {
-      ...{ node, host, device: "eth0", packets: 0, answered: new Set() },
+      ...{ node, host, device: "eth0", sentMs: [], answered: new Set() },
       ...(site ? { site } : {}),
     };
     this.#watch(member);
@@ -157,8 +174,8 @@ class Schedule {
         if (isDisco(bytes)) member.answered.add(`${from.ip} ${from.port}`);
         return false;
       }
-      if (!isLoopback(to.ip)) member.packets++;
       const isSignalling = isDisco(bytes) || isStun(bytes);
+      if (isSignalling && !isLoopback(to.ip)) member.sentMs.push(this.#world.time.nowMs);
       if (!isSignalling && !member.answered.has(`${to.ip} ${to.port}`) && from.port === 7777) {
         member.strayed ??= `${to.ip}:${to.port}`;
       }
@@ -368,16 +385,77 @@ class Schedule {
     ).join("\n  ");
   }
 
-  async #isQuiet(): Promise<string | undefined> {
-    await this.#world.run(SEARCHES_MS);
-    for (const member of this.#members) member.packets = 0;
-    await this.#world.run(IDLE_MS);
-    const limit = IDLE_PACKETS_PER_SECOND * (IDLE_MS / 1000) * (this.#members.length - 1);
-    for (const { node, packets } of this.#members) {
-      if (packets > limit) return `${node.name} has sent ${packets} packets in an idle minute`;
+  /**
+   * From the last disturbance on: what is told of before has made daemons search, and may have done so
+   * several times in a minute. The pings of this test are data.
+   */
+  async #isQuiet(forMs: number): Promise<string | undefined> {
+    await this.#world.run(forMs);
+    const limit = IDLE_PACKETS_PER_SECOND * (MINUTE_MS / 1000) * (this.#members.length - 1);
+    for (const { node, sentMs } of this.#members) {
+      const from = sentMs.find((ms, i) => sentMs[i + limit]! - ms < MINUTE_MS);
+      if (from === undefined) continue;
+      return `${node.name} has sent more than ${limit} packets in the minute from ${
+        Math.round(from)
+      } ms on`;
     }
     return undefined;
   }
+
+  /** Direct ways are blocked for minutes, while data flows. */
+  async #meetsAgain(): Promise<string | undefined> {
+    const pairs = this.#members.flatMap((a, i) => this.#members.slice(i + 1).map((b) => [a, b]))
+      .map(([a, b]) => [a!, b!] as const)
+      .filter(([a, b]) => isEasy(a) && isEasy(b) && this.#outerOf(a) !== this.#outerOf(b));
+    const relayed = () =>
+      pairs.filter(([a, b]) =>
+        a.node.state(b.node) !== "direct" || b.node.state(a.node) !== "direct"
+      );
+    const fault = (when: string) => {
+      const names = relayed().map(([a, b]) => `${a.node.name} and ${b.node.name}`);
+      return names.length === 0 ? undefined : `no direct path ${when}: ${names.join(", ")}`;
+    };
+    await this.#flow(pairs, MEETS_WITHIN_MS, () => relayed().length === 0);
+    const before = fault("at the start");
+    if (before) return before;
+    const blockedMs = this.#dice.between(10_000, 300_000);
+    this.#tell(`direct ways are blocked for ${Math.round(blockedMs)} ms`);
+    const { internet } = this.#world;
+    for (const [a, b] of pairs) internet.cut(this.#outerOf(a), this.#outerOf(b));
+    await this.#flow(pairs, blockedMs);
+    const broken = await this.#recovers();
+    if (broken) return broken;
+    internet.cuts.clear();
+    this.#tell("direct ways are open again");
+    await this.#flow(pairs, MEETS_AGAIN_WITHIN_MS, () => relayed().length === 0);
+    return fault("after all were blocked");
+  }
+
+  #outerOf({ site, host }: Member): Ip {
+    if (site) return site.nat.outer;
+    return [...this.#world.internet.stations].find(([, station]) => station === host)![0];
+  }
+
+  async #flow(
+    pairs: readonly (readonly [Member, Member])[],
+    forMs: number,
+    isOver: () => boolean = () => false,
+  ): Promise<void> {
+    for (const endMs = this.#world.time.nowMs + forMs; this.#world.time.nowMs < endMs;) {
+      if (isOver()) return;
+      for (const [a, b] of pairs) {
+        const { tunnelIp } = b.node;
+        if (tunnelIp) void a.host.kernel.ping(tunnelIp, { timeoutMs: FLOW_GAP_MS });
+      }
+      await this.#world.run(FLOW_GAP_MS);
+    }
+  }
+}
+
+/** Whether others reach it at the one port that its NAT has for all of them. */
+function isEasy({ site }: Member): boolean {
+  const behaviour = site?.nat.behaviour;
+  return !behaviour || (behaviour.udp && behaviour.mapping === "endpoint-independent");
 }
 
 // Errors are of interest for what they say.

@@ -23,6 +23,9 @@ const FAILED = [
   100354,
   200418,
   400014,
+  1000040,
+  1000120,
+  1000160,
 ];
 
 Deno.test("chaos: schedules that have failed before", async () => {

@@ -24,6 +24,8 @@ import { resolveReachable } from "./reachable.ts";
 /** Well under the 30 s after which many NATs forget a mapping (RFC 4787 section 4.3). */
 const STUN_INTERVAL_MS = 20_000;
 const STUN_TIMEOUT_MS = 3_000;
+/** While none answers there is no haste: two requests in a look, not six. */
+const SILENT_PAUSE_MS = 1_500;
 /** Between two questions to STUN that somebody asks for. */
 const ASK_GAP_MS = 250;
 /** A network that was away is noticed soon after it is back: in a fifth of the time that it was away. */
@@ -265,7 +267,10 @@ export class OwnEndpoints {
     servers: readonly StunServer[],
     signal: AbortSignal,
   ): Promise<boolean> {
-    const options = { timeoutMs: STUN_TIMEOUT_MS, signal, firstOnly: true };
+    const options = {
+      ...{ timeoutMs: STUN_TIMEOUT_MS, signal, firstOnly: true },
+      ...(this.#silentSinceMs === undefined ? {} : { firstPauseMs: SILENT_PAUSE_MS }),
+    };
     const isFirst = ({ endpoint: { ip } }: StunServer, i: number) =>
       servers.findIndex(({ endpoint }) => endpoint.ip === ip) === i;
     const asked = servers.filter(isFirst);

@@ -4,7 +4,7 @@ import { type Endpoint, formatEndpoint, parseEndpoint } from "../../../lib/addr.
 import { newPeer, step } from "../../../lib/peer/reducer.ts";
 import { type Peer, type PeerEffect, type PeerEvent } from "../../../lib/peer/state.ts";
 import {
-  BURST_MS,
+  BURSTS_MS,
   BUSY_PATH_DEAD_MS,
   FIRST_INVITE_MS,
   IPV6_HEAD_START_MS,
@@ -26,6 +26,7 @@ const PUBLIC_B = parseEndpoint("198.51.100.2:7777");
 const RELAY = parseEndpoint("203.0.113.9:50001");
 const IPV6_B = parseEndpoint("[2001:db8::2]:7777");
 const LAN_B = parseEndpoint("10.0.0.2:7777");
+const [FIRST_BURST_MS = []] = BURSTS_MS;
 const TX = new Uint8Array(12);
 
 /** Feeds events and ticks to one peer, and keeps every effect with its time. */
@@ -87,7 +88,7 @@ Deno.test("step() pings a candidate in the own network in the documented burst, 
   const bench = new Bench(true);
   bench.give({ kind: "listed", nowMs: 0, endpoints: [LAN_B] });
   bench.runUntil(4_900);
-  deepStrictEqual(bench.pings(LAN_B), [...BURST_MS]);
+  deepStrictEqual(bench.pings(LAN_B), [...FIRST_BURST_MS]);
   strictEqual(bench.count("send-opener"), 0);
   strictEqual(bench.peer.state, "punching");
 });
@@ -97,8 +98,42 @@ Deno.test("step() sends a public address an opener, and the burst after a quarte
   bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
   bench.runUntil(4_900);
   deepStrictEqual(bench.times("send-opener"), [0]);
-  const burst = BURST_MS.map((ms) => ms + OPENER_HOLD_MS).filter((ms) => ms < 4_900);
+  const burst = FIRST_BURST_MS.map((ms) => ms + OPENER_HOLD_MS).filter((ms) => ms < 4_900);
   deepStrictEqual(bench.pings(PUBLIC_B), burst);
+});
+
+Deno.test("step() pings ever less where nothing is answered, and in full again where that may have changed", () => {
+  const bench = new Bench(true);
+  const pingsBetween = (fromMs: number, toMs: number) =>
+    bench.pings(LAN_B).filter((ms) => ms >= fromMs && ms < toMs).length;
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [LAN_B] });
+  bench.runUntil(80_000);
+  const rounds = [0, 5_000, 15_000, 35_000, 75_000];
+  const counts = rounds.slice(1).map((toMs, i) => pingsBetween(rounds[i]!, toMs));
+  deepStrictEqual(counts, [9, 6, 3, 2]);
+  bench.give({ kind: "moved", nowMs: 81_000 });
+  bench.runUntil(86_000);
+  strictEqual(pingsBetween(81_000, 86_000), 9);
+});
+
+Deno.test("step() pings each of many endpoints less", () => {
+  const bench = new Bench(true);
+  const endpoints = Array.from({ length: 6 }, (_, i) => parseEndpoint(`10.0.0.${i + 2}:7777`));
+  bench.give({ kind: "listed", nowMs: 0, endpoints });
+  bench.runUntil(4_900);
+  for (const endpoint of endpoints) strictEqual(bench.pings(endpoint).length, 3);
+});
+
+Deno.test("step() leaves the path alone when it looks for a better one", () => {
+  const bench = new Bench(true);
+  bench.give({ kind: "listed", nowMs: 0, endpoints: [PUBLIC_B] });
+  bench.give({ kind: "relay-open", nowMs: 1_000, endpoint: RELAY });
+  bench.give({ kind: "pong", nowMs: 1_020, from: RELAY, rttMs: 20 });
+  strictEqual(bench.peer.state, "relay");
+  const before = bench.pings(RELAY).length;
+  bench.runUntil(20_000);
+  ok(bench.times("send-opener").length > 1);
+  strictEqual(bench.pings(RELAY).length, before);
 });
 
 Deno.test("step() does not hold the burst back once the peer has shown itself", () => {
