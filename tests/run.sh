@@ -21,6 +21,7 @@ MACHINES=(
 LONG_MACHINES=(
   "linux-image-cloud-amd64 tests/vm/once/hub_test.ts tests/vm/once/path_mtu_test.ts tests/vm/once/up_ipv6_test.ts tests/vm/once/up_test.ts"
   "linux-image-cloud-amd64 tests/vm/long"
+  "linux-image-cloud-amd64 tests/vm/systemd"
 )
 # Tests that run beside all others of their folder, each group in a process of its own.
 NETNS=("lab netcheck portmap situations stun up_ipv6" "health hub guard probe relay segments up_relay"

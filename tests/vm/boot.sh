@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Boots a stock Debian kernel in qemu and runs a command there as root, in a copy of this repository:
 #   tests/vm/boot.sh linux-image-cloud-amd64 'SHELL COMMAND'
-# Output and exit status are the command's. The guest's clock advances by its instructions, 2 ns each, and
+# Output and exit status are the command's; one that names tests/vm/systemd finds the bare Debian there. The guest's clock advances by its instructions, 2 ns each, and
 # jumps over idle time: time limits in there do not depend on how busy this host is, figures repeat
 # within a percent, and a machine takes one core of the host. The first argument is the Debian package that depends on
 # the kernel wanted. Kernel and root disk are kept in GRETUN_TEST_CACHE (default
@@ -57,7 +57,8 @@ busybox=$cache/busybox/bin/busybox
 
 # --- root disk: programs with their libraries, and the kernel's modules
 
-PROGRAMS="bash curl ip tc nft ping iperf3 kmod setpriv tcpdump miniupnpd nice"
+PROGRAMS="bash curl ip tc nft ping iperf3 kmod setpriv tcpdump miniupnpd nice
+  systemd-nspawn nsenter"
 APPLETS="mount umount cat ls sleep mkdir ln rm cp mv kill ps mknod dmesg grep sed head tail hostname env date stty id
   true false sha256sum uname wc sort tr cut chmod touch reboot free seq timeout mktemp basename dirname find xargs"
 
@@ -97,6 +98,10 @@ if [ ! -e "$root" ]; then
   chmod +x "$tree/init"
   printf 'root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$tree/etc/passwd"
   printf '127.0.0.1 localhost\n' >"$tree/etc/hosts"
+  # systemd-nspawn asks for them.
+  mkdir -p "$tree/usr/lib"
+  echo ID=debian >"$tree/usr/lib/os-release"
+  echo 0123456789abcdef0123456789abcdef >"$tree/etc/machine-id"
   # Debian's iproute2 reads names of protocols and scopes here; pings and getaddrinfo read these.
   for file in protocols services nsswitch.conf; do cp "/etc/$file" "$tree/etc/" 2>/dev/null || true; done
   make_disk "$tree" "$root.new" 400M
@@ -142,15 +147,22 @@ mkdir -p "$tree/deno_dir"
 (cd "$repository" && cp -r --parents main.ts coord.ts lib tests bench deno.json deno.lock npm_imports.json \
   gretun gretun-coord "$tree/")
 if [ -e "$repository/.cache/deno.lock" ]; then
-  mkdir "$tree/.cache"
+  mkdir -p "$tree/.cache"
   cp "$repository/.cache/deno.lock" "$tree/.cache/"
 fi
 cp "$DENO" "$tree/deno"
 (cd "${DENO_DIR:-$HOME/.cache/deno}" &&
   cp -r --parents "gen/file$repository" $(find . -mindepth 1 -maxdepth 1 ! -name gen ! -name dl) "$tree/deno_dir/")
+case $* in
+  *tests/vm/systemd*)
+    "$repository/tests/systemd/root.sh"
+    mkdir -p "$tree/.cache"
+    cp -a "$repository/.cache/debian" "$tree/.cache/"
+    ;;
+esac
 echo "$*" >"$tree/command"
 echo "$repository" >"$tree/path"
-make_disk "$tree" "$work/work.img" 1500M
+make_disk "$tree" "$work/work.img" 2000M
 rm -rf "$tree"
 
 # --- run; the second serial port carries the command's output and, at last, its exit status
