@@ -131,17 +131,6 @@ async function serve(
   startStun(stun, { log, signal: stop, isProven: (source) => server.isProven(source) });
   const shown = [metrics, ...(relay ? [relay.server.metrics] : [])];
   await using _metrics = await serveMetrics(metricsAt, shown, log);
-  log.info("coordinator listening", {
-    addr: flags.listen,
-    key: keyBase64(grantKey),
-    pool: formatCidr(pool),
-    tls: http.tls !== undefined,
-    stun: stun.advertised.join(","),
-    relay: relayed?.advertise,
-  });
-  policy?.tell(log);
-  warnOfCollisions(pool, log);
-  if (coord.isOpen) log.warn("anybody may join: the first token closes this coordinator");
   await using _control = await openControl(state, {
     server: coord,
     coordinatorKey: grantKey,
@@ -154,6 +143,17 @@ async function serve(
       connections: server.connections,
     }),
   }, log);
+  log.info("coordinator listening", {
+    addr: flags.listen,
+    key: keyBase64(grantKey),
+    pool: formatCidr(pool),
+    tls: http.tls !== undefined,
+    stun: stun.advertised.join(","),
+    relay: relayed?.advertise,
+  });
+  policy?.tell(log);
+  warnOfCollisions(pool, log);
+  if (coord.isOpen) log.warn("anybody may join: the first token closes this coordinator");
   using _memory = returnMemory();
   manager.ready(() => `${store.nodes().length} nodes`);
   using _signal = policy && onHangup(() => policy.reload(coord, log));
