@@ -280,15 +280,13 @@ export class KernelPlane implements DataPlane {
   /** IPIP knows links by their addresses only: the second to one address needs a local of its own. */
   #alternativeFor({ id, remote: { ip } }: WantedLink): Alternative | undefined {
     if (this.#encapsulation(ip)?.kind !== "ipip") return undefined;
-    const own = this.#links.get(id)?.alternative;
-    const others = [...this.#links].filter(([other, { remote }]) =>
-      other !== id && remote.ip === ip
+    const local = this.#links.get(id)?.alternative?.local;
+    // It keeps what it has, if only none, as long as no other link there has the same.
+    const isTaken = [...this.#links].some(([other, { remote, alternative }]) =>
+      other !== id && remote.ip === ip && alternative?.local === local
     );
-    if (others.length === 0) return own;
-    // It keeps what it has as long as no other link there has the same.
-    const isTaken = others.some(([, { alternative }]) => alternative?.local === own?.local);
-    const local = own && !isTaken ? own.local : this.#alternatives.take();
-    return { local, own: this.#ownTo(ip) };
+    if (isTaken) return { local: this.#alternatives.take(), own: this.#ownTo(ip) };
+    return local === undefined ? undefined : { local, own: this.#ownTo(ip) };
   }
 
   #release(alternative: Alternative | undefined): void {

@@ -397,6 +397,8 @@ Deno.test("kernel plane: IPIP links to one address have local addresses of their
   plane.setLink(link({ id: "b", ...remote("198.51.100.1:40001") }));
   const locals = () => ["gretun0", "gretun1"].map((name) => linkOf(host, name)?.tunnel?.local);
   deepStrictEqual(locals(), [undefined, parseIp("172.29.0.1")]);
+  plane.setLink(link({ id: "a" }));
+  deepStrictEqual(locals(), [undefined, parseIp("172.29.0.1")], "it keeps what it has");
   const key = hex("198.51.100.1") + port(40001) + port(PORT);
   deepStrictEqual(host.nft.elements(`ip gretun-hub-${PORT}`, "alternatives"), [key]);
   plane.setLink(link({ id: "b", ...remote("198.51.100.2:40001") }));
