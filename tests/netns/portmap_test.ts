@@ -213,8 +213,15 @@ test("a gateway that is itself behind a NAT refuses, and says why", async () => 
   await using lab = Lab.create({ prefix: PREFIX });
   const { nat, alice } = makeHome(lab);
   await using _gateway = await Miniupnpd.start(nat, ["enable_natpmp=yes"]); // the lab's address
-  await using node = new Node(alice, ALL, String(INTERNAL_PORT), "600");
-  const { event, reasons } = await node.next();
+  const asked = async (): Promise<Event> => {
+    await using node = new Node(alice, ALL, String(INTERNAL_PORT), "600");
+    return await node.next();
+  };
+  let { event, reasons } = await asked();
+  // On a busy machine the gateway may answer later than anybody waits.
+  for (let tries = 1; reasons?.upnp === "no answer" && tries < 5; tries++) {
+    ({ event, reasons } = await asked());
+  }
   strictEqual(event, "none");
   deepStrictEqual(reasons, {
     pcp: "out of resources",
