@@ -151,7 +151,11 @@ take_result() { # NAME STATUS LOG
   elif [ "$status" = 0 ]; then passed=$((passed + 1))
   else failed=$((failed + 1))
   fi
-  [ "$status" = 0 ] || echo "run.sh: FAILED: $name"
+  [ "$status" = 0 ] || {
+    echo "run.sh: FAILED: $name"
+    # Deno's test runner tells its errors under such a line; what did not come to it, at its end.
+    if ! sed -n '/^ ERRORS /,$p' "$3" | grep -a .; then tail -n 20 "$3"; fi | head -n 100
+  } | tee -a "$log.failures"
 }
 
 count() { sed -nE "s/.* ([0-9]+) $1.*/\1/p" <<<"$2" | grep . || echo 0; }
@@ -276,6 +280,8 @@ if [ -n "$with_long" ]; then
 fi
 do_jobs
 
+# Once more, where whoever looks at the end of the output finds it.
+if [ -e "$log.failures" ]; then cat "$log.failures"; fi
 echo "run.sh: $((SECONDS / 60)) min $((SECONDS % 60)) s in all"
 echo "$passed passed, $failed failed, $skipped skipped"
 if [ -n "${CI:-}" ] && [ "$skipped" -gt 0 ]; then exit 1; fi
