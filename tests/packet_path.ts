@@ -8,7 +8,9 @@ import { concatBytes, equalBytes, toHex, Writer } from "../lib/bytes.ts";
 import { onesComplementSum } from "../lib/checksum.ts";
 import { isIpPacket } from "../lib/engine/mod.ts";
 import { udpDestination } from "./inner_guard.ts";
+import { openAead } from "../lib/engine/aead.ts";
 import { Arena } from "../lib/engine/arena.ts";
+import { Cipher } from "../lib/engine/cipher.ts";
 import { HeaderReader, HeaderWriter } from "../lib/engine/encapsulation.ts";
 import { Inward } from "../lib/engine/inward.ts";
 import { WorkerTables } from "../lib/engine/links.ts";
@@ -31,12 +33,19 @@ import {
   sockAddrOf,
 } from "../lib/linux/mod.ts";
 import { ACK, PSH, seededRandom, tcpPacket, udpPacket } from "./ip_packets.ts";
+import { SealedEnd } from "./sealed_end.ts";
 import { Bench, flowOf, type Random, type SuperPacket, superPacket, tcpType } from "./segments.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 new Epoll()[Symbol.dispose]();
+const AEAD = await openAead();
 
-export const ENCAPSULATIONS = ["gre", "bare", "jtunnel"] as const satisfies Encapsulation[];
+export const ENCAPSULATIONS = [
+  "gre",
+  "bare",
+  "jtunnel",
+  "sealed",
+] as const satisfies Encapsulation[];
 export const DIRECTIONS = ["out", "in"] as const;
 
 /** Packets of so many flows belong to one link. */
@@ -44,6 +53,10 @@ const FLOWS_PER_LINK = 32;
 const LINKS = 6;
 /** It carries nothing. */
 const PATHLESS = 5;
+/** What is sealed well may come to these from everywhere. */
+const ROAMING = [4, PATHLESS];
+/** Of a link, that are sent again and again, or late. */
+const KEPT_DATAGRAMS = 20;
 const BATCH = 24;
 const [SOL_UDP, UDP_GRO] = [17, 104];
 /** In one batch; the sockets' buffers hold more. */
@@ -61,6 +74,9 @@ interface Link {
   remote: Endpoint | undefined;
   /** The far end's socket. */
   far: BulkUdpSocket;
+  sealed: SealedEnd | undefined;
+  /** Sealed datagrams of a while ago. */
+  kept: Uint8Array[];
   /** The kernel's end of the device. */
   kernel: Fd;
   device: Fd;
@@ -125,7 +141,8 @@ class PacketPath implements Disposable {
     headers.setLinks(this.#tables.specs());
     const none = () => {};
     const tools = {
-      ...{ arena, sum: vectorSum(memory), cipher: undefined, tables: this.#tables },
+      ...{ arena, sum: vectorSum(memory), tables: this.#tables },
+      cipher: encapsulation === "sealed" ? new Cipher(AEAD) : undefined,
       nowMs: () => this.#nowMs,
     };
     this.#outward = new Outward({
@@ -155,14 +172,18 @@ class PacketPath implements Disposable {
     const theirs = [`10.0.2.${first}/27`, `fd00::2${first.toString(16).padStart(2, "0")}/123`];
     const sources = networks(...own, ...theirs);
     const destinations = networks(`10.0.2.${first}/${26 + id % 3}`, theirs[1]!);
+    const sealed = this.#encapsulation === "sealed"
+      ? new SealedEnd(id, { encrypt: id % 2 === 0, anySource: ROAMING.includes(id) })
+      : undefined;
     const spec: LinkSpec = {
       ...{ id, device: device.fd, cutsUdp: true, mtu: 1400, farId: idOf(1 + id) },
       ...(remote ? { path: { socket: 0, to: sockAddrOf(remote) } } : {}),
       ...(id === 1 ? {} : { keys: { ikey: 100 + id, okey: 200 + id } }),
       ...(id === 4 ? {} : { sources }),
       ...(id === 0 ? {} : { destinations }),
+      ...(sealed ? { seal: sealed.spec } : {}),
     };
-    return { spec, remote, far, kernel, device };
+    return { spec, remote, far, sealed, kept: [], kernel, device };
   }
 
   #sample() {
@@ -217,13 +238,13 @@ class PacketPath implements Disposable {
       if (random(3) === 0) this.#outward.serve(this.#tables.links[id]!);
     }
     for (const link of this.#tables.links) this.#outward.serve(link!);
-    for (const [id, { far, spec }] of this.#links.entries()) {
-      const got = receiveAll(far.fd, this.#buffer);
+    for (const [id, link] of this.#links.entries()) {
+      const got = receiveAll(link.far.fd, this.#buffer);
       if (got.length !== wanted[id]!.length) {
         fail(`${got.length} to ${id} in place of ${wanted[id]!.length}`, told);
       }
       for (const [i, datagram] of got.entries()) {
-        if (!this.#isAs(datagram, wanted[id]![i]!, spec)) fail(`${toHex(datagram)} to ${id}`, told);
+        if (!this.#isAs(datagram, wanted[id]![i]!, link)) fail(`${toHex(datagram)} to ${id}`, told);
       }
     }
     for (const { spec, kernel } of this.#links) {
@@ -288,8 +309,9 @@ class PacketPath implements Disposable {
         : link.far;
       for (const part of sample.parts) {
         if (n++ >= BATCH) break;
-        const right = concatBytes(this.#header(link.spec, "in", part), part);
-        const datagram = random(5) < 3 ? right : this.#mutatedBytes(right);
+        const datagram = link.sealed
+          ? this.#sealed(link, part)
+          : this.#perhapsMutated(concatBytes(this.#header(link.spec, "in", part), part), 5);
         const to = this.#comesIn(from, datagram);
         if (to) wanted[to.id]!.push(to.inner);
         told.push({ what: `from ${from.port}`, bytes: [datagram] });
@@ -309,18 +331,31 @@ class PacketPath implements Disposable {
     return wanted.reduce((sum, { length }) => sum + length, 0);
   }
 
+  /** Changed before or after it is sealed, or one of a while ago. */
+  #sealed({ sealed, kept }: Link, part: Uint8Array): Uint8Array {
+    const random = this.#random;
+    const datagram = sealed!.seal(this.#perhapsMutated(part, 10), random);
+    const isKept = random(8) === 0;
+    if (isKept && kept.length < KEPT_DATAGRAMS) kept.push(datagram);
+    else if (isKept) {
+      const i = random(KEPT_DATAGRAMS);
+      const old = kept[i]!;
+      if (random(2) === 0) kept[i] = datagram;
+      return old;
+    }
+    return this.#perhapsMutated(datagram, 10);
+  }
+
   /** The link that a datagram is of, and the packet inside. */
   #comesIn(
     from: BulkUdpSocket,
     datagram: Uint8Array,
   ): { id: number; inner: Uint8Array } | undefined {
-    const link = this.#links.find(({ far }) => far === from);
-    if (!link?.remote) return undefined;
+    const [link, inner] = this.#encapsulation === "sealed"
+      ? this.#unsealed(from, datagram)
+      : this.#unwrapped(from, datagram);
+    if (!link || !inner || !isIpPacket(inner)) return undefined;
     const { spec } = link;
-    const inner = datagram.subarray(this.#header(spec, "in", datagram).length);
-    if (!isIpPacket(inner)) return undefined;
-    const header = this.#header(spec, "in", inner);
-    if (!equalBytes(header, datagram.subarray(0, header.length))) return undefined;
     const isIpv4 = inner[0]! >> 4 === 4;
     if (this.#encapsulation === "bare" && !(isIpv4 && wordAt(inner, 2) === inner.length)) {
       return undefined;
@@ -329,6 +364,26 @@ class PacketPath implements Disposable {
     const isRight = isTheirs && isWithin(destinationOf(inner), spec.destinations) &&
       !isOfRouters(inner) && !isAboutOthers(inner, spec.sources);
     return isRight ? { id: spec.id, inner } : undefined;
+  }
+
+  /** By its source, and the header before it. */
+  #unwrapped(from: BulkUdpSocket, datagram: Uint8Array): [Link?, Uint8Array?] {
+    const link = this.#links.find(({ far }) => far === from);
+    if (!link?.remote) return [];
+    const inner = datagram.subarray(this.#header(link.spec, "in", datagram).length);
+    if (!isIpPacket(inner)) return [];
+    const rest = withoutPrefix(datagram, this.#header(link.spec, "in", inner));
+    return rest ? [link, rest] : [];
+  }
+
+  /** By its session. */
+  #unsealed(from: BulkUdpSocket, datagram: Uint8Array): [Link?, Uint8Array?] {
+    for (const link of this.#links) {
+      const isAllowed = link.sealed!.spec.anySource || (link.remote && link.far === from);
+      const inner = isAllowed && link.sealed!.taken(datagram);
+      if (inner) return [link, inner];
+    }
+    return [];
   }
 
   /** Before that packet. */
@@ -341,10 +396,15 @@ class PacketPath implements Disposable {
   }
 
   /** Whether the datagram is what the link makes of the packet. */
-  #isAs(datagram: Uint8Array, { packet, loose }: Expected, link: LinkSpec): boolean {
-    const header = this.#header(link, "out", packet);
-    const inner = datagram.subarray(header.length);
-    if (!equalBytes(header, datagram.subarray(0, header.length))) return false;
+  #isAs(
+    datagram: Uint8Array,
+    { packet, loose }: Expected,
+    { spec, sealed }: Link,
+  ): boolean {
+    const inner = sealed
+      ? sealed.opened(datagram)
+      : withoutPrefix(datagram, this.#header(spec, "out", packet));
+    if (!inner) return false;
     if (loose === 0) return equalBytes(inner, packet);
     const [from, to] = packet[0]! >> 4 === 4 ? [12, 20] : [8, 40];
     return inner.length === packet.length && inner[0] === packet[0] &&
@@ -359,6 +419,11 @@ class PacketPath implements Disposable {
     return isVnet
       ? { packet, vnet: this.#changed(vnet.slice()) }
       : { vnet, packet: this.#mutatedBytes(packet) };
+  }
+
+  /** Two of so many. */
+  #perhapsMutated(bytes: Uint8Array, of: number): Uint8Array {
+    return this.#random(of) < 2 ? this.#mutatedBytes(bytes) : bytes;
   }
 
   #mutatedBytes(bytes: Uint8Array): Uint8Array {
@@ -447,6 +512,11 @@ function isAboutOthers(packet: Uint8Array, networks: readonly Network[] | undefi
   const quoted = isIpv4 ? icmp.subarray(24, 28) : icmp.subarray(32, 48);
   const isWhole = quoted.length === (isIpv4 ? 4 : 16);
   return networks !== undefined && isIcmp && isError && !(isWhole && isWithin(quoted, networks));
+}
+
+function withoutPrefix(bytes: Uint8Array, prefix: Uint8Array): Uint8Array | undefined {
+  const isThere = equalBytes(prefix, bytes.subarray(0, prefix.length));
+  return isThere ? bytes.subarray(prefix.length) : undefined;
 }
 
 /** With the checksum that was left open. */
