@@ -190,16 +190,28 @@ const cidrs = (...texts: string[]) => texts.map(parseCidr);
 const LOOPBACK = cidrs("127.0.0.0/8", "::1/128");
 const LINK_LOCAL = cidrs("169.254.0.0/16", "fe80::/10");
 const MULTICAST = cidrs("224.0.0.0/4", "ff00::/8");
-/** "This network" and what is kept for the future (RFC 6890), broadcast among it. */
-const RESERVED = cidrs("0.0.0.0/8", "240.0.0.0/4", "::/128");
-/** RFC 1918, RFC 6598 (shared address space of carrier NATs), RFC 4193. */
+/**
+ * "This network" and what is kept for the future (RFC 6890), broadcast among it; of IPv6 what was given
+ * up: IPv4-compatible and IPv4-translated addresses (RFC 4291, RFC 6145), those of a site (RFC 3879).
+ */
+const RESERVED = cidrs(
+  ...["0.0.0.0/8", "240.0.0.0/4"],
+  ...["::/96", "::ffff:0:0:0/96", "fec0::/10"],
+);
+/** RFC 1918, RFC 6598 (shared address space of carrier NATs), RFC 4193, RFC 8215 (translators). */
 export const PRIVATE_NETWORKS: readonly Cidr[] = cidrs(
   "10.0.0.0/8",
   "172.16.0.0/12",
   "192.168.0.0/16",
   "100.64.0.0/10",
   "fc00::/7",
+  "64:ff9b:1::/48",
 );
+/** Where packets to an address of IPv6 end at one of IPv4, and where that lies in it: RFC 6052, RFC 3056. */
+const CARRIERS = [
+  { net: parseCidr("64:ff9b::/96"), offset: 12 },
+  { net: parseCidr("2002::/16"), offset: 2 },
+] as const;
 
 function within(ranges: readonly Cidr[]): (ip: Ip) => boolean {
   const nets = ranges.map(({ ip, prefixLength }) => ({ bytes: ipBytes(ip), prefixLength }));
@@ -222,8 +234,16 @@ export function isUnspecified(ip: Ip): boolean {
   return ip === UNSPECIFIED_4 || ip === "::";
 }
 
+/** Where packets to it end, as far as the address tells. */
+export function endOf(ip: Ip): Ip {
+  if (familyOf(ip) === 4) return ip;
+  const carrier = CARRIERS.find(({ net }) => cidrContains(net, ip));
+  return carrier ? ipFromBytes(ipBytes(ip).subarray(carrier.offset, carrier.offset + 4)) : ip;
+}
+
 /** Whether a datagram could be sent to it from another host: not every byte pattern is a place. */
 export function isUsableEndpoint({ ip, port }: Endpoint): boolean {
-  return port !== 0 && !isReserved(ip) && !isLoopback(ip) && !isLinkLocal(ip) &&
-    !isMulticast(ip);
+  const end = endOf(ip);
+  return port !== 0 && !isReserved(end) && !isLoopback(end) && !isLinkLocal(end) &&
+    !isMulticast(end);
 }

@@ -5,6 +5,9 @@
 import { errorText, GretunError } from "./errors.ts";
 
 const OTHERS_WRITE = 0o022;
+const EVERYBODY_WRITES = 0o002;
+/** Of a directory: a file in it is its owner's to replace. */
+const STICKY = 0o1000;
 const ROOT = 0;
 
 export interface StateDir {
@@ -50,6 +53,30 @@ export function refuseOthers(directory: string, flag: string): void {
     `the state directory ${directory} ${why}`,
     `Give another one with ${flag}, or let this user alone own and write it`,
   );
+}
+
+/**
+ * For a file, or a directory of files, that says who may do what, and that an operator may share with
+ * others. Throws `GretunError` where everybody may change or replace it.
+ */
+export function refuseEverybodys(path: string): void {
+  const file = Deno.statSync(path);
+  if (!file.isFile && !file.isDirectory) return; // a pipe has no place
+  const around = Deno.statSync(Deno.realPathSync(path).replace(/\/[^/]*$/, "") || "/");
+  const isSticky = file.isDirectory && ((file.mode ?? 0) & STICKY) !== 0;
+  if (isEverybodys(file) && !isSticky) {
+    throw new GretunError(`everybody can write to ${path}`, `Run: chmod o-w ${path}`);
+  }
+  if (isEverybodys(around) && file.uid !== null && ![ROOT, Deno.uid()].includes(file.uid)) {
+    throw new GretunError(
+      `${path} belongs to user ${file.uid}, in a directory that everybody can write to`,
+      "Move it to a directory that is not everybody's",
+    );
+  }
+}
+
+function isEverybodys({ mode }: Deno.FileInfo): boolean {
+  return ((mode ?? 0) & EVERYBODY_WRITES) !== 0;
 }
 
 /** Also a link that leads nowhere. */

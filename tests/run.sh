@@ -260,6 +260,7 @@ if [ -z "$with_vm" ]; then skip "tests in emulated machines" "--no-vm"
 elif ! command -v apt-get >/dev/null; then
   skip "tests in emulated machines" "no apt-get to fetch Debian's kernels with"
 else
+  if [ -n "$with_long" ]; then MACHINES+=("${LONG_MACHINES[@]}"); fi
   for machine in "${MACHINES[@]}"; do job machine "emulated machine: $machine" "run_vm $machine"; done
 fi
 if ! command -v apt-get >/dev/null; then skip "services under systemd" "no apt-get to fetch Debian with"
@@ -274,6 +275,10 @@ if [ -n "$with_long" ]; then
   if tests/version_before.sh; then
     job test "meetings with the version before" "run_tests tests/long/versions_test.ts"
     job test "exploits of the version before" "run_tests tests/long/exploits_test.ts"
+    if [ -n "$with_vm" ] && command -v apt-get >/dev/null; then
+      job machine "exploits of the version before, emulated machine" \
+        "run_vm linux-image-cloud-amd64 tests/vm/exploits_test.ts"
+    fi
   else skip "meetings with the version before" "its programs could not be built"
   fi
   job test "long tests in network namespaces" "run_tests tests/long/matrix_test.ts tests/long/open_input_test.ts"

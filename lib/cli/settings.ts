@@ -4,7 +4,8 @@
  * the same key in the places after it, lists too.
  */
 import { type ConfigLine, type ConfigProblem, parseConfig, problemsText } from "../config.ts";
-import { errorText, UsageError } from "../errors.ts";
+import { errorText, GretunError, UsageError } from "../errors.ts";
+import { refuseEverybodys } from "../state_dir.ts";
 import {
   flagNames,
   type FlagSpec,
@@ -48,8 +49,11 @@ export function readSettingsFile(
   const named = wordAfter(args, "config");
   const path = named ?? fallback;
   try {
-    return { path, text: Deno.readTextFileSync(path) };
+    const text = Deno.readTextFileSync(path);
+    refuseEverybodys(path);
+    return { path, text };
   } catch (cause) {
+    if (cause instanceof GretunError) throw cause;
     if (named === undefined && cause instanceof Deno.errors.NotFound) return undefined;
     throw new UsageError(`cannot read ${path}: ${errorText(cause)}`, "Check --config", { cause });
   }

@@ -77,6 +77,7 @@ export function readPolicyFile(
   try {
     text = readFile(path);
   } catch (cause) {
+    if (cause instanceof GretunError) throw cause;
     throw new GretunError(
       `cannot read the policy ${path}: ${errorText(cause)}`,
       "Give a file that the coordinator may read",

@@ -44,6 +44,7 @@ function fileNames(files: Files, path: string): string[] {
   try {
     return files.names(path).sort();
   } catch (cause) {
+    if (cause instanceof GretunError) throw cause;
     throw new GretunError(
       `cannot read the clients' directory ${path}: ${errorText(cause)}`,
       "Make it, or name another one with --clients",

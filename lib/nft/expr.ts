@@ -60,7 +60,7 @@ const NFT_LOOKUP_F_INV = 1;
 const IPV4_CHECKSUM_OFFSET = 10;
 const IFNAMSIZ = 16;
 
-export const IP_PROTOCOL = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58 } as const;
+export const IP_PROTOCOL = { icmp: 1, ipip: 4, tcp: 6, udp: 17, gre: 47, icmpv6: 58 } as const;
 const ARPHRD_ETHER = 1;
 /** linux/if_ether.h */
 const ETHERTYPE = { 4: Uint8Array.of(0x08, 0), 6: Uint8Array.of(0x86, 0xdd) } as const;

@@ -135,6 +135,41 @@ Deno.test("fence: data has the key of its link", async () => {
   socket.close();
 });
 
+Deno.test("fence: data of a link comes in UDP, though the kernel takes it without", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  await using host = linuxHost();
+  const [hub, peer] = [lab.publicHost("hub"), lab.publicHost("peer")];
+  const remote = parseEndpoint(`${peer.ip}:4000`);
+  const cases: [
+    what: string,
+    isKeyed: boolean,
+    ikey: number | undefined,
+    protocol: number,
+    packet: string,
+    isRefused: boolean,
+  ][] = [
+    ["GRE of the link", true, 0x01020304, 47, "2000080001020304 45", true],
+    ["GRE of the link, with a checksum", true, 0x01020304, 47, "a00008000000000001020304 45", true],
+    ["GRE with another key", true, 0x01020304, 47, "2000080001020305 45", false],
+    ["GRE without a key", true, 0x01020304, 47, "00000800 45", false],
+    ["GRE of a link without a key", true, undefined, 47, "00000800 45", true],
+    ["GRE with a key", true, undefined, 47, "2000080001020304 45", false],
+    ["IPIP", false, undefined, 4, "45", true],
+    ["GRE", false, undefined, 47, "00000800 45", false],
+  ];
+  const send = `use Socket; socket(S, AF_INET, SOCK_RAW, $ARGV[1]) or die $!;` +
+    `send(S, pack("H*", $ARGV[2]), 0, pack_sockaddr_in(0, inet_aton($ARGV[0]))) or die $!;`;
+  for (const [what, isKeyed, ikey, protocol, packet, isRefused] of cases) {
+    const options = { role: "up", port: 7788, signalling: HUB_SIGNALLING, isKeyed };
+    using guard = hub.within(() => new KernelGuard(host, options, { links: [], onFault: fail }));
+    guard.set("peer", { ...NO_LINK, ...(ikey === undefined ? {} : { ikey }), remote });
+    const hex = packet.replace(" ", "");
+    const { code, stderr } = await peer.run("perl", ["-e", send, hub.ip, `${protocol}`, hex]);
+    strictEqual(code, 0, stderr);
+    strictEqual(guard.refused().get("wrong-address"), isRefused ? 1 : 0, what);
+  }
+});
+
 Deno.test("fence: data between others passes a router, whatever its port", async () => {
   await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
   await using host = linuxHost();
@@ -221,7 +256,7 @@ Deno.test("fence: links come, move and go one by one; a table that somebody remo
     ];
     return Object.fromEntries(elements.flatMap(([, set, text, map, pairs]) => {
       const name = set ?? map!;
-      if (["links", "ports"].includes(name)) return [];
+      if (["links", "ports", "peers"].includes(name)) return [];
       return [[name, (text ?? pairs)!.split(",").map((each) => each.trim()).sort()]];
     }));
   };

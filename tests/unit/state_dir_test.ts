@@ -1,6 +1,10 @@
 /** The state directory on this machine's disk: what somebody else could have put there is refused. */
-import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
-import { openStateDir } from "../../lib/state_dir.ts";
+import { deepStrictEqual, match, strictEqual, throws } from "node:assert/strict";
+import { openPolicy } from "../../lib/cli/coord/policy_file.ts";
+import { readSecretFile } from "../../lib/cli/secret_file.ts";
+import { readSettingsFile } from "../../lib/cli/settings.ts";
+import { readDirectory, systemFiles } from "../../lib/hub/mod.ts";
+import { openStateDir, refuseEverybodys } from "../../lib/state_dir.ts";
 import { GretunError } from "../../lib/errors.ts";
 
 const SOMEBODY = 65_534;
@@ -42,6 +46,49 @@ for (const [name, change, expected] of DIRECTORIES) {
     throws(() => openStateDir(`${root.path}/link`), expected, "by a link, too");
   });
 }
+
+const SHARED: [what: string, change: (file: string, directory: string) => void, why?: RegExp][] = [
+  ["root's own", () => {}],
+  ["a group's", (file) => Deno.chmodSync(file, 0o664)],
+  ["another user's, where only that user writes", (file) => Deno.chownSync(file, SOMEBODY, null)],
+  ["everybody's", (file) => Deno.chmodSync(file, 0o666), /everybody can write to/],
+  ["root's, where everybody writes", (_, directory) => Deno.chmodSync(directory, 0o1777)],
+  ["planted", (file, directory) => {
+    Deno.chownSync(file, SOMEBODY, null);
+    Deno.chmodSync(directory, 0o1777);
+  }, /belongs to user 65534, in a directory that everybody can write to/],
+];
+for (const [what, change, why] of SHARED) {
+  const name = `a file of an operator, ${what}, is ${why ? "refused" : "taken"}`;
+  Deno.test({ name, ignore }, () => {
+    using root = temporary();
+    const file = `${root.path}/file`;
+    Deno.writeTextFileSync(file, "");
+    Deno.symlinkSync(file, `${root.path}/link`);
+    change(file, root.path);
+    for (const path of [file, `${root.path}/link`]) {
+      if (why) throws(() => refuseEverybodys(path), why);
+      else refuseEverybodys(path);
+    }
+  });
+}
+
+Deno.test({
+  name: "clients, policies and settings that everybody can put there are refused",
+  ignore,
+}, () => {
+  using root = temporary();
+  Deno.writeTextFileSync(`${root.path}/alice`, "");
+  Deno.chmodSync(root.path, 0o777);
+  const why = /everybody can write to/;
+  throws(() => readDirectory(systemFiles, root.path), why);
+  Deno.chmodSync(root.path, 0o755);
+  Deno.chmodSync(`${root.path}/alice`, 0o666);
+  match(readDirectory(systemFiles, root.path).problems.join(), why);
+  throws(() => openPolicy(`${root.path}/alice`), why);
+  throws(() => readSettingsFile(["--config", `${root.path}/alice`], ""), why);
+  throws(() => readSecretFile(`${root.path}/alice`), why);
+});
 
 Deno.test("a state directory that cannot be made is said", () => {
   throws(() => openStateDir("/proc/gretun"), GretunError);

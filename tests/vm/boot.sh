@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Boots a stock Debian kernel in qemu and runs a command there as root, in a copy of this repository:
 #   tests/vm/boot.sh linux-image-cloud-amd64 'SHELL COMMAND'
-# Output and exit status are the command's; one that names tests/vm/systemd finds the bare Debian there. The guest's clock advances by its instructions, 2 ns each, and
-# jumps over idle time: time limits in there do not depend on how busy this host is, figures repeat
-# within a percent, and a machine takes one core of the host. The first argument is the Debian package that depends on
-# the kernel wanted. Kernel and root disk are kept in GRETUN_TEST_CACHE (default
+# Output and exit status are the command's; one that names tests/vm/systemd finds the bare Debian there,
+# tests/vm/exploits_test.ts the programs of the version before. The guest's clock advances by its instructions,
+# 2 ns each, and jumps over idle time: time limits in there do not depend on how busy this host is, figures
+# repeat within a percent, and a machine takes one core of the host. The first argument is the Debian package
+# that depends on the kernel wanted. Kernel and root disk are kept in GRETUN_TEST_CACHE (default
 # ~/.cache/gretun-tests). Needs root for nothing; qemu runs with software emulation.
 set -euo pipefail
 repository=$(cd "$(dirname "$0")/../.." && pwd)
@@ -158,6 +159,11 @@ case $* in
     "$repository/tests/systemd/root.sh"
     mkdir -p "$tree/.cache"
     cp -a "$repository/.cache/debian" "$tree/.cache/"
+    ;;
+  *tests/vm/exploits_test.ts*)
+    "$repository/tests/version_before.sh"
+    mkdir -p "$tree/.cache/version-before"
+    cp "$repository"/.cache/version-before/gretun{,-coord} "$tree/.cache/version-before/"
     ;;
 esac
 echo "$*" >"$tree/command"

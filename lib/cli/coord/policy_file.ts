@@ -2,10 +2,15 @@
 import { PolicyDesk } from "../../coord/serve.ts";
 import { systemClock } from "../../edges.ts";
 import { GretunError } from "../../errors.ts";
+import { refuseEverybodys } from "../../state_dir.ts";
 
 /** Throws `GretunError`. */
 export function openPolicy(path: string): PolicyDesk {
-  const readFile = (name: string) => Deno.readTextFileSync(name);
+  const readFile = (name: string) => {
+    const text = Deno.readTextFileSync(name);
+    refuseEverybodys(name);
+    return text;
+  };
   return new PolicyDesk({ path, readFile, nowMs: () => systemClock.wallMs() });
 }
 

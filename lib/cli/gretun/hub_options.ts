@@ -4,7 +4,7 @@ import { fromBase64 } from "../../bytes.ts";
 import { HUB_PLANES } from "../../dataplane/kinds.ts";
 import { type ConfigProblem, parseConfig, problemsText } from "../../config.ts";
 import { whoAnswers } from "../../control_socket.ts";
-import { errorText, UsageError } from "../../errors.ts";
+import { errorText, GretunError, UsageError } from "../../errors.ts";
 import { readSecretFile, readText } from "../secret_file.ts";
 import {
   type Alias,
@@ -198,6 +198,7 @@ function readConfig(path: string, specs: FlagSpecs, aliases: Record<string, Alia
   try {
     ({ text, mode } = readText(path));
   } catch (cause) {
+    if (cause instanceof GretunError) throw cause;
     throw new UsageError(`cannot read ${path}: ${errorText(cause)}`, "Check --config", { cause });
   }
   const parsed = parseConfig(text);

@@ -2,7 +2,7 @@
  * Which private addresses can mean anything here: a host without any network of that kind would send
  * to somebody else's, by way of its provider.
  */
-import { type Cidr, cidrContains, type Ip, PRIVATE_NETWORKS } from "../../addr.ts";
+import { type Cidr, cidrContains, endOf, type Ip, PRIVATE_NETWORKS } from "../../addr.ts";
 import { markOf } from "../../links/mod.ts";
 import type { RtNetlink } from "../../netlink.ts";
 
@@ -21,9 +21,10 @@ export class PrivateNetworks {
 
   /** Whether this host has a network of that kind, or a way into one; so it is with public ones. */
   reach(ip: Ip): boolean {
-    if (!PRIVATE_NETWORKS.some((net) => cidrContains(net, ip))) return true;
+    const end = endOf(ip);
+    if (!PRIVATE_NETWORKS.some((net) => cidrContains(net, end))) return true;
     this.#own ??= this.#look();
-    return this.#own.some((net) => cidrContains(net, ip));
+    return this.#own.some((net) => cidrContains(net, end));
   }
 
   /** The ranges that this host has addresses of: routers join one's parts; and all it has routes to. */

@@ -1,6 +1,6 @@
 /**
  * What the kernel plane lets through, as nf_tables has it. Outside: data only from the remotes of
- * links, where the kernel itself looks at the address and not at the port; and no ICMP to strangers,
+ * links and in UDP, where the kernel itself looks at the address alone; and no ICMP to strangers,
  * which the kernel sends for what fits no link. The same rules rewrite alternative local addresses,
  * statelessly: no conntrack entry is made. Inside: what comes out of a link is from its far end and
  * for what that may reach, what goes into it is for the far end, and no outer packet goes into a
@@ -23,6 +23,9 @@ const INNER_TOTAL_LENGTH_OFFSET = PAYLOAD_OFFSET + 2;
 /** UDP and IPv4 header: what is shorter is no data. */
 const SHORTEST_DATA = u16(8 + 20);
 const TOKEN_PREFIX_LENGTH = 16;
+/** Of the first byte of GRE, RFC 2890: a checksum stands before the key. */
+const GRE_CHECKSUM = 0x80;
+const GRE_KEY = 0x20;
 /** Addresses of a link, of either end. */
 const MAX_PAIRED = 4;
 
@@ -70,7 +73,7 @@ export interface RuleOptions {
   port: number;
   signalling: Signalling;
   lookalikes?: Lookalikes;
-  /** Links may have keys, by which data is known as well. */
+  /** Links are of GRE, which may have keys by which data is known as well, and not of IPIP. */
   isKeyed?: boolean;
   /** What goes into links is looked at by chains of their own, see gates.ts. */
   hasGates?: boolean;
@@ -96,6 +99,7 @@ export function elementsOf(
       ? { keyed: [{ key: concatBytes(ipBytes(remote.ip), portPart(remote.port), greKey) }] }
       : {}),
     ...(isKeyed && !greKey ? { keyless: [{ key: link32 }] } : {}),
+    ...(isHere ? { [greKey ? "tunnels" : "peers"]: [{ key: tunnelOf(remote.ip, greKey) }] } : {}),
     ...(isHere && extraPort !== undefined ? { ports: [{ key: u16(extraPort) }] } : {}),
     ...(isHere && alternative
       ? {
@@ -111,6 +115,11 @@ export function elementsOf(
       : {}),
     pairs: pairsOf(link, family),
   };
+}
+
+/** What the kernel knows the far end's packets by, whether UDP is around them or not. */
+function tunnelOf(remote: Ip, greKey: Uint8Array | undefined): Uint8Array {
+  return concatBytes(ipBytes(remote), greKey ?? new Uint8Array());
 }
 
 /** The far end's address and port, and ours. */
@@ -177,6 +186,8 @@ export function buildTable(
       ...prefixed.map((name) => ({ name, element: ["interface", address] } as const)),
       { name: "ports", element: ["port"], elements: [{ key: u16(port) }] },
       { name: "remotes", ...remote },
+      { name: "peers", element: [address] },
+      ...(options.isKeyed ? [{ name: "tunnels", element: [address, "mark"] } as const] : []),
       ...(options.isKeyed ? [{ name: "keyed", element: [address, "port", "mark"] } as const] : []),
       ...(names.has("keyless") ? [{ name: "keyless", element: ["interface"] } as const] : []),
       ...(names.has("alternatives")
@@ -323,7 +334,28 @@ function otherIn(data: Data, options: RuleOptions): GuardRule[] {
   return [
     accept(IS_NO_LINK, isData(data)),
     ...signalling(options).map((match) => accept(match)),
-    { chain: data.chain, match: TO_US, counter: true, verdict: "drop", refuses: "wrong-address" },
+    ...[TO_US, ...withoutUdp(data, options)].map((match): GuardRule => ({
+      ...{ chain: data.chain, match, counter: true, verdict: "drop", refuses: "wrong-address" },
+    })),
+  ];
+}
+
+/** Where a link has UDP around its packets, the kernel takes them without it all the same. */
+function withoutUdp({ family }: Data, { isKeyed }: RuleOptions): nft.Match[][] {
+  const from = nft.fields(OF_FAMILY[family].saddr);
+  if (!isKeyed) return [[nft.l4proto("ipip"), nft.isIn("peers", from)]];
+  const gre = (flags: number, known: nft.Match) => [
+    nft.l4proto("gre"),
+    nft.transport(0, Uint8Array.of(flags), { mask: Uint8Array.of(GRE_CHECKSUM | GRE_KEY) }),
+    known,
+  ];
+  const keyAt = (offset: number) =>
+    nft.isIn("tunnels", nft.row(from, nft.transportBytes(offset, 4)));
+  return [
+    gre(GRE_KEY, keyAt(4)),
+    gre(GRE_CHECKSUM | GRE_KEY, keyAt(8)),
+    gre(0, nft.isIn("peers", from)),
+    gre(GRE_CHECKSUM, nft.isIn("peers", from)),
   ];
 }
 
