@@ -1,5 +1,6 @@
 /** TCP and what looks like it, as the protocols on it need it. */
 import type { Endpoint } from "./addr.ts";
+import { unlessAborted } from "./edges.ts";
 
 export interface ByteStream extends Disposable {
   /** All of it. Rejects when the stream is closed. */
@@ -47,13 +48,39 @@ export class ConnectionStream implements ByteStream {
   }
 }
 
-/** Throws Deno's error, or the signal's reason. */
-export async function connectTcp(
-  { ip: hostname, port }: Endpoint,
+interface EarlyConnection {
+  hostname: string;
+  port: number;
+  connection: Promise<Deno.TcpConn | undefined>;
+}
+
+declare global {
+  /** Begun by tools/start.js, before there was a program; for the first that wants it. */
+  var earlyConnection: EarlyConnection | undefined;
+}
+
+/** Undefined where there is none to there, or nobody answered it. */
+async function takeEarly(
+  { ip, port }: Endpoint,
   signal: AbortSignal,
-): Promise<ConnectionStream> {
+): Promise<Deno.TcpConn | undefined> {
+  const early = globalThis.earlyConnection;
+  if (early?.hostname !== ip || early.port !== port) return undefined;
+  globalThis.earlyConnection = undefined;
+  const close = () => void early.connection.then((connection) => connection?.close());
+  signal.addEventListener("abort", close, { once: true });
+  try {
+    return await unlessAborted(early.connection, signal);
+  } finally {
+    signal.removeEventListener("abort", close);
+  }
+}
+
+/** Throws Deno's error, or the signal's reason. */
+export async function connectTcp(to: Endpoint, signal: AbortSignal): Promise<ConnectionStream> {
   signal.throwIfAborted();
-  const connection = await Deno.connect({ hostname, port, signal });
+  const connection = await takeEarly(to, signal) ??
+    await Deno.connect({ hostname: to.ip, port: to.port, signal });
   connection.setNoDelay(true);
   return new ConnectionStream(connection);
 }
