@@ -32,12 +32,12 @@ async function identityFrom(
   nodeSeed: Uint8Array<ArrayBuffer>,
   discoPrivate: Uint8Array<ArrayBuffer>,
 ): Promise<Identity> {
-  return {
-    nodeSeed,
-    nodeKey: nodeKeyFromBytes(await publicKeyFrom("Ed25519", nodeSeed)),
-    discoPrivate,
-    discoKey: discoKeyFromBytes(await publicKeyFrom("X25519", discoPrivate)),
-  };
+  const [node, disco] = await Promise.all([
+    publicKeyFrom("Ed25519", nodeSeed),
+    publicKeyFrom("X25519", discoPrivate),
+  ]);
+  const [nodeKey, discoKey] = [nodeKeyFromBytes(node), discoKeyFromBytes(disco)];
+  return { nodeSeed, nodeKey, discoPrivate, discoKey };
 }
 
 export function formatKeys({ nodeSeed, nodeKey, discoPrivate, discoKey }: Identity): string {

@@ -16,7 +16,7 @@ export async function loadIdentity(
   const path = `${stateDir}/keys.json`;
   let info;
   try {
-    info = await Deno.stat(path);
+    info = Deno.statSync(path);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw unreadable(path, error);
     const identity = await createIdentity(stateDir, path, random);
@@ -38,7 +38,7 @@ export async function loadIdentity(
   }
   let text;
   try {
-    text = await Deno.readTextFile(path);
+    text = Deno.readTextFileSync(path);
   } catch (error) {
     throw unreadable(path, error);
   }
@@ -64,13 +64,13 @@ async function createIdentity(stateDir: string, path: string, random: Random): P
   const identity = await newIdentity(random);
   const temporary = `${path}.${Deno.pid}`;
   try {
-    await Deno.mkdir(stateDir, { recursive: true, mode: 0o700 });
+    Deno.mkdirSync(stateDir, { recursive: true, mode: 0o700 });
     {
-      using file = await Deno.open(temporary, { write: true, createNew: true, mode: 0o600 });
-      await file.write(new TextEncoder().encode(formatKeys(identity)));
+      using file = Deno.openSync(temporary, { write: true, createNew: true, mode: 0o600 });
+      file.writeSync(new TextEncoder().encode(formatKeys(identity)));
       await file.sync();
     }
-    await Deno.rename(temporary, path);
+    Deno.renameSync(temporary, path);
   } catch (error) {
     await Deno.remove(temporary).catch(() => {});
     throw new GretunError(
