@@ -182,7 +182,10 @@ lane() { # KIND...
     for i in "${!job_kinds[@]}"; do
       [ "${job_kinds[i]}" = "$kind" ] && mkdir "$log.$i" 2>/dev/null || continue
       started=$SECONDS
-      ${job_commands[i]} </dev/null >"$log.$i/output" 2>&1 &
+      {
+        TIMEFORMAT='%0U %0S'
+        time ${job_commands[i]} </dev/null >"$log.$i/output" 2>&1
+      } 2>"$log.$i/times" &
       running=$!
       wait "$running"
       echo "$i $? $((SECONDS - started))" >&3
@@ -191,7 +194,7 @@ lane() { # KIND...
 }
 
 do_jobs() {
-  local i status seconds
+  local i status seconds user system
   mkfifo "$log.done"
   exec 3<>"$log.done"
   # Emulated machines use a core each, and much memory: no more than two of them.
@@ -204,7 +207,8 @@ do_jobs() {
     echo "run.sh: ${job_names[i]}"
     cat "$log.$i/output"
     take_result "${job_names[i]}" "$status" "$log.$i/output"
-    echo "run.sh: $seconds s"
+    read -r user system <"$log.$i/times"
+    echo "run.sh: $seconds s, $((${user:-0} + ${system:-0})) s of a core"
   done
 }
 
@@ -243,7 +247,7 @@ run_systemd_tests() {
 run_vm() { # KERNEL TESTS...
   local flags="${DENO_FLAGS[*]}" kernel=$1
   shift
-  DENO=$DENO GRETUN_DENO_FLAGS=$flags exec tests/vm/boot.sh "$kernel" "export GRETUN_DENO_FLAGS='$flags'
+  DENO=$DENO GRETUN_DENO_FLAGS=$flags tests/vm/boot.sh "$kernel" "export GRETUN_DENO_FLAGS='$flags'
     find $* -name '*_test.ts' | sed 's/.*/import \".\/&\";/' >all_test.ts
     \$DENO test --quiet -A --no-check --cached-only $flags all_test.ts"
 }

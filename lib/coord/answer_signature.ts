@@ -13,6 +13,7 @@ import { concatBytes, fromBase64, toBase64 } from "../bytes.ts";
 import { SIGNATURE_LENGTH, verify } from "../ed25519.ts";
 import { keyBase64, keyBytes, type NodeKey, nodeKeyFromBase64 } from "../keys.ts";
 import { CLONE_HEADER, COORDINATOR_HEADER, REFUSAL_HEADER } from "./api.ts";
+import type { HeaderFields, ServerAnswer } from "../server_http.ts";
 import type { SigningKey } from "./auth.ts";
 
 const TIME_HEADER = "x-gretun-time";
@@ -31,19 +32,20 @@ export interface Asked {
 
 interface Answer {
   status: number;
-  headers: Headers;
+  /** "" where there is none of that name. */
+  field: (name: string) => string;
   body: Uint8Array<ArrayBuffer>;
 }
 
 async function signedBytes(
   coordinator: NodeKey,
   { nonce, method, path, authorization }: Asked,
-  { status, headers, body }: Answer,
+  { status, field, body }: Answer,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const named = [TIME_HEADER, "retry-after", REFUSAL_HEADER, CLONE_HEADER];
   const lines = [
     ...[DOMAIN, keyBase64(coordinator), nonce, method, path, authorization, String(status)],
-    ...named.map((name) => headers.get(name) ?? ""),
+    ...named.map(field),
   ];
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", body));
   return concatBytes(new TextEncoder().encode(lines.join("\n") + "\n"), digest);
@@ -51,33 +53,33 @@ async function signedBytes(
 
 /** The same answer with its signature. */
 export async function signAnswer(
-  response: Response,
+  { status, headers, body }: ServerAnswer,
   asked: Asked,
   { publicKey, sign }: SigningKey,
   wallMs: number,
-): Promise<Response> {
-  const { status } = response;
-  const body = new Uint8Array(await response.arrayBuffer());
-  const headers = new Headers(response.headers);
-  headers.set(COORDINATOR_HEADER, keyBase64(publicKey));
-  headers.set(TIME_HEADER, String(Math.floor(wallMs)));
-  const signature = await sign(await signedBytes(publicKey, asked, { status, headers, body }));
-  headers.set(SIGNATURE_HEADER, toBase64(signature));
-  return new Response(body, { status, headers });
+): Promise<ServerAnswer> {
+  const all: Record<string, string> = {
+    ...headers,
+    [COORDINATOR_HEADER]: keyBase64(publicKey),
+    [TIME_HEADER]: String(Math.floor(wallMs)),
+  };
+  const field = (name: string) => all[name] ?? "";
+  const signature = await sign(await signedBytes(publicKey, asked, { status, field, body }));
+  return { status, headers: { ...all, [SIGNATURE_HEADER]: toBase64(signature) }, body };
 }
 
 /** Who signed the answer, and when by its clock; undefined where nobody did. */
 export async function readSigner(
   asked: Asked,
-  answer: Answer,
+  { status, headers, body }: Omit<ServerAnswer, "headers"> & { headers: HeaderFields },
 ): Promise<{ coordinator: NodeKey; timeMs: number } | undefined> {
-  const { headers } = answer;
+  const field = (name: string) => headers.get(name) ?? "";
   const [key, time, signature] = [COORDINATOR_HEADER, TIME_HEADER, SIGNATURE_HEADER]
-    .map((name) => headers.get(name));
-  if (!key || !signature || !/^\d{1,15}$/.test(time ?? "")) return undefined;
+    .map(field);
+  if (!key || !signature || !/^\d{1,15}$/.test(time!)) return undefined;
   try {
     const coordinator = nodeKeyFromBase64(key);
-    const bytes = await signedBytes(coordinator, asked, answer);
+    const bytes = await signedBytes(coordinator, asked, { status, field, body });
     const given = fromBase64(signature);
     const isRight = given.length === SIGNATURE_LENGTH &&
       await verify(keyBytes(coordinator), given, bytes);

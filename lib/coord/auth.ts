@@ -9,9 +9,10 @@
  * LF and the nonce's text. So do ours to a coordinator without a key, with a nonce that tells one with a
  * key that they could have done better.
  */
-import { concatBytes, fromBase64, toBase64 } from "../bytes.ts";
+import { concatBytes, fromBase64, fromHex, toBase64 } from "../bytes.ts";
 import { type Agree, type Sign, verify } from "../ed25519.ts";
 import { keyBase64, keyBytes, type NodeKey, nodeKeyFromBytes } from "../keys.ts";
+import type { HeaderFields } from "../server_http.ts";
 import { COORDINATOR_HEADER, NONCE_HEADER, readNonce } from "./api.ts";
 
 export const WINDOW_SECONDS = 60;
@@ -20,6 +21,10 @@ const DOMAIN = "gretun request";
 const ABLE = "gretun2/";
 /** Of their timestamps where they sign as the original, without a nonce. */
 const ABLE_ORIGINAL = "0";
+/** Most requests have no body, and a digest is not free. */
+const SHA256_OF_NOTHING = fromHex(
+  "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+);
 
 /** An Ed25519 key pair, as who signs by it needs it. */
 export interface SigningKey {
@@ -56,7 +61,9 @@ export function ownNonce(random: Uint8Array): string {
 async function signedBytes(parts: SignedParts): Promise<Uint8Array<ArrayBuffer>> {
   const text = new TextEncoder();
   const { timestamp, method, path, query = "", nonce, coordinator } = parts;
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", parts.body));
+  const digest = parts.body.length === 0
+    ? SHA256_OF_NOTHING
+    : new Uint8Array(await crypto.subtle.digest("SHA-256", parts.body));
   if (coordinator !== undefined) {
     const lines = [DOMAIN, keyBase64(coordinator), timestamp, method, path + query, nonce ?? ""];
     return concatBytes(text.encode(lines.join("\n") + "\n"), digest);
@@ -110,13 +117,13 @@ export interface Claim {
 }
 
 /** Whether the node that made the request can sign for a coordinator's key. */
-export function isAble(headers: Headers): boolean {
+export function isAble(headers: HeaderFields): boolean {
   return headers.has(COORDINATOR_HEADER) || readNonce(headers)?.startsWith(ABLE) === true ||
     headers.get("x-gretun-timestamp")?.startsWith(ABLE_ORIGINAL) === true;
 }
 
 /** What the headers claim, with everything checked that costs nothing. Throws {@link AuthError}. */
-export function readClaim(headers: Headers, nowMs: number): Claim {
+export function readClaim(headers: HeaderFields, nowMs: number): Claim {
   const timestamp = headers.get("x-gretun-timestamp");
   const node = headers.get("x-gretun-node");
   const authorization = headers.get("authorization");
@@ -155,7 +162,7 @@ interface SignedRequest {
   method: string;
   path: string;
   query?: string;
-  headers: Headers;
+  headers: HeaderFields;
   body: Uint8Array<ArrayBuffer>;
 }
 

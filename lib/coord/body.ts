@@ -3,8 +3,8 @@
  * takes memory, so that only so many slow ones are at a time: who sends theirs for longest makes room.
  */
 import type { Clock } from "../edges.ts";
-import { incomingOf } from "../http_incoming.ts";
 import { sourceNetwork } from "../limits.ts";
+import type { ServerRequest } from "../server_http.ts";
 import { ApiError, MAX_BODY_LENGTH } from "./api.ts";
 import { Refusal } from "./refusal.ts";
 
@@ -16,6 +16,8 @@ export const MAX_SLOW = 256;
 export const MAX_SLOW_OF_SOURCE = 64;
 /** Grows only as bytes come, so that slow callers cost little. */
 const FIRST_BUFFER = 512;
+
+const NONE = new Uint8Array();
 
 const TOO_LONG = `body is longer than ${MAX_BODY_LENGTH} bytes`;
 
@@ -35,11 +37,13 @@ export class Bodies {
   }
 
   /** At most {@link MAX_BODY_LENGTH} bytes, however slowly or endlessly they come. Throws {@link Refusal}. */
-  async read(request: Request, source: string): Promise<Uint8Array<ArrayBuffer>> {
-    if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_LENGTH) {
-      throw new Refusal(413, TOO_LONG);
-    }
-    const coming = new Coming(sourceNetwork(source), partsOf(request));
+  async read(
+    { length, readBody }: Pick<ServerRequest, "length" | "readBody">,
+    source: string,
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    if (length === 0) return NONE;
+    if (length > MAX_BODY_LENGTH) throw new Refusal(413, TOO_LONG);
+    const coming = new Coming(sourceNetwork(source), readBody);
     using _slow = this.#clock.timer(SLOW_MS, () => this.#isSlow(coming));
     using _late = this.#clock.timer(BODY_TIMEOUT_MS, () => coming.giveUp());
     try {
@@ -75,18 +79,6 @@ export class Bodies {
 }
 
 type Part = Uint8Array | undefined;
-
-function partsOf(request: Request): () => Promise<Part> {
-  const incoming = incomingOf(request);
-  if (incoming) return incoming.readBody;
-  const parts = each(request.body ?? []);
-  return async () => (await parts.next()).value ?? undefined;
-}
-
-/** Of requests that no server of ours has received, as those of tests. */
-async function* each(parts: AsyncIterable<Uint8Array> | Iterable<Uint8Array>) {
-  for await (const part of parts) yield part;
-}
 
 /** A body that is on its way. */
 class Coming {

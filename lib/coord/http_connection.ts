@@ -8,14 +8,20 @@ import { STATUS_TEXT, type StatusCode } from "@std/http/status";
 import { BufferedReader, ConnectionEndedError } from "../buffered_reader.ts";
 import type { ByteStream } from "../byte_stream.ts";
 import { concatBytes } from "../bytes.ts";
-import { setIncoming } from "../http_incoming.ts";
+import {
+  type HeaderFields,
+  type ServerAnswer,
+  type ServerRequest,
+  textAnswer,
+} from "../server_http.ts";
 
 const MAX_HEAD = 16 * 1024;
 const END_OF_HEAD = "\r\n\r\n";
 const METHOD_AND_TARGET = /^([A-Z]{1,20}) (\/[\x21-\x7e]*) HTTP\/1\.([01])$/;
 const FIELD = /^([!#$%&'*+.^_`|~\w-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*$/;
-const HOST = /^[\w.:[\]-]+$/;
 const LENGTH = /^\d{1,15}$/;
+/** An answer with others in it would say what nobody meant to. */
+const FIELD_VALUE = /^[\t\x20-\x7e]*$/;
 const CONTINUE = new TextEncoder().encode("HTTP/1.1 100 Continue\r\n\r\n");
 
 /** The request cannot be answered otherwise. */
@@ -29,19 +35,14 @@ export class HeadError extends Error {
   }
 }
 
-interface Head {
-  method: string;
-  target: string;
-  headers: Headers;
-  length: number;
+interface Head extends Pick<ServerRequest, "method" | "path" | "query" | "headers" | "length"> {
   isLast: boolean;
 }
 
 export interface HttpConnectionOptions {
   stream: ByteStream;
-  scheme: "http" | "https";
   /** Never throws. */
-  handle: (request: Request) => Promise<Response>;
+  handle: (request: ServerRequest) => Promise<ServerAnswer>;
   /** The last answer has gone out, and more comes that nobody reads: it is to be closed soon. */
   onRefused: () => void;
   /** Now, as HTTP says it. */
@@ -98,32 +99,25 @@ class Exchange {
         : error;
       if (!(refused instanceof HeadError)) throw error;
       const { status, message } = refused;
-      await this.#write(new Response(`${message}\n`, { status }), { isHead: false, isLast: true });
+      await this.#write(textAnswer(status, `${message}\n`), { isHead: false, isLast: true });
       return "refused";
     }
-    const request = this.#request(head);
+    this.#missing = head.length;
+    this.#isAwaited = head.headers.get("expect")?.toLowerCase() === "100-continue";
     const answered = Promise.withResolvers<void>();
-    setIncoming(request, {
+    if (this.#missing === 0) this.#watch();
+    const answer = await handle({
+      ...head,
       stream,
+      signal: this.#hungUp.signal,
       read: () => answered.promise.then(() => this.#reader.some()),
       readBody: () => this.#readBody(),
     });
-    if (this.#missing === 0) this.#watch();
-    const response = await handle(request);
     const isLast = head.isLast || this.#missing > 0;
-    await this.#write(response, { isHead: head.method === "HEAD", isLast });
+    await this.#write(answer, { isHead: head.method === "HEAD", isLast });
     answered.resolve();
-    if (response.status === 101) return "upgraded";
+    if (answer.status === 101) return "upgraded";
     return this.#missing > 0 ? "refused" : isLast ? "end" : "next";
-  }
-
-  #request({ method, target, headers, length }: Head): Request {
-    const host = headers.get("host") ?? "";
-    const url = `${this.#options.scheme}://${HOST.test(host) ? host : "localhost"}${target}`;
-    const { signal } = this.#hungUp;
-    this.#missing = length;
-    this.#isAwaited = headers.get("expect")?.toLowerCase() === "100-continue";
-    return new Request(url, { method, headers, signal });
   }
 
   /** Nothing of it is read before. */
@@ -148,22 +142,21 @@ class Exchange {
   }
 
   async #write(
-    response: Response,
+    { status, headers, body }: ServerAnswer,
     { isHead, isLast }: { isHead: boolean; isLast: boolean },
   ): Promise<void> {
-    const { status, headers } = response;
-    const body = new Uint8Array(await response.arrayBuffer());
-    if (status !== 101) {
-      headers.set("content-length", `${body.length}`);
-      if (isLast) headers.set("connection", "close");
+    const all: Record<string, string> = {
+      ...headers,
+      ...(status === 101 ? {} : { "content-length": `${body.length}` }),
+      ...(status !== 101 && isLast ? { connection: "close" } : {}),
+      date: headers.date ?? this.#options.date(),
+    };
+    let text = `HTTP/1.1 ${status} ${STATUS_TEXT[status as StatusCode] ?? ""}\r\n`;
+    for (const [name, value] of Object.entries(all)) {
+      if (!FIELD_VALUE.test(value)) throw new TypeError(`no value of the header ${name}`);
+      text += `${name}: ${value}\r\n`;
     }
-    if (!headers.has("date")) headers.set("date", this.#options.date());
-    const lines = [
-      `HTTP/1.1 ${status} ${STATUS_TEXT[status as StatusCode] ?? ""}`,
-      ...[...headers].map(([name, value]) => `${name}: ${value}`),
-      ...["", ""],
-    ];
-    const head = new TextEncoder().encode(lines.join("\r\n"));
+    const head = new TextEncoder().encode(`${text}\r\n`);
     await this.#options.stream.write(isHead ? head : concatBytes(head, body)).catch(() => {
       throw new ConnectionEndedError("nobody takes the answer");
     });
@@ -175,7 +168,7 @@ export function readHead(text: string): Head {
   const [first, ...lines] = text.split("\r\n");
   const [, method, target, minor] = METHOD_AND_TARGET.exec(first!) ?? [];
   if (!method || !target) throw new HeadError(400, "no request of HTTP/1.1");
-  const headers = new Headers();
+  const headers = new Fields();
   for (const line of lines) {
     const [, name, value] = FIELD.exec(line) ?? [];
     if (name === undefined) throw new HeadError(400, "a header that is none");
@@ -193,5 +186,25 @@ export function readHead(text: string): Head {
   if (told !== null && !LENGTH.test(told)) throw new HeadError(400, "no length");
   const options = (headers.get("connection") ?? "").toLowerCase().split(/[ \t]*,[ \t]*/);
   const isLast = options.includes("close") || (!isNew && !options.includes("keep-alive"));
-  return { method, target, headers, length: Number(told ?? 0), isLast };
+  const queryAt = target.indexOf("?");
+  const path = queryAt < 0 ? target : target.slice(0, queryAt);
+  const query = target.slice(path.length);
+  return { method, path, query, headers, length: Number(told ?? 0), isLast };
+}
+
+class Fields implements HeaderFields {
+  readonly #values = new Map<string, string>();
+
+  append(name: string, value: string): void {
+    const before = this.get(name);
+    this.#values.set(name.toLowerCase(), before === null ? value : `${before}, ${value}`);
+  }
+
+  get(name: string): string | null {
+    return this.#values.get(name.toLowerCase()) ?? null;
+  }
+
+  has(name: string): boolean {
+    return this.#values.has(name.toLowerCase());
+  }
 }

@@ -8,6 +8,7 @@ import type { Clock, Log, LogFields } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
 import { sourceNetwork } from "../limits.ts";
+import { type ServerAnswer, type ServerRequest, textAnswer } from "../server_http.ts";
 import { Connection, type ConnectionRefusal, Connections } from "./connections.ts";
 import { serveConnection } from "./http_connection.ts";
 
@@ -36,7 +37,10 @@ export interface Caller {
   claimed(node: NodeKey): void;
 }
 
-export type HttpHandler = (request: Request, caller: Caller) => Response | Promise<Response>;
+export type HttpHandler = (
+  request: ServerRequest,
+  caller: Caller,
+) => ServerAnswer | Promise<ServerAnswer>;
 
 export type HttpEvent = "accepted" | "refused-full" | "refused-source" | "accept-failed";
 
@@ -144,9 +148,8 @@ export class HttpServer {
   #take(conn: Deno.Conn, handle: HttpHandler): void {
     const { clock, log, onEvent } = this.#options;
     const source = sourceText((conn.remoteAddr as Deno.NetAddr).hostname);
-    const isTls = "handshake" in conn;
     // Messages of a WebSocket would wait for each other.
-    if (!isTls) (conn as Deno.TcpConn).setNoDelay(true);
+    if (!("handshake" in conn)) (conn as Deno.TcpConn).setNoDelay(true);
     const stream = new ConnectionStream(conn as Deno.TcpConn | Deno.TlsConn, READ_BYTES);
     const connection = new Connection({
       source: sourceNetwork(source),
@@ -166,7 +169,6 @@ export class HttpServer {
     };
     const serving = serveConnection({
       stream,
-      scheme: isTls ? "https" : "http",
       handle: (request) => this.#answer(connection, request, caller, handle),
       onRefused: () => clock.timer(SHUTDOWN_MS, () => this.#connections.close(connection)),
       date: () => new Date(clock.wallMs()).toUTCString(),
@@ -177,19 +179,19 @@ export class HttpServer {
 
   async #answer(
     connection: Connection,
-    request: Request,
+    request: ServerRequest,
     caller: Caller,
     handle: HttpHandler,
-  ): Promise<Response> {
+  ): Promise<ServerAnswer> {
     const { clock } = this.#options;
     this.#connections.began(connection, clock.nowMs());
     let isUpgrade = false;
     try {
-      const response = await handle(request, caller);
-      isUpgrade = response.status === 101;
-      return response;
+      const answer = await handle(request, caller);
+      isUpgrade = answer.status === 101;
+      return answer;
     } catch {
-      return new Response("internal error\n", { status: 500 });
+      return textAnswer(500, "internal error\n");
     } finally {
       this.#connections.answered(connection, { isUpgrade, nowMs: clock.nowMs() });
     }

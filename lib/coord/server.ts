@@ -1,4 +1,4 @@
-/** The coordinator as a function from Request to Response; no port is opened here. */
+/** The coordinator as a function from request to answer; no port is opened here. */
 import type { Cidr } from "../addr.ts";
 import type { Clock, Log } from "../edges.ts";
 import { errorFields, errorText } from "../errors.ts";
@@ -7,6 +7,7 @@ import { type DiscoKey, keyBase64, type NodeKey, shortKey } from "../keys.ts";
 import { SourceLimits, sourceNetwork } from "../limits.ts";
 import type { Policy } from "../policy/mod.ts";
 import { encodeGrant } from "../relay/mod.ts";
+import { jsonAnswer, type ServerAnswer, type ServerRequest, textAnswer } from "../server_http.ts";
 import {
   ApiError,
   CLONE_HEADER,
@@ -91,7 +92,7 @@ export interface RelayOptions {
   grantKey: NodeKey;
   sign: Sign;
   /** Takes nodes without UDP at this coordinator's own relay. */
-  acceptWebSocket?: (request: Request, source: string) => Promise<Response>;
+  acceptWebSocket?: (request: ServerRequest, source: string) => Promise<ServerAnswer>;
 }
 
 /** So many new nodes may come from one source at once, and as many again in the time of a lease. */
@@ -100,8 +101,7 @@ const MAX_NEWCOMERS = 1024;
 const MAX_NEWCOMER_SOURCES = 16_384;
 
 interface Call {
-  request: Request;
-  path: string;
+  request: ServerRequest;
   body: Uint8Array<ArrayBuffer>;
 }
 
@@ -237,31 +237,29 @@ export class CoordServer {
    * known. Never throws.
    */
   async handle(
-    request: Request,
+    request: ServerRequest,
     source = "",
     claimed: (node: NodeKey) => void = () => {},
-  ): Promise<Response> {
+  ): Promise<ServerAnswer> {
     const startMs = this.#options.clock.nowMs();
-    const response = await this.#answerOrRefusal(request, { source, claimed });
-    this.#measure(request, response.status, startMs);
-    // The answer that opens a WebSocket is not to be touched.
-    return response.status === 101 ? response : await this.#finished(request, response);
+    const answer = await this.#answerOrRefusal(request, { source, claimed });
+    this.#measure(request, answer.status, startMs);
+    return answer.status === 101 ? answer : await this.#finished(request, answer);
   }
 
   /** Nodes whose clock is off sign by ours, so each answer tells the time. */
-  async #finished(request: Request, response: Response): Promise<Response> {
+  async #finished(request: ServerRequest, answer: ServerAnswer): Promise<ServerAnswer> {
     const { clock, key } = this.#options;
-    response.headers.set("date", httpDate(clock));
-    const nonce = readNonce(request.headers);
-    if (nonce === undefined) return response;
-    const { method, url, headers } = request;
+    answer.headers.date = httpDate(clock);
+    const { method, path, query, headers } = request;
+    const nonce = readNonce(headers);
+    if (nonce === undefined) return answer;
     const authorization = headers.get("authorization") ?? "";
-    const asked = { nonce, method, path: pathAndQuery(url), authorization };
-    return await signAnswer(response, asked, key, clock.wallMs());
+    const asked = { nonce, method, path: path + query, authorization };
+    return await signAnswer(answer, asked, key, clock.wallMs());
   }
 
-  #measure({ url, method }: Request, status: number, startMs: number): void {
-    const path = new URL(url).pathname;
+  #measure({ path, method }: ServerRequest, status: number, startMs: number): void {
     const methods = Object.hasOwn(ROUTES, path) ? ROUTES[path]! : undefined;
     this.#metrics.answered({
       route: methods ? path : "other",
@@ -279,7 +277,7 @@ export class CoordServer {
     return counts;
   }
 
-  async #answerOrRefusal(request: Request, caller: Caller): Promise<Response> {
+  async #answerOrRefusal(request: ServerRequest, caller: Caller): Promise<ServerAnswer> {
     try {
       return await this.#route(request, caller);
     } catch (error) {
@@ -294,8 +292,8 @@ export class CoordServer {
     }
   }
 
-  async #route(request: Request, caller: Caller): Promise<Response> {
-    const path = new URL(request.url).pathname;
+  async #route(request: ServerRequest, caller: Caller): Promise<ServerAnswer> {
+    const { path } = request;
     const methods = Object.hasOwn(ROUTES, path) ? ROUTES[path] : undefined;
     if (!methods || (path === "/debug/peers" && !this.#options.debug)) {
       return plain(404, "not found");
@@ -304,7 +302,7 @@ export class CoordServer {
       return plain(405, "method not allowed", { allow: methods.join(", ") });
     }
     if (path === "/healthz") return plain(200, "ok");
-    if (path === "/v1/stun") return Response.json(stunJson(this.#options.stun));
+    if (path === "/v1/stun") return jsonAnswer(stunJson(this.#options.stun));
     if (path === "/debug/peers") return this.#peersNow();
     if (path === "/v1/register" && request.method === "POST") {
       return await this.#register(request, caller);
@@ -315,38 +313,38 @@ export class CoordServer {
     const claim = this.#claim(request);
     this.#member(claim.nodeKey);
     const body = await this.#bodies.read(request, caller.source);
-    const call = { request, path, body };
+    const call = { request, body };
     const node = await this.#authenticated(claim, call);
     caller.claimed(node.nodeKey);
     await this.#checkInstance(request, node, caller.source);
-    const response = await this.#answer(call, node);
+    const answer = await this.#answer(call, node);
     const rival = this.#instances.rivalOf(node.nodeKey, this.#nowMs());
-    if (rival !== undefined) response.headers.set(CLONE_HEADER, rival);
-    return response;
+    if (rival !== undefined) answer.headers[CLONE_HEADER] = rival;
+    return answer;
   }
 
-  async #answer(call: Call, node: NodeRecord): Promise<Response> {
+  async #answer(call: Call, node: NodeRecord): Promise<ServerAnswer> {
     const nowMs = this.#nowMs();
-    switch (`${call.request.method} ${call.path}`) {
+    switch (`${call.request.method} ${call.request.path}`) {
       case "DELETE /v1/register":
         this.#instances.forget(node.nodeKey);
         if (this.nodes.leave(node.nodeKey, nowMs)) {
           this.#listChanged(node);
           this.#options.log.info("node left", nodeFields(node));
         }
-        return Response.json({ ok: true });
+        return jsonAnswer({ ok: true });
       case "POST /v1/endpoints": {
         const reach = parseReach(jsonOf(call.body));
         this.#memberLimits.reach(node.nodeKey, nowMs);
         await statedReach(reach.statement, node);
         this.#noteChange(node, this.nodes.setReach(node.nodeKey, reach, nowMs));
-        return Response.json({ ok: true });
+        return jsonAnswer({ ok: true });
       }
       case "POST /v1/collisions": {
         const collisions = parseCollisions(jsonOf(call.body));
         this.#memberLimits.reach(node.nodeKey, nowMs);
         this.#tellCollisions(node, collisions);
-        return Response.json({ ok: true });
+        return jsonAnswer({ ok: true });
       }
       case "GET /v1/peers":
         return await this.#peers(call.request, node);
@@ -380,7 +378,7 @@ export class CoordServer {
 
   // --- authentication
 
-  #claim(request: Request): Claim {
+  #claim(request: ServerRequest): Claim {
     const { clock, key } = this.#options;
     const claim = readClaim(request.headers, clock.wallMs());
     if (isAble(request.headers)) {
@@ -419,17 +417,16 @@ export class CoordServer {
     return node;
   }
 
-  async #authenticated(claim: Claim, { request, path, body }: Call): Promise<NodeRecord> {
-    await this.#verify(claim, { request, path, body });
+  async #authenticated(claim: Claim, call: Call): Promise<NodeRecord> {
+    await this.#verify(claim, call);
     const node = this.#member(claim.nodeKey);
     checkMembership(node, this.#nowMs());
     if (this.nodes.renew(claim.nodeKey, this.#nowMs())) this.#listChanged(node);
     return node;
   }
 
-  async #verify(claim: Claim, { request, path, body }: Call): Promise<void> {
-    const { method, headers } = request;
-    const query = new URL(request.url).search;
+  async #verify(claim: Claim, { request, body }: Call): Promise<void> {
+    const { method, path, query, headers } = request;
     if (!await verifyClaim(claim, { method, path, query, headers, body })) {
       throw new AuthError("bad signature");
     }
@@ -444,7 +441,7 @@ export class CoordServer {
    * calls are answered: it calls again at once. Throws {@link Refusal}.
    */
   async #checkInstance(
-    request: Request,
+    request: ServerRequest,
     { nodeKey, discoKey }: Pick<NodeRecord, "nodeKey" | "discoKey">,
     source: string,
   ): Promise<void> {
@@ -482,7 +479,7 @@ export class CoordServer {
 
   // --- calls
 
-  async #register(request: Request, { source, claimed }: Caller): Promise<Response> {
+  async #register(request: ServerRequest, { source, claimed }: Caller): Promise<ServerAnswer> {
     const { log, stun } = this.#options;
     const signed = request.headers.has("authorization");
     const claim = signed ? this.#claim(request) : undefined;
@@ -495,7 +492,7 @@ export class CoordServer {
     let isProven = false;
     let reach: NodeReach | undefined;
     if (claim) {
-      await this.#verify(claim, { request, path: "/v1/register", body });
+      await this.#verify(claim, { request, body });
       reach = await statedReach(wanted.statement, wanted);
       isProven = await this.#ownsDiscoKey(wanted);
       claimed(claim.nodeKey);
@@ -532,7 +529,7 @@ export class CoordServer {
     }
     checkMembership(record, nowMs);
     const list = signed && wanted.wantsList ? { list: this.#view.list(record, nowMs) } : {};
-    return Response.json(registerResponseJson({
+    return jsonAnswer(registerResponseJson({
       ...{ ...this.nodes.given(record), peersEtag: this.nodes.etag },
       ...{ stun, leaseSeconds: LEASE_MS / 1000, ...list },
     }));
@@ -599,9 +596,9 @@ export class CoordServer {
   }
 
   /** Held until something changes of what the node sees. */
-  async #peers(request: Request, node: NodeRecord): Promise<Response> {
-    const { searchParams } = new URL(request.url);
-    const since = searchParams.get("since") ?? "";
+  async #peers(request: ServerRequest, node: NodeRecord): Promise<ServerAnswer> {
+    const asked = new URLSearchParams(request.query);
+    const since = asked.get("since") ?? "";
     const untilMs = this.#nowMs() + HOLD_MS;
     const viewer = () => this.nodes.get(node.nodeKey) ?? node;
     const isNews = () => this.#view.answer(viewer(), since, this.#nowMs()).isNews;
@@ -611,13 +608,12 @@ export class CoordServer {
       await this.#held.hold(LIST, node.nodeKey, request.signal, untilMs - this.#nowMs());
       hasChanged = etag !== this.nodes.etag && this.#nowMs() < untilMs;
     }
-    return this.#peersNow(viewer(), searchParams.has("changes") ? since : "");
+    return this.#peersNow(viewer(), asked.has("changes") ? since : "");
   }
 
   /** Nobody as the viewer sees all. */
-  #peersNow(viewer?: NodeRecord, since = ""): Response {
-    const { text } = this.#view.answer(viewer, since, this.#nowMs());
-    return new Response(text, { headers: { "content-type": "application/json" } });
+  #peersNow(viewer?: NodeRecord, since = ""): ServerAnswer {
+    return jsonAnswer(this.#view.answer(viewer, since, this.#nowMs()).json);
   }
 
   get policy(): Policy | undefined {
@@ -635,7 +631,7 @@ export class CoordServer {
     return this.#view.explain(from, to);
   }
 
-  #signal({ body }: Call, node: NodeRecord): Response {
+  #signal({ body }: Call, node: NodeRecord): ServerAnswer {
     const { to, sealed } = parseSignal(jsonOf(body));
     // Nothing is kept for a key that nobody has, or nobody whom this node sees.
     if (this.#view.seenBy(node, { disco: to })) {
@@ -643,10 +639,10 @@ export class CoordServer {
       this.#mailbox.put(to, { from: node.discoKey, sealed }, this.#nowMs());
       this.#held.wake(mailOf(to));
     }
-    return Response.json({ queued: true });
+    return jsonAnswer({ queued: true });
   }
 
-  async #signals(request: Request, { nodeKey, discoKey }: NodeRecord): Promise<Response> {
+  async #signals(request: ServerRequest, { nodeKey, discoKey }: NodeRecord): Promise<ServerAnswer> {
     const take = () =>
       this.#mailbox.take(discoKey, this.#nowMs())
         .filter(({ from }) => this.#view.seenBy(this.nodes.get(nodeKey)!, { disco: from }));
@@ -655,7 +651,7 @@ export class CoordServer {
       await this.#held.hold(mailOf(discoKey), nodeKey, request.signal);
       if (!request.signal.aborted) envelopes = take();
     }
-    return Response.json(envelopesJson(envelopes.map(({ enqueuedMs, ...envelope }) => ({
+    return jsonAnswer(envelopesJson(envelopes.map(({ enqueuedMs, ...envelope }) => ({
       ...envelope,
       enqueued: new Date(enqueuedMs).toISOString(),
     }))));
@@ -669,12 +665,12 @@ export class CoordServer {
     throw new Refusal(503, "this coordinator has no relay", NO_RELAY_RETRY_MS);
   }
 
-  #listRelays(): Response {
+  #listRelays(): ServerAnswer {
     const { directory, grantKey } = this.#relays();
-    return Response.json(relaysJson(grantKey, directory.list(this.#nowMs())));
+    return jsonAnswer(relaysJson(grantKey, directory.list(this.#nowMs())));
   }
 
-  async #offerRelay({ body }: Call, node: NodeRecord): Promise<Response> {
+  async #offerRelay({ body }: Call, node: NodeRecord): Promise<ServerAnswer> {
     const { nodeKey } = node;
     const { directory, sign } = this.#relays();
     const { peer, latencies } = parseRelayRequest(jsonOf(body));
@@ -692,18 +688,18 @@ export class CoordServer {
     const grant = directory.grant(nodeKey, peer, place.relayKey, wallMs);
     const expiresAt = new Date(grant.endsSeconds * 1000).toISOString();
     const offer = { ...place, grant: await encodeGrant(grant, sign), expiresAt };
-    return Response.json(relayOfferJson(offer));
+    return jsonAnswer(relayOfferJson(offer));
   }
 
   /** A relay is no node: it signs with its own key, which the operator has named. */
-  async #registerRelay(request: Request, { source, claimed }: Caller): Promise<Response> {
+  async #registerRelay(request: ServerRequest, { source, claimed }: Caller): Promise<ServerAnswer> {
     const { directory, grantKey } = this.#relays();
     const claim = this.#claim(request);
     if (!directory.isAllowed(claim.nodeKey)) {
       throw new Refusal(403, "unknown relay: start the coordinator with its --relay-key");
     }
     const body = await this.#bodies.read(request, source);
-    await this.#verify(claim, { request, path: RELAY_REGISTER_PATH, body });
+    await this.#verify(claim, { request, body });
     claimed(claim.nodeKey);
     const wanted = parseRelayRegistration(jsonOf(body));
     if (directory.register(claim.nodeKey, wanted, source, this.#nowMs())) {
@@ -713,10 +709,10 @@ export class CoordServer {
         endpoint: wanted.udp,
       });
     }
-    return Response.json(relayRegisteredJson(grantKey, RELAY_LEASE_MS / 1000));
+    return jsonAnswer(relayRegisteredJson(grantKey, RELAY_LEASE_MS / 1000));
   }
 
-  async #relayWebSocket(request: Request, source: string): Promise<Response> {
+  async #relayWebSocket(request: ServerRequest, source: string): Promise<ServerAnswer> {
     const accept = this.#options.relays?.acceptWebSocket;
     return accept ? await accept(request, source) : plain(404, "no relay is served here");
   }
@@ -762,11 +758,6 @@ function nodeFields({ name, nodeKey }: Pick<NodeRecord, "name" | "nodeKey">) {
   return { node: name, key: shortKey(nodeKey) };
 }
 
-function pathAndQuery(url: string): string {
-  const { pathname, search } = new URL(url);
-  return pathname + search;
-}
-
 function httpDate(clock: Clock): string {
   return new Date(clock.wallMs()).toUTCString();
 }
@@ -808,7 +799,7 @@ function joiningBy({ id, tags, isEphemeral, isApproving }: TokenRecord): Joining
   };
 }
 
-function refusal({ status, message, retryAfterMs, code }: Refusal): Response {
+function refusal({ status, message, retryAfterMs, code }: Refusal): ServerAnswer {
   return plain(status, message, {
     ...(retryAfterMs === undefined ? {} : { "retry-after": `${Math.ceil(retryAfterMs / 1000)}` }),
     ...(code === undefined ? {} : { [REFUSAL_HEADER]: code }),
@@ -816,6 +807,6 @@ function refusal({ status, message, retryAfterMs, code }: Refusal): Response {
 }
 
 /** One line: what was sent may be quoted in it. */
-function plain(status: number, text: string, headers: Record<string, string> = {}): Response {
-  return new Response(text.slice(0, MAX_ERROR_LENGTH) + "\n", { status, headers });
+function plain(status: number, text: string, headers: Record<string, string> = {}): ServerAnswer {
+  return textAnswer(status, text.slice(0, MAX_ERROR_LENGTH) + "\n", headers);
 }

@@ -12,7 +12,8 @@ const MAX_AWAY = 1_000;
 const LIST_KEPT_MS = 5_000;
 
 interface Answer {
-  text: string;
+  /** JSON, the same bytes for all who are told the same. */
+  json: Uint8Array<ArrayBuffer>;
   isNews: boolean;
 }
 
@@ -126,7 +127,7 @@ export class PeerView {
 
   /**
    * The whole list, or what has changed in it since then, where that is known; nobody as the viewer
-   * sees all. The same bytes for all who see and ask the same between two changes.
+   * sees all.
    */
   answer(viewer: NodeRecord | undefined, since: string, nowMs: number): Answer {
     const cached = this.#current(nowMs);
@@ -170,7 +171,7 @@ export class PeerView {
   }
 
   #whole(viewer: NodeRecord | undefined, cached: Cached): Answer {
-    return { text: JSON.stringify(peersJson(this.#all(viewer, cached))), isNews: true };
+    return { json: jsonOf(this.#all(viewer, cached)), isNews: true };
   }
 
   #all(viewer: NodeRecord | undefined, { etag, listed, away }: Cached): PeerList {
@@ -189,10 +190,14 @@ export class PeerView {
     const left = this.#peers(viewer, changed.filter(({ listed }) => !listed));
     const gone = left.map(({ nodeKey }) => nodeKey);
     return {
-      text: JSON.stringify(peersJson({ etag, peers, changes: { since, gone } })),
+      json: jsonOf({ etag, peers, changes: { since, gone } }),
       isNews: this.#policy ? peers.length + gone.length > 0 : since !== etag,
     };
   }
+}
+
+function jsonOf(list: PeerList): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(JSON.stringify(peersJson(list))) as Uint8Array<ArrayBuffer>;
 }
 
 function latest(records: NodeRecord[]): NodeRecord[] {

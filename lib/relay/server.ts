@@ -10,6 +10,7 @@ import { type Clock, type ListenUdp, type Log, type Random, systemListenUdp } fr
 import { errorText } from "../errors.ts";
 import { type NodeKey, shortKey } from "../keys.ts";
 import { type ListenAddress, openListen } from "../listen.ts";
+import type { ServerAnswer, ServerRequest } from "../server_http.ts";
 import { answerBinding, AnswerLimit } from "../stun/mod.ts";
 import {
   type Allocation,
@@ -319,7 +320,7 @@ export class RelayServer implements Disposable {
   // --- WebSocket
 
   /** The answer to an HTTP request that asks for one; `ip` is where it came from. */
-  acceptWebSocket(request: Request, ip: string): Promise<Response> {
+  acceptWebSocket(request: ServerRequest, ip: string): Promise<ServerAnswer> {
     const source = parseIp(ip.split("%")[0]!);
     return this.#webSockets.accept(request, source, this.#options.clock.nowMs());
   }

@@ -4,7 +4,7 @@
  * opens a channel says hello and asks for its allocation before anything else, and again to keep it.
  */
 import type { Ip } from "../addr.ts";
-import { incomingOf } from "../http_incoming.ts";
+import { type ServerAnswer, type ServerRequest, textAnswer } from "../server_http.ts";
 import { WebSocketEnd, type WebSocketEndOptions } from "../web_socket.ts";
 import { acceptOf, CLOSE } from "../web_socket_frames.ts";
 import { CHANNELS_PROTOCOL, inChannel, readChannel, WaitingShares } from "./channels.ts";
@@ -142,13 +142,12 @@ export type ServerWebSocket =
 
 /** Of a request whose answer is 101. */
 export type UpgradeWebSocket = (
-  request: Request,
+  request: ServerRequest,
   options: Pick<WebSocketEndOptions, "protocol">,
 ) => ServerWebSocket;
 
 /** The runtime's own end of a WebSocket keeps messages of up to 64 MiB while they come. */
-export const upgradeWebSocket: UpgradeWebSocket = (request, { protocol }) => {
-  const { stream, read } = incomingOf(request)!;
+export const upgradeWebSocket: UpgradeWebSocket = ({ stream, read }, { protocol }) => {
   return new WebSocketEnd({ stream, read, maxMessage: MAX_MESSAGE, protocol });
 };
 
@@ -169,19 +168,14 @@ export class WebSocketConnections {
   }
 
   /** The answer to the HTTP request that asks for a WebSocket; `ip` is where it came from. */
-  async accept(request: Request, ip: Ip, nowMs: number): Promise<Response> {
+  async accept(request: ServerRequest, ip: Ip, nowMs: number): Promise<ServerAnswer> {
     if (!asksForWebSocket(request)) {
-      return new Response("a WebSocket is served here\n", {
-        status: 426,
-        headers: { "upgrade": "websocket", "sec-websocket-version": VERSION },
-      });
+      const headers = { "upgrade": "websocket", "sec-websocket-version": VERSION };
+      return textAnswer(426, "a WebSocket is served here\n", headers);
     }
     const accept = await acceptOf(request.headers.get("sec-websocket-key")!);
     if (this.#all.size >= MAX_CONNECTIONS || this.#unboundOf(ip) >= MAX_UNBOUND_PER_IP) {
-      return new Response("too many connections\n", {
-        status: 503,
-        headers: { "retry-after": "10" },
-      });
+      return textAnswer(503, "too many connections\n", { "retry-after": "10" });
     }
     const asked = request.headers.get("sec-websocket-protocol")?.split(/, */) ?? [];
     const hasChannels = asked.includes(CHANNELS_PROTOCOL);
@@ -191,7 +185,7 @@ export class WebSocketConnections {
     this.#all.add(
       new WebSocketConnection(socket, options, (connection) => this.#all.delete(connection)),
     );
-    return new Response(null, {
+    return {
       status: 101,
       headers: {
         "connection": "Upgrade",
@@ -199,7 +193,8 @@ export class WebSocketConnections {
         "sec-websocket-accept": accept,
         ...(protocol === undefined ? {} : { "sec-websocket-protocol": protocol }),
       },
-    });
+      body: new Uint8Array(),
+    };
   }
 
   #unboundOf(ip: Ip): number {
@@ -220,7 +215,7 @@ export class WebSocketConnections {
 }
 
 /** RFC 6455 section 4.2.1. */
-function asksForWebSocket({ method, headers }: Request): boolean {
+function asksForWebSocket({ method, headers }: ServerRequest): boolean {
   const has = (name: string, wanted: string) =>
     (headers.get(name) ?? "").toLowerCase().split(/, */).includes(wanted);
   return method === "GET" && has("connection", "upgrade") && has("upgrade", "websocket") &&

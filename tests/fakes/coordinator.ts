@@ -19,6 +19,7 @@ import {
   nodeKeyFromBytes,
 } from "../../lib/keys.ts";
 import type { Policy } from "../../lib/policy/mod.ts";
+import { responseOf, serverRequest } from "./server_http.ts";
 import { VirtualClock } from "./virtual_clock.ts";
 
 export interface FakeNode {
@@ -172,6 +173,10 @@ export class FakeCoordinator {
     return this.server.nodes;
   }
 
+  async handle(request: Request, source?: string): Promise<Response> {
+    return responseOf(await this.server.handle(serverRequest(request), source));
+  }
+
   /** A request that `node` signed. */
   async request(
     node: FakeNode,
@@ -207,7 +212,7 @@ export class FakeCoordinator {
 
   async call(node: FakeNode, method: string, pathAndQuery: string, options: CallOptions = {}) {
     const request = await this.request(node, method, pathAndQuery, options);
-    return this.server.handle(request, options.source);
+    return this.handle(request, options.source);
   }
 
   /** Whether a call that was just made is held rather than answered. */

@@ -3,6 +3,7 @@ import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { type Ip, parseEndpoint } from "../../lib/addr.ts";
 import { type NodeRecord, peersJson } from "../../lib/coord/api.ts";
 import { keyBase64 } from "../../lib/keys.ts";
+import { serverRequest } from "../fakes/server_http.ts";
 import { type SimCoordinator, simIdentity, type SimNode, World } from "./world/mod.ts";
 
 type Json = Record<string, unknown>;
@@ -207,7 +208,9 @@ Deno.test("who registers a node's disco key before it does not keep it out", asy
     node_name: "squatter",
   };
   const squat = coordinator.server!.handle(
-    new Request("http://c/v1/register", { method: "POST", body: JSON.stringify(body) }),
+    serverRequest(
+      new Request("http://c/v1/register", { method: "POST", body: JSON.stringify(body) }),
+    ),
   );
   strictEqual((await squat).status, 200);
   const a = await world.up(world.publicHost("a"), coordinator, { identity });

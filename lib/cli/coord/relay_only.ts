@@ -5,6 +5,7 @@ import { systemDialer } from "../../dial/mod.ts";
 import { type Log, systemClock, systemRandom } from "../../edges.ts";
 import { UsageError } from "../../errors.ts";
 import { keyBase64 } from "../../keys.ts";
+import { textAnswer } from "../../server_http.ts";
 import { parseCoordinatorKey } from "../coordinator_key.ts";
 import { metricsListen } from "../listen.ts";
 import { serveMetrics } from "../metrics_server.ts";
@@ -83,10 +84,9 @@ async function serve(
   const key = keyBase64(relayKey);
   log.info("relay listening", { addr: flags["relay-listen"], http: flags.listen, key });
   const handle: HttpHandler = (request, { source }) => {
-    const { pathname } = new URL(request.url);
-    if (pathname === "/v1/relay/ws") return relay.server.acceptWebSocket(request, source);
-    if (pathname === "/healthz") return new Response("ok\n");
-    return new Response("not found\n", { status: 404 });
+    const { path } = request;
+    if (path === "/v1/relay/ws") return relay.server.acceptWebSocket(request, source);
+    return path === "/healthz" ? textAnswer(200, "ok\n") : textAnswer(404, "not found\n");
   };
   manager.ready(() => `relay of ${coordinator.href}`);
   const serving = server.run(stop, handle);

@@ -1,4 +1,5 @@
 /** Headers of the coordinator's own, besides those of signed requests. */
+import type { HeaderFields } from "../../server_http.ts";
 
 /** Of a request: names it among all of its node. */
 export const NONCE_HEADER = "x-gretun-nonce";
@@ -33,13 +34,13 @@ export type RefusalCode =
 const NONCE_PATTERN = /^[A-Za-z0-9+/=]{16,64}$/;
 
 /** {@link NONCE_HEADER} of a request, where it is one. */
-export function readNonce(headers: Headers): string | undefined {
+export function readNonce(headers: HeaderFields): string | undefined {
   const text = headers.get(NONCE_HEADER);
   return text !== null && NONCE_PATTERN.test(text) ? text : undefined;
 }
 
 /** {@link INSTANCE_HEADER} of a request, where it is one. */
-export function readInstance(headers: Headers): string | undefined {
+export function readInstance(headers: HeaderFields): string | undefined {
   const text = headers.get(INSTANCE_HEADER);
   return text !== null && /^[0-9A-Za-z_-]{8,64}$/.test(text) ? text : undefined;
 }

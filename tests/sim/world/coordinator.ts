@@ -9,6 +9,7 @@ import { silentLog } from "../../../lib/edges.ts";
 import { type NodeKey, nodeKeyFromBytes } from "../../../lib/keys.ts";
 import { RelayServer } from "../../../lib/relay/serve.ts";
 import { StunService } from "../../../lib/stun/mod.ts";
+import { responseOf, serverRequest } from "../../fakes/server_http.ts";
 import { agreementOf, publicOf } from "./crypto.ts";
 import type { Serve, SimHost } from "./host.ts";
 import type { Dice } from "./random.ts";
@@ -159,7 +160,7 @@ export class SimCoordinator {
     });
     this.server = server;
     const serve: Serve = async (request, source) => {
-      const pass = () => server.handle(request, source);
+      const pass = async () => responseOf(await server.handle(serverRequest(request), source));
       return await (this.proxy ? this.proxy(request, pass) : pass());
     };
     host.servers.set(PORT, serve);

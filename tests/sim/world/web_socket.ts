@@ -9,7 +9,8 @@ interface Ends {
   protocol?: string | undefined;
 }
 
-const upgraded = new WeakMap<Request, Ends>();
+/** By the signal of the request. */
+const upgraded = new WeakMap<AbortSignal, Ends>();
 
 class End implements ServerWebSocket {
   isOpen = false;
@@ -86,7 +87,7 @@ export async function openWebSocket(
     },
   });
   const ends: Ends = { server: new End(later, isLost) };
-  upgraded.set(request, ends);
+  upgraded.set(request.signal, ends);
   await server.servers.get(Number(port || 80))!(request, trace.source);
   if (!ends.server.isOpen) throw new Error("refused");
   [client.other, ends.server.other] = [ends.server, client];
@@ -103,7 +104,7 @@ export async function openWebSocket(
 
 /** As the relay's own. */
 export const upgradeWebSocket: UpgradeWebSocket = (request, { protocol }) => {
-  const ends = upgraded.get(request)!;
+  const ends = upgraded.get(request.signal)!;
   ends.protocol = protocol;
   ends.server.isOpen = true;
   return ends.server;

@@ -29,7 +29,7 @@ type Pass = (request: Request) => Promise<Response>;
 /** HTTP with somebody between who may do anything to requests and answers. */
 function httpThrough(coord: FakeCoordinator, between: (request: Request, pass: Pass) => unknown) {
   const requests: Request[] = [];
-  const pass: Pass = (request) => coord.server.handle(request);
+  const pass: Pass = (request) => coord.handle(request);
   const http: CoordHttp = {
     async request(url, init) {
       const request = new Request(url, init as RequestInit);
@@ -146,7 +146,7 @@ Deno.test("a key that was not signed for the question is not the coordinator's",
 /** The answer to somebody else. */
 async function toAnother(coord: FakeCoordinator): Promise<Response> {
   const headers = { "x-gretun-nonce": "somebodyelsesnonce" };
-  return await coord.server.handle(new Request("http://coordinator/v1/stun", { headers }));
+  return await coord.handle(new Request("http://coordinator/v1/stun", { headers }));
 }
 
 /** What somebody on the way makes of an answer. */
@@ -227,11 +227,11 @@ Deno.test("the coordinator's answer to another request, and of before, fits none
     (request) =>
       coord.call(mallory, "GET", "/v1/peers", { nonce: request.headers.get("x-gretun-nonce") }),
     // To another path, with this one's signature.
-    (request) => coord.server.handle(new Request("http://c/v1/none", { headers: request.headers })),
+    (request) => coord.handle(new Request("http://c/v1/none", { headers: request.headers })),
     // To nobody in particular.
     (request) => {
       const nonce = request.headers.get("x-gretun-nonce")!;
-      return coord.server.handle(
+      return coord.handle(
         new Request(request.url, { headers: { "x-gretun-nonce": nonce } }),
       );
     },
@@ -269,7 +269,7 @@ const withoutKey = async (request: Request, coord: FakeCoordinator) => {
   headers.delete("authorization");
   const { method, url } = request;
   const before = new Request(url, { method, headers, ...(body ? { body } : {}) });
-  return await coord.server.handle(before);
+  return await coord.handle(before);
 };
 
 Deno.test("a coordinator without a key is taken as long as none is known", async () => {
@@ -305,7 +305,7 @@ Deno.test("an original coordinator is signed for as it checks it, which is worth
   await register(client, node);
   await client.postEndpoints([], NEVER);
   await keyed.register(node);
-  strictEqual((await keyed.server.handle(seen[0]!)).status, 421);
+  strictEqual((await keyed.handle(seen[0]!)).status, 421);
 });
 
 // --- requests
@@ -350,7 +350,7 @@ Deno.test("a request that was signed for another coordinator cannot be renamed t
   deepStrictEqual([response.status, await response.text()], [401, "bad signature\n"]);
   const bare = await coord.request(node, "DELETE", "/v1/register", { coordinator });
   bare.headers.delete("x-gretun-coordinator");
-  strictEqual((await coord.server.handle(bare)).status, 421, "its nonce tells that it was there");
+  strictEqual((await coord.handle(bare)).status, 421, "its nonce tells that it was there");
 });
 
 Deno.test("the query is signed", async () => {
@@ -359,7 +359,7 @@ Deno.test("the query is signed", async () => {
   await coord.register(node);
   const request = await coord.request(node, "GET", "/v1/peers?since=1");
   const changed = new Request(request.url.replace("since=1", "since=2"), request);
-  strictEqual((await coord.server.handle(changed)).status, 401);
+  strictEqual((await coord.handle(changed)).status, 401);
 });
 
 // --- nodes of before
@@ -377,14 +377,14 @@ Deno.test("nodes of before come in where anybody may, or the operator says so", 
     const asBefore = { coordinator: null } as const;
     const body = registration(older);
     await coord.call(older, "POST", "/v1/register", { body, ...asBefore });
-    await coord.server.handle(unsigned("POST", "/v1/register", registration(original)));
+    await coord.handle(unsigned("POST", "/v1/register", registration(original)));
     if (isClosed) {
       coord.server.saveToken(coord.server.tokens.make("hash", { tags: [] }, 0));
     }
     const calls = [
       await coord.call(older, "POST", "/v1/register", { body, ...asBefore }),
       await coord.call(older, "POST", "/v1/endpoints", { body: { endpoints: [] }, ...asBefore }),
-      await coord.server.handle(unsigned("POST", "/v1/register", registration(original))),
+      await coord.handle(unsigned("POST", "/v1/register", registration(original))),
       await coord.call(original, "GET", "/v1/peers", { nonce: null }),
     ];
     deepStrictEqual(calls.map((call) => call.status), calls.map(() => status));

@@ -47,7 +47,7 @@ function serve(handler: Handler): AsyncDisposable & { url: string } {
 }
 
 function serveCoordinator(coord: FakeCoordinator) {
-  return serve((request, { remoteAddr }) => coord.server.handle(request, remoteAddr.hostname));
+  return serve((request, { remoteAddr }) => coord.handle(request, remoteAddr.hostname));
 }
 
 function clientOf(url: string, node: FakeNode, clock = systemClock): CoordClient {
@@ -229,7 +229,7 @@ for (const path of ["/", "//", "/gretun", "/gretun/"]) {
     await using server = serve((request) => {
       const url = new URL(request.url);
       url.pathname = url.pathname.replace(/^\/gretun/, "");
-      return coord.server.handle(new Request(url, request));
+      return coord.handle(new Request(url, request));
     });
     const node = await fakeNode("a");
     const client = clientOf(parseCoordinatorUrl(server.url + path).href, node, coord.clock);
@@ -403,7 +403,7 @@ Deno.test("a coordinator that went away is found again when it is back", async (
   const after = new FakeCoordinator({ store: coord.store, clock: coord.clock });
   const again = Deno.serve(
     { hostname: "127.0.0.1", port: Number(port), onListen: () => {} },
-    (request) => after.server.handle(request),
+    (request) => after.handle(request),
   );
   const { peers } = await clientA.peers(undefined, NEVER);
   deepStrictEqual(peers.map(({ name }) => name), ["a", "b"]);
@@ -451,8 +451,8 @@ Deno.test("what a proxy sends twice is signed anew, a few times", async () => {
   /** Of the next requests. */
   let twice = 0;
   await using server = serve(async (request) => {
-    if (twice-- > 0) await coord.server.handle(request.clone());
-    return await coord.server.handle(request);
+    if (twice-- > 0) await coord.handle(request.clone());
+    return await coord.handle(request);
   });
   const node = await fakeNode("a");
   using client = clientOf(server.url, node, coord.clock);
@@ -470,7 +470,7 @@ Deno.test("what a proxy sends twice is signed anew, a few times", async () => {
 Deno.test("a node whose clock is off is served all the same, and knows by how much", async () => {
   for (const stepMs of [91_000, 86_400_000]) {
     const coord = new FakeCoordinator();
-    await using server = serve((request) => coord.server.handle(request));
+    await using server = serve((request) => coord.handle(request));
     const node = await fakeNode("a");
     const clock = {
       ...systemClock,
@@ -519,7 +519,7 @@ Deno.test("the first list is asked for again after 4 s: its connection may be de
   let lists = 0;
   await using server = serve(async (request, { remoteAddr }) => {
     if (request.method === "GET" && ++lists === 1) return await untilGivenUp(request);
-    return await coord.server.handle(request, remoteAddr.hostname);
+    return await coord.handle(request, remoteAddr.hostname);
   });
   const node = await fakeNode("a");
   using client = clientOf(server.url, node, coord.clock);
@@ -537,7 +537,7 @@ Deno.test("reconnect() begins calls under way anew, on new connections", async (
   const firstArrived = Promise.withResolvers<void>();
   await using server = serve(async (request, { remoteAddr }) => {
     sources.push(remoteAddr.port);
-    if (sources.length > 1) return await coord.server.handle(request, remoteAddr.hostname);
+    if (sources.length > 1) return await coord.handle(request, remoteAddr.hostname);
     firstArrived.resolve();
     return await untilGivenUp(request);
   });

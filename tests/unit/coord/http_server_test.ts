@@ -3,6 +3,7 @@ import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { type HttpHandler, HttpServer } from "../../../lib/coord/http_server.ts";
 import { HEADER_MS } from "../../../lib/coord/connections.ts";
 import { silentLog } from "../../../lib/edges.ts";
+import { type ServerAnswer, textAnswer } from "../../../lib/server_http.ts";
 import { VirtualClock } from "../../fakes/virtual_clock.ts";
 
 class Bench implements AsyncDisposable {
@@ -36,7 +37,7 @@ class Bench implements AsyncDisposable {
   }
 }
 
-const ok200: HttpHandler = () => new Response("ok\n");
+const ok200: HttpHandler = () => textAnswer(200, "ok\n");
 const request = (path = "/") => new TextEncoder().encode(`GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`);
 
 async function read(conn: Deno.Conn): Promise<string> {
@@ -49,7 +50,7 @@ Deno.test("HttpServer serves several requests on a connection, and tells where t
   const sources: string[] = [];
   await using bench = new Bench((_, { source }) => {
     sources.push(source);
-    return new Response("ok\n");
+    return textAnswer(200, "ok\n");
   });
   using conn = await bench.connect();
   for (let i = 0; i < 2; i++) {
@@ -64,7 +65,7 @@ Deno.test("HttpServer tells an IPv4 source as such on a socket for both families
   await using bench = new Bench(
     (_, { source }) => {
       sources.push(source);
-      return new Response("ok\n");
+      return textAnswer(200, "ok\n");
     },
     100,
     "::",
@@ -85,7 +86,7 @@ Deno.test("HttpServer closes a connection whose head never ends", async () => {
 });
 
 Deno.test("HttpServer waits for nothing more of who sent a body too slowly", async () => {
-  await using bench = new Bench(() => new Response("too slow\n", { status: 408 }));
+  await using bench = new Bench(() => textAnswer(408, "too slow\n"));
   using conn = await bench.connect();
   const head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{";
   await conn.write(new TextEncoder().encode(head));
@@ -114,9 +115,9 @@ Deno.test("HttpServer takes no body whose length is not told, nor one with two l
 
 Deno.test("HttpServer turns away whom it has no room for, and serves again when there is", async () => {
   const answers = new Map<string, () => void>();
-  await using bench = new Bench(({ url }) => {
-    const { promise, resolve } = Promise.withResolvers<Response>();
-    answers.set(new URL(url).pathname, () => resolve(new Response("ok\n")));
+  await using bench = new Bench(({ path }) => {
+    const { promise, resolve } = Promise.withResolvers<ServerAnswer>();
+    answers.set(path, () => resolve(textAnswer(200, "ok\n")));
     return promise;
   }, 2);
   const ask = async (path: string) => {
@@ -144,7 +145,7 @@ Deno.test("HttpServer tells a handler that its caller hung up", async () => {
   await using bench = new Bench((request) => {
     called.resolve();
     request.signal.addEventListener("abort", () => hungUp.resolve());
-    return hungUp.promise.then(() => new Response("late\n"));
+    return hungUp.promise.then(() => textAnswer(200, "late\n"));
   });
   const conn = await bench.connect();
   await conn.write(request());
@@ -157,7 +158,7 @@ Deno.test("HttpServer answers what is no HTTP, and a handler that throws, and go
   let calls = 0;
   await using bench = new Bench(() => {
     if (calls++ === 0) throw new Error("broken");
-    return new Response("ok\n");
+    return textAnswer(200, "ok\n");
   });
   for (
     const [text, answer] of [["nonsense\r\n\r\n", / 400 /], ["", / 500 /], ["", / 200 /]] as const

@@ -11,8 +11,8 @@ Deno.test("requests are counted by route, method and status, unknown ones togeth
     await coord.call(node, "POST", "/v1/register", { body: registration(node) });
   }
   await coord.call(a, "POST", "/v1/signal", { body: {} });
-  for (const path of ["/x", "/y", "/healthz"]) await coord.server.handle(unsigned("GET", path));
-  await coord.server.handle(unsigned("PUT", "/healthz"));
+  for (const path of ["/x", "/y", "/healthz"]) await coord.handle(unsigned("GET", path));
+  await coord.handle(unsigned("PUT", "/healthz"));
   const text = await metrics.text();
   const count = (route: string, method: string, status: number, n: number) =>
     match(

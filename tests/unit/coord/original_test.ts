@@ -38,7 +38,7 @@ class OriginalNode {
       disco_pubkey: this.disco,
       node_name: this.name,
     });
-    return this.#coord.server.handle(
+    return this.#coord.handle(
       new Request("http://c/v1/register", { method: "POST", body }),
     );
   }
@@ -51,7 +51,7 @@ class OriginalNode {
     const head = text.encode(`${timestamp}\n${method}\n${path}\n`);
     const message = new Uint8Array([...head, ...digest]);
     const signature = new Uint8Array(await crypto.subtle.sign("Ed25519", this.#key, message));
-    return this.#coord.server.handle(
+    return this.#coord.handle(
       new Request(`http://c${pathAndQuery}`, {
         method,
         headers: {

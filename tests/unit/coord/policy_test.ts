@@ -191,7 +191,7 @@ Deno.test("a name counts where the operator gave it, a key where its owner has s
   const fake = await fakeNode("db");
   await coord.register(fake);
   const v1 = await fakeNode("original");
-  await coord.server.handle(unsigned("POST", "/v1/register", registration(v1)));
+  await coord.handle(unsigned("POST", "/v1/register", registration(v1)));
   coord.server.setPolicy(rules(
     ["name:db", "tag:web", "any"],
     [`key:${keyBase64(v1.nodeKey)}`, "tag:web", "any"],

@@ -8,6 +8,7 @@ import { silentLog } from "../../../lib/edges.ts";
 import { keyBase64, type NodeKey } from "../../../lib/keys.ts";
 import { decodeGrant, nodePair, verifyGrant } from "../../../lib/relay/mod.ts";
 import { FakeCoordinator, type FakeNode, fakeNode, unsigned } from "../../fakes/coordinator.ts";
+import { textAnswer } from "../../../lib/server_http.ts";
 import { VirtualClock } from "../../fakes/virtual_clock.ts";
 
 const [OWN, NEAR, FAR] = await Promise.all(["own", "near", "far"].map(fakeNode)) as [
@@ -30,7 +31,7 @@ async function bench({ own = true } = {}) {
       directory,
       grantKey: OWN.nodeKey,
       sign: OWN.sign,
-      acceptWebSocket: async (_, source) => new Response(`socket for ${source}`),
+      acceptWebSocket: async (_, source) => textAnswer(200, `socket for ${source}`),
     },
   });
   const [a, b, stranger] = await Promise.all([fakeNode("a"), fakeNode("b"), fakeNode("stranger")]);
@@ -162,7 +163,7 @@ Deno.test("POST /v1/relay refuses what it cannot give", async () => {
     const response = await coord.call(from, "POST", "/v1/relay", { body });
     strictEqual(response.status, status, `${name}: ${await response.text()}`);
   }
-  const response = await coord.server.handle(unsigned("POST", "/v1/relay", { peer }));
+  const response = await coord.handle(unsigned("POST", "/v1/relay", { peer }));
   strictEqual(response.status, 401);
 });
 
@@ -193,9 +194,9 @@ Deno.test("a coordinator without relays says so; WebSockets go to its relay", as
   const a = await fakeNode("a");
   await without.register(a);
   strictEqual((await without.call(a, "GET", "/v1/relays")).status, 503);
-  strictEqual((await without.server.handle(unsigned("GET", "/v1/relay/ws"))).status, 404);
+  strictEqual((await without.handle(unsigned("GET", "/v1/relay/ws"))).status, 404);
   const { coord } = await bench();
-  const answer = await coord.server.handle(unsigned("GET", "/v1/relay/ws"), "192.0.2.1");
+  const answer = await coord.handle(unsigned("GET", "/v1/relay/ws"), "192.0.2.1");
   strictEqual(await answer.text(), "socket for 192.0.2.1");
 });
 

@@ -146,19 +146,19 @@ Deno.test("DELETE /v1/register takes the node from the list; it keeps its addres
 
 Deno.test("GET /v1/stun tells the STUN servers to everybody", async () => {
   const coord = new FakeCoordinator({ stun: [":3478", "stun.example:3478"] });
-  const response = await coord.server.handle(unsigned("GET", "/v1/stun"));
+  const response = await coord.handle(unsigned("GET", "/v1/stun"));
   deepStrictEqual(await json(response), { stun: [":3478", "stun.example:3478"] });
 });
 
 Deno.test("GET /healthz answers ok to everybody", async () => {
-  const response = await new FakeCoordinator().server.handle(unsigned("GET", "/healthz"));
+  const response = await new FakeCoordinator().handle(unsigned("GET", "/healthz"));
   deepStrictEqual([response.status, await response.text()], [200, "ok\n"]);
 });
 
 Deno.test("GET /debug/peers is there only with --debug", async () => {
   for (const debug of [false, true]) {
     const { coord } = await bench({ debug });
-    const response = await coord.server.handle(unsigned("GET", "/debug/peers"));
+    const response = await coord.handle(unsigned("GET", "/debug/peers"));
     strictEqual(response.status, debug ? 200 : 404);
     if (debug) strictEqual((await json(response)).etag, coord.nodes.etag);
     else await response.body?.cancel();
@@ -600,7 +600,7 @@ for (const [name, status, line, make] of BAD) {
     const { coord, a, b, stranger } = all;
     const request = await make(all);
     const before = coord.dump([a, b, stranger]);
-    const response = await coord.server.handle(request);
+    const response = await coord.handle(request);
     const text = await response.text();
     strictEqual(response.status, status, text);
     ok(/^[^\n]{1,200}\n$/.test(text), "one line");
@@ -610,7 +610,7 @@ for (const [name, status, line, make] of BAD) {
 }
 
 Deno.test("405 names the methods that are allowed", async () => {
-  const response = await new FakeCoordinator().server.handle(unsigned("PUT", "/v1/register"));
+  const response = await new FakeCoordinator().handle(unsigned("PUT", "/v1/register"));
   strictEqual(response.headers.get("allow"), "POST, DELETE");
   await response.body?.cancel();
 });
@@ -621,7 +621,7 @@ Deno.test("a body that stops coming is refused with 408 after 10 s", async () =>
     start: (controller) => controller.enqueue(Uint8Array.of(0x7b)),
   });
   const request = new Request("http://coordinator/v1/register", { method: "POST", body });
-  const answer = coord.server.handle(request);
+  const answer = coord.handle(request);
   while (coord.clock.waiting(BODY_TIMEOUT_MS) === 0) await new Promise((r) => setTimeout(r, 1));
   const response = await coord.clock.until(answer);
   deepStrictEqual([response.status, coord.clock.nowMs()], [408, BODY_TIMEOUT_MS]);
@@ -669,9 +669,9 @@ for (const nonce of [undefined, null]) {
         coord.request(a, method, path, nonce === null ? { ...options, nonce } : options);
       const first = await request();
       const again = first.clone();
-      await json(await coord.server.handle(first));
+      await json(await coord.handle(first));
       const before = coord.dump([a, b]);
-      const response = await coord.server.handle(again);
+      const response = await coord.handle(again);
       strictEqual(response.status, mayRepeat ? 200 : 401);
       const text = await response.text();
       if (!mayRepeat) ok(text.startsWith("this request was sent before"), text);
@@ -687,7 +687,7 @@ Deno.test("of equal requests that come together one is taken", async () => {
   const body = { to: [...keyBytes(a.discoKey)], sealed: "AAEC" };
   const request = await coord.request(a, "POST", "/v1/signal", { body });
   const copies = Array.from({ length: 10 }, () => request.clone());
-  const answers = await Promise.all(copies.map((copy) => coord.server.handle(copy)));
+  const answers = await Promise.all(copies.map((copy) => coord.handle(copy)));
   deepStrictEqual(answers.map(({ status }) => status).sort(), [200, ...Array(9).fill(401)]);
 });
 
@@ -698,7 +698,7 @@ Deno.test("a request that is not authenticated renews no lease", async () => {
   await coord.clock.until(coord.clock.sleep(1000));
   const authorization = `Gretun ${toBase64(new Uint8Array(64))}`;
   await coord.call(a, "GET", "/v1/peers", { headers: { authorization } });
-  await coord.server.handle(unsigned("POST", "/v1/register", registration(a)));
+  await coord.handle(unsigned("POST", "/v1/register", registration(a)));
   strictEqual(endsMs(), before);
   await coord.call(a, "GET", "/v1/peers");
   strictEqual(endsMs(), before + 1000);
@@ -729,8 +729,8 @@ Deno.test("a signature written in another base64 form is the same signature", as
   const last = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   const twin = last[last.indexOf(text.at(-3)!) + 1]!;
   again.headers.set("authorization", `${text.slice(0, -3)}${twin}==`);
-  await json(await coord.server.handle(request));
-  const response = await coord.server.handle(again);
+  await json(await coord.handle(request));
+  const response = await coord.handle(again);
   deepStrictEqual([response.status, await response.text()], [
     401,
     "this request was sent before: sign each request anew\n",
@@ -740,11 +740,11 @@ Deno.test("a signature written in another base64 form is the same signature", as
 Deno.test("a request from before a restart is not taken after it", async () => {
   const { coord, a } = await bench();
   const request = await coord.request(a, "DELETE", "/v1/register");
-  await json(await coord.server.handle(request.clone()));
+  await json(await coord.handle(request.clone()));
   await json(await coord.register(a));
   await coord.clock.until(coord.clock.sleep(1000));
   const after = new FakeCoordinator({ store: coord.store, clock: coord.clock });
-  const response = await after.server.handle(request);
+  const response = await after.handle(request);
   deepStrictEqual([response.status, await response.text()], [
     425,
     "signed before the coordinator started: sign again\n",
@@ -856,7 +856,7 @@ Deno.test("one source brings a bounded number of new nodes; members are served o
       const request = isSigned
         ? await coord.request(node, "POST", "/v1/register", { body: registration(node) })
         : unsigned("POST", "/v1/register", registration(node));
-      const { status, headers } = await coord.server.handle(request, "192.0.2.1");
+      const { status, headers } = await coord.handle(request, "192.0.2.1");
       statuses.set(status, (statuses.get(status) ?? 0) + 1);
       if (status === 429) strictEqual(headers.get("retry-after"), "2");
     }
@@ -865,7 +865,7 @@ Deno.test("one source brings a bounded number of new nodes; members are served o
     await json(await coord.register(a));
     await json(await coord.call(a, "GET", "/v1/peers"));
     const other = unsigned("POST", "/v1/register", registration(await fakeNode("y")));
-    await json(await coord.server.handle(other, "192.0.2.2"));
+    await json(await coord.handle(other, "192.0.2.2"));
   }
 });
 
@@ -877,12 +877,12 @@ Deno.test("one source that floods leaves half of the pool free", async () => {
   for (let second = 0; second < 600; second++) {
     const node = { nodeKey: randomNodeKey(), discoKey: randomDiscoKey(), name: "x" };
     const request = unsigned("POST", "/v1/register", registration(node));
-    await (await coord.server.handle(request, "192.0.2.1")).body?.cancel();
+    await (await coord.handle(request, "192.0.2.1")).body?.cancel();
     most = Math.max(most, coord.nodes.listed().length);
     await coord.clock.until(coord.clock.sleep(1000));
   }
   ok(most <= 130, `${most}`);
-  const response = await coord.server.handle(
+  const response = await coord.handle(
     unsigned("POST", "/v1/register", registration(await fakeNode("real"))),
     "192.0.2.2",
   );
@@ -907,7 +907,7 @@ Deno.test("1,000 members behind one NAT are served at once after a restart", asy
   const after = new FakeCoordinator({ pool, store: coord.store, clock: coord.clock });
   const statuses = await Promise.all(nodes.map(async (node) => {
     const request = await after.request(node, "POST", "/v1/register", { body: registration(node) });
-    return (await after.server.handle(request, "192.0.2.1")).status;
+    return (await after.handle(request, "192.0.2.1")).status;
   }));
   deepStrictEqual([...new Set(statuses)], [200]);
 });
