@@ -85,7 +85,7 @@ build() {
   if [ "$name" = gretun ]; then
     entry=$out/start.js
     cp tools/start.js "$entry"
-    one_script "$out/up.txt" "$main"
+    one_script "$out/up.txt" lib/cli/gretun/up_program.ts
     set -- "$@" --include "$out/worker.ts"
     warm_up "$out" "$@"
     set -- "$@" --include "$out/up.txt" --include "$out/up.cache"

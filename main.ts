@@ -1,7 +1,7 @@
 /** The gretun program: picks a command and runs it. */
 import { type Command, EXIT_OK } from "./lib/cli/command.ts";
 import { nearest } from "./lib/cli/nearest.ts";
-import { type ProgramIo, runProgram } from "./lib/cli/program.ts";
+import { type ProgramIo, runCommand, runProgram } from "./lib/cli/program.ts";
 import { UsageError } from "./lib/errors.ts";
 
 /** A command's body is loaded when it is chosen, so that the others start fast. */
@@ -73,14 +73,7 @@ async function main([name, ...rest]: string[], io: ProgramIo): Promise<number> {
   }
   const isVersion = name === "version" || name === "--version";
   const command = await find(isVersion ? "version" : name);
-  const end = rest.indexOf("--"); // what follows is another program's
-  const own = end < 0 ? rest : rest.slice(0, end);
-  if (own.includes("--help") || own.includes("-h")) {
-    io.stdout(command.help());
-    return EXIT_OK;
-  }
-  if (!isVersion) await io.serve(command.ownSignals); // it is too short to be stopped
-  return await command.run(rest, io);
+  return await runCommand(command, rest, io, { isBrief: isVersion });
 }
 
 async function find(name: string): Promise<Command> {

@@ -1,5 +1,5 @@
 /**
- * The first module of the compiled gretun. `up` runs as one script whose functions V8 need not compile:
+ * The first module of the compiled gretun. `up` runs as one script of its own, whose functions V8 need not compile:
  * its code cache comes with the program, see compile.sh. Where V8 takes none (it compares its version, its
  * flags and the script), and for all other commands, it is the modules as ever.
  */

@@ -6,7 +6,15 @@ import { type Log, systemClock } from "../edges.ts";
 import { errorText, InterruptedError } from "../errors.ts";
 import { type Rate, TokenBucket } from "../limits.ts";
 import { textLog } from "../log.ts";
-import { type CommandIo, errorJson, EXIT_FAILURE, exitCode, wantsJson } from "./command.ts";
+import {
+  type Command,
+  type CommandIo,
+  errorJson,
+  EXIT_FAILURE,
+  EXIT_OK,
+  exitCode,
+  wantsJson,
+} from "./command.ts";
 import { fatalLine, lineFormat, type LogFormat, stderrKind } from "./log.ts";
 import { messageWriter, OutputClosedError, resultWriter } from "./output.ts";
 
@@ -93,6 +101,23 @@ export async function runProgram(body: (io: ProgramIo) => Promise<number>): Prom
   };
   const code = await body(io).catch((error) => failure ?? tell(error));
   Deno.exit(failure ?? code);
+}
+
+/** Runs it with the words behind its name, or tells its help. `isBrief`: it is too short to be stopped. */
+export async function runCommand(
+  command: Command,
+  words: string[],
+  io: ProgramIo,
+  { isBrief = false } = {},
+): Promise<number> {
+  const end = words.indexOf("--"); // what follows is another program's
+  const own = end < 0 ? words : words.slice(0, end);
+  if (own.includes("--help") || own.includes("-h")) {
+    io.stdout(command.help());
+    return EXIT_OK;
+  }
+  if (!isBrief) await io.serve(command.ownSignals);
+  return await command.run(words, io);
 }
 
 /** Standard error has it already, if that is what cannot be written. */
