@@ -4,7 +4,7 @@
  */
 import { type Endpoint, formatEndpoint, type Ip } from "../addr.ts";
 import { type Dialer, systemDialer } from "../dial/mod.ts";
-import type { Clock, Log, Random, SendDatagram } from "../edges.ts";
+import { type Clock, type Log, type Random, type SendDatagram, unlessAborted } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { Sign } from "../ed25519.ts";
 import { type NodeKey, shortKey } from "../keys.ts";
@@ -20,8 +20,10 @@ import { type StandInOptions, StandIns } from "./stand_in.ts";
 const REFRESH_MS = 15_000;
 /** Between two refreshes that somebody asks for. */
 const REFRESH_GAP_MS = 1_000;
-/** Messages to a relay's main port, 3 s of them, until a connection is tried instead. */
+/** Messages to a relay's main port, 3 s of them. */
 const FIRST_TRIES = 5;
+/** Longer than most round trips: while nothing comes by UDP, a connection is tried beside it. */
+const WEB_SOCKET_DELAY_MS = 1_000;
 const MEASURE_TIMEOUT_MS = 2_000;
 /** What an address of a relay has for itself before the next one is tried beside it. */
 const ADDRESS_DELAY_MS = 250;
@@ -269,21 +271,45 @@ export class RelayClient implements AsyncDisposable {
     signal: AbortSignal,
     onClosed: (reason: string) => void,
   ): Promise<Bound> {
-    if (this.#udpWorks === false) return await this.#bindByWebSocket(offer, signal, onClosed);
-    try {
-      return await this.#bindByUdp(offer, signal);
-    } catch (error) {
-      signal.throwIfAborted();
+    const { clock, log } = this.#options;
+    const byWebSocket = (signal: AbortSignal) => this.#bindByWebSocket(offer, signal, onClosed);
+    if (this.#udpWorks === false) return await byWebSocket(signal);
+    let isAnswered = false;
+    const failed = Promise.withResolvers<unknown>();
+    const byUdp = async (signal: AbortSignal) => {
+      try {
+        return await this.#bindByUdp(offer, signal, () => isAnswered = true);
+      } catch (error) {
+        failed.resolve(error);
+        throw error;
+      }
+    };
+    // Where UDP answers it is waited for: it is the better way.
+    const instead = async (signal: AbortSignal) => {
+      const error = isAnswered ? await unlessAborted(failed.promise, signal) : undefined;
       // A relay that answers by UDP would say the same by WebSocket.
       if (error instanceof RelayError && error.code !== undefined) throw error;
-      this.#options.log.debug("relay not reached by UDP", { error: errorText(error) });
-      return await this.#bindByWebSocket(offer, signal, onClosed);
+      log.debug("relay not reached by UDP, trying a connection", { relay: offer.udp });
+      return await byWebSocket(signal);
+    };
+    try {
+      return await firstToSucceed([byUdp, instead], (bind, signal) => bind(signal), {
+        ...{ delayMs: WEB_SOCKET_DELAY_MS, clock, signal },
+        discard: ({ line }) => line[Symbol.dispose]?.(),
+      });
+    } catch (error) {
+      throw error instanceof AggregateError ? error.errors.at(-1) : error;
     }
   }
 
   /** Allocates at the main port, then binds at the relayed one, where a NAT may map differently. */
-  async #bindByUdp({ udp, grant }: RelayOffer, signal: AbortSignal): Promise<Bound> {
-    const { main, allocated } = await this.#allocateAt(await this.#resolve(udp), grant, signal);
+  async #bindByUdp(
+    { udp, grant }: RelayOffer,
+    signal: AbortSignal,
+    onAnswer: () => void,
+  ): Promise<Bound> {
+    const mains = await this.#resolve(udp);
+    const { main, allocated } = await this.#allocateAt(mains, grant, signal, onAnswer);
     const endpoint = { ip: main.ip, port: allocated.port };
     const line = this.#udpLine(endpoint);
     // Good there too, unless the NAT maps by destination.
@@ -292,8 +318,13 @@ export class RelayClient implements AsyncDisposable {
   }
 
   /** At the first of the relay's addresses that answers. */
-  async #allocateAt(mains: readonly Endpoint[], grant: Uint8Array, signal: AbortSignal) {
-    const ask = { grant, port: 0, tries: FIRST_TRIES };
+  async #allocateAt(
+    mains: readonly Endpoint[],
+    grant: Uint8Array,
+    signal: AbortSignal,
+    onAnswer: () => void,
+  ) {
+    const ask = { grant, port: 0, tries: FIRST_TRIES, onAnswer };
     const allocate = async (main: Endpoint, signal: AbortSignal) => {
       return { main, allocated: await this.#exchange.ask(this.#udpLine(main), ask, signal) };
     };

@@ -38,6 +38,8 @@ export interface RelayAsk {
   nonce?: Uint8Array;
   /** How many messages may stay without answer, 7 at most and unless told. */
   tries?: number;
+  /** Something was answered. */
+  onAnswer?: () => void;
 }
 
 /** The relay did not answer, or said no; `code` is absent where no answer came. */
@@ -115,13 +117,14 @@ export class RelayExchange {
    */
   async ask(
     line: RelayLine,
-    { grant, port, nonce, tries = PAUSES_MS.length }: RelayAsk,
+    { grant, port, nonce, tries = PAUSES_MS.length, onAnswer }: RelayAsk,
     signal: AbortSignal,
   ): Promise<{ port: number; nonce: Uint8Array }> {
     let nonces = 0;
     for (let tried = 0; tried < tries;) {
       const bytes = await this.#message(grant, port, nonce);
       const answer = await this.#once(line, bytes, PAUSES_MS[tried]!, signal);
+      if (answer) onAnswer?.();
       if (!answer) {
         tried++;
       } else if (answer.kind === "success") {

@@ -1,6 +1,6 @@
 /** Networks change under daemons that run: tunnels are back soon. */
 import { ok, strictEqual } from "node:assert/strict";
-import { parseIp } from "../../lib/addr.ts";
+import { isLoopback, parseIp } from "../../lib/addr.ts";
 import type { DaemonOptions } from "../../lib/daemon/mod.ts";
 import { type SimNode, World } from "./world/mod.ts";
 
@@ -61,6 +61,17 @@ Deno.test("a host without any network for a while is back soon after", async () 
   a.host.openRtNetlink().addRoute({ destination, gateway, device });
   const tookMs = await outageMs(world, a, b);
   ok(tookMs < 5_000, `${tookMs} ms`);
+});
+
+Deno.test("UDP that is blocked at this host's card costs less than 4 s: a connection carries the data", async () => {
+  await using world = new World();
+  const { a, b } = await pair(world);
+  await world.run(30_000);
+  a.host.kernel.firewall = ({ kind, to }) => kind === "udp" && !isLoopback(to.ip);
+  strictEqual(await world.ping(a, b), undefined);
+  const tookMs = await outageMs(world, a, b);
+  ok(tookMs < 4_000, `${tookMs} ms`);
+  strictEqual(a.peer(b)!.path, "relay-tcp");
 });
 
 Deno.test("a link that somebody removes is made again", async () => {

@@ -225,13 +225,13 @@ Deno.test("lost messages are sent again, with later timestamps", async () => {
   await world.close();
 });
 
-Deno.test("without UDP: by WebSocket, after 3 s, with the stand-in as endpoint", async () => {
+Deno.test("without UDP: by WebSocket, after 1 s, with the stand-in as endpoint", async () => {
   const world = new World();
   world.dropUdp = () => true;
   const path = await world.allocate();
   strictEqual(path.kind, "relay-tcp");
   strictEqual(path.endpoint, STAND_IN);
-  strictEqual(world.clock.nowMs(), 3_000 + 2 * RTT_MS);
+  strictEqual(world.clock.nowMs(), 1_000 + 2 * RTT_MS);
   deepStrictEqual([world.standIn?.url, world.standIn?.nodePort], ["ws://relay", 7777]);
   await world.pass(61_000);
   strictEqual(world.taken.length, 5, "kept by the same connection");
@@ -239,6 +239,14 @@ Deno.test("without UDP: by WebSocket, after 3 s, with the stand-in as endpoint",
   world.standIn?.onClosed("gone");
   deepStrictEqual(world.lost, ["relay-tcp gone"]);
   strictEqual(world.standInsClosed, 1);
+  await world.close();
+});
+
+Deno.test("UDP that loses much is waited for once it has answered", async () => {
+  const world = new World();
+  world.dropUdp = (sent) => sent > 1 && world.clock.nowMs() < 1_500;
+  strictEqual((await world.allocate()).kind, "relay-udp");
+  strictEqual(world.standIn, undefined);
   await world.close();
 });
 
