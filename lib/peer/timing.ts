@@ -17,6 +17,13 @@ export const BURSTS_MS: readonly (readonly number[])[] = [
 /** Where there are many candidates the first bursts are shorter, too: together they have so many pings. */
 const FIRST_BURSTS_PINGS = 20;
 /**
+ * Of more than so many each gets one ping from the third burst on, or from the second; by then the peer
+ * has been invited to send, too.
+ */
+const FEW_CANDIDATES = 5;
+const SOME_CANDIDATES = 7;
+const ONE_PING: readonly number[] = [500];
+/**
  * A burst to a public address begins with an opener, which makes our own NAT's mapping and dies on the
  * way, and waits so long for a sign that the peer has done the same. A ping that reaches the peer's
  * router before the peer has sent to us is taken by some routers as their own, and moves the
@@ -161,6 +168,7 @@ export function isAbsent({ rounds, heardMs }: Peer, nowMs: number): boolean {
 
 /** The burst after so many in vain, to one of so many candidates. */
 export function burst(vain: number, candidates: number): readonly number[] {
+  if (vain > 0 && candidates > (vain > 1 ? FEW_CANDIDATES : SOME_CANDIDATES)) return ONE_PING;
   const first = BURSTS_MS.findIndex(({ length }) => candidates * length <= FIRST_BURSTS_PINGS);
   return BURSTS_MS.at(first < 0 ? -1 : Math.min(first + vain, BURSTS_MS.length - 1))!;
 }
