@@ -23,6 +23,8 @@ const HEADER_SLOTS = 64;
 const SEALED_ROOM = 2 * 65_536 + 64;
 const EAGAIN = 11;
 const EINTR = 4;
+/** "File descriptor in bad state": of a TUN device that somebody deleted, and of no other. */
+const EBADFD = 77;
 
 /** ICMP errors a second. */
 const MAX_ERRORS = 100;
@@ -82,7 +84,8 @@ export class Outward {
       const length = bulk().readv(link.spec.device, this.#iovecs.bytes, 1);
       if (length < 0) {
         const errno = bulkErrno();
-        if (errno !== EAGAIN && errno !== EINTR) this.#tools.events.onDeviceGone(link.spec.device);
+        if (errno === EBADFD) this.#tools.events.onDeviceGone(link.spec.device);
+        else if (errno !== EAGAIN && errno !== EINTR) this.#tools.events.onDrop("device");
         break;
       }
       this.#forward(link, at, length);

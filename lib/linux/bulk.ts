@@ -2,7 +2,17 @@
  * System calls for packets in bulk, made by threads of their own: they block, take what they need
  * from memory that outlives them, and give results that V8 passes without allocating.
  */
-import { check, cString, Fd, lastErrno, libc, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "./libc.ts";
+import {
+  check,
+  cString,
+  Fd,
+  lastErrno,
+  libc,
+  O_CLOEXEC,
+  O_NONBLOCK,
+  O_RDWR,
+  readyErrno,
+} from "./libc.ts";
 
 export { isSignalling, type Signalling } from "./udp_filter.ts";
 
@@ -23,7 +33,12 @@ export type Bulk = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 let opened: Bulk | undefined;
 
 export function bulk(): Bulk {
-  return opened ??= Deno.dlopen("libc.so.6", SYMBOLS).symbols;
+  return opened ??= openBulk();
+}
+
+function openBulk(): Bulk {
+  readyErrno();
+  return Deno.dlopen("libc.so.6", SYMBOLS).symbols;
 }
 
 const EPOLL_CTL_ADD = 1;

@@ -45,6 +45,8 @@ const SYMBOLS = {
 type Libc = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Libc | undefined;
+/** Each thread has modules, and an errno, of its own. */
+let errno: Deno.UnsafePointerView | undefined;
 
 export function libc(): Libc {
   return opened ??= openLibc();
@@ -56,7 +58,14 @@ export function libc(): Libc {
  * opened meanwhile.
  */
 function openLibc(): Libc {
-  return Deno.build.standalone ? lazyLibc() : Deno.dlopen("libc.so.6", SYMBOLS).symbols;
+  const symbols = Deno.build.standalone ? lazyLibc() : Deno.dlopen("libc.so.6", SYMBOLS).symbols;
+  errno = new Deno.UnsafePointerView(symbols.__errno_location()!);
+  return symbols;
+}
+
+/** Before the first call that may fail: to open libc after it would change errno. */
+export function readyErrno(): void {
+  libc();
 }
 
 export function lazyLibc(): Libc {
@@ -141,10 +150,12 @@ export function hintFor(code: string): string {
   }
 }
 
-/** Read right after the failing call, on the same thread. */
+/**
+ * Read right after the failing call, on the same thread, after {@link readyErrno}. What the runtime does in
+ * between, as opening a library or collecting garbage, may change it.
+ */
 export function lastErrno(): number {
-  const pointer = libc().__errno_location();
-  return new Deno.UnsafePointerView(pointer!).getInt32();
+  return errno!.getInt32();
 }
 
 /** The one gate: a result of -1 becomes a {@link SystemError}. */
