@@ -4,6 +4,7 @@ import type { NodeNat } from "../coord/api.ts";
 import type { NodeKey } from "../keys.ts";
 import type { LinkCounters } from "../links/mod.ts";
 import { formatAccess } from "../policy/access.ts";
+import { type Path, type Peer, UNANSWERED } from "../peer/mod.ts";
 import { type Entry, isRelayed } from "./entry.ts";
 import { reportPathMtu } from "./probed_path.ts";
 
@@ -31,6 +32,10 @@ export interface PeerReport {
   /** Of ours, where it is not the main one. */
   local_port?: number;
   rtt_ms?: number;
+  /** Seconds since anything came by that path: an idle one is asked each 25 s, and may be dead meanwhile. */
+  path_heard_s?: number;
+  /** Seconds for which pings by it have been sent in vain; absent: none is. */
+  path_unanswered_s?: number;
   /** Seconds since that path was chosen. */
   path_since_s?: number;
   /** Whether it has been silent for so long that it is taken to be away. */
@@ -85,7 +90,7 @@ export function reportPeer(entry: Entry, look: Look): PeerReport {
         path: pathKind(entry, peer.path.endpoint),
         endpoint: formatEndpoint(peer.path.endpoint),
         ...(peer.path.endpoint.localPort ? { local_port: peer.path.endpoint.localPort } : {}),
-        rtt_ms: Math.round(peer.path.rttMs * 10) / 10,
+        ...answers(peer, peer.path, nowMs),
         ...(pathSinceMs === undefined ? {} : { path_since_s: seconds(pathSinceMs) }),
         ...whyNotDirect(entry, look.ownNat),
       }
@@ -101,6 +106,23 @@ export function reportPeer(entry: Entry, look: Look): PeerReport {
       : {}),
     ...(record.inbound ? { inbound: formatAccess(record.inbound) } : {}),
     ...(findings.length > 0 ? { findings } : {}),
+  };
+}
+
+/** What has come by the path, and whether something is missing now. */
+function answers(
+  { receivedMs }: Peer,
+  { pongMs, rttMs, verify }: Path,
+  nowMs: number,
+): Pick<PeerReport, "rtt_ms" | "path_heard_s" | "path_unanswered_s"> {
+  const seconds = (sinceMs: number) => Math.round((nowMs - sinceMs) / 1000);
+  const unanswered = verify ? { path_unanswered_s: seconds(verify.sinceMs) } : {};
+  // One of an earlier run, of which nothing is known yet.
+  if (pongMs === UNANSWERED) return unanswered;
+  return {
+    rtt_ms: Math.round(rttMs * 10) / 10,
+    path_heard_s: seconds(Math.max(pongMs, receivedMs)),
+    ...unanswered,
   };
 }
 

@@ -178,8 +178,8 @@ Data plane:  kernel (fou), UDP port 7777
 Endpoints:  192.168.0.2:7777, 203.0.113.2:7777
 NAT:  endpoint-independent mapping, or none
 
-PEER  ADDRESS  PATH  RTT  RECEIVED / SENT
-c  100.64.0.3  direct 203.0.113.4:7777  N ms  N B / N B
+PEER  ADDRESS  PATH  RTT, HEARD  RECEIVED / SENT
+c  100.64.0.3  direct 203.0.113.4:7777  N ms, N s  N B / N B
 b  100.64.0.2  offline, last seen N min ago  -  - / -
 `,
   );
@@ -228,7 +228,7 @@ Deno.test("status: an overlay of 50, of which ten have left", async () => {
     row,
   ) => row.replace(/seen N \w+/, "seen N N"));
   const direct =
-    /^host-\d+ {2}100\.64\.0\.\d+ {2}direct 203\.0\.\d+\.\d+:7777 {2}N ms {2}N B \/ N B$/;
+    /^host-\d+ {2}100\.64\.0\.\d+ {2}direct 203\.0\.\d+\.\d+:7777 {2}N ms, N s {2}N B \/ N B$/;
   ok(rows.slice(0, 39).every((row) => direct.test(row)), rows.join("\n"));
   deepStrictEqual(
     rows.slice(39).toSorted(),

@@ -7,8 +7,11 @@ import type { DaemonReport, PeerReport } from "../../daemon/control.ts";
 const WIDTH = 80;
 const NAME_WIDTH = 14;
 const MAX_NAME_WIDTH = 20;
-/** Its column in the table of peers. */
+/** A path of which nothing was heard for so long is idle. */
+const IDLE_S = 5;
+/** Columns in the table of peers. */
 const PATH = 2;
+const RTT = 3;
 
 /** Whether all that should work does: what the exit code says. */
 export function isHealthy(report: DaemonReport): boolean {
@@ -84,7 +87,7 @@ function natText({ nat }: DaemonReport): string {
   return `address- or port-dependent mapping, ${order}`;
 }
 
-const HEADINGS = ["PEER", "ADDRESS", "PATH", "RTT", "RECEIVED / SENT"] as const;
+const HEADINGS: readonly string[] = ["PEER", "ADDRESS", "PATH", "RTT", "RECEIVED / SENT"];
 const GAP = 2;
 
 /** As wide as their texts; the path's column has what is left, and a longer path a line of its own. */
@@ -94,10 +97,12 @@ function peerLines(peers: readonly PeerReport[]): string[] {
     cut(printable(peer.name), MAX_NAME_WIDTH),
     peer.tunnel_ip,
     pathText(peer),
-    peer.rtt_ms === undefined ? "-" : `${Math.round(peer.rtt_ms)} ms`,
+    rttText(peer),
     `${bytesText(peer.rx_bytes)} / ${bytesText(peer.tx_bytes)}`,
   ]);
-  const widths = HEADINGS.map((heading, column) =>
+  const hasAges = rows.some((row) => row[RTT]!.includes(","));
+  const headings = HEADINGS.with(RTT, hasAges ? "RTT, HEARD" : "RTT");
+  const widths = headings.map((heading, column) =>
     Math.max(heading.length, ...rows.map((row) => row[column]!.length)) + GAP
   );
   const [name, address, path, rtt, bytes] = widths as [number, number, number, number, number];
@@ -105,7 +110,7 @@ function peerLines(peers: readonly PeerReport[]): string[] {
   const line = (row: readonly string[]) =>
     row.map((text, column) => text.padEnd(column === PATH ? room : widths[column]!)).join("");
   return [
-    line(HEADINGS),
+    line(headings),
     ...peers.flatMap((peer, i) => {
       const row = rows[i]!;
       const fits = row[PATH]!.length + GAP <= room;
@@ -114,6 +119,9 @@ function peerLines(peers: readonly PeerReport[]): string[] {
         line(fits ? row : row.toSpliced(PATH, 1, kind!)),
         ...(fits ? [] : [`  ${kind}: ${rest.join(" ")}`]),
         ...(peer.v1 ? ["  older version: nothing that is told of it is signed"] : []),
+        ...(peer.path_unanswered_s
+          ? [`  pings not answered for ${ago(peer.path_unanswered_s)}`]
+          : []),
         ...(peer.why_not_direct ? [`  not direct: ${peer.why_not_direct}`] : []),
       ];
     }),
@@ -137,6 +145,12 @@ export function pathText(peer: PeerReport): string {
     default:
       return `${path === "port-mapped" ? "direct" : path} ${endpoint}`;
   }
+}
+
+/** "20 ms"; "20 ms, 14 s" of a path that is idle since then, and may have died. */
+function rttText({ rtt_ms, path_heard_s = 0 }: PeerReport): string {
+  if (rtt_ms === undefined) return "-";
+  return `${Math.round(rtt_ms)} ms${path_heard_s < IDLE_S ? "" : `, ${ago(path_heard_s)}`}`;
 }
 
 function findingLines({ findings = [] }: DaemonReport): string[] {

@@ -45,6 +45,29 @@ bob   100.64.0.2  direct 203.0.113.4:7777  20 ms  1.2 MB / 890 B
 `,
   ],
   [
+    "one path is idle, and another does not answer",
+    report({
+      peers: [
+        { ...DIRECT, path_heard_s: 14 },
+        { ...DIRECT, name: "eve", path_heard_s: 4, path_unanswered_s: 1 },
+      ],
+    }),
+    true,
+    `Node:         alice, 100.64.0.1/24
+Key:          236915e6236915e6
+Coordinator:  http://203.0.113.1:8443/
+              connected for 2 h
+Data plane:   kernel (fou), UDP port 7777
+Endpoints:    203.0.113.3:7777, 10.0.1.2:7777
+NAT:          endpoint-independent mapping, or none
+
+PEER  ADDRESS     PATH                     RTT, HEARD   RECEIVED / SENT
+bob   100.64.0.2  direct 203.0.113.4:7777  20 ms, 14 s  1.2 MB / 890 B
+eve   100.64.0.2  direct 203.0.113.4:7777  20 ms        1.2 MB / 890 B
+  pings not answered for 1 s
+`,
+  ],
+  [
     "the coordinator is away, and a tunnel works on",
     report({
       coordinator_error: "no answer within 10 s",
