@@ -125,6 +125,8 @@ export class Overlay implements AsyncDisposable {
   readonly #coordProgram: string;
   readonly #drained: Promise<void>[] = [];
   coordinator!: Deno.ChildProcess;
+  /** All that it has logged. */
+  coordinatorLog = "";
 
   static async start(options: OverlayOptions = {}): Promise<Overlay> {
     const overlay = new Overlay(options);
@@ -167,7 +169,8 @@ export class Overlay implements AsyncDisposable {
         ...["--stun-listen", `${ip}:3478`, "--stun-listen", `${ip}:3480`],
       ]),
       ...more,
-    ]);
+    ], { stderr: "piped" });
+    this.#drained.push(this.#drainLog(this.coordinator.stderr));
     await until("the coordinator to listen", async () => {
       try {
         const connect = () => Deno.connect({ hostname: this.coord.ip, port: 8443 });
@@ -177,6 +180,12 @@ export class Overlay implements AsyncDisposable {
         return false;
       }
     });
+  }
+
+  async #drainLog(stderr: ReadableStream<Uint8Array>): Promise<void> {
+    for await (const text of stderr.pipeThrough(new TextDecoderStream())) {
+      this.coordinatorLog += text;
+    }
   }
 
   /** Name, address and endpoints of every node that it lists. */
