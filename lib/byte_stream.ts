@@ -10,6 +10,7 @@ export interface ByteStream extends Disposable {
 }
 
 const READ_BYTES = 16_384;
+const KEPT_BYTES = 256;
 
 /** A connection of the runtime's own. */
 export class ConnectionStream implements ByteStream {
@@ -36,7 +37,8 @@ export class ConnectionStream implements ByteStream {
     if (length === null) return undefined;
     if (length === buffer.length) this.#readBytes = READ_BYTES;
     else if (length < this.#smallRead) this.#readBytes = this.#smallRead;
-    return buffer.subarray(0, length);
+    // Who keeps a few bytes does not keep the buffer.
+    return length < KEPT_BYTES ? buffer.slice(0, length) : buffer.subarray(0, length);
   }
 
   [Symbol.dispose](): void {

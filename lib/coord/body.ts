@@ -44,11 +44,14 @@ export class Bodies {
     if (length === 0) return NONE;
     if (length > MAX_BODY_LENGTH) throw new Refusal(413, TOO_LONG);
     const coming = new Coming(sourceNetwork(source), readBody);
-    using _slow = this.#clock.timer(SLOW_MS, () => this.#isSlow(coming));
-    using _late = this.#clock.timer(BODY_TIMEOUT_MS, () => coming.giveUp());
+    let timer = this.#clock.timer(SLOW_MS, () => {
+      this.#isSlow(coming);
+      timer = this.#clock.timer(BODY_TIMEOUT_MS - SLOW_MS, () => coming.giveUp());
+    });
     try {
       return await coming.read();
     } finally {
+      timer[Symbol.dispose]();
       this.#end(coming);
     }
   }

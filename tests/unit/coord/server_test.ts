@@ -8,7 +8,7 @@ import {
   MAX_SEALED_LENGTH,
   toPeer,
 } from "../../../lib/coord/api.ts";
-import { BODY_TIMEOUT_MS } from "../../../lib/coord/body.ts";
+import { BODY_TIMEOUT_MS, SLOW_MS } from "../../../lib/coord/body.ts";
 import { HOLD_MS, MAX_HELD_PER_NODE } from "../../../lib/coord/hold.ts";
 import { MAX_QUEUE } from "../../../lib/coord/mailbox.ts";
 import { LEASE_MS } from "../../../lib/coord/nodes.ts";
@@ -622,7 +622,7 @@ Deno.test("a body that stops coming is refused with 408 after 10 s", async () =>
   });
   const request = new Request("http://coordinator/v1/register", { method: "POST", body });
   const answer = coord.handle(request);
-  while (coord.clock.waiting(BODY_TIMEOUT_MS) === 0) await new Promise((r) => setTimeout(r, 1));
+  while (coord.clock.waiting(SLOW_MS) === 0) await new Promise((r) => setTimeout(r, 1));
   const response = await coord.clock.until(answer);
   deepStrictEqual([response.status, coord.clock.nowMs()], [408, BODY_TIMEOUT_MS]);
   await response.body?.cancel();
