@@ -4,6 +4,9 @@ import { errorText, GretunError } from "../errors.ts";
 import { whyNotOurs } from "../state_dir.ts";
 import { formatKeys, type Identity, newIdentity, parseKeys } from "./identity.ts";
 
+/** Tells of a new file, which is there once it is on the disk: that takes as long as other parts of a start. */
+type OnNew = (path: string, written: Promise<void>) => void;
+
 /**
  * Reads `keys.json` in `stateDir`, or makes it (directory 0700, file 0600, atomically). Refuses a
  * file that others can read, and one that it cannot parse, and leaves it untouched.
@@ -11,7 +14,7 @@ import { formatKeys, type Identity, newIdentity, parseKeys } from "./identity.ts
 export async function loadIdentity(
   stateDir: string,
   random: Random,
-  onNew: (path: string) => void = () => {},
+  onNew: OnNew,
 ): Promise<Identity> {
   const path = `${stateDir}/keys.json`;
   let info;
@@ -19,8 +22,10 @@ export async function loadIdentity(
     info = Deno.statSync(path);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw unreadable(path, error);
-    const identity = await createIdentity(stateDir, path, random);
-    onNew(path);
+    const identity = await newIdentity(random);
+    const written = writeKeys(stateDir, path, identity);
+    written.catch(() => {}); // told by who waits for it
+    onNew(path, written);
     return identity;
   }
   if (((info.mode ?? 0) & 0o077) !== 0) {
@@ -60,8 +65,7 @@ function unreadable(path: string, cause: unknown): GretunError {
   );
 }
 
-async function createIdentity(stateDir: string, path: string, random: Random): Promise<Identity> {
-  const identity = await newIdentity(random);
+async function writeKeys(stateDir: string, path: string, identity: Identity): Promise<void> {
   const temporary = `${path}.${Deno.pid}`;
   try {
     Deno.mkdirSync(stateDir, { recursive: true, mode: 0o700 });
@@ -79,5 +83,4 @@ async function createIdentity(stateDir: string, path: string, random: Random): P
       { cause: error },
     );
   }
-  return identity;
 }

@@ -3,7 +3,7 @@
  * none of the rest, and so is `metrics.ts`, for those that are looked at.
  *
  * @example
- * const identity = await loadIdentity(stateDir, systemRandom);
+ * const identity = await loadIdentity(stateDir, systemRandom, (path, written) => told(path, written));
  * await using edges = systemEdges({ log, sign: await signer(identity.nodeSeed), control });
  * await runDaemon({ coordinator, identity, ...options }, edges, signal);
  */

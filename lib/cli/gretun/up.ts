@@ -174,12 +174,13 @@ async function run(given: string[], io: CommandIo): Promise<number> {
   if (wordAfter(args, "token") !== undefined) {
     log.warn("a token on the command line can be read by other users; use --token-file");
   }
-  let newKeys: string | undefined;
+  let newKeys: { path: string; written: Promise<void> } | undefined;
   const identity = await loadIdentity(
     stateDir,
     systemRandom,
-    (path) => newKeys = path,
+    (path, written) => newKeys = { path, written },
   );
+  await using _keys = { [Symbol.asyncDispose]: async () => await newKeys?.written.catch(() => {}) };
   await using served = metricsAt && await serveMetrics(metricsAt, log);
   const sign = await signer(identity.nodeSeed);
   const asked = new AbortController();
@@ -216,8 +217,9 @@ async function run(given: string[], io: CommandIo): Promise<number> {
     {
       ...edges,
       serveControl: async (asked) => {
+        await newKeys?.written;
         const served = await edges.serveControl(asked);
-        if (newKeys !== undefined) log.info("new keys", { path: newKeys });
+        if (newKeys) log.info("new keys", { path: newKeys.path });
         manager.ready(() => statusLine(asked.report()));
         return served;
       },
