@@ -1,9 +1,11 @@
 /** What a command needs to be allowed, found out before it asks the kernel for anything. */
 import { GretunError } from "../errors.ts";
-import { hasCapability, raiseFileLimit } from "../linux/mod.ts";
+import { hasCapability, raiseFileLimit, threadRoom } from "../linux/mod.ts";
 
 /** Of a daemon with one peer; the runtime ends without a word of ours where it runs out of them. */
 const MIN_FILES = 64;
+/** Beside those of the runtime: of the data path, and for looking up names. It ends in the same way. */
+const MIN_THREADS = 8;
 
 /** Throws {@link GretunError}. Holding the capability is enough: root is not needed. */
 export function requireNetAdmin(command: string): void {
@@ -24,6 +26,16 @@ export function requireCapabilities(command: string): void {
     );
   }
   requireFiles();
+  requireThreads();
+}
+
+function requireThreads(): void {
+  const threads = threadRoom();
+  if (threads === undefined || threads >= MIN_THREADS) return;
+  throw new GretunError(
+    `this program may start ${threads} threads more, and needs ${MIN_THREADS}`,
+    "Raise that: TasksMax= of its service, or --pids-limit of its container",
+  );
 }
 
 /** Of a daemon or coordinator. Throws {@link GretunError}. */

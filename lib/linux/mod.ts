@@ -38,6 +38,7 @@ export {
 export { type RawUdpOptions, RawUdpSender, RawUdpSocket } from "./raw_udp.ts";
 export { sourceAddress } from "./source_address.ts";
 export { type AcceptedSettings, setAccepted } from "./tcp.ts";
+export { threadRoom } from "./thread_room.ts";
 export { type BulkTun, openBulkTun, tryTun, writeBulkTun } from "./tun.ts";
 export { type BytePattern, isSignalling, type Signalling } from "./udp_filter.ts";
 export { udpPortOwner } from "./udp_owner.ts";
