@@ -12,7 +12,7 @@ import { type Host, linuxHost } from "../lib/host/mod.ts";
 import { type Host as LabHost, Lab } from "../tests/lab/mod.ts";
 import { pairAddress } from "../lib/links/mod.ts";
 import { NftError } from "../lib/nft/mod.ts";
-import { STUN_PATTERN } from "../lib/stun/mod.ts";
+import { BINDING_PATTERN } from "../lib/stun/mod.ts";
 import { parseFlags } from "../lib/cli/flags.ts";
 
 const FLAGS = {
@@ -82,7 +82,7 @@ function plane({ host: node, far, isFirst, stack }: End, host: Host, peer: Ip): 
         ...{ role: "up", port: PORT, portFlag: "--fou-port", ifnamePattern: "gretun%d" },
         ...{
           encapCsum: "off",
-          signalling: { kind: "patterns", any: [DISCO_PATTERN, STUN_PATTERN] },
+          signalling: { kind: "patterns", any: [DISCO_PATTERN, BINDING_PATTERN] },
         },
         onDatagram: () => {},
         onFault: (what, error) => {

@@ -19,8 +19,8 @@ import { errorFields, errorText } from "../errors.ts";
 import { keyBase64, keyBytes, type NodeKey } from "../keys.ts";
 import { lockPort, type NeededAddress } from "../links/mod.ts";
 import type { RtNetlink } from "../netlink.ts";
-import { RelayClient, RelayError, type RelayPath } from "../relay/mod.ts";
-import { STUN_PATTERN, StunClient } from "../stun/mod.ts";
+import { RELAY_PATTERN, RelayClient, RelayError, type RelayPath } from "../relay/mod.ts";
+import { BINDING_PATTERN, StunClient } from "../stun/mod.ts";
 import { prepareSecrets } from "../x25519.ts";
 import { watchForSleep } from "./awakening.ts";
 import { CollisionReport } from "./collision_report.ts";
@@ -126,7 +126,7 @@ export async function runDaemon(
       portFlag: "--port",
       ifnamePattern: options.ifnamePattern,
       encapCsum: options.encapCsum,
-      signalling: { kind: "patterns", any: [DISCO_PATTERN, STUN_PATTERN] },
+      signalling: { kind: "patterns", any: [DISCO_PATTERN, BINDING_PATTERN, RELAY_PATTERN] },
       onDatagram: (datagram, localPort) => daemon.datagram(datagram, localPort),
       keepsLinks: options.keepsLinks,
       onFault: (what, error) => log.error(what, errorFields(error)),

@@ -164,7 +164,7 @@ function isRefusal(reason: Drop | PlaneRefusal): reason is PlaneRefusal {
 
 /** Signalling that is known by its form only as long as nobody looks closely. */
 export interface Lookalikes {
-  /** Lengths of payloads that begin as IPv4 packets of another length do. */
+  /** Lengths of payloads that begin as IPv4 packets of more than that do. */
   lengths: readonly number[];
   /** Payloads whose first bytes tell what they are, whatever they look like. */
   tokens: () => readonly Uint8Array[];

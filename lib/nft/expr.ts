@@ -56,6 +56,7 @@ const NFT_LIMIT_PKT_BYTES = 1;
 const NFT_CMP_EQ = 0;
 const NFT_CMP_NEQ = 1;
 const NFT_CMP_LT = 2;
+const NFT_CMP_GT = 4;
 const NFT_LOOKUP_F_INV = 1;
 const IPV4_CHECKSUM_OFFSET = 10;
 const IFNAMSIZ = 16;
@@ -185,10 +186,10 @@ export function daddr({ ip, prefixLength }: Cidr): Match {
 export function transport(
   offset: number,
   bytes: Uint8Array,
-  { op = "eq", mask }: { op?: "eq" | "neq" | "lt"; mask?: Uint8Array } = {},
+  { op = "eq", mask }: { op?: "eq" | "neq" | "lt" | "gt"; mask?: Uint8Array } = {},
 ): Match {
   const load = loadPayload(NFT_PAYLOAD_TRANSPORT_HEADER, offset, bytes.length);
-  const operator = { eq: NFT_CMP_EQ, neq: NFT_CMP_NEQ, lt: NFT_CMP_LT }[op];
+  const operator = { eq: NFT_CMP_EQ, neq: NFT_CMP_NEQ, lt: NFT_CMP_LT, gt: NFT_CMP_GT }[op];
   return [load, ...(mask ? [bitwiseAnd(mask)] : []), compare(operator, bytes)];
 }
 

@@ -10,7 +10,7 @@ import { type Endpoint, familyOf, type Ip, ipBytes } from "../addr.ts";
 import { concatBytes, Writer } from "../bytes.ts";
 import { sourceAddress } from "../linux/mod.ts";
 import * as nft from "../nft/mod.ts";
-import { STUN_PATTERN } from "../stun/mod.ts";
+import { COOKIE_PATTERN } from "../stun/mod.ts";
 import { byteRate } from "./rate.ts";
 
 const UDP_HEADER = 8;
@@ -144,7 +144,7 @@ export class KernelForwarding implements Disposable {
 
 function tableOf(name: string): nft.NftTable {
   const key = nft.fields("saddr", "sport", "dport");
-  const isData = nft.udpBytes(UDP_HEADER + STUN_PATTERN.offset, "!=", STUN_PATTERN.bytes);
+  const isData = nft.udpBytes(UDP_HEADER + COOKIE_PATTERN.offset, "!=", COOKIE_PATTERN.bytes);
   const checksum = (operator: "==" | "!=") => nft.udpBytes(CHECKSUM_AT, operator, NO_CHECKSUM);
   /** What goes to a node has the key of what comes from it, turned round. */
   const back = nft.fields("daddr", "dport", "sport");

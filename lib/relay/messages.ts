@@ -22,6 +22,7 @@ import {
   errorCode,
   HEADER_LENGTH,
   isStun,
+  methodPattern,
   type StunAttribute,
   StunFormatError,
   type StunMessage,
@@ -41,6 +42,8 @@ function stunType(classBits: number): number {
 export const RELAY_REQUEST = stunType(0);
 export const RELAY_SUCCESS = stunType(2);
 export const RELAY_ERROR = stunType(3);
+/** By it a relay's messages are known where data comes too. */
+export const RELAY_PATTERN = methodPattern(RELAY_REQUEST);
 
 /** LIFETIME is TURN's (RFC 8656), PADDING is of RFC 5780, the others are this protocol's own. */
 export const RELAY_ATTRIBUTE = {

@@ -15,6 +15,7 @@ export {
   type StandInLine,
 } from "./client.ts";
 export { RelayError } from "./exchange.ts";
+export { RELAY_PATTERN } from "./messages.ts";
 export {
   decodeGrant,
   encodeGrant,

@@ -16,10 +16,26 @@ export const BINDING_ERROR = 0x0111;
 
 export const MAGIC_COOKIE = 0x2112a442;
 /** What tells STUN from other datagrams: where it lies and what it is. */
-export const STUN_PATTERN = {
+export const COOKIE_PATTERN = {
   offset: 4,
   bytes: new Writer("network").u32(MAGIC_COOKIE).finish(),
 };
+/** All but the two bits of the class. */
+const METHOD_BITS = 0xfeef;
+/**
+ * What tells a method's messages from other datagrams, GRE among them: that may have the cookie as its
+ * checksum or sequence number. `type` is of any class.
+ */
+export function methodPattern(type: number) {
+  const bytes = (type: number, rest: number) =>
+    new Writer("network", 8).u16(type).u16(0).u32(rest).finish();
+  return {
+    offset: 0,
+    bytes: bytes(type & METHOD_BITS, MAGIC_COOKIE),
+    mask: bytes(METHOD_BITS, 0xffffffff),
+  };
+}
+export const BINDING_PATTERN = methodPattern(BINDING_REQUEST);
 export const HEADER_LENGTH = 20;
 export const TX_ID_LENGTH = 12;
 export const ATTRIBUTE_HEADER_LENGTH = 4;

@@ -12,11 +12,13 @@ export { answerBinding } from "./binding.ts";
 export { type QueryOptions, type StunAnswer, StunClient, type StunServer } from "./exchange.ts";
 export { type FilteringTest, type FilteringTestOptions, testFiltering } from "./filtering.ts";
 export {
+  BINDING_PATTERN,
+  COOKIE_PATTERN,
   decodeStun,
   encodeStun,
   HEADER_LENGTH,
   isStun,
-  STUN_PATTERN,
+  methodPattern,
   type StunAttribute,
   StunFormatError,
   type StunMessage,

@@ -1,15 +1,18 @@
 /** The guard's tables against the real kernel: what nft reads back, and what comes through. */
 import { deepStrictEqual, fail, ok, strictEqual } from "node:assert/strict";
 import { parseCidr, parseEndpoint, parseIp } from "../../lib/addr.ts";
-import { concatBytes, equalBytes } from "../../lib/bytes.ts";
+import { concatBytes, equalBytes, fromHex } from "../../lib/bytes.ts";
 import { KernelGuard } from "../../lib/dataplane/guard/kernel_guard.ts";
 import type { GuardedLink, RuleOptions } from "../../lib/dataplane/guard/rules.ts";
+import { DISCO_PATTERN } from "../../lib/disco/mod.ts";
 import { type Host, linuxHost } from "../../lib/host/mod.ts";
 import { HUB_SIGNALLING } from "../../lib/hub/protocol/gretun/wire.ts";
 import { IPIPOU_SIGNALLING } from "../../lib/hub/protocol/ipipou/wire.ts";
 import { type Host as LabHost, Lab } from "../lab/mod.ts";
 import { Poller, UdpSocket } from "../../lib/linux/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
+import { RELAY_ERROR, RELAY_PATTERN, RELAY_SUCCESS } from "../../lib/relay/messages.ts";
+import { BINDING_PATTERN } from "../../lib/stun/mod.ts";
 import { sleep, until } from "../overlay.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
@@ -31,6 +34,12 @@ const CASES: [string, RuleOptions["signalling"], Uint8Array, boolean][] = [
   ["nothing", HUB_SIGNALLING, new Uint8Array(), false],
   ["ipipou: data", IPIPOU_SIGNALLING, data(60), false],
   ["ipipou: data as long as a signature", IPIPOU_SIGNALLING, data(73), false],
+  [
+    "ipipou: shorter data, filled up to the length of a signature",
+    IPIPOU_SIGNALLING,
+    concatBytes(data(60), new Uint8Array(13)),
+    false,
+  ],
   ["ipipou: a signature", IPIPOU_SIGNALLING, new Uint8Array(73).fill(0x91), true],
   [
     "ipipou: a signature that begins as data does",
@@ -132,6 +141,44 @@ Deno.test("fence: data has the key of its link", async () => {
   guard.set("peer", { ...NO_LINK, remote: parseEndpoint(`${peer.ip}:4001`) });
   await socket.send(keyless, { transport: "udp", hostname: hub.ip, port: 7788 });
   strictEqual(refused(), before + 1);
+  socket.close();
+});
+
+Deno.test("fence: data that looks like signalling has its way to come, too", async () => {
+  await using lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-` });
+  await using host = linuxHost();
+  const [hub, peer] = [lab.publicHost("hub"), lab.publicHost("peer")];
+  const any = [DISCO_PATTERN, BINDING_PATTERN, RELAY_PATTERN];
+  const options = { role: "up", port: 7788, isKeyed: true };
+  using guard = hub.within(() =>
+    new KernelGuard(host, { ...options, signalling: { kind: "patterns", any } }, {
+      links: [],
+      onFault: fail,
+    })
+  );
+  guard.set("peer", { ...NO_LINK, ikey: 0x01020304, remote: parseEndpoint(`${peer.ip}:4000`) });
+  const { socket } = peer.within(() => ({
+    socket: Deno.listenDatagram({ transport: "udp", hostname: peer.ip, port: 4001 }),
+  }));
+  const cases: [what: string, packet: string, isRefused: boolean][] = [
+    ["disco", "5453f09f92ac 45", false],
+    ["STUN's request", "00010000 2112a442 45", false],
+    ["STUN's answer", "01010000 2112a442 45", false],
+    ["a relay's answer", `${RELAY_SUCCESS.toString(16)}0000 2112a442 45`, false],
+    ["a relay's error", `${RELAY_ERROR.toString(16)}0000 2112a442 45`, false],
+    ["GRE with a checksum like STUN's cookie", "a0000800 2112a442 01020304 45", true],
+    ["GRE with that checksum and no key", "80000800 2112a442 45", true],
+    ["GRE with such a sequence number", "10000800 2112a442 45", true],
+    ["GRE with such a key", "20000800 2112a442 45", true],
+    ["GRE around what begins so", "00000800 2112a442 45", true],
+  ];
+  let refused = 0;
+  for (const [what, packet, isRefused] of cases) {
+    const bytes = fromHex(packet.replaceAll(" ", ""));
+    await socket.send(bytes, { transport: "udp", hostname: hub.ip, port: 7788 });
+    refused += isRefused ? 1 : 0;
+    strictEqual(guard.refused().get("wrong-address"), refused, what);
+  }
   socket.close();
 });
 

@@ -16,7 +16,7 @@ import {
   RawUdpSocket,
   withNetns,
 } from "../../lib/linux/mod.ts";
-import { STUN_PATTERN } from "../../lib/stun/mod.ts";
+import { BINDING_PATTERN } from "../../lib/stun/mod.ts";
 import { LinkMonitor, NetlinkError, RtNetlink } from "../../lib/netlink.ts";
 import { TunDevice } from "../lab/tun_device.ts";
 
@@ -205,7 +205,7 @@ for (const family of [4, 6] as const) {
       await using poller = new Poller();
       const got: Datagram[] = [];
       const take = (datagram: Datagram) => got.push(datagram);
-      const signalling = { kind: "patterns", any: [DISCO_PATTERN, STUN_PATTERN] } as const;
+      const signalling = { kind: "patterns", any: [DISCO_PATTERN, BINDING_PATTERN] } as const;
       using receiver = withNetns(
         b,
         () => RawUdpSocket.open(7777, poller, take, { family, signalling }),

@@ -422,10 +422,10 @@ function signalling({ signalling, lookalikes }: RuleOptions): nft.Match[] {
       op: "neq",
       mask: Uint8Array.of(0xf0),
     }),
-    // It may begin as an IPv4 packet does, of another length than its own.
+    // It may begin as an IPv4 packet does, of more than its own length: what is shorter the kernel takes.
     ...(lookalikes?.lengths ?? []).map((length) => [
       ...nft.transport(UDP_LENGTH_OFFSET, u16(PAYLOAD_OFFSET + length)),
-      ...nft.transport(INNER_TOTAL_LENGTH_OFFSET, u16(length), { op: "neq" }),
+      ...nft.transport(INNER_TOTAL_LENGTH_OFFSET, u16(length), { op: "gt" }),
     ]),
     ...tokens.map((token) => nft.transport(PAYLOAD_OFFSET, token.slice(0, TOKEN_PREFIX_LENGTH))),
   ];
