@@ -8,5 +8,5 @@ export function formatTable(headings: readonly string[], rows: readonly string[]
 
 /** Names come from other hosts: an escape sequence in one must not reach the terminal. */
 export function printable(text: string): string {
-  return text.replace(/\p{C}/gu, "\uFFFD");
+  return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "\uFFFD");
 }

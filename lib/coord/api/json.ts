@@ -140,7 +140,7 @@ export function text(maxLength: number): Codec<string> {
       if ([...given].length > maxLength) {
         throw new ApiError(`${field} is longer than ${maxLength} characters`);
       }
-      if (/\p{C}/u.test(given)) throw new ApiError(`${field} has control characters`);
+      if (/[\p{C}\p{Zl}\p{Zp}]/u.test(given)) throw new ApiError(`${field} has control characters`);
       return given;
     },
   };

@@ -397,6 +397,7 @@ const BAD: Bad[] = [
   ["a number as name", 400, /^node_name is not a string$/, register({ node_name: 1 })],
   ["a long name", 400, /longer than 64 characters$/, register({ node_name: "ä".repeat(65) })],
   ["a name of two lines", 400, /control characters$/, register({ node_name: "a\nb" })],
+  ["a name of two of Unicode's", 400, /control characters$/, register({ node_name: "a\u2028b" })],
   [
     "a requested address that is none",
     400,
