@@ -285,6 +285,7 @@ class Daemon implements Running, AsyncDisposable {
         return servers.flatMap(({ endpoint, others = [] }) => [endpoint, ...others]);
       },
       onLost: (path, reason) => this.#peers?.relayLost(path, reason),
+      onLoopback: (isOpen) => this.#loopbackIs(isOpen),
       ...edges,
     });
     if (options.portMapping) {
@@ -591,6 +592,17 @@ class Daemon implements Running, AsyncDisposable {
       }
       throw error;
     }
+  }
+
+  #loopbackIs(isOpen: boolean): void {
+    if (isOpen) return this.#findings.over("loopback-filtered");
+    const { port } = this.#options;
+    this.#findings.found({
+      kind: "loopback-filtered",
+      text: `nothing gets to UDP port ${port} by loopback, as data of a relay by WebSocket does`,
+      remedy:
+        `Let UDP through on lo: iptables -I INPUT -i lo -j ACCEPT, or: nft 'iifname lo accept'`,
+    });
   }
 
   #relayIsThere(): void {

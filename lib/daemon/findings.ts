@@ -8,7 +8,8 @@ export type FindingKind =
   | "port-filtered"
   | "rp-filter"
   | "all-peers-lost"
-  | "no-relay";
+  | "no-relay"
+  | "loopback-filtered";
 
 export interface NodeFinding extends Finding {
   kind: FindingKind;

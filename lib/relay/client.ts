@@ -70,6 +70,8 @@ export interface RelayClientOptions {
   log: Log;
   /** The relay has forgotten the path or is away: it carries nothing any more. */
   onLost: (path: RelayPath, reason: string) => void;
+  /** Whether what a connection brings gets to the node by loopback, and what it sends to the connection. */
+  onLoopback?: (isOpen: boolean) => void;
   /** "host:port" to addresses that can be sent to, in the order to try them; the system's resolver unless told. */
   resolve?: (name: string) => Promise<Endpoint[]>;
   /** A WebSocket and its loopback socket unless told. */
@@ -365,10 +367,26 @@ export class RelayClient implements AsyncDisposable {
       const either = AbortSignal.any([signal, closed.signal]);
       const { nonce } = await this.#exchange.ask(standIn, { grant, port: 0 }, either);
       isBound = true;
+      void this.#lookAtLoopback(standIn);
       return { line: standIn, endpoint: standIn.endpoint, kind: "relay-tcp", port: 0, nonce };
     } catch (error) {
       standIn[Symbol.dispose]();
       throw error;
+    }
+  }
+
+  /** A firewall of this host may drop all of it, and the connection would never know. */
+  async #lookAtLoopback({ key, endpoint }: StandInLine): Promise<void> {
+    const { signal } = this.#closed;
+    try {
+      do {
+        const isOpen = await this.#exchange.answers(this.#udpLine(endpoint), signal);
+        this.#options.onLoopback?.(isOpen);
+        if (isOpen) return;
+        await this.#options.clock.sleep(REFRESH_MS, signal);
+      } while (this.#lines.has(key));
+    } catch (error) {
+      if (!signal.aborted) throw error;
     }
   }
 

@@ -141,6 +141,15 @@ export class RelayExchange {
     throw new RelayError(`the relay does not answer at ${line.key}`);
   }
 
+  /** Whether anything answers a hello by that line. Throws the signal's reason. */
+  async answers(line: RelayLine, signal: AbortSignal): Promise<boolean> {
+    for (const pauseMs of PAUSES_MS) {
+      const hello = encodeHello(this.#options.random(TX_ID_LENGTH));
+      if (await this.#once(line, hello, pauseMs, signal)) return true;
+    }
+    return false;
+  }
+
   /** Each with an id of its own, a repeated one as well. */
   async #message(
     grant: Uint8Array,

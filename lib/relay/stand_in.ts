@@ -9,7 +9,7 @@ import { type Clock, type ListenUdp, type Random, systemListenUdp, timeLimit } f
 import { errorText, GretunError } from "../errors.ts";
 import { CHANNELS_PROTOCOL } from "./channels.ts";
 import { type Channel, RelayConnections, type RelayWebSocket } from "./connections.ts";
-import { isRelayMessage } from "./messages.ts";
+import { decodeRelayMessage, encodeError, isRelayMessage, RELAY_ERROR_CODE } from "./messages.ts";
 import { RelayError, type RelayLine } from "./exchange.ts";
 
 const OPEN_TIMEOUT_MS = 8_000;
@@ -120,6 +120,13 @@ export class StandIn implements RelayLine, Disposable {
     else if (!this.#isClosed) void this.#socket.send(bytes, this.#node).catch(() => {});
   }
 
+  /** The node, which sends nothing else of a relay's here, asks whether datagrams get here and back. */
+  #answer(hello: Uint8Array): void {
+    const { txId } = decodeRelayMessage(hello);
+    const answer = encodeError({ txId, code: RELAY_ERROR_CODE.UNAUTHENTICATED });
+    void this.#socket.send(answer, this.#node).catch(() => {});
+  }
+
   #end(reason: string): void {
     if (this.#isClosed) return;
     this[Symbol.dispose]();
@@ -134,7 +141,9 @@ export class StandIn implements RelayLine, Disposable {
         const [bytes, from] = await this.#socket.receive(buffer);
         const { hostname, port } = from as Deno.NetAddr;
         const isNode = hostname === NODE_IP && port === this.#node.port;
-        if (isNode && bytes.length < MAX_DATAGRAM) this.send(bytes);
+        if (!isNode || bytes.length === MAX_DATAGRAM) continue;
+        if (isRelayMessage(bytes)) this.#answer(bytes);
+        else this.send(bytes);
       } catch (error) {
         if (this.#isClosed) return;
         // Nobody listens at the node's port: ECONNREFUSED of an earlier send.

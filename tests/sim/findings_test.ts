@@ -1,5 +1,6 @@
 /** What is wrong around a daemon is said by it: in its log, and to who asks. */
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { isLoopback } from "../../lib/addr.ts";
 import { type SimNode, World } from "./world/mod.ts";
 
 const kinds = (node: SimNode) =>
@@ -49,6 +50,22 @@ Deno.test("a firewall that drops what comes to the port is told from a network w
   ok(!kinds(b).includes("port-filtered"));
   host.kernel.firewall = () => false;
   ok(await world.until(() => !kinds(a).includes("port-filtered"), 30_000));
+});
+
+Deno.test("a firewall that drops UDP on loopback is said, where a relay by WebSocket needs it", async () => {
+  await using world = new World();
+  const coordinator = await world.coordinator();
+  const host = world.hostBehind("a", { udp: false });
+  host.kernel.firewall = ({ kind, to }) => kind === "udp" && isLoopback(to.ip);
+  const a = await world.up(host, coordinator);
+  const b = await world.up(world.hostBehind("b", { udp: false }), coordinator);
+  ok(await world.until(() => kinds(a).includes("loopback-filtered"), 60_000));
+  await world.run(30_000);
+  ok(!kinds(b).includes("loopback-filtered"));
+  strictEqual(a.ended, undefined);
+  host.kernel.firewall = () => false;
+  ok(await world.connects(a, b, 60_000));
+  ok(await world.until(() => !kinds(a).includes("loopback-filtered"), 200_000));
 });
 
 Deno.test("all peers lost at once is said, one of them is not", async () => {
