@@ -599,9 +599,8 @@ class Daemon implements Running, AsyncDisposable {
     const { port } = this.#options;
     this.#findings.found({
       kind: "loopback-filtered",
-      text: `nothing gets to UDP port ${port} by loopback, as data of a relay by WebSocket does`,
-      remedy:
-        `Let UDP through on lo: iptables -I INPUT -i lo -j ACCEPT, or: nft 'iifname lo accept'`,
+      text: `nothing gets to UDP port ${port} on loopback, which a relay by WebSocket needs`,
+      remedy: "Have this host's firewall accept what comes in from lo",
     });
   }
 
