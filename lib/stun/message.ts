@@ -24,7 +24,7 @@ export const COOKIE_PATTERN = {
 const METHOD_BITS = 0xfeef;
 /**
  * What tells a method's messages from other datagrams, GRE among them: that may have the cookie as its
- * checksum or sequence number. `type` is of any class.
+ * sequence number, where it has no key. `type` is of any class.
  */
 export function methodPattern(type: number) {
   const bytes = (type: number, rest: number) =>

@@ -23,8 +23,7 @@ const INNER_TOTAL_LENGTH_OFFSET = PAYLOAD_OFFSET + 2;
 /** UDP and IPv4 header: what is shorter is no data. */
 const SHORTEST_DATA = u16(8 + 20);
 const TOKEN_PREFIX_LENGTH = 16;
-/** Of the first byte of GRE, RFC 2890: a checksum stands before the key. */
-const GRE_CHECKSUM = 0x80;
+/** Of the first byte of GRE, RFC 2890. */
 const GRE_KEY = 0x20;
 /** Addresses of a link, of either end. */
 const MAX_PAIRED = 4;
@@ -344,18 +343,16 @@ function otherIn(data: Data, options: RuleOptions): GuardRule[] {
 function withoutUdp({ family }: Data, { isKeyed }: RuleOptions): nft.Match[][] {
   const from = nft.fields(OF_FAMILY[family].saddr);
   if (!isKeyed) return [[nft.l4proto("ipip"), nft.isIn("peers", from)]];
+  // With a checksum, which stands before the key, the kernel takes none: our links have no checksums.
   const gre = (flags: number, known: nft.Match) => [
     nft.l4proto("gre"),
-    nft.transport(0, Uint8Array.of(flags), { mask: Uint8Array.of(GRE_CHECKSUM | GRE_KEY) }),
+    nft.transport(0, Uint8Array.of(flags), { mask: Uint8Array.of(GRE_KEY) }),
     known,
   ];
-  const keyAt = (offset: number) =>
-    nft.isIn("tunnels", nft.row(from, nft.transportBytes(offset, 4)));
+  const key = nft.transportBytes(4, 4);
   return [
-    gre(GRE_KEY, keyAt(4)),
-    gre(GRE_CHECKSUM | GRE_KEY, keyAt(8)),
+    gre(GRE_KEY, nft.isIn("tunnels", nft.row(from, key))),
     gre(0, nft.isIn("peers", from)),
-    gre(GRE_CHECKSUM, nft.isIn("peers", from)),
   ];
 }
 
