@@ -1,7 +1,14 @@
 /** A node's calls to the coordinator. */
 import type { Ip } from "../addr.ts";
 import { toHex } from "../bytes.ts";
-import { type Dialer, DialError, HttpClient, type HttpRequest, systemDialer } from "../dial/mod.ts";
+import {
+  type Dialer,
+  DialError,
+  HttpClient,
+  type HttpRequest,
+  NobodyListensError,
+  systemDialer,
+} from "../dial/mod.ts";
 import { type Clock, type Random, timeLimit } from "../edges.ts";
 import type { Sign } from "../ed25519.ts";
 import { errorText, GretunError, UsageError } from "../errors.ts";
@@ -108,8 +115,8 @@ interface CallOptions {
   body?: (coordinator: NodeKey | undefined) => unknown;
   query?: string;
   /**
-   * Answered at once, and made by one at a time: many that give up early would keep each other, and those
-   * that are held, from ever giving up.
+   * Answered at once, and made by one at a time: its silence is the connections'. Many that give up
+   * those early would keep each other, and calls that are held, from ever giving up.
    */
   isPrompt?: boolean;
   signal: AbortSignal;
@@ -331,7 +338,8 @@ export class CoordClient implements RelayCoordinator, Disposable {
 
   async #call(method: string, path: string, options: CallOptions): Promise<unknown> {
     const { isPrompt = false } = options;
-    let mayWaitAgain = isPrompt || method === "GET";
+    const isHeld = method === "GET" && !isPrompt;
+    let mayWaitAgain = true;
     let mayCorrectClock = true;
     let repeats = 0;
     while (true) {
@@ -341,7 +349,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
       const { aheadMs } = this.#clockOffset;
       try {
         const longestMs = method === "GET" ? POLL_TIMEOUT_MS : TIMEOUT_MS;
-        const timeoutMs = mayWaitAgain && isPrompt ? FIRST_TIMEOUT_MS : longestMs;
+        const timeoutMs = mayWaitAgain && !isHeld ? FIRST_TIMEOUT_MS : longestMs;
         return await this.#callOver(abandoned.signal, request, { ...options, timeoutMs });
       } catch (error) {
         if (options.signal.aborted) throw error;
@@ -354,9 +362,11 @@ export class CoordClient implements RelayCoordinator, Disposable {
         if (hasCode(error, "replay") && repeats++ < MAX_REPEATS) continue;
         // The first answer of all has told whom to sign for.
         if (hasCode(error, "key") && signedFor !== this.#key) continue;
+        // The one that holds calls is there no more: a NAT may have kept their end from us.
+        if (!isHeld && isWithoutListener(error)) this.reconnect();
         if (!isTimeout(error)) throw error;
         // The coordinator may be elsewhere by now, and nobody say so.
-        this.reconnect();
+        if (isHeld || isPrompt || !mayWaitAgain) this.reconnect();
         if (!mayWaitAgain) throw error;
         mayWaitAgain = false;
       }
@@ -567,6 +577,10 @@ function hasCode(error: unknown, code: RefusalCode): boolean {
 
 function isUnauthorized(error: unknown): boolean {
   return error instanceof CoordError && error.status === 401;
+}
+
+function isWithoutListener(error: unknown): boolean {
+  return error instanceof CoordError && error.cause instanceof NobodyListensError;
 }
 
 function isTimeout(error: unknown): boolean {

@@ -11,7 +11,7 @@ import type { Lookup } from "../lookup.ts";
 import { askTranslation } from "../nat64.ts";
 import { firstToSucceed } from "../stagger.ts";
 import { BufferedReader } from "../buffered_reader.ts";
-import { DialAgainError, DialError } from "./errors.ts";
+import { DialAgainError, DialError, NobodyListensError } from "./errors.ts";
 import { encodeRequest, readHead } from "./http_message.ts";
 import { type Environment, type Proxy, proxyFor } from "./proxy.ts";
 import { connectBySocks } from "./socks.ts";
@@ -116,7 +116,7 @@ export class Dialer {
     try {
       return await this.#connectToAny(ips, port, signal);
     } catch (error) {
-      const isCutOff = error instanceof DialError && hasNoRoute(error.cause);
+      const isCutOff = error instanceof DialError && failedWith(error.cause, "NetworkUnreachable");
       const translated = isCutOff ? await this.#translated(ips) : [];
       signal.throwIfAborted();
       if (translated.length === 0) throw error;
@@ -148,8 +148,9 @@ export class Dialer {
       const whys = ips.map((ip, i) =>
         `${formatEndpoint({ ip, port })}: ${errorText(cause.errors[i]).toLowerCase()}`
       );
-      const hint = hasNoRoute(cause) ? CHECK_NETWORK : CHECK_HOST;
-      throw new DialError(`no connection to ${whys.join(", ")}`, hint, { cause });
+      const hint = failedWith(cause, "NetworkUnreachable") ? CHECK_NETWORK : CHECK_HOST;
+      const Kind = failedWith(cause, "ConnectionRefused") ? NobodyListensError : DialError;
+      throw new Kind(`no connection to ${whys.join(", ")}`, hint, { cause });
     }
   }
 
@@ -177,9 +178,10 @@ const CHECK_HOST = "Check that gretun-coord runs and that its port can be reache
 const CHECK_NETWORK = "Check this host's network with: ip route; ip -6 route";
 
 /** Nothing has left this host. */
-function hasNoRoute(cause: unknown): boolean {
+/** Each address, by the name of the runtime's error. */
+function failedWith(cause: unknown, name: string): boolean {
   return cause instanceof AggregateError &&
-    cause.errors.every((each) => each instanceof Error && each.name === "NetworkUnreachable");
+    cause.errors.every((each) => each instanceof Error && each.name === name);
 }
 
 /** RFC 8305 section 4: families in turn, beginning with that of the first address. */

@@ -4,7 +4,12 @@ import type { Datagram } from "../../../lib/edges.ts";
 import type { EngineOptions } from "../../../lib/engine/mod.ts";
 import type { Host, SignalPort, UdpPort } from "../../../lib/host/mod.ts";
 import type { CoordHttp } from "../../../lib/coord/client.ts";
-import { ConnectionEndedError, DialError, type HttpRequest } from "../../../lib/dial/mod.ts";
+import {
+  ConnectionEndedError,
+  DialError,
+  type HttpRequest,
+  NobodyListensError,
+} from "../../../lib/dial/mod.ts";
 import {
   endpointOf,
   isSignalling,
@@ -277,7 +282,7 @@ export class SimHost implements Host, Machine, Station {
     await this.clock.sleep(2 * delayMs, signal); // its connection
     const serve = server.servers?.get(Number(port || (protocol === "https:" ? 443 : 80)));
     if (!serve) {
-      throw new DialError("connection refused", "Check that it runs");
+      throw new NobodyListensError("connection refused", "Check that it runs");
     }
     const serving = server.#serving.signal;
     await this.clock.sleep(delayMs, signal);

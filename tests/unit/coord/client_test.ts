@@ -514,21 +514,38 @@ async function untilGivenUp(request: Request): Promise<Response> {
   return new Response();
 }
 
-Deno.test("the first list is asked for again after 4 s: its connection may be dead, and nobody say so", async () => {
-  const coord = new FakeCoordinator();
-  let lists = 0;
-  await using server = serve(async (request, { remoteAddr }) => {
-    if (request.method === "GET" && ++lists === 1) return await untilGivenUp(request);
-    return await coord.handle(request, remoteAddr.hostname);
+const AGAIN: Record<string, (client: CoordClient) => Promise<unknown>> = {
+  "the first list": (client) => client.peers(undefined, NEVER),
+  "a message": (client) => client.sendSignal(randomDiscoKey(), Uint8Array.of(1), NEVER),
+};
+for (const [name, call] of Object.entries(AGAIN)) {
+  Deno.test(`${name} is sent again after 4 s: its connection may be dead, and nobody say so`, async () => {
+    const coord = new FakeCoordinator();
+    let calls = 0;
+    await using server = serve(async (request, { remoteAddr }) => {
+      if (!request.url.endsWith("/register") && ++calls === 1) return await untilGivenUp(request);
+      return await coord.handle(request, remoteAddr.hostname);
+    });
+    const node = await fakeNode("a");
+    using client = clientOf(server.url, node, coord.clock);
+    await register(client, node);
+    const called = call(client);
+    while (calls === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    await coord.clock.until(coord.clock.sleep(4_000));
+    await called;
+    strictEqual(calls, 2);
   });
-  const node = await fakeNode("a");
-  using client = clientOf(server.url, node, coord.clock);
-  await register(client, node);
-  const listed = client.peers(undefined, NEVER);
-  while (lists === 0) await new Promise((resolve) => setTimeout(resolve, 1));
-  await coord.clock.until(coord.clock.sleep(4_000));
-  deepStrictEqual((await listed).peers.map(({ name }) => name), ["a"]);
-  strictEqual(lists, 2);
+}
+
+Deno.test("a call that finds nobody listening ends those that are held on older connections", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { clock } = new FakeCoordinator();
+  using client = clientOf(`http://127.0.0.1:${listener.addr.port}`, await fakeNode("a"), clock);
+  const held = client.takeSignals(NEVER).catch((error) => error);
+  using _connection = await listener.accept();
+  listener.close();
+  const errors = [await client.postEndpoints([], NEVER).catch((error) => error), await held];
+  for (const error of errors) match(errorLine(error), /connection refused/);
 });
 
 Deno.test("reconnect() begins calls under way anew, on new connections", async () => {
