@@ -6,7 +6,7 @@ import {
   DialError,
   HttpClient,
   type HttpRequest,
-  NobodyListensError,
+  nobodyListens,
   systemDialer,
 } from "../dial/mod.ts";
 import { type Clock, type Random, timeLimit } from "../edges.ts";
@@ -363,7 +363,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
         // The first answer of all has told whom to sign for.
         if (hasCode(error, "key") && signedFor !== this.#key) continue;
         // The one that holds calls is there no more: a NAT may have kept their end from us.
-        if (!isHeld && isWithoutListener(error)) this.reconnect();
+        if (!isHeld && error instanceof CoordError && nobodyListens(error.cause)) this.reconnect();
         if (!isTimeout(error)) throw error;
         // The coordinator may be elsewhere by now, and nobody say so.
         if (isHeld || isPrompt || !mayWaitAgain) this.reconnect();
@@ -577,10 +577,6 @@ function hasCode(error: unknown, code: RefusalCode): boolean {
 
 function isUnauthorized(error: unknown): boolean {
   return error instanceof CoordError && error.status === 401;
-}
-
-function isWithoutListener(error: unknown): boolean {
-  return error instanceof CoordError && error.cause instanceof NobodyListensError;
 }
 
 function isTimeout(error: unknown): boolean {

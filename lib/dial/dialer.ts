@@ -11,7 +11,7 @@ import type { Lookup } from "../lookup.ts";
 import { askTranslation } from "../nat64.ts";
 import { firstToSucceed } from "../stagger.ts";
 import { BufferedReader } from "../buffered_reader.ts";
-import { DialAgainError, DialError, NobodyListensError } from "./errors.ts";
+import { DialAgainError, DialError, failedWith } from "./errors.ts";
 import { encodeRequest, readHead } from "./http_message.ts";
 import { type Environment, type Proxy, proxyFor } from "./proxy.ts";
 import { connectBySocks } from "./socks.ts";
@@ -149,8 +149,7 @@ export class Dialer {
         `${formatEndpoint({ ip, port })}: ${errorText(cause.errors[i]).toLowerCase()}`
       );
       const hint = failedWith(cause, "NetworkUnreachable") ? CHECK_NETWORK : CHECK_HOST;
-      const Kind = failedWith(cause, "ConnectionRefused") ? NobodyListensError : DialError;
-      throw new Kind(`no connection to ${whys.join(", ")}`, hint, { cause });
+      throw new DialError(`no connection to ${whys.join(", ")}`, hint, { cause });
     }
   }
 
@@ -178,12 +177,6 @@ const CHECK_HOST = "Check that gretun-coord runs and that its port can be reache
 const CHECK_NETWORK = "Check this host's network with: ip route; ip -6 route";
 
 /** Nothing has left this host. */
-/** Each address, by the name of the runtime's error. */
-function failedWith(cause: unknown, name: string): boolean {
-  return cause instanceof AggregateError &&
-    cause.errors.every((each) => each instanceof Error && each.name === name);
-}
-
 /** RFC 8305 section 4: families in turn, beginning with that of the first address. */
 export function interleaved(ips: readonly Ip[]): Ip[] {
   const first = ips.filter((ip) => familyOf(ip) === familyOf(ips[0]!));

@@ -8,7 +8,7 @@
  */
 export { ConnectionEndedError } from "../buffered_reader.ts";
 export { Dialer, type DialNet } from "./dialer.ts";
-export { DialError, NobodyListensError } from "./errors.ts";
+export { DialError, nobodyListens } from "./errors.ts";
 export { HttpClient, type HttpRequest } from "./http_client.ts";
 export { systemDialer } from "./system.ts";
 export { openWebSocket } from "./web_socket.ts";

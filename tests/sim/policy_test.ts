@@ -2,7 +2,6 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { keyBase64 } from "../../lib/keys.ts";
 import { readPolicy } from "../../lib/policy/mod.ts";
-import { NftKernel } from "../fakes/nft_kernel.ts";
 import { type SimCoordinator, type SimNode, World } from "./world/mod.ts";
 
 type Rule = [from: SimNode | "*", to: SimNode | "*", ...allow: string[]];
@@ -23,9 +22,7 @@ async function trio(world: World, dataPlane: typeof PLANES[number]) {
   put(coordinator, ["*", "*", "any"]);
   const nodes = [];
   for (const name of ["a", "b", "c"]) {
-    const host = world.publicHost(name);
-    host.nft = new NftKernel();
-    nodes.push(await world.up(host, coordinator, { dataPlane }));
+    nodes.push(await world.up(world.publicHost(name), coordinator, { dataPlane }));
   }
   const [a, b, c] = nodes as [SimNode, SimNode, SimNode];
   for (const [x, y] of [[a, b], [a, c], [b, c]] as const) ok(await world.connects(x, y, 5_000));
@@ -49,7 +46,7 @@ for (const plane of PLANES) {
     await using world = new World();
     const { coordinator, a, b, c } = await trio(world, plane);
     const table = "inet gretun-up-7777-access";
-    deepStrictEqual(b.host.nft!.elements(table, "closed"), []);
+    deepStrictEqual(b.host.nft.elements(table, "closed"), []);
     const before = changes(a, b);
     put(coordinator, [a, b, "tcp:443", "icmp"]);
     for (let i = 0; i < 20; i++) ok(await world.ping(a, b) !== undefined);
@@ -58,16 +55,16 @@ for (const plane of PLANES) {
     deepStrictEqual([inbound(a, b), inbound(b, a)], ["", "tcp:443 icmp"]);
     strictEqual(changes(a, b), before);
     // What the kernel is told: the link is closed, but for one port.
-    strictEqual(b.host.nft!.elements(table, "closed").length, 1);
-    const [port] = b.host.nft!.elements(table, "ports_16");
+    strictEqual(b.host.nft.elements(table, "closed").length, 1);
+    const [port] = b.host.nft.elements(table, "ports_16");
     match(port!, /^.{8}0600000001bb0000$/);
-    strictEqual(a.host.nft!.elements(table, "ports_16").length, 0);
+    strictEqual(a.host.nft.elements(table, "ports_16").length, 0);
     put(coordinator, ["*", "*", "any"]);
     for (const [x, y] of [[a, c], [b, c]] as const) ok(await world.connects(x, y, 5_000));
-    deepStrictEqual(b.host.nft!.elements(table, "closed"), []);
+    deepStrictEqual(b.host.nft.elements(table, "closed"), []);
     void a.stop();
     ok(await world.until(() => a.ended !== undefined, 5_000));
-    strictEqual(a.host.nft!.tables.size, 0);
+    strictEqual(a.host.nft.tables.size, 0);
   });
 }
 
@@ -113,7 +110,7 @@ Deno.test("a host that cannot filter lets in nobody whom the policy does not let
     await world.up(world.publicHost("a"), coordinator, { dataPlane: "tun" }),
     await world.up(world.publicHost("b"), coordinator, { dataPlane: "tun" }),
   ];
-  a.host.nft = new NftKernel();
+  b.host.nft.isThere = false;
   ok(await world.connects(a, b, 5_000));
   put(coordinator, [a, b, "tcp:443"]);
   ok(await world.until(() => b.report().peers[0]?.findings !== undefined, 10_000));

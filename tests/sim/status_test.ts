@@ -3,7 +3,6 @@ import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { isHealthy, overlayStatus } from "../../lib/cli/gretun/overlay_status.ts";
 import { keyBase64 } from "../../lib/keys.ts";
 import { readPolicy } from "../../lib/policy/mod.ts";
-import { NftKernel } from "../fakes/nft_kernel.ts";
 import { fits, schemaOf } from "../schema.ts";
 import { type SimNode, World } from "./world/mod.ts";
 
@@ -205,11 +204,7 @@ b  100.64.0.2  offline, last seen N min ago  -  - / -
 Deno.test("status: an overlay of 50, of which ten have left", async () => {
   await using world = new World();
   const coordinator = await world.coordinator();
-  const up = (name: string) => {
-    const host = world.hostBehind(name);
-    host.nft = new NftKernel();
-    return world.up(host, coordinator);
-  };
+  const up = (name: string) => world.up(world.hostBehind(name), coordinator);
   const a = await up("a");
   // To the others it is an overlay of two each.
   const own = `key:${keyBase64(a.identity.nodeKey)}`;

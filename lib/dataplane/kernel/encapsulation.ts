@@ -35,17 +35,19 @@ export const ENCAPSULATIONS: Record<
   { readonly 4: Encapsulation; readonly 6?: Encapsulation }
 > = { "fou": GRE, "gre-fou": GRE, "ipip-fou": IPIP };
 
-/** A kernel without FOU or the kind of tunnel, and no module of it that could be loaded. */
+/** A kernel without FOU, the kind of tunnel or nf_tables, and no module of it that could be loaded. */
 export class NoKernelPlaneError extends GretunError {
   override name = "NoKernelPlaneError";
 
-  constructor(module: string, cause: unknown) {
-    super(
-      `kernel has no module ${module}`,
-      `Run: modprobe ${module}; or use the user-space plane with --data-plane tun`,
-      { cause },
-    );
+  constructor(message: string, module: string, cause: unknown) {
+    super(message, `Run: modprobe ${module}; or use the user-space plane with --data-plane tun`, {
+      cause,
+    });
   }
+}
+
+function without(module: string, cause: unknown): NoKernelPlaneError {
+  return new NoKernelPlaneError(`kernel has no module ${module}`, module, cause);
 }
 
 /** The kernel loads most modules on demand, but not this one. */
@@ -54,7 +56,7 @@ export function openFou(host: Host): Fou {
     return host.openFou();
   } catch (error) {
     if (!hasCode(error, "ENOENT")) throw error;
-    if (!host.loadModule("fou")) throw new NoKernelPlaneError("fou", error);
+    if (!host.loadModule("fou")) throw without("fou", error);
     return host.openFou();
   }
 }
@@ -78,7 +80,7 @@ export function tryTunnel(
     // EINVAL: no such encapsulation, for want of fou6.
     if (!hasCode(error, "EOPNOTSUPP", "EINVAL")) throw error;
     for (const module of modules) {
-      if (!host.loadModule(module)) throw new NoKernelPlaneError(module, error);
+      if (!host.loadModule(module)) throw without(module, error);
     }
     tryOnce();
   }

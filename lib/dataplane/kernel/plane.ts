@@ -83,7 +83,7 @@ export class KernelPlane implements DataPlane {
   readonly #adopted = new Map<string, AdoptedLink>();
   readonly #keeper: LinkKeeper;
   readonly #alternatives: AlternativeAddresses;
-  readonly #guard: KernelGuard | undefined;
+  readonly #guard: KernelGuard;
   readonly #access: AccessGuard;
   readonly #ways: OwnWays;
   readonly #stack: DisposableStack;
@@ -132,18 +132,20 @@ export class KernelPlane implements DataPlane {
     this.#alternatives = new AlternativeAddresses(kernel.rtnl);
     this.#access = stack.use(new AccessGuard(kernel.host, options));
     this.#takeOver();
-    this.#guard = this.#try(
-      "guard not set",
-      () => {
-        const isKeyed = ENCAPSULATIONS[options.kind][4].kind === "gre";
-        const { onFault } = options;
-        return new KernelGuard(kernel.host, { ...options, isKeyed }, {
-          links: this.#links,
-          onFault,
-        });
-      },
-    );
-    if (this.#guard) stack.use(this.#guard);
+    try {
+      const isKeyed = ENCAPSULATIONS[options.kind][4].kind === "gre";
+      const { onFault } = options;
+      const guard = new KernelGuard(kernel.host, { ...options, isKeyed }, {
+        links: this.#links,
+        onFault,
+      });
+      this.#guard = stack.use(guard);
+    } catch (error) {
+      // Links would take anything from their far ends, and data from anywhere.
+      stack.dispose();
+      const message = `links of the kernel cannot be guarded: ${errorText(error)}`;
+      throw new NoKernelPlaneError(message, "nf_tables", error);
+    }
     this.#stack = stack;
   }
 
@@ -211,7 +213,7 @@ export class KernelPlane implements DataPlane {
     const link = { ...known, ...limits };
     this.#links.set(id, link);
     this.#quieten(link.ifname, link);
-    this.#try("guard not set", () => this.#guard?.set(id, link));
+    this.#try("guard not set", () => this.#guard.set(id, link));
   }
 
   // --- links
@@ -274,7 +276,7 @@ export class KernelPlane implements DataPlane {
     };
     this.#links.set(id, link);
     this.#adopted.delete(id);
-    this.#try("guard not set", () => this.#guard?.set(id, link));
+    this.#try("guard not set", () => this.#guard.set(id, link));
   }
 
   /** IPIP knows links by their addresses only: the second to one address needs a local of its own. */
@@ -434,11 +436,11 @@ export class KernelPlane implements DataPlane {
   }
 
   refresh(): void {
-    this.#try("guard not set", () => this.#guard?.refresh());
+    this.#try("guard not set", () => this.#guard.refresh());
   }
 
   refused(): Map<PlaneRefusal, number> {
-    return new Map([...this.#guard?.refused() ?? [], ...this.#access.refused()]);
+    return new Map([...this.#guard.refused() ?? [], ...this.#access.refused()]);
   }
 
   removeLink(id: string): void {
@@ -450,7 +452,7 @@ export class KernelPlane implements DataPlane {
     this.#access.place(id, undefined);
     this.#dataPorts.close(id);
     this.#release(alternative);
-    this.#try("guard not set", () => this.#guard?.set(id, undefined));
+    this.#try("guard not set", () => this.#guard.set(id, undefined));
   }
 
   missingLinks(): string[] {
@@ -463,7 +465,7 @@ export class KernelPlane implements DataPlane {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#options.keepsLinks?.()) {
-      this.#guard?.release();
+      this.#guard.release();
       this.#access.release();
     } else for (const id of [...this.#links.keys()]) this.removeLink(id);
     this.#stack.dispose();

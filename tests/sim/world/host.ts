@@ -4,12 +4,7 @@ import type { Datagram } from "../../../lib/edges.ts";
 import type { EngineOptions } from "../../../lib/engine/mod.ts";
 import type { Host, SignalPort, UdpPort } from "../../../lib/host/mod.ts";
 import type { CoordHttp } from "../../../lib/coord/client.ts";
-import {
-  ConnectionEndedError,
-  DialError,
-  type HttpRequest,
-  NobodyListensError,
-} from "../../../lib/dial/mod.ts";
+import { ConnectionEndedError, DialError, type HttpRequest } from "../../../lib/dial/mod.ts";
 import {
   endpointOf,
   isSignalling,
@@ -22,7 +17,7 @@ import {
 import type { Fou, RtNetlink } from "../../../lib/netlink.ts";
 import type { Nft } from "../../../lib/nft/mod.ts";
 import { type FakeUdpOptions, type Machine, MemoryEngine, type Tun } from "../../fakes/engine.ts";
-import type { NftKernel } from "../../fakes/nft_kernel.ts";
+import { NftKernel } from "../../fakes/nft_kernel.ts";
 import { SimKernel } from "./kernel.ts";
 import type { Station, Trace } from "./net.ts";
 import type { Packet } from "./packet.ts";
@@ -37,8 +32,8 @@ export class SimHost implements Host, Machine, Station {
   readonly name: string;
   readonly kernel: SimKernel;
   readonly clock: SimClock;
-  /** Its rules are kept, and change nothing for packets; undefined: the kernel has none. */
-  nft: NftKernel | undefined;
+  /** Its rules are kept, and change nothing for packets. */
+  readonly nft = new NftKernel();
   /** HTTP servers by port. */
   readonly servers = new Map<number, Serve>();
   /** Names that this host can resolve, besides addresses. */
@@ -86,8 +81,7 @@ export class SimHost implements Host, Machine, Station {
   setChecksumOffload(): void {}
 
   openNft(): Nft {
-    if (this.nft) return this.nft.open();
-    throw new SystemError("open netfilter", ENOENT);
+    return this.nft.open();
   }
 
   loadModule(): boolean {
@@ -99,8 +93,7 @@ export class SimHost implements Host, Machine, Station {
   }
 
   watchTables(onChange: () => void): Disposable {
-    if (this.nft) return this.nft.watch(onChange);
-    throw new SystemError("open netfilter", ENOENT);
+    return this.nft.watch(onChange);
   }
 
   readFile(path: string): string {
@@ -282,7 +275,8 @@ export class SimHost implements Host, Machine, Station {
     await this.clock.sleep(2 * delayMs, signal); // its connection
     const serve = server.servers?.get(Number(port || (protocol === "https:" ? 443 : 80)));
     if (!serve) {
-      throw new NobodyListensError("connection refused", "Check that it runs");
+      const cause = new AggregateError([new Deno.errors.ConnectionRefused()]);
+      throw new DialError("connection refused", "Check that it runs", { cause });
     }
     const serving = server.#serving.signal;
     await this.clock.sleep(delayMs, signal);

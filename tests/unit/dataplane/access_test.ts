@@ -106,8 +106,8 @@ for (const kind of ["fou", "tun"] as const) {
 
   Deno.test(`${kind}: where the kernel has no rules, only what is open to all gets a link`, async () => {
     const host = new FakeHost();
-    host.nft.isThere = false;
     await using plane = open(host, kind, { onFault: () => {} });
+    host.nft.isThere = false;
     plane.allow("a", EVERYTHING);
     plane.setLink(link());
     throws(() => plane.allow("a", access("tcp:443")), GretunError);
