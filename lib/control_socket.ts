@@ -5,6 +5,7 @@
 import { aborted } from "./edges.ts";
 import { errorText, GretunError, NoDaemonError } from "./errors.ts";
 import { endServer } from "./http.ts";
+import { directoryOf } from "./state_dir.ts";
 
 /** What an open request gets to finish when the program stops. */
 const SHUTDOWN_MS = 300;
@@ -322,8 +323,4 @@ async function checkOwner(path: string): Promise<void> {
       "Give a directory of your own with --state-dir",
     );
   }
-}
-
-function directoryOf(path: string): string {
-  return path.includes("/") ? path.replace(/\/[^/]*$/, "") || "/" : ".";
 }

@@ -62,7 +62,7 @@ export function refuseOthers(directory: string, flag: string): void {
 export function refuseEverybodys(path: string): void {
   const file = Deno.statSync(path);
   if (!file.isFile && !file.isDirectory) return; // a pipe has no place
-  const around = Deno.statSync(Deno.realPathSync(path).replace(/\/[^/]*$/, "") || "/");
+  const around = Deno.statSync(directoryOf(Deno.realPathSync(path)));
   const isSticky = file.isDirectory && ((file.mode ?? 0) & STICKY) !== 0;
   if (isEverybodys(file) && !isSticky) {
     throw new GretunError(`everybody can write to ${path}`, `Run: chmod o-w ${path}`);
@@ -77,6 +77,10 @@ export function refuseEverybodys(path: string): void {
 
 function isEverybodys({ mode }: Deno.FileInfo): boolean {
   return ((mode ?? 0) & EVERYBODY_WRITES) !== 0;
+}
+
+export function directoryOf(path: string): string {
+  return path.includes("/") ? path.replace(/\/[^/]*$/, "") || "/" : ".";
 }
 
 /** Also a link that leads nowhere. */
@@ -121,7 +125,7 @@ function replace(path: string, text: string): void {
   removeIfThere(temporary);
   Deno.writeTextFileSync(temporary, text, { mode: 0o600, createNew: true });
   // A service may have got the directory since root's program began.
-  const { uid, gid } = Deno.statSync(path.replace(/\/[^/]*$/, ""));
+  const { uid, gid } = Deno.statSync(directoryOf(path));
   if (Deno.uid() === ROOT && uid !== ROOT) Deno.chownSync(temporary, uid, gid);
   Deno.renameSync(temporary, path);
 }

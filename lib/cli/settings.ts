@@ -4,7 +4,7 @@
  * the same key in the places after it, lists too.
  */
 import { type ConfigLine, type ConfigProblem, parseConfig, problemsText } from "../config.ts";
-import { errorText, GretunError, UsageError } from "../errors.ts";
+import { errorText, UsageError } from "../errors.ts";
 import { refuseEverybodys } from "../state_dir.ts";
 import {
   flagNames,
@@ -48,15 +48,15 @@ export function readSettingsFile(
 ): SettingsFile | undefined {
   const named = wordAfter(args, "config");
   const path = named ?? fallback;
+  let text;
   try {
-    const text = Deno.readTextFileSync(path);
-    refuseEverybodys(path);
-    return { path, text };
+    text = Deno.readTextFileSync(path);
   } catch (cause) {
-    if (cause instanceof GretunError) throw cause;
     if (named === undefined && cause instanceof Deno.errors.NotFound) return undefined;
     throw new UsageError(`cannot read ${path}: ${errorText(cause)}`, "Check --config", { cause });
   }
+  refuseEverybodys(path);
+  return { path, text };
 }
 
 /** The value of a flag that says where to read the others. */

@@ -33,6 +33,7 @@ export {
   raiseFileLimit,
   readKernelFile,
   readKernelLink,
+  tryReadKernelFile,
   writeKernelFile,
 } from "./process.ts";
 export { type RawUdpOptions, RawUdpSender, RawUdpSocket } from "./raw_udp.ts";

@@ -56,6 +56,16 @@ export function readKernelFile(path: string): string {
   return text + decoder.decode();
 }
 
+/** Undefined for what is not there, or not ours to read. */
+export function tryReadKernelFile(path: string): string | undefined {
+  try {
+    return readKernelFile(path);
+  } catch (error) {
+    if (error instanceof SystemError) return undefined;
+    throw error;
+  }
+}
+
 /** Offset of `d_name` in `struct dirent` (bits/dirent.h). */
 const D_NAME = 19;
 

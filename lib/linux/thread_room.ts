@@ -1,12 +1,11 @@
 /** Threads that this process may still start, by its control groups (kernel's admin-guide/cgroup-v2.rst, "PID"). */
-import { readKernelFile } from "./process.ts";
-import { SystemError } from "./libc.ts";
+import { tryReadKernelFile } from "./process.ts";
 
 const MOUNT = "/sys/fs/cgroup";
 
 /** Undefined: nothing limits them, or it cannot be seen. `read` gives undefined for what is not there. */
 export function threadRoom(
-  read: (path: string) => string | undefined = tryRead,
+  read: (path: string) => string | undefined = tryReadKernelFile,
 ): number | undefined {
   const rooms = directories(read("/proc/self/cgroup") ?? "").flatMap((directory) => {
     const [max, current] = ["max", "current"].map((what) =>
@@ -30,13 +29,4 @@ function directories(groups: string): string[] {
       [mount, ...names.slice(0, count)].join("/")
     );
   });
-}
-
-function tryRead(path: string): string | undefined {
-  try {
-    return readKernelFile(path);
-  } catch (error) {
-    if (error instanceof SystemError) return undefined;
-    throw error;
-  }
 }

@@ -1,20 +1,20 @@
 /** Which program has a UDP port: /proc/net/udp knows the socket, /proc/PID/fd whose it is. */
 import type { Family } from "../addr.ts";
 import { SystemError } from "./libc.ts";
-import { listKernelDirectory, readKernelFile, readKernelLink } from "./process.ts";
+import { listKernelDirectory, readKernelLink, tryReadKernelFile } from "./process.ts";
 
 /** "name (pid 123)"; undefined where nobody, the kernel or a program out of sight has the port. */
 export function udpPortOwner(port: number, family: Family): string | undefined {
   // A socket of IPv6 mostly takes the port of IPv4 too.
   const tables = family === 4 ? ["udp", "udp6"] : ["udp6"];
   const inodes = tables.flatMap((table) =>
-    socketInodes(readOr(`/proc/thread-self/net/${table}`), port)
+    socketInodes(tryReadKernelFile(`/proc/thread-self/net/${table}`) ?? "", port)
   );
   if (inodes.length === 0) return undefined;
   const links = new Set(inodes.map((inode) => `socket:[${inode}]`));
   for (const pid of listKernelDirectory("/proc").filter((name) => /^\d+$/.test(name))) {
     if (!holdsAny(pid, links)) continue;
-    return `${readOr(`/proc/${pid}/comm`).trim() || "a program"} (pid ${pid})`;
+    return `${tryReadKernelFile(`/proc/${pid}/comm`)?.trim() || "a program"} (pid ${pid})`;
   }
   return undefined;
 }
@@ -36,15 +36,6 @@ function holdsAny(pid: string, links: ReadonlySet<string>): boolean {
       .some((fd) => links.has(readKernelLink(`/proc/${pid}/fd/${fd}`) ?? ""));
   } catch (error) {
     if (error instanceof SystemError) return false;
-    throw error;
-  }
-}
-
-function readOr(path: string): string {
-  try {
-    return readKernelFile(path);
-  } catch (error) {
-    if (error instanceof SystemError) return "";
     throw error;
   }
 }

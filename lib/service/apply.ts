@@ -1,5 +1,6 @@
 /** Does the steps of an installation on this host, and looks at what is there: files and systemd. */
 import { errorText, GretunError } from "../errors.ts";
+import { directoryOf } from "../state_dir.ts";
 import type { Present, Step } from "./plan.ts";
 
 /** Throws `GretunError` for the first step that fails; the steps before it stay done. */
@@ -29,7 +30,7 @@ export function applyStep(step: Step): void {
 
 /** A running program's file cannot be written, but another one can take its name. */
 function replaceFile(path: string, mode: number, write: (path: string) => void): void {
-  makeDirectory(path.replace(/\/[^/]*$/, ""));
+  makeDirectory(directoryOf(path));
   const temporary = `${path}.new`;
   try {
     write(temporary);

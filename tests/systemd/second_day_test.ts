@@ -13,11 +13,12 @@ const COORD_SOCKET = "/var/lib/gretun-coord/coord.sock";
 const GROUP_MEMBER = ["setpriv", "--reuid", "4711", "--regid", "4711", "--groups"];
 
 Deno.test("services are installed, restarted, rebooted, looked at by a group, and removed", async () => {
+  const stateDir = await Deno.makeTempDir({ prefix: "gretun-systemd-" });
+  using _stateDir = { [Symbol.dispose]: () => Deno.removeSync(stateDir, { recursive: true }) };
   await using lab = Lab.create({ prefix: PREFIX });
   const [here, there] = [lab.publicHost("machine"), lab.publicHost("bob")];
   await using machine = await Machine.boot(here);
   const before = await machine.traces();
-  const stateDir = await Deno.makeTempDir({ prefix: "gretun-systemd-" });
   const url = `http://${here.ip}:8443`;
   const tokenFile = `${stateDir}/token`;
   const bob = ["up", "--coordinator", url, "--state-dir", stateDir, "--node-name", "bob"];
@@ -158,7 +159,6 @@ Deno.test("services are installed, restarted, rebooted, looked at by a group, an
     await machine.ok("/root/gretun-coord", "uninstall");
     await machine.hasOnly(before);
   }
-  await Deno.remove(stateDir, { recursive: true });
 });
 
 /** The commands that README shows in a section, where the coordinator has that address. */

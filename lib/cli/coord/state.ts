@@ -1,6 +1,6 @@
 /** Where gretun-coord keeps its state. */
-import { refuseOthers } from "../../state_dir.ts";
-import { stateDirectory as ownDirectory } from "../home.ts";
+import { directoryOf, refuseOthers } from "../../state_dir.ts";
+import { stateDirectory } from "../home.ts";
 import { flag } from "../flags.ts";
 
 export const STATE_FLAG = {
@@ -14,16 +14,12 @@ export const IN_MEMORY = ":memory:";
 
 export function statePath(given: string | undefined): string {
   if (given !== undefined) return given;
-  return `${ownDirectory("gretun-coord", "--state")}/coord.db`;
-}
-
-export function stateDirectory(path: string): string {
-  return path.includes("/") ? path.replace(/\/[^/]*$/, "") || "/" : ".";
+  return `${stateDirectory("gretun-coord", "--state")}/coord.db`;
 }
 
 /** Where that file is to be: a directory that others cannot put files into. Throws `GretunError`. */
 export function makeStateDirectory(path: string): void {
-  const directory = stateDirectory(path);
+  const directory = directoryOf(path);
   Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
   refuseOthers(directory, "--state");
 }

@@ -9,7 +9,7 @@ import type { Log } from "../../edges.ts";
 import { stateDirectory, userDirectory } from "../home.ts";
 import { RUNTIME_DIRS, runtimeDir } from "./runtime_dir.ts";
 import { exists } from "../exists.ts";
-import { whyNotOurs } from "../../state_dir.ts";
+import { directoryOf, whyNotOurs } from "../../state_dir.ts";
 import { flag, type FlagValues } from "../flags.ts";
 
 export const STATE_FLAGS = {
@@ -35,7 +35,7 @@ export function stateDirOf(flags: StateFlags): string {
 /** Where a daemon that is started now is asked; its directory is made. */
 export function socketToServe(flags: StateFlags): string {
   const path = ownSocket(flags);
-  const directory = path.replace(/\/[^/]*$/, "");
+  const directory = directoryOf(path);
   try {
     if (!exists(directory)) {
       Deno.mkdirSync(directory, { recursive: true });

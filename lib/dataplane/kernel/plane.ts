@@ -440,7 +440,7 @@ export class KernelPlane implements DataPlane {
   }
 
   refused(): Map<PlaneRefusal, number> {
-    return new Map([...this.#guard.refused() ?? [], ...this.#access.refused()]);
+    return new Map([...this.#guard.refused(), ...this.#access.refused()]);
   }
 
   removeLink(id: string): void {

@@ -1,5 +1,5 @@
 /** Child processes of this machine. */
-import { readKernelFile, SystemError } from "../../linux/mod.ts";
+import { tryReadKernelFile } from "../../linux/mod.ts";
 import { MARK_VARIABLE, type Processes } from "../world.ts";
 
 /** Given to this program by its environment; no program of a link gets them. */
@@ -39,7 +39,7 @@ function environment(env: Readonly<Record<string, string>>) {
 }
 
 function startTimeOf(pid: number): string | undefined {
-  const stat = read(`/proc/${pid}/stat`);
+  const stat = tryReadKernelFile(`/proc/${pid}/stat`);
   if (stat === undefined) return undefined;
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return fields[0] === "Z" ? undefined : fields[START_TIME_FIELD];
@@ -47,16 +47,8 @@ function startTimeOf(pid: number): string | undefined {
 
 function markOf(pid: number): string | undefined {
   const prefix = `${MARK_VARIABLE}=`;
-  return read(`/proc/${pid}/environ`)?.split("\0").find((each) => each.startsWith(prefix))
+  return tryReadKernelFile(`/proc/${pid}/environ`)?.split("\0").find((each) =>
+    each.startsWith(prefix)
+  )
     ?.slice(prefix.length);
-}
-
-/** Undefined for what is not there, or not ours to read. */
-function read(path: string): string | undefined {
-  try {
-    return readKernelFile(path);
-  } catch (error) {
-    if (error instanceof SystemError) return undefined;
-    throw error;
-  }
 }
