@@ -7,12 +7,15 @@ import type { Ip } from "../addr.ts";
 import type { Clock, Log } from "../edges.ts";
 import { errorText } from "../errors.ts";
 import type { NodeKey } from "../keys.ts";
+import { firstToSucceed } from "../stagger.ts";
 import { peerFields } from "./words.ts";
 
 /** Both ends have their links by then. */
 const FIRST_MS = 1_000;
 /** All of them unanswered, and as many on the path answered: a line that loses packets is no firewall. */
 const PINGS = 5;
+/** A ping does not wait for the verdict on the one before: somebody may be looking for the cause. */
+const SPACING_MS = 1_000;
 const AGAIN_MS = 60_000;
 /** On a slower path pings in the tunnel may come too late, and no firewall drop them. */
 const PROMPT_MS = 1_000;
@@ -111,10 +114,23 @@ export class InnerChecks implements Disposable {
   }
 
   async #isAnswered(link: InnerLink, signal: AbortSignal): Promise<boolean> {
-    for (let i = 0; i < PINGS && !signal.aborted; i++) {
-      if (await this.#options.ping(link) !== undefined) return true;
+    const { clock, ping } = this.#options;
+    const unanswered = new Error("no answer");
+    const attempt = async () => {
+      if (await ping(link) === undefined) throw unanswered;
+    };
+    try {
+      const pings = new Array(PINGS).fill(link);
+      await firstToSucceed(pings, attempt, { delayMs: SPACING_MS, clock, signal });
+      return true;
+    } catch (error) {
+      if (signal.aborted) return false;
+      const failed = error instanceof AggregateError
+        ? error.errors.find((one) => one !== unanswered)
+        : error;
+      if (failed) throw failed;
+      return false;
     }
-    return false;
   }
 
   /** Asked after the pings: a path that was dying meanwhile does not answer. */

@@ -20,16 +20,18 @@ function world() {
     answers: true,
     pathMs: 20 as number | undefined,
     pathPings: 0,
+    /** A ping without an answer is known to have none after this. */
+    waitMs: 0,
     /** Every so many of the path's pings are lost. */
     lossEvery: Infinity,
     fails: false,
   };
   const checks = new InnerChecks({
-    ping: () => {
+    ping: async () => {
       at.pings++;
-      return at.fails
-        ? Promise.reject(new Error("no such device"))
-        : Promise.resolve(at.answers ? 1 : undefined);
+      if (at.fails) throw new Error("no such device");
+      if (at.answers) return 1;
+      await clock.sleep(at.waitMs);
     },
     pingPath: () => Promise.resolve(++at.pathPings % at.lossEvery === 0 ? undefined : at.pathMs),
     clock,
@@ -69,6 +71,16 @@ Deno.test("a link that nothing comes out of is told once, and asked again each m
     "pings in the tunnel are answered",
     false,
   ]);
+});
+
+Deno.test("the verdict of a silent link waits for its last ping, not for one after the other", async () => {
+  const at = world();
+  Object.assign(at, { answers: false, waitMs: 3_000 });
+  at.checks.start(BOB, LINK);
+  await pass(at, 7_900);
+  deepStrictEqual([at.pings, at.checks.isSilent(BOB)], [5, false]);
+  await pass(at, 200);
+  strictEqual(at.checks.isSilent(BOB), true);
 });
 
 Deno.test("data that is not answered has the link asked again, once a minute at most", async () => {
