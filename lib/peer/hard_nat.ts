@@ -3,7 +3,7 @@
  * a pair guesses whose ports, which ones, and when. `port_guesser.ts` carries it out.
  *
  *     own \ peer   one        sequential   random
- *     one          -          guess        guess
+ *     one          both       guess        guess
  *     sequential   guessed    both         -
  *     random       guessed    -            -
  *
@@ -13,7 +13,9 @@
  * with a probability of 98.4 % (a birthday attack).
  *
  * Where both NATs take ports in order, each side sends from one port to those that the other NAT
- * takes next, in order: the i-th mapping of one side is made for the i-th of the other.
+ * takes next, in order: the i-th mapping of one side is made for the i-th of the other. Where each has
+ * one port for all, nothing is guessed, but both sides try another port: a Linux router's own daemon
+ * has none towards a remote to which a host behind it has sent from the same one before.
  */
 import type { NodeNat } from "../coord/api.ts";
 import type { Random } from "../edges.ts";
@@ -93,9 +95,9 @@ export function outerPorts({ mapping, portDelta }: NodeNat): OuterPorts {
 
 /** What this node does about that peer; undefined: nothing, or nothing that would help. */
 export function guessRole(own: OuterPorts, peer: OuterPorts): GuessRole | undefined {
-  if (own === "one") return peer === "one" ? undefined : "guess";
-  if (peer === "one") return "guessed";
-  return own === "sequential" && peer === "sequential" ? "both" : undefined;
+  if (own === peer) return own === "random" ? undefined : "both";
+  if (own === "one") return "guess";
+  return peer === "one" ? "guessed" : undefined;
 }
 
 /** Of the NAT whose ports are guessed. */

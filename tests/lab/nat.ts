@@ -4,6 +4,7 @@ import { type ChildProcesses, LabNode, type Space } from "../../lib/lab/mod.ts";
 import { flushConntrack } from "./conntrack.ts";
 import * as nft from "../../lib/nft/mod.ts";
 import type { Addresses } from "./addresses.ts";
+import { Host } from "./host.ts";
 import {
   type EgressFirewall,
   firewallTable,
@@ -29,11 +30,14 @@ export interface NatSetup {
 export class Nat extends LabNode {
   /** The address that its hosts appear under. */
   readonly ip: Ip;
+  /** The router as a host, whose own programs have that address. */
+  readonly itself: Host;
   readonly #inside: Segment;
 
   constructor({ name, space, children, ip, inside, behaviour, firewall }: NatSetup) {
     super(name, space, children);
     this.ip = ip;
+    this.itself = new Host(name, space, children, { ip4: ip });
     this.#inside = new Segment(space, IN, inside);
     this.#setTables(behaviour, firewall);
     space.forwardPackets();

@@ -92,3 +92,21 @@ Deno.test("peers names what is wrong around a host, one thing at a time", async 
     await says(alice, /^coordinator: /m, false);
   });
 });
+
+/**
+ * A Linux router gives a host behind it the router's own port 7777 towards a peer, if that host is the
+ * first to send there. The router's own daemon, with the same data port, then has another one towards
+ * each peer, which nobody can know.
+ */
+Deno.test("a router and a host behind it have one data port: both get direct paths", async () => {
+  await using overlay = await Overlay.start({ keepState: true });
+  const { lab } = overlay;
+  const router = lab.nat("router", { openInput: true });
+  const bob = overlay.node("bob", lab.nat("nat-b"), TUN);
+  const alice = overlay.node("alice", router, TUN);
+  await overlay.allDirect();
+  const own = overlay.join(router.itself, TUN);
+  await overlay.allDirect();
+  for (const node of [alice, bob]) await own.reaches(node);
+  await says(bob, new RegExp(`^router .* direct .* ${router.ip}:(?!7777)`, "m"));
+});

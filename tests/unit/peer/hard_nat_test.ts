@@ -63,6 +63,7 @@ Deno.test("of each pair that can meet by guessing exactly one side asks, and bot
     }
   }
   deepStrictEqual([...meeting].sort(), [
+    "one-one",
     "one-random",
     "one-sequential",
     "sequential-sequential",
@@ -78,6 +79,7 @@ Deno.test("nextPorts() gives ports that exist", () => {
   strictEqual(nextPorts({ port: 40_000, delta: 1 }).length, WINDOW);
   deepStrictEqual(nextPorts({ port: 65_534, delta: 1 }), [65_535]);
   deepStrictEqual(nextPorts({ port: 1, delta: -1 }), []);
+  deepStrictEqual(new Set(nextPorts({ port: 40_000, delta: 0 })), new Set([40_000]));
 });
 
 /**
