@@ -75,10 +75,11 @@ export const systemClock: Clock = {
 export function timeLimit(
   clock: Clock,
   ms: number,
-  reason: Error = new DOMException("timed out", "TimeoutError"),
+  reason?: Error,
 ): Disposable & { readonly signal: AbortSignal } {
   const controller = new AbortController();
-  const timer = clock.timer(ms, () => controller.abort(reason));
+  const tooLate = () => controller.abort(reason ?? new DOMException("timed out", "TimeoutError"));
+  const timer = clock.timer(ms, tooLate);
   return { signal: controller.signal, [Symbol.dispose]: () => timer[Symbol.dispose]() };
 }
 

@@ -98,8 +98,12 @@ export class Internet extends Network {
   }
 }
 
+const inside = new Map<Ip, boolean>();
+
 function isInside(ip: Ip): boolean {
-  return INSIDE.some((cidr) => cidrContains(cidr, ip));
+  let is = inside.get(ip);
+  if (is === undefined) inside.set(ip, is = INSIDE.some((cidr) => cidrContains(cidr, ip)));
+  return is;
 }
 
 export class Lan extends Network {
