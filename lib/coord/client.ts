@@ -179,6 +179,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
   readonly #clockOffset: ClockOffset;
   /** Aborted when connections are given up; calls under way begin anew on others. */
   #abandoned = new AbortController();
+  #answeredMs = -Infinity;
   /** Names this run among all that may use the node's key. */
   readonly #instance: string;
   #key: NodeKey | undefined;
@@ -202,6 +203,11 @@ export class CoordClient implements RelayCoordinator, Disposable {
   /** The time as the coordinator has it, in ms since 1970: its clock or ours may be off. */
   wallMs(): number {
     return this.#options.clock.wallMs() + this.#clockOffset.aheadMs;
+  }
+
+  /** When the coordinator answered last, in monotonic ms. */
+  get answeredMs(): number {
+    return this.#answeredMs;
   }
 
   /**
@@ -443,6 +449,7 @@ export class CoordClient implements RelayCoordinator, Disposable {
         ? otherKey(this.#base, signer.coordinator, this.#key!)
         : notSigned(this.#base, { status, text });
     }
+    this.#answeredMs = this.#options.clock.nowMs();
     const news = this.#clockOffset.answered(signer?.timeMs ?? timeOf(response), sentMs);
     if (news) this.#options.onClock?.(news);
     if (!response.ok) {

@@ -722,11 +722,18 @@ class Daemon implements Running, AsyncDisposable {
             port: this.#options.port,
           });
         }
-        this.#peers!.moved(); // its messages go out before what else is to be said
-        if (what !== "more") this.#reconnect();
-        this.#ownNat!.look();
+        this.#moved({ mayBeCutOff: what !== "more" });
       },
+      // Where this host is short of processor time answers come late, and nothing was away.
+      onBack: (silentSinceMs) =>
+        this.#moved({ mayBeCutOff: this.#session.coord.answeredMs <= silentSinceMs }),
     });
+  }
+
+  #moved({ mayBeCutOff }: { mayBeCutOff: boolean }): void {
+    this.#peers!.moved(); // its messages go out before what else is to be said
+    if (mayBeCutOff) this.#reconnect();
+    this.#ownNat!.look();
   }
 
   /** Connections that there are may be dead without anybody having said so. */

@@ -64,9 +64,11 @@ export interface OwnEndpointsOptions {
   onChange: (endpoints: readonly AdvertisedEndpoint[]) => void;
   /**
    * Peers should hear from us. "more": there are more endpoints; else an address of this host or a
-   * NAT's mapping is another, or the network is back: connections that there were may be dead.
+   * NAT's mapping is another: connections that there were may be dead.
    */
   onMoved: (what: "address" | "mapping" | "more") => void;
+  /** STUN answers as before, after it had been silent since then: the network may have been away. */
+  onBack: (silentSinceMs: number) => void;
   /** STUN was asked; it stays silent, or does so no more. */
   onSilence?: () => void;
 }
@@ -167,12 +169,12 @@ export class OwnEndpoints {
   /** Asks STUN at once, each 20 s and after {@link look}; until `signal` is aborted. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const wasSilent = this.#silentSinceMs !== undefined;
+      const sinceMs = this.#silentSinceMs;
       await this.#askStun(signal);
-      if (wasSilent) this.#options.onSilence?.();
+      if (sinceMs !== undefined) this.#options.onSilence?.();
       const hasTold = this.#tell();
-      const isBack = wasSilent && this.#silentSinceMs === undefined;
-      if (isBack && !hasTold) this.#options.onMoved("mapping");
+      const isBack = sinceMs !== undefined && this.#silentSinceMs === undefined;
+      if (isBack && !hasTold) this.#options.onBack(sinceMs);
       this.#lookAtAddresses(); // which may have changed while STUN was asked
       await this.#pause(signal);
       this.#lookAtAddresses();

@@ -71,6 +71,7 @@ class FakeHost {
         this.#happened(`tells ${list.map(({ endpoint }) => formatEndpoint(endpoint)).join(" ")}`);
       },
       onMoved: (what) => this.#happened(`moved: ${what}`),
+      onBack: (sinceMs) => this.#happened(`back after ${this.clock.nowMs() - sinceMs} ms`),
     });
   }
 
@@ -229,8 +230,7 @@ Deno.test("OwnEndpoints keeps what it knew while STUN is silent, and looks often
     "20010 asks over IPv4",
     "23510 asks over IPv4",
     "27210 asks over IPv4",
-    // Whatever there was, connections may be dead.
-    "27220 moved: mapping",
+    "27220 back after 4210 ms",
   ]);
 });
 
