@@ -305,13 +305,16 @@ export class Engine implements AsyncDisposable {
     return thread;
   }
 
-  #tellAll({ changes }: Thread): void {
+  #tellAll({ changes, epoll }: Thread): void {
     for (const [id, socket] of this.#sockets.entries()) {
       if (socket) changes.postMessage(socketChange(id, socket));
     }
     for (const device of this.#devices) {
       if (device?.spec) changes.postMessage(linkChange(device.spec));
     }
+    // It may have begun before it was told everything, and would not look for the rest.
+    Atomics.add(this.#shared.versions, 0, 1);
+    epoll.wake();
   }
 
   #startThread(index: number, epoll: Epoll): Thread {

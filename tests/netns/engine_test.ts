@@ -264,6 +264,25 @@ Deno.test("there is one thread until there is something to do, and streams are w
   ok(b.engine.heard(b.link) > 0);
 });
 
+Deno.test("a thread that begins before it was told all its links takes the rest, too", async () => {
+  await using pair = await Pair.open();
+  const { a, b } = pair;
+  // As where this thread gets no processor time just then.
+  const { postMessage } = MessagePort.prototype;
+  MessagePort.prototype.postMessage = function (...told: unknown[]) {
+    const untilMs = performance.now() + 400;
+    while (performance.now() < untilMs);
+    Reflect.apply(postMessage, this, told);
+  };
+  try {
+    await busy(pair);
+  } finally {
+    MessagePort.prototype.postMessage = postMessage;
+  }
+  match(await ping(a.host, "10.9.0.2"), / 0% packet loss/);
+  await transfer(b.host, a.host, "10.9.0.1", BYTES);
+});
+
 /** Until each engine has its second thread. */
 async function busy({ a, b }: Pair): Promise<void> {
   await until("one thread of each engine, and none of others", async () => threads() === 2);
