@@ -4,6 +4,7 @@ import { concatBytes } from "./bytes.ts";
 
 const FIRST_ROOM = 1024;
 const NOTHING = new Uint8Array();
+const latin1 = new TextDecoder("latin1");
 
 /** The other side ended before all was said. */
 export class ConnectionEndedError extends Error {
@@ -46,13 +47,13 @@ export class BufferedReader {
 
   /** Throws {@link ConnectionEndedError}. Memory is taken as bytes come, whatever they came in. */
   async exactly(length: number): Promise<Uint8Array> {
-    if (this.#left.length >= length) return this.#take(length);
+    if (this.#left.length >= length) return this.take(length);
     let bytes = new Uint8Array(Math.min(length, FIRST_ROOM));
     for (let have = 0; have < length;) {
       if (this.isEmpty && !await this.fill()) {
         throw new ConnectionEndedError("the connection ended in the middle of an answer");
       }
-      const piece = this.#take(Math.min(this.#left.length, length - have));
+      const piece = this.take(Math.min(this.#left.length, length - have));
       if (have + piece.length > bytes.length) {
         const larger = new Uint8Array(Math.min(length, 2 * (have + piece.length)));
         larger.set(bytes.subarray(0, have));
@@ -64,11 +65,11 @@ export class BufferedReader {
     return bytes;
   }
 
-  /** Of what is there. */
-  #take(length: number): Uint8Array {
+  /** Of what is there, at most that much. */
+  take(length: number): Uint8Array {
     const bytes = this.#left.subarray(0, length);
     // What it came in is not kept for nothing.
-    this.#left = length === this.#left.length ? NOTHING : this.#left.subarray(length);
+    this.#left = length >= this.#left.length ? NOTHING : this.#left.subarray(length);
     return bytes;
   }
 
@@ -77,11 +78,10 @@ export class BufferedReader {
    * `RangeError` where that does not come within `maxLength`.
    */
   async until(end: string, maxLength: number): Promise<string> {
-    const latin1 = new TextDecoder("latin1");
     while (true) {
       const at = latin1.decode(this.#left.subarray(0, maxLength)).indexOf(end);
       if (at >= 0) {
-        return latin1.decode(this.#take(at + end.length).subarray(0, at));
+        return latin1.decode(this.take(at + end.length).subarray(0, at));
       }
       if (this.#left.length >= maxLength) throw new RangeError("the head of an answer is too long");
       if (!await this.fill()) {

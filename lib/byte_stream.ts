@@ -17,6 +17,8 @@ export class ConnectionStream implements ByteStream {
   readonly connection: Deno.TcpConn | Deno.TlsConn;
   readonly #smallRead: number;
   #readBytes: number;
+  /** What the last read came in, where nobody keeps it. */
+  #spare: Uint8Array | undefined;
 
   /** Takes that much memory while it waits for bytes: of servers, which have many, less. */
   constructor(connection: Deno.TcpConn | Deno.TlsConn, smallRead = READ_BYTES) {
@@ -30,15 +32,25 @@ export class ConnectionStream implements ByteStream {
     while (rest.length > 0) rest = rest.subarray(await this.connection.write(rest));
   }
 
-  async read(): Promise<Uint8Array | undefined> {
-    const buffer = new Uint8Array(this.#readBytes);
-    // A reset is an end like any other: what came before may have been whole.
-    const length = await this.connection.read(buffer).catch(() => null);
-    if (length === null) return undefined;
+  read(): Promise<Uint8Array | undefined> {
+    const buffer = this.#spare ?? new Uint8Array(this.#readBytes);
+    this.#spare = undefined;
+    return this.connection.read(buffer).then(
+      (length) => length === null ? undefined : this.#came(buffer, length),
+      // A reset is an end like any other: what came before may have been whole.
+      () => undefined,
+    );
+  }
+
+  #came(buffer: Uint8Array, length: number): Uint8Array {
     if (length === buffer.length) this.#readBytes = READ_BYTES;
     else if (length < this.#smallRead) this.#readBytes = this.#smallRead;
+    const isSmall = buffer.length < READ_BYTES;
     // Who keeps a few bytes does not keep the buffer.
-    return length < KEPT_BYTES ? buffer.slice(0, length) : buffer.subarray(0, length);
+    if (!isSmall && length >= KEPT_BYTES) return buffer.subarray(0, length);
+    // Who sends byte by byte leaves no buffer behind for each.
+    if (isSmall && this.#readBytes === buffer.length) this.#spare = buffer;
+    return buffer.slice(0, length);
   }
 
   [Symbol.dispose](): void {

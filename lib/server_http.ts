@@ -16,11 +16,11 @@ export interface ServerRequest {
   /** Of the body, as the head says. */
   length: number;
   /** The body's next bytes, which are good until then; undefined at its end. Rejects where it breaks off. */
-  readBody: () => Promise<Uint8Array | undefined>;
+  readBody(): Promise<Uint8Array | undefined>;
   /** The connection, for who answers with 101 and speaks another protocol on it. */
   stream: ByteStream;
   /** What comes after the request, once the answer has gone out; undefined at the end. */
-  read: () => Promise<Uint8Array | undefined>;
+  read(): Promise<Uint8Array | undefined>;
 }
 
 /** A field that came several times is one, its values parted by commas (RFC 9110 section 5.3). */

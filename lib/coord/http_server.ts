@@ -22,7 +22,7 @@ const TELL_AGAIN_MS = 60_000;
 /** What calls under way get to finish at the end, and who was refused to read why. */
 const SHUTDOWN_MS = 300;
 /** What a connection takes of memory while it waits for bytes. */
-const READ_BYTES = 2048;
+const READ_BYTES = 1024;
 
 const REFUSALS: Record<ConnectionRefusal, string> = {
   full: "no room for more connections, new ones are turned away",
@@ -177,24 +177,21 @@ export class HttpServer {
       .finally(() => this.#connections.remove(connection));
   }
 
-  async #answer(
+  #answer(
     connection: Connection,
     request: ServerRequest,
     caller: Caller,
     handle: HttpHandler,
   ): Promise<ServerAnswer> {
     const { clock } = this.#options;
-    this.#connections.began(connection, clock.nowMs());
-    let isUpgrade = false;
-    try {
-      const answer = await handle(request, caller);
-      isUpgrade = answer.status === 101;
-      return answer;
-    } catch {
-      return textAnswer(500, "internal error\n");
-    } finally {
+    const answered = (answer: ServerAnswer) => {
+      const isUpgrade = answer.status === 101;
       this.#connections.answered(connection, { isUpgrade, nowMs: clock.nowMs() });
-    }
+      return answer;
+    };
+    this.#connections.began(connection, clock.nowMs());
+    return Promise.try(handle, request, caller)
+      .then(answered, () => answered(textAnswer(500, "internal error\n")));
   }
 }
 

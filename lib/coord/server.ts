@@ -100,9 +100,14 @@ const MIN_NEWCOMERS = 32;
 const MAX_NEWCOMERS = 1024;
 const MAX_NEWCOMER_SOURCES = 16_384;
 
+type Body = Uint8Array<ArrayBuffer>;
+type Answer = ServerAnswer | Promise<ServerAnswer>;
+/** What is done once the body has come. */
+type OnBody = (body: Body) => Promise<ServerAnswer>;
+
 interface Call {
   request: ServerRequest;
-  body: Uint8Array<ArrayBuffer>;
+  body: Body;
 }
 
 /** What held calls wait for. */
@@ -234,15 +239,40 @@ export class CoordServer {
 
   /**
    * `source` is the address that the request came from; `claimed` is told whose it is once that is
-   * known. Never throws.
+   * known. Never throws. Nothing waits for the body but one function, which costs less than all that are
+   * on the way from here to an answer.
    */
-  async handle(
+  handle(
     request: ServerRequest,
     source = "",
     claimed: (node: NodeKey) => void = () => {},
   ): Promise<ServerAnswer> {
     const startMs = this.#options.clock.nowMs();
-    const answer = await this.#answerOrRefusal(request, { source, claimed });
+    const answer = (work: () => Answer) => this.#answered(request, startMs, work);
+    let begun: Answer | OnBody;
+    try {
+      begun = this.#begin(request, { source, claimed });
+    } catch (error) {
+      return answer(() => Promise.reject(error));
+    }
+    if (typeof begun !== "function") return answer(() => begun);
+    return this.#bodies.read(request, source).then(
+      (body) => answer(() => begun(body)),
+      (error) => answer(() => Promise.reject(error)),
+    );
+  }
+
+  async #answered(
+    request: ServerRequest,
+    startMs: number,
+    work: () => Answer,
+  ): Promise<ServerAnswer> {
+    let answer: ServerAnswer;
+    try {
+      answer = await work();
+    } catch (error) {
+      answer = this.#refusalOf(error);
+    }
     this.#measure(request, answer.status, startMs);
     return answer.status === 101 ? answer : await this.#finished(request, answer);
   }
@@ -277,22 +307,19 @@ export class CoordServer {
     return counts;
   }
 
-  async #answerOrRefusal(request: ServerRequest, caller: Caller): Promise<ServerAnswer> {
-    try {
-      return await this.#route(request, caller);
-    } catch (error) {
-      if (error instanceof ApiError) return plain(400, error.message);
-      if (error instanceof ClockError) {
-        return plain(401, error.message, { [REFUSAL_HEADER]: "clock" });
-      }
-      if (error instanceof AuthError) return plain(401, error.message);
-      if (error instanceof Refusal) return refusal(error);
-      this.#options.log.error("request failed", { error: errorText(error) });
-      return plain(500, "internal error");
+  #refusalOf(error: unknown): ServerAnswer {
+    if (error instanceof ApiError) return plain(400, error.message);
+    if (error instanceof ClockError) {
+      return plain(401, error.message, { [REFUSAL_HEADER]: "clock" });
     }
+    if (error instanceof AuthError) return plain(401, error.message);
+    if (error instanceof Refusal) return refusal(error);
+    this.#options.log.error("request failed", { error: errorText(error) });
+    return plain(500, "internal error");
   }
 
-  async #route(request: ServerRequest, caller: Caller): Promise<ServerAnswer> {
+  /** Cheap checks come before the body is read, and the body before the signature's cost. */
+  #begin(request: ServerRequest, caller: Caller): Answer | OnBody {
     const { path } = request;
     const methods = Object.hasOwn(ROUTES, path) ? ROUTES[path] : undefined;
     if (!methods || (path === "/debug/peers" && !this.#options.debug)) {
@@ -304,19 +331,25 @@ export class CoordServer {
     if (path === "/healthz") return plain(200, "ok");
     if (path === "/v1/stun") return jsonAnswer(stunJson(this.#options.stun));
     if (path === "/debug/peers") return this.#peersNow();
+    if (path === RELAY_WS_PATH) return this.#relayWebSocket(request, caller.source);
     if (path === "/v1/register" && request.method === "POST") {
-      return await this.#register(request, caller);
+      const claim = request.headers.has("authorization") ? this.#claim(request) : undefined;
+      if (!claim) this.#refuseV1();
+      return (body) => this.#register(claim, { request, body }, caller);
     }
-    if (path === RELAY_WS_PATH) return await this.#relayWebSocket(request, caller.source);
-    if (path === RELAY_REGISTER_PATH) return await this.#registerRelay(request, caller);
-    // Cheap checks come before the body is read, and the body before the signature's cost.
     const claim = this.#claim(request);
+    if (path === RELAY_REGISTER_PATH) {
+      this.#checkRelay(claim);
+      return (body) => this.#registerRelay(claim, { request, body }, caller);
+    }
     this.#member(claim.nodeKey);
-    const body = await this.#bodies.read(request, caller.source);
-    const call = { request, body };
+    return (body) => this.#ask(claim, { request, body }, caller);
+  }
+
+  async #ask(claim: Claim, call: Call, caller: Caller): Promise<ServerAnswer> {
     const node = await this.#authenticated(claim, call);
     caller.claimed(node.nodeKey);
-    await this.#checkInstance(request, node, caller.source);
+    await this.#checkInstance(call.request, node, caller.source);
     const answer = await this.#answer(call, node);
     const rival = this.#instances.rivalOf(node.nodeKey, this.#nowMs());
     if (rival !== undefined) answer.headers[CLONE_HEADER] = rival;
@@ -479,12 +512,13 @@ export class CoordServer {
 
   // --- calls
 
-  async #register(request: ServerRequest, { source, claimed }: Caller): Promise<ServerAnswer> {
+  async #register(
+    claim: Claim | undefined,
+    { request, body }: Call,
+    { source, claimed }: Caller,
+  ): Promise<ServerAnswer> {
     const { log, stun } = this.#options;
-    const signed = request.headers.has("authorization");
-    const claim = signed ? this.#claim(request) : undefined;
-    if (!claim) this.#refuseV1();
-    const body = await this.#bodies.read(request, source);
+    const signed = claim !== undefined;
     const wanted = parseRegisterRequest(jsonOf(body));
     if (claim && claim.nodeKey !== wanted.nodeKey) throw new AuthError("signed by another node");
     if (!this.nodes.get(wanted.nodeKey)) this.#limitNewcomers(source);
@@ -691,14 +725,18 @@ export class CoordServer {
     return jsonAnswer(relayOfferJson(offer));
   }
 
-  /** A relay is no node: it signs with its own key, which the operator has named. */
-  async #registerRelay(request: ServerRequest, { source, claimed }: Caller): Promise<ServerAnswer> {
+  /** A relay is no node: it signs with its own key, which the operator has named. Throws {@link Refusal}. */
+  #checkRelay({ nodeKey }: Claim): void {
+    if (this.#relays().directory.isAllowed(nodeKey)) return;
+    throw new Refusal(403, "unknown relay: start the coordinator with its --relay-key");
+  }
+
+  async #registerRelay(
+    claim: Claim,
+    { request, body }: Call,
+    { source, claimed }: Caller,
+  ): Promise<ServerAnswer> {
     const { directory, grantKey } = this.#relays();
-    const claim = this.#claim(request);
-    if (!directory.isAllowed(claim.nodeKey)) {
-      throw new Refusal(403, "unknown relay: start the coordinator with its --relay-key");
-    }
-    const body = await this.#bodies.read(request, source);
     await this.#verify(claim, { request, body });
     claimed(claim.nodeKey);
     const wanted = parseRelayRegistration(jsonOf(body));

@@ -147,7 +147,9 @@ export type UpgradeWebSocket = (
 ) => ServerWebSocket;
 
 /** The runtime's own end of a WebSocket keeps messages of up to 64 MiB while they come. */
-export const upgradeWebSocket: UpgradeWebSocket = ({ stream, read }, { protocol }) => {
+export const upgradeWebSocket: UpgradeWebSocket = (request, { protocol }) => {
+  const { stream } = request;
+  const read = () => request.read();
   return new WebSocketEnd({ stream, read, maxMessage: MAX_MESSAGE, protocol });
 };
 

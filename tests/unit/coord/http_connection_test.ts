@@ -1,7 +1,7 @@
 /** The server's end of HTTP/1.1 over a stream in memory. */
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
 import type { ByteStream } from "../../../lib/byte_stream.ts";
-import { serveConnection } from "../../../lib/coord/http_connection.ts";
+import { readHead, serveConnection } from "../../../lib/coord/http_connection.ts";
 import { type ServerAnswer, type ServerRequest, textAnswer } from "../../../lib/server_http.ts";
 import { settle } from "../../fakes/settle.ts";
 
@@ -54,9 +54,9 @@ const echo = async (request: ServerRequest) => {
   );
 };
 
-async function bodyOf({ readBody }: ServerRequest): Promise<string> {
+async function bodyOf(request: ServerRequest): Promise<string> {
   let text = "";
-  for (let part; (part = await readBody());) {
+  for (let part; (part = await request.readBody());) {
     text += new TextDecoder().decode(part);
   }
   return text;
@@ -82,6 +82,14 @@ for (
       "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: x",
       411,
     ],
+    ["a target that is too long", `GET /${"a".repeat(1024)} HTTP/1.1\r\nHost: x`, 414],
+    [
+      "headers of ours that are too long",
+      `GET / HTTP/1.1\r\nHost: x\r\nX-Gretun-A: ${"a".repeat(600)}\r\nX-Gretun-B: ${
+        "b".repeat(600)
+      }`,
+      431,
+    ],
     ["a head that is too long", `GET / HTTP/1.1\r\nHost: x\r\nA: ${"a".repeat(17_000)}`, 431],
   ] as const
 ) {
@@ -94,6 +102,17 @@ for (
     strictEqual(client.isClosed, true);
   });
 }
+
+Deno.test("readHead() keeps of the headers those that somebody reads, however they are written", () => {
+  const { headers } = readHead(
+    "GET / HTTP/1.1\r\nHOST: x:y\r\nX-Gretun-Node:a\r\nCookie: host:z\r\nx-gretun-node:  b ",
+  );
+  deepStrictEqual(
+    ["host", "X-gretun-node", "gretun-node", "cookie"].map((name) => headers.get(name)),
+    ["x:y", "a, b", null, null],
+  );
+  deepStrictEqual(["Host", "ost", "cookie"].map((name) => headers.has(name)), [true, false, false]);
+});
 
 Deno.test("serveConnection() answers requests in their order, in whatever pieces they come", async () => {
   const client = new Client(echo);

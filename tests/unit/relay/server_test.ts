@@ -439,7 +439,10 @@ const withoutChannels: ConstructorParameters<typeof Relay>[0] = {
   show(request) {
     const get = (name: string) =>
       name === "sec-websocket-protocol" ? null : request.headers.get(name);
-    return { ...request, headers: { get, has: (name) => get(name) !== null } };
+    const headers = { get, has: (name: string) => get(name) !== null };
+    const { signal, stream } = request;
+    const reads = { read: () => request.read(), readBody: () => request.readBody() };
+    return { ...request, headers, signal, stream, ...reads };
   },
 };
 const asksForNone: StandInEdges = {
