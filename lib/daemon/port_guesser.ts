@@ -139,14 +139,17 @@ export class PortGuesser implements Disposable {
     this.#closeUnused(nodeKey);
   }
 
-  /** Begins an attempt with the first of these that could do with one. */
-  look(peers: Iterable<GuessPeer>): void {
+  /** Begins an attempt with that of these that could do with one and is due for the longest time. */
+  look(peers: readonly GuessPeer[]): void {
     if (this.#attempt) return;
     for (const nodeKey of [...this.#ports.keys()]) this.#closeUnused(nodeKey);
-    for (const peer of peers) {
+    const own = this.#options.ownNat();
+    if (!own) return;
+    const due = peers.filter((peer) => peer.nat && this.#isDue(peer))
+      .sort((a, b) => this.#history(a).nextMs - this.#history(b).nextMs);
+    for (const peer of due) {
       if (this.#attempt) return;
-      const own = this.#options.ownNat();
-      if (own && peer.nat && this.#isDue(peer)) void this.#ask(peer, own, outerPorts(peer.nat));
+      void this.#ask(peer, own, outerPorts(peer.nat!));
     }
   }
 
@@ -318,14 +321,14 @@ export class PortGuesser implements Disposable {
   /** Pings the targets by the schedule, until it is done or over. Whether it was done. */
   async #probe(
     peer: GuessPeer,
-    kind: "sequential" | "random",
+    kind: OuterPorts,
     targets: readonly PathAddress[],
     isDone: () => boolean,
   ): Promise<boolean> {
     const { clock } = this.#options;
     const startMs = clock.nowMs();
     let sent = 0;
-    while (clock.nowMs() - startMs < ATTEMPT_MS) {
+    while (clock.nowMs() - startMs < ATTEMPT_MS[kind]) {
       if (isDone()) return true;
       const due = pingsDue(kind, targets.length, clock.nowMs() - startMs);
       // Once one of so many has hit, it is answered, and the rest is as with any other address.

@@ -34,7 +34,7 @@ export const FIRST_WINDOW = 12;
 /** Where both sides go in step each of these is hit, or none: all of them at once are a crowd. */
 export const IN_STEP = 8;
 /** Ports that the guessed side opens. */
-export const OPEN_PORTS = { sequential: 4, random: 256 } as const;
+export const OPEN_PORTS = { one: 1, sequential: 4, random: 256 } as const;
 /** Of the birthday attack. */
 export const PROBES = 1024;
 const PROBES_PER_SECOND = 240;
@@ -43,8 +43,8 @@ const LAST_PORT = 65_535;
 /** Of ports in order: when the first that is hit answers, most of the others have not been tried. */
 const PROBE_GAP_MS = 10;
 
-/** An attempt without success is over after this. */
-export const ATTEMPT_MS = 5_500;
+/** An attempt without success is over after this; others wait for it. */
+export const ATTEMPT_MS = { one: 1_500, sequential: 5_500, random: 5_500 } as const;
 /** How long an answer is waited for. */
 export const ANSWER_MS = 3_000;
 /** A search that had no success for so long is helped by guessing. */
@@ -54,13 +54,14 @@ export const GUESS_AFTER_MS = 2_000;
  * ports in order a minute has room for two, at first in quick succession.
  */
 const PAUSES_MS = {
+  one: [3_000, 60_000, 300_000, 600_000],
   sequential: [3_000, 50_000, 25_000, 25_000, 60_000, 300_000],
   random: [60_000, 120_000, 300_000, 600_000],
 } as const;
 /** After asking in vain: the peer is busy, or does not do it. */
 const UNANSWERED_PAUSES_MS = [5_000, 15_000, 60_000, 300_000] as const;
 /** A peer is not served again before this. */
-export const SERVE_GAP_MS = { sequential: 2_000, random: 20_000 } as const;
+export const SERVE_GAP_MS = { one: 2_000, sequential: 2_000, random: 20_000 } as const;
 
 /** Undefined where it is not known. */
 export function isHardMapping(behaviour: MappingBehaviour): boolean | undefined {
@@ -100,8 +101,9 @@ export function guessRole(own: OuterPorts, peer: OuterPorts): GuessRole | undefi
   return peer === "one" ? "guessed" : undefined;
 }
 
-/** Of the NAT whose ports are guessed. */
-export function guessKind(own: OuterPorts, peer: OuterPorts): "sequential" | "random" {
+/** Of the NAT whose ports are guessed; "one": none's. */
+export function guessKind(own: OuterPorts, peer: OuterPorts): OuterPorts {
+  if (own === peer) return own;
   return own === "random" || peer === "random" ? "random" : "sequential";
 }
 
@@ -150,14 +152,14 @@ export function randomPorts(count: number, random: Random): number[] {
 }
 
 /** How many pings of a schedule over `ports` are due `elapsedMs` after it began. */
-export function pingsDue(kind: "sequential" | "random", ports: number, elapsedMs: number): number {
+export function pingsDue(kind: OuterPorts, ports: number, elapsedMs: number): number {
   if (kind === "random") return Math.min(ports, Math.ceil(elapsedMs * PROBES_PER_SECOND / 1000));
   return Math.min(ports, 1 + Math.floor(elapsedMs / PROBE_GAP_MS));
 }
 
 export function pauseMs(
   outcome: "unanswered" | "failed",
-  kind: "sequential" | "random",
+  kind: OuterPorts,
   times: number,
 ): number {
   const pauses = outcome === "unanswered" ? UNANSWERED_PAUSES_MS : PAUSES_MS[kind];

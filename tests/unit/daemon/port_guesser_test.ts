@@ -223,6 +223,21 @@ Deno.test("nothing is tried that cannot succeed, nor before it is known what to 
   unseen.close();
 });
 
+Deno.test("peers that never answer leave others their turn", async () => {
+  const { a, clock } = new World(["one", "one"]);
+  const asked: string[] = [];
+  const peers = Array.from({ length: 20 }, (_, i): GuessPeer => {
+    const nodeKey = `peer ${i}` as NodeKey;
+    return { ...a.peer, nodeKey, tell: () => void asked.push(nodeKey) };
+  });
+  for (let i = 0; i < 200; i++) {
+    a.guesser.look(peers);
+    await clock.until(clock.sleep(500));
+  }
+  strictEqual(new Set(asked.slice(0, 20)).size, 20);
+  a.guesser[Symbol.dispose]();
+});
+
 Deno.test("a peer that asks without end, or repeats itself, opens few ports", async () => {
   const world = new World(["random", "one"]);
   const { a } = world;
