@@ -10,7 +10,7 @@ mount -t devpts pts /dev/pts
 mount -t tmpfs tmp /dev/shm
 mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
-mount -t ext4 /dev/vdb /work
+mount -t ext4 -o nobarrier,noinit_itable /dev/pmem1 /work
 ip link set lo up
 hostname vm
 stty -F /dev/ttyS1 raw -echo
