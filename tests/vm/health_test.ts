@@ -5,7 +5,7 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { createNamedNetns, deleteNamedNetns, type Fd, withNetns } from "../../lib/linux/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
-import { DENO_RUN } from "../deno_run.ts";
+import { GRETUN } from "../overlay.ts";
 
 // Opens libc outside of any test: it stays open, which a test would be blamed for.
 RtNetlink.open()[Symbol.dispose]();
@@ -32,11 +32,7 @@ async function ip(netns: Fd, ...lines: string[]): Promise<void> {
   strictEqual(code, 0, stderr);
 }
 
-const health = (netns: Fd, ...args: string[]) =>
-  run(netns, Deno.execPath(), [
-    ...[...DENO_RUN, "main.ts"],
-    ...["health", ...args],
-  ]);
+const health = (netns: Fd, ...args: string[]) => run(netns, GRETUN, ["health", ...args]);
 
 Deno.test("gretun health pings the far end of every kind of tunnel", async () => {
   await using stack = new AsyncDisposableStack();
