@@ -18,8 +18,11 @@ export async function twoNodes(
   return [alice, bob];
 }
 
-/** The main job itself: all of it once. */
-export function testMeeting(plane: "fou" | "tun"): void {
+/** The main job itself: all of it once, and `more` before both daemons end. */
+export function testMeeting(
+  plane: "fou" | "tun",
+  more?: (overlay: Overlay, alice: OverlayNode) => Promise<void>,
+): void {
   const planes = [plane, plane] as const;
 
   Deno.test(`${plane}: two hosts behind two port-restricted NATs`, async () => {
@@ -42,6 +45,7 @@ export function testMeeting(plane: "fou" | "tun"): void {
     });
     ok(JSON.parse(measured).end.sum_received?.bits_per_second > 1e6, measured);
     await server.status;
+    await more?.(overlay, alice);
     strictEqual(await bob.stop("SIGTERM"), 0, bob.log);
     strictEqual(await alice.stop("SIGTERM"), 0, alice.log);
     for (const node of [alice, bob]) deepStrictEqual(await node.linkNames(), ["eth0"]);
