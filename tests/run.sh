@@ -257,8 +257,6 @@ remove_leftovers
 choose_packages
 echo "run.sh: $BUILD_WITH"
 stage "compile.sh" ./compile.sh
-stage "format" "$DENO" fmt --quiet --check
-stage "lint" "$DENO" lint --quiet
 
 if [ -z "$with_vm" ]; then skip "tests in emulated machines" "--no-vm"
 elif ! command -v apt-get >/dev/null; then
@@ -270,6 +268,8 @@ fi
 if ! command -v apt-get >/dev/null; then skip "services under systemd" "no apt-get to fetch Debian with"
 else job test "services under systemd" run_systemd_tests
 fi
+job test "format" "$DENO fmt --quiet --check"
+job test "lint" "$DENO lint --quiet"
 job test "types" "$DENO check --quiet ${DENO_FLAGS[*]} main.ts coord.ts lib tests bench"
 add_tests tests/netns "${NETNS[@]}"
 add_tests tests/unit "${UNIT[@]}"
