@@ -19,6 +19,18 @@ import type { SigningKey } from "./auth.ts";
 const TIME_HEADER = "x-gretun-time";
 const SIGNATURE_HEADER = "x-gretun-signature";
 const DOMAIN = "gretun answer";
+/** Shorter ones are one caller's as a rule. */
+const SHARED_LENGTH = 1024;
+/** Of bodies that are the same bytes for many: a list of peers, told to all of a group at once. */
+const digests = new WeakMap<Uint8Array, Promise<Uint8Array>>();
+
+function digestOf(body: Uint8Array<ArrayBuffer>): Promise<Uint8Array> {
+  const known = digests.get(body);
+  if (known) return known;
+  const digest = crypto.subtle.digest("SHA-256", body).then((bytes) => new Uint8Array(bytes));
+  if (body.length >= SHARED_LENGTH) digests.set(body, digest);
+  return digest;
+}
 
 /** The request that is answered. */
 export interface Asked {
@@ -47,8 +59,7 @@ async function signedBytes(
     ...[DOMAIN, keyBase64(coordinator), nonce, method, path, authorization, String(status)],
     ...named.map(field),
   ];
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", body));
-  return concatBytes(new TextEncoder().encode(lines.join("\n") + "\n"), digest);
+  return concatBytes(new TextEncoder().encode(lines.join("\n") + "\n"), await digestOf(body));
 }
 
 /** The same answer with its signature. */

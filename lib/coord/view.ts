@@ -28,6 +28,10 @@ interface Cached {
   changes: Map<string, NodeRecord[]>;
   /** By that, or "" for the whole list, and who is told. */
   answers: Map<string, Answer>;
+  /** What those that are listed are to the policy, in their order. */
+  roles: Role[] | undefined;
+  /** What is told of a node, without the policy's part: the same for all viewers. */
+  told: Map<NodeRecord, PeerRecord>;
 }
 
 /** What one node may open at another, the rules that say so, and whether they see each other. */
@@ -119,7 +123,7 @@ export class PeerView {
     }
     const isPinged = policy.access(own, its).icmp;
     return {
-      ...toPeer(record),
+      ...this.#toPeer(record),
       inbound: policy.access(its, own),
       ...(isPinged ? {} : { isSilent: true }),
     };
@@ -150,7 +154,7 @@ export class PeerView {
     const all = this.#nodes.all();
     const listed = all.filter(({ listed }) => listed);
     const away = all.filter((node) => !node.listed && !node.isWaiting && !isExpired(node, nowMs));
-    const none = { changes: new Map(), answers: new Map() };
+    const none = { changes: new Map(), answers: new Map(), roles: undefined, told: new Map() };
     return this.#cached = { etag, madeMs: nowMs, listed, away, ...none };
   }
 
@@ -165,6 +169,23 @@ export class PeerView {
     return records.flatMap((record) => this.#tell(viewer, record) ?? []);
   }
 
+  #toPeer(record: NodeRecord): PeerRecord {
+    const told = this.#cached?.told.get(record) ?? toPeer(record);
+    this.#cached?.told.set(record, told);
+    return told;
+  }
+
+  /** Of those that are listed, who the viewer may be told of, by address: it asks each role, not each node. */
+  #listedFor(viewer: NodeRecord | undefined, cached: Cached): NodeRecord[] {
+    const { policy } = this;
+    if (!policy || !viewer) return cached.listed;
+    const roles = cached.roles ??= cached.listed.map((record) => this.role(policy, record));
+    const own = this.role(policy, viewer);
+    const seen = new Set(roles);
+    for (const its of seen) if (its !== own && !policy.sees(own, its)) seen.delete(its);
+    return cached.listed.filter((_, i) => seen.has(roles[i]!));
+  }
+
   /** The whole list, to go with another answer. */
   list(viewer: NodeRecord, nowMs: number): PeerList {
     return this.#all(viewer, this.#current(nowMs));
@@ -174,12 +195,13 @@ export class PeerView {
     return { json: jsonOf(this.#all(viewer, cached)), isNews: true };
   }
 
-  #all(viewer: NodeRecord | undefined, { etag, listed, away }: Cached): PeerList {
+  #all(viewer: NodeRecord | undefined, cached: Cached): PeerList {
+    const { etag, away } = cached;
     const isByPolicy = this.#policy ? { isByPolicy: true as const } : {};
     const told = this.#policy ? this.#peers(viewer, away) : latest(away);
     return {
       etag,
-      peers: this.#peers(viewer, listed),
+      peers: this.#peers(viewer, this.#listedFor(viewer, cached)),
       ...{ away: told.map(({ nodeKey }) => nodeKey), ...isByPolicy },
     };
   }
