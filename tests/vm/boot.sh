@@ -59,7 +59,7 @@ busybox=$cache/busybox/bin/busybox
 # --- root disk: programs with their libraries, and the kernel's modules
 
 PROGRAMS="bash curl ip tc nft ping iperf3 kmod setpriv tcpdump miniupnpd nice
-  systemd-nspawn nsenter"
+  systemd-nspawn nsenter ssh sshd ssh-keygen"
 APPLETS="mount umount cat ls sleep mkdir ln rm cp mv kill ps mknod dmesg grep sed head tail hostname env date stty id
   true false sha256sum uname wc sort tr cut chmod touch reboot free seq timeout mktemp basename dirname find xargs"
 
@@ -98,7 +98,7 @@ if [ ! -e "$root" ]; then
   cp -r "$kernel/lib/modules/$release" "$tree/lib/modules/"
   cp "$here/guest.sh" "$tree/init"
   chmod +x "$tree/init"
-  printf 'root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$tree/etc/passwd"
+  printf 'root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/:/bin/false\nsshd:x:104:65534::/run/sshd:/bin/false\n' >"$tree/etc/passwd"
   printf '127.0.0.1 localhost\n' >"$tree/etc/hosts"
   # systemd-nspawn asks for them.
   mkdir -p "$tree/usr/lib"

@@ -1,3 +1,3 @@
 import { testBulk } from "../../bulk_scenarios.ts";
 
-testBulk(["tun", "fou"], { megabytes: 50 });
+testBulk(["tun", "fou"], { megabytes: 50, ssh: true });
