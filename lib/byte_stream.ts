@@ -43,8 +43,8 @@ export class ConnectionStream implements ByteStream {
   }
 
   #came(buffer: Uint8Array, length: number): Uint8Array {
-    if (length === buffer.length) this.#readBytes = READ_BYTES;
-    else if (length < this.#smallRead) this.#readBytes = this.#smallRead;
+    // What has not filled its buffer was all there was: who waits for more waits with little.
+    this.#readBytes = length === buffer.length ? READ_BYTES : this.#smallRead;
     const isSmall = buffer.length < READ_BYTES;
     // Who keeps a few bytes does not keep the buffer.
     if (!isSmall && length >= KEPT_BYTES) return buffer.subarray(0, length);
