@@ -9,7 +9,7 @@ import { CoordClient } from "../lib/coord/client.ts";
 import { systemClock, systemRandom } from "../lib/edges.ts";
 import { readKernelFile } from "../lib/linux/mod.ts";
 import { CoordinatorProcess, cpuMs } from "../tests/fakes/coordinator_process.ts";
-import { type FakeNode, fakeNode } from "../tests/fakes/coordinator.ts";
+import { type FakeNode, fakeNode } from "../tests/fakes/fake_node.ts";
 import { sleep } from "../tests/overlay.ts";
 
 const NEVER = new AbortController().signal;

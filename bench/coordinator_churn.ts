@@ -9,7 +9,7 @@ import { CoordClient } from "../lib/coord/client.ts";
 import { systemClock, systemRandom } from "../lib/edges.ts";
 import { listKernelDirectory, readKernelFile } from "../lib/linux/mod.ts";
 import { CoordinatorProcess } from "../tests/fakes/coordinator_process.ts";
-import { type FakeNode, fakeNode } from "../tests/fakes/coordinator.ts";
+import { type FakeNode, fakeNode } from "../tests/fakes/fake_node.ts";
 import { sleep } from "../tests/overlay.ts";
 
 const MAX_FILES = 65_536;

@@ -11,7 +11,7 @@ import { AccessGuard } from "../lib/dataplane/guard/access.ts";
 import { systemClock, systemRandom } from "../lib/edges.ts";
 import type { NodeKey } from "../lib/keys.ts";
 import { type Access, formatAccess } from "../lib/policy/access.ts";
-import { type FakeNode, fakeNode } from "../tests/fakes/coordinator.ts";
+import { type FakeNode, fakeNode } from "../tests/fakes/fake_node.ts";
 import { CoordinatorProcess, cpuMs, runCoordinator } from "../tests/fakes/coordinator_process.ts";
 import { FakeHost } from "../tests/fakes/host.ts";
 import { sleep } from "../tests/overlay.ts";

@@ -8,7 +8,7 @@ import type { Nodes } from "../../lib/coord/nodes.ts";
 import { CoordServer, type RelayOptions } from "../../lib/coord/server.ts";
 import { SqliteStore } from "../../lib/coord/sqlite.ts";
 import type { Store } from "../../lib/coord/store.ts";
-import { agreement, publicKeyOf, type Sign, signer } from "../../lib/ed25519.ts";
+import { agreement, publicKeyOf, signer } from "../../lib/ed25519.ts";
 import { type Log, silentLog, systemRandom } from "../../lib/edges.ts";
 import {
   type DiscoKey,
@@ -19,28 +19,11 @@ import {
   nodeKeyFromBytes,
 } from "../../lib/keys.ts";
 import type { Policy } from "../../lib/policy/mod.ts";
+import { type FakeNode, fakeNode } from "./fake_node.ts";
 import { responseOf, serverRequest } from "./server_http.ts";
 import { VirtualClock } from "./virtual_clock.ts";
 
-export interface FakeNode {
-  nodeKey: NodeKey;
-  discoKey: DiscoKey;
-  name: string;
-  sign: Sign;
-}
-
-export async function fakeNode(name: string): Promise<FakeNode> {
-  const { publicKey, privateKey } = await crypto.subtle.generateKey("Ed25519", true, [
-    "sign",
-    "verify",
-  ]) as CryptoKeyPair;
-  return {
-    nodeKey: nodeKeyFromBytes(new Uint8Array(await crypto.subtle.exportKey("raw", publicKey))),
-    discoKey: discoKeyFromBytes(systemRandom(32)),
-    name,
-    sign: async (bytes) => new Uint8Array(await crypto.subtle.sign("Ed25519", privateKey, bytes)),
-  };
-}
+export { type FakeNode, fakeNode };
 
 export function randomNodeKey(): NodeKey {
   return nodeKeyFromBytes(systemRandom(32));

@@ -18,15 +18,9 @@ for (const name of SUBTLE) {
   Object.defineProperty(crypto.subtle, name, { value });
 }
 
+const turns = new MessageChannel();
 let nextTurn = () => {};
-/** Made on first use: it keeps a program running that has nothing else to do, as a benchmark at its end. */
-let turns: MessageChannel | undefined;
-
-function openTurns(): MessageChannel {
-  const channel = new MessageChannel();
-  channel.port1.onmessage = () => nextTurn();
-  return channel;
-}
+turns.port1.onmessage = () => nextTurn();
 
 /** Resolves when nothing goes on that is not waiting for time: a turn went by without any of it. */
 export async function settle(): Promise<void> {
@@ -35,7 +29,6 @@ export async function settle(): Promise<void> {
     before = changes;
     await new Promise<void>((resolve) => {
       nextTurn = resolve;
-      turns ??= openTurns();
       turns.port2.postMessage(0);
     });
   } while (pending > 0 || changes !== before);
