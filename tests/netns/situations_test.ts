@@ -96,7 +96,7 @@ Deno.test("peers names what is wrong around a host, one thing at a time", async 
 /**
  * A Linux router gives a host behind it the router's own port 7777 towards a peer, if that host is the
  * first to send there. The router's own daemon, with the same data port, then has another one towards
- * each peer, which nobody can know.
+ * each peer, which nobody can know. (Where the peer was first, it is the host that has another one.)
  */
 Deno.test("a router and a host behind it have one data port: both get direct paths", async () => {
   await using overlay = await Overlay.start({ keepState: true });
@@ -108,5 +108,4 @@ Deno.test("a router and a host behind it have one data port: both get direct pat
   const own = overlay.join(router.itself, TUN);
   await overlay.allDirect();
   for (const node of [alice, bob]) await own.reaches(node);
-  await says(bob, new RegExp(`^router .* direct .* ${router.ip}:(?!7777)`, "m"));
 });
