@@ -197,9 +197,11 @@ do_jobs() {
   local i status seconds user system
   mkfifo "$log.done"
   exec 3<>"$log.done"
-  # Emulated machines use a core each, and much memory: no more than two of them.
+  # Emulated machines use a core each, and much memory: no more than two of them. The other jobs wait more than
+  # they work.
   lane machine test &
-  lane test machine &
+  lane machine test &
+  lane test &
   lane test &
   lane test &
   for _ in "${job_names[@]}"; do
@@ -221,9 +223,9 @@ run_tests() { # FILE OR FOLDER...
     "$DENO" test --quiet -A --no-check "${DENO_FLAGS[@]}" "$all"
 }
 
-# A job for each group of names, and one for what is left of the folder.
+# A job for each group of names, and one before them for what is left of the folder, which takes longer.
 add_tests() { # FOLDER GROUPS...
-  local folder=$1 group name file files left
+  local folder=$1 group name file files left commands=() i
   shift
   left=" $(find "$folder" -name '*_test.ts' | sort | tr '\n' ' ')"
   for group in "$@"; do
@@ -234,9 +236,10 @@ add_tests() { # FOLDER GROUPS...
       [ -e "$name" ] || die "tests/run.sh names $name, which is not there"
       for file in $(find "$name" -name '*_test.ts'); do files+=" $file" left=${left/ $file / }; done
     done
-    job test "$folder: $group" "run_tests$files"
+    commands+=("run_tests$files")
   done
   job test "$folder: all others" "run_tests$left"
+  for i in "${!commands[@]}"; do job test "$folder: ${*:i+1:1}" "${commands[i]}"; done
 }
 
 run_systemd_tests() {
@@ -268,12 +271,13 @@ fi
 if ! command -v apt-get >/dev/null; then skip "services under systemd" "no apt-get to fetch Debian with"
 else job test "services under systemd" run_systemd_tests
 fi
+# What takes long comes first, so that nothing is left to itself at the end.
+add_tests tests/netns "${NETNS[@]}"
+add_tests tests/sim "${SIM[@]}"
+add_tests tests/unit "${UNIT[@]}"
+job test "types" "$DENO check --quiet ${DENO_FLAGS[*]} main.ts coord.ts lib tests bench"
 job test "format" "$DENO fmt --quiet --check"
 job test "lint" "$DENO lint --quiet"
-job test "types" "$DENO check --quiet ${DENO_FLAGS[*]} main.ts coord.ts lib tests bench"
-add_tests tests/netns "${NETNS[@]}"
-add_tests tests/unit "${UNIT[@]}"
-add_tests tests/sim "${SIM[@]}"
 job test "rules of the source" "run_tests tests/imports_test.ts"
 if [ -n "$with_long" ]; then
   if tests/version_before.sh; then
