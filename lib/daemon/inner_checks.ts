@@ -125,9 +125,7 @@ export class InnerChecks implements Disposable {
       return true;
     } catch (error) {
       if (signal.aborted) return false;
-      const failed = error instanceof AggregateError
-        ? error.errors.find((one) => one !== unanswered)
-        : error;
+      const failed = (error as AggregateError).errors.find((one) => one !== unanswered);
       if (failed) throw failed;
       return false;
     }
