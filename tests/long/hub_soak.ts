@@ -14,14 +14,24 @@ import { HubLab, type Scheme, type SpokeDaemon } from "../hub_lab.ts";
 import { type Nat, SYMMETRIC } from "../lab/mod.ts";
 import { sleep, transfer } from "../overlay.ts";
 import { Dice } from "../sim/world/random.ts";
+import {
+  blocked,
+  carryOut,
+  checkRuns,
+  type Disturbance,
+  Fault,
+  markLogs,
+  ofCard,
+  ofOwnLink,
+  ofProgram,
+  plan,
+  sayer,
+  soak,
+  Usages,
+} from "./disturbances.ts";
 
 const HUB_ADDRESS = "10.90.0.1";
-const DEVICE = "eth0";
-/** Programs that have just started take what they need. */
-const SETTLED_MS = 120_000;
-const MAX_MORE_FILES = 16;
-const MAX_MORE_MEGABYTES = 96;
-
+const NOTHING_IN = "iifname != lo drop";
 type Daemon = Pick<SpokeDaemon, "host" | "process" | "log" | "start" | "stop">;
 
 interface Member {
@@ -32,31 +42,17 @@ interface Member {
   nat: Nat | undefined;
 }
 
-interface Disturbance {
-  what: string;
-  /** Names of hosts. */
-  touches: string[];
-  begin: () => unknown;
-  end?: () => unknown;
-}
-
-interface Usage {
-  pid: number;
-  sinceMs: number;
-  first?: { files: number; megabytes: number };
-}
-
-class Fault extends Error {}
-
 class Soak {
   readonly #lab: HubLab;
   readonly #dice: Dice;
   readonly #patienceMs: number;
   readonly #members: Member[] = [];
   readonly #nats: Nat[] = [];
-  readonly #usages = new Map<string, Usage>();
-  readonly #startMs = performance.now();
-  #blocks = 0;
+  readonly #usages = new Usages();
+  /** When each last started. */
+  readonly #startedMs = new Map<Daemon, number>();
+  readonly #joinedMs = performance.now();
+  readonly #say = sayer();
 
   constructor(lab: HubLab, dice: Dice, patienceMs: number) {
     this.#lab = lab;
@@ -89,28 +85,8 @@ class Soak {
     await this.#works(performance.now());
   }
 
-  say(text: string): void {
-    console.log(`${Math.round((performance.now() - this.#startMs) / 1000)} s: ${text}`);
-  }
-
   async episode(): Promise<void> {
-    const dice = this.#dice;
-    const count = 1 + Number(dice.chance(0.5)) + Number(dice.chance(0.25));
-    const chosen: Disturbance[] = [];
-    while (chosen.length < count) {
-      const disturbance = this.#disturbance();
-      const isTouched = (name: string) => chosen.some(({ touches }) => touches.includes(name));
-      if (!disturbance.touches.some(isTouched)) chosen.push(disturbance);
-    }
-    await Promise.all(chosen.map(async ({ what, begin, end }) => {
-      const lastsMs = dice.pick([1, 3, 10, 20, 45]) * 1000;
-      await sleep(dice.below(5_000));
-      this.say(end ? `${what}, for ${lastsMs / 1000} s` : what);
-      await begin();
-      if (!end) return;
-      await sleep(lastsMs);
-      await end();
-    }));
+    await carryOut(plan(this.#dice, () => this.#disturbance()), this.#say);
     await this.#works(performance.now());
     await this.#carriesData();
     this.#nothingEndedOrGrew();
@@ -133,58 +109,28 @@ class Soak {
   }
 
   #program(daemon: Daemon): Disturbance {
-    const { name } = daemon.host;
-    const touches = [name];
-    const end = () => daemon.start();
-    return this.#dice.pick<Disturbance>([
-      { what: `${name} killed`, touches, begin: () => daemon.stop("SIGKILL"), end },
-      { what: `${name} stopped`, touches, begin: () => daemon.stop("SIGTERM"), end },
-      {
-        what: `${name} freezes`,
-        touches,
-        begin: () => daemon.process.kill("SIGSTOP"),
-        end: () => daemon.process.kill("SIGCONT"),
+    return this.#dice.pick(ofProgram({
+      name: daemon.host.name,
+      start: async () => {
+        daemon.start();
+        this.#startedMs.set(daemon, performance.now());
       },
-    ]);
+      stop: (how) => daemon.stop(how),
+      signal: (how) => daemon.process.kill(how),
+    }));
   }
 
   #ownLink({ host }: Daemon): Disturbance {
-    const [what, command] = this.#dice.pick([
-      ["addr flush", "ip addr flush dev $1"],
-      ["link del", "ip link del $1"],
-      ["route flush", "ip route flush dev $1"],
-      ["link down", "ip link set $1 down"],
-      ["mtu 576", "ip link set $1 mtu 576"],
-    ]);
-    const links = "ls /sys/class/net | grep -E '^(hub|spoke)[0-9]'";
-    const begin = () => shell(host, `f() { ${command}; }; for l in $(${links}); do f $l; done`);
-    return { what: `${host.name}: ${what}`, touches: [host.name], begin };
+    return this.#dice.pick(ofOwnLink(host, /^(hub|spoke)\d/, this.#dice));
   }
 
   #network({ host }: Daemon): Disturbance {
-    const touches = [host.name];
-    let routes = "";
-    return this.#dice.pick<Disturbance>([
-      {
-        what: `the card of ${host.name} is down`,
-        touches,
-        async begin() {
-          routes = await shell(host, `ip route show dev ${DEVICE} | grep -v 'proto kernel'`);
-          await shell(host, `ip link set ${DEVICE} down`);
-        },
-        async end() {
-          await shell(host, `ip link set ${DEVICE} up`);
-          for (const route of routes.split("\n").filter(Boolean)) {
-            await shell(host, `ip route replace ${route} dev ${DEVICE}`);
-          }
-        },
-      },
-      { what: `nothing gets in to ${host.name}`, touches, ...this.#blocked(host, "input") },
-      {
-        what: `the rules of ${host.name} are flushed`,
-        touches,
-        begin: () => shell(host, "nft flush ruleset"),
-      },
+    const { down, noRules } = ofCard(host);
+    const what = `nothing gets in to ${host.name}`;
+    return this.#dice.pick([
+      down,
+      { what, touches: [host.name], ...blocked(host, "input", NOTHING_IN) },
+      noRules,
     ]);
   }
 
@@ -195,16 +141,16 @@ class Soak {
       {
         what: `${nat.name} restarts and chooses other ports`,
         touches,
-        begin: () => nat.restart({ ...behaviour, ports: "random" }),
+        begin: async () => nat.restart({ ...behaviour, ports: "random" }),
       },
-      { what: `${nat.name} lets nothing through`, touches, ...this.#blocked(nat, "forward") },
+      { what: `${nat.name} lets nothing through`, touches, ...blocked(nat, "forward", NOTHING_IN) },
     ]);
   }
 
   #move(member: Member): Disturbance {
     const others = this.#nats.filter((nat) => nat !== member.nat);
     const nat = this.#dice.pick(others);
-    const begin = () => {
+    const begin = async () => {
       member.spoke.host.moveTo(nat);
       member.nat = nat;
     };
@@ -217,17 +163,8 @@ class Soak {
     return {
       what: `the hub does not know ${name} any more`,
       touches: [name],
-      begin: () => this.#lab.removeClient(name),
-      end: () => this.#lab.clientFile(name, `${scheme.file}address ${ip}\n`),
-    };
-  }
-
-  #blocked(host: Shell, hook: string): Pick<Disturbance, "begin" | "end"> {
-    const table = `inet blocked${this.#blocks++}`;
-    const chain = `chain c { type filter hook ${hook} priority -10; iifname != lo drop; }`;
-    return {
-      begin: () => shell(host, `nft 'table ${table} { ${chain} }'`),
-      end: () => shell(host, `nft delete table ${table}`),
+      begin: async () => this.#lab.removeClient(name),
+      end: async () => this.#lab.clientFile(name, `${scheme.file}address ${ip}\n`),
     };
   }
 
@@ -245,7 +182,7 @@ class Soak {
       answered(spoke, HUB_ADDRESS, `${name} to the hub`),
       answered(this.#lab.hub, ip, `the hub to ${name}`),
     ]));
-    this.say(
+    this.#say(
       `all pings answered ${((performance.now() - sinceMs) / 1000).toFixed(1)} s after it ended`,
     );
     for (const { name, spoke } of this.#members) {
@@ -271,22 +208,17 @@ class Soak {
   }
 
   #nothingEndedOrGrew(): void {
-    for (const { host: { name }, process: { pid } } of this.#daemons()) {
-      const now = usageOf(pid);
-      if (!now) throw new Fault(`${name} has ended`);
-      let usage = this.#usages.get(name);
-      if (usage?.pid !== pid) {
-        usage = { pid, sinceMs: performance.now() };
-        this.#usages.set(name, usage);
-      }
-      if (performance.now() - usage.sinceMs < SETTLED_MS) continue;
-      const first = usage.first ??= now;
-      const hasGrown = now.files > first.files + MAX_MORE_FILES ||
-        now.megabytes > first.megabytes + MAX_MORE_MEGABYTES;
-      if (hasGrown) {
-        throw new Fault(`${name} has grown: ${JSON.stringify(first)} to ${JSON.stringify(now)}`);
-      }
-    }
+    const running = this.#daemons().map((daemon) => ({
+      name: daemon.host.name,
+      pid: daemon.process.pid,
+      startedMs: this.#startedMs.get(daemon) ?? this.#joinedMs,
+    }));
+    for (const one of running) checkRuns(one);
+    this.#usages.measure(running);
+  }
+
+  printUsages(): void {
+    this.#usages.print();
   }
 
   #daemons(): Daemon[] {
@@ -295,30 +227,16 @@ class Soak {
 
   /** To tell later what was logged since. */
   marks(): () => string {
-    const lengths = this.#daemons().map(({ log }) => log.length);
-    return () =>
-      this.#daemons().map(({ host, log }, i) => `--- ${host.name}\n${log.slice(lengths[i])}`)
-        .join("\n");
+    // The hub is not there before it is started.
+    return markLogs(() =>
+      this.#daemons().filter(Boolean).map(({ host, log }) => ({ name: host.name, log }))
+    );
   }
-}
 
-interface Shell {
-  run(command: string, args: readonly string[]): Promise<{ stdout: string }>;
-}
-
-/** What it prints. Failures are of no interest: what is to be disturbed may be gone. */
-async function shell(host: Shell, commands: string): Promise<string> {
-  return (await host.run("sh", ["-c", commands])).stdout;
-}
-
-/** Undefined: it does not run. */
-function usageOf(pid: number): { files: number; megabytes: number } | undefined {
-  try {
-    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
-    const files = [...Deno.readDirSync(`/proc/${pid}/fd`)].length;
-    return { files, megabytes: Math.round(Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]) / 1024) };
-  } catch {
-    return undefined;
+  async state(): Promise<string> {
+    const hub = await this.#lab.report().catch(errorText);
+    const spokes = this.#members.map(({ spoke }) => spoke.report().catch(errorText));
+    return JSON.stringify([hub, ...await Promise.all(spokes)], null, 1);
   }
 }
 
@@ -330,23 +248,12 @@ const flags = parseArgs(Deno.args, {
     patience: "30",
   },
 });
-const endMs = performance.now() + Number(flags.minutes) * 60_000;
 console.log(`seed ${flags.seed}`);
-let isWell = true;
+let isWell: boolean;
 {
   await using lab = new HubLab();
-  const soak = new Soak(lab, new Dice(Number(flags.seed)), Number(flags.patience) * 1000);
-  let marks = () => "";
-  try {
-    await soak.join();
-    while (performance.now() < endMs) {
-      marks = soak.marks();
-      await soak.episode();
-    }
-  } catch (error) {
-    console.log(marks());
-    console.log(error instanceof Fault ? `FAULT: ${error.message}` : error);
-    isWell = false;
-  }
+  const soaked = new Soak(lab, new Dice(Number(flags.seed)), Number(flags.patience) * 1000);
+  isWell = await soak(Number(flags.minutes), soaked);
+  soaked.printUsages();
 }
 Deno.exit(isWell ? 0 : 1);

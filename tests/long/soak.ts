@@ -16,15 +16,27 @@ import type { DaemonReport } from "../../lib/daemon/control.ts";
 import { type EgressFirewall, type Nat, type NatBehaviour, NO_UDP, SYMMETRIC } from "../lab/mod.ts";
 import { Overlay, type OverlayNode, sleep, transfer } from "../overlay.ts";
 import { Dice } from "../sim/world/random.ts";
+import {
+  blocked,
+  carryOut,
+  checkRuns,
+  DEVICE,
+  type Disturbance,
+  Fault,
+  markLogs,
+  ofCard,
+  ofOwnLink,
+  ofProgram,
+  plan,
+  sayer,
+  shell,
+  soak,
+  Usages,
+} from "./disturbances.ts";
 
-/** After a start, what is measured of a program is what it needs. */
-const SETTLED_MS = 120_000;
-const MAX_MORE_FILES = 24;
-const MAX_MORE_MEGABYTES = 96;
 /** Pings of a pair that nothing comes near, which may be lost on a busy machine. */
 const MAX_LOST = 0.15;
 const SHOWN_SLOW = 6;
-const DEVICE = "eth0";
 
 interface Site {
   nat: Nat;
@@ -42,26 +54,7 @@ interface Member {
   readdressed: number;
 }
 
-/** What goes wrong, and how it is put right again. */
-interface Disturbance {
-  what: string;
-  /** Names of hosts and routers, or "coord". */
-  touches: string[];
-  begin: () => Promise<unknown>;
-  end?: () => Promise<unknown>;
-}
-
-/** Of a program since it settled. */
-interface Usage {
-  pid: number;
-  first: { files: number; megabytes: number };
-  last: { files: number; megabytes: number };
-  minutes: number;
-}
-
 const LOOK = "ip -s link; ip addr; ip rule; ip route show table all; ss -tnpi; nft list ruleset";
-
-class Fault extends Error {}
 
 class Soak {
   readonly #overlay: Overlay;
@@ -69,19 +62,23 @@ class Soak {
   readonly #patienceMs: number;
   readonly #members: Member[] = [];
   readonly #sites: Site[] = [];
-  readonly #usages = new Map<string, Usage>();
-  readonly #startMs = performance.now();
+  readonly #usages = new Usages();
+  readonly #dataPlane: string;
+  readonly #say = sayer();
   #isCoordinatorDown = false;
   #coordinatorStartedMs = performance.now();
-  #blocks = 0;
 
-  constructor(overlay: Overlay, dice: Dice, patienceMs: number) {
+  constructor(
+    overlay: Overlay,
+    { dice, patienceMs, dataPlane }: { dice: Dice; patienceMs: number; dataPlane: string },
+  ) {
     this.#overlay = overlay;
     this.#dice = dice;
     this.#patienceMs = patienceMs;
+    this.#dataPlane = dataPlane;
   }
 
-  async join(dataPlane: string): Promise<void> {
+  async join(): Promise<void> {
     const { lab } = this.#overlay;
     const site = (name: string, behaviour: NatBehaviour = {}, firewall: EgressFirewall = {}) => {
       const ipv6 = name === "nat-six";
@@ -104,41 +101,20 @@ class Soak {
       const host = site
         ? lab.host(name, { behind: site.nat, families: site === six ? "dual" : "ipv4" })
         : lab.publicHost(name, { families: "dual" });
-      const node = this.#overlay.join(host, ["--data-plane", dataPlane, "-v"]);
+      const node = this.#overlay.join(host, ["--data-plane", this.#dataPlane, "-v"]);
       const startedMs = performance.now();
       this.#members.push({ node, site, startedMs, isDown: false, readdressed: 0 });
     }
     await this.#works(performance.now());
   }
 
-  say(text: string): void {
-    const seconds = Math.round((performance.now() - this.#startMs) / 1000);
-    console.log(`${seconds} s: ${text}`);
-  }
-
   /** Some disturbances, the time until all is well again, and all that has to hold then. */
   async episode(): Promise<void> {
-    const dice = this.#dice;
-    const count = 1 + Number(dice.chance(0.5)) + Number(dice.chance(0.25));
-    const chosen: Disturbance[] = [];
-    while (chosen.length < count) {
-      const disturbance = this.#disturbance();
-      const isTouched = (name: string) => chosen.some(({ touches }) => touches.includes(name));
-      if (!disturbance.touches.some(isTouched)) chosen.push(disturbance);
-    }
-    const touched = new Set(chosen.flatMap(({ touches }) => touches));
-    const lengths = chosen.map(({ end }) => end ? dice.pick([1, 3, 10, 20, 45]) * 1000 : 0);
-    const offsets = chosen.map(() => dice.below(5_000));
-    const doneAfterMs = Math.max(...chosen.map((_, i) => offsets[i]! + lengths[i]!));
+    const planned = plan(this.#dice, () => this.#disturbance());
+    const touched = new Set(planned.flatMap(({ touches }) => touches));
+    const doneAfterMs = Math.max(...planned.map(({ offsetMs, lengthMs }) => offsetMs + lengthMs));
     const watching = this.#watchUntouched(touched, doneAfterMs);
-    await Promise.all(chosen.map(async ({ what, begin, end }, i) => {
-      await sleep(offsets[i]!);
-      this.say(end ? `${what}, for ${lengths[i]! / 1000} s` : what);
-      await begin();
-      if (!end) return;
-      await sleep(lengths[i]!);
-      await end();
-    }));
+    await carryOut(planned, this.#say);
     const endedMs = performance.now();
     await watching;
     await this.#works(endedMs);
@@ -191,97 +167,57 @@ class Soak {
       {
         what: "the coordinator refuses connections",
         touches,
-        ...this.#blocked(coord, "input", "tcp dport 8443 reject with tcp reset"),
+        ...blocked(coord, "input", "tcp dport 8443 reject with tcp reset"),
       },
       {
         what: "the coordinator's network is gone",
         touches,
-        ...this.#blocked(coord, "input", "drop"),
+        ...blocked(coord, "input", "drop"),
       },
     ]);
   }
 
   #program(member: Member): Disturbance {
     const { node } = member;
-    const { name } = node.host;
-    const touches = [name];
-    const start = async () => {
-      node.start();
-      member.isDown = false;
-      member.startedMs = performance.now();
-    };
-    const end = (how: Deno.Signal) => async () => {
-      member.isDown = true;
-      await node.stop(how);
-    };
-    const signal = (how: Deno.Signal) => async () => node.process.kill(how);
-    return this.#dice.pick<Disturbance>([
-      { what: `${name} killed`, touches, begin: end("SIGKILL"), end: start },
-      { what: `${name} stopped`, touches, begin: end("SIGTERM"), end: start },
-      {
-        what: `${name} freezes`,
-        touches,
-        begin: signal("SIGSTOP"),
-        end: signal("SIGCONT"),
+    return this.#dice.pick(ofProgram({
+      name: node.host.name,
+      async start() {
+        node.start();
+        member.isDown = false;
+        member.startedMs = performance.now();
       },
-    ]);
+      async stop(how) {
+        member.isDown = true;
+        await node.stop(how);
+      },
+      signal: (how) => node.process.kill(how),
+    }));
   }
 
   #network(member: Member): Disturbance {
     const { node, site } = member;
     const { host } = node;
     const touches = [host.name];
-    let routes = "";
-    const keep = async () => {
-      routes = await shell(host, `ip route show dev ${DEVICE} | grep -v 'proto kernel'`);
-    };
-    const restore = () =>
-      shell(host, lines(routes).map((r) => `ip route replace ${r} dev ${DEVICE}`).join("\n"));
+    const card = ofCard(host);
     const choices: Disturbance[] = [
-      {
-        what: `the card of ${host.name} is down`,
-        touches,
-        async begin() {
-          await keep();
-          await shell(host, `ip link set ${DEVICE} down`);
-        },
-        async end() {
-          await shell(host, `ip link set ${DEVICE} up`);
-          await restore();
-        },
-      },
-      {
-        what: `${host.name} has no default route`,
-        touches,
-        async begin() {
-          await keep();
-          await shell(
-            host,
-            `ip route flush dev ${DEVICE} proto static; ip route del default || true`,
-          );
-        },
-        end: restore,
-      },
+      card.down,
+      card.noDefaultRoute,
       {
         what: `UDP is blocked at the card of ${host.name}`,
         touches,
-        ...this.#blocked(host, ["input", "output"], `meta l4proto udp meta iifkind != tun drop`),
+        ...blocked(host, ["input", "output"], `meta l4proto udp meta iifkind != tun drop`),
       },
       {
         what: `a firewall lets nothing in to ${host.name}`,
         touches,
-        ...this.#blocked(host, "input", `iifname ${DEVICE} drop`),
+        ...blocked(host, "input", `iifname ${DEVICE} drop`),
       },
       {
         what: `connections of ${host.name} to the coordinator are reset`,
         touches,
         begin: () => shell(host, "ss -K dport = 8443"),
       },
-      {
-        what: `the rules of ${host.name} are flushed`,
-        touches,
-        begin: () => shell(host, "nft flush ruleset"),
-      },
+      card.noRules,
       {
         what: `the way of ${host.name} carries 1280 bytes`,
         touches,
@@ -313,26 +249,7 @@ class Soak {
   }
 
   #ownLink({ node: { host } }: Member): Disturbance {
-    const each = (command: string) => async () => {
-      const links = lines(await shell(host, "ls /sys/class/net")).filter((l) => /^gretun/.test(l));
-      if (links.length > 0) await shell(host, `${command} ${this.#dice.pick(links)}`);
-    };
-    const touches = [host.name];
-    return this.#dice.pick<Disturbance>([
-      { what: `${host.name}: addr flush`, touches, begin: each("ip addr flush dev") },
-      { what: `${host.name}: link del`, touches, begin: each("ip link del") },
-      { what: `${host.name}: route flush`, touches, begin: each("ip route flush dev") },
-      {
-        what: `${host.name}: link down`,
-        touches,
-        begin: each("f() { ip link set $1 down; }; f"),
-      },
-      {
-        what: `${host.name}: mtu 576`,
-        touches,
-        begin: each("f() { ip link set $1 mtu 576; }; f"),
-      },
-    ]);
+    return this.#dice.pick(ofOwnLink(host, /^gretun/, this.#dice));
   }
 
   #router({ nat, behaviour, firewall }: Site): Disturbance {
@@ -354,31 +271,14 @@ class Soak {
       {
         what: `${nat.name} lets no UDP through`,
         touches,
-        ...this.#blocked(nat, "forward", "meta l4proto udp drop"),
+        ...blocked(nat, "forward", "meta l4proto udp drop"),
       },
       {
         what: `${nat.name} lets nothing through`,
         touches,
-        ...this.#blocked(nat, "forward", "drop"),
+        ...blocked(nat, "forward", "drop"),
       },
     ]);
-  }
-
-  /** By a table of its own, so that several may be there. */
-  #blocked(
-    host: Shell,
-    hooks: string | string[],
-    rule: string,
-  ): Pick<Disturbance, "begin" | "end"> {
-    const table = `inet blocked${this.#blocks++}`;
-    const chains = [hooks].flat().map((hook) => {
-      const matches = hook === "output" ? rule.replace("iifkind", "oifkind") : rule;
-      return `chain ${hook} { type filter hook ${hook} priority -10; ${matches}; }`;
-    });
-    return {
-      begin: () => shell(host, `nft 'table ${table} { ${chains.join("\n")} }'`),
-      end: () => shell(host, `nft delete table ${table}`),
-    };
   }
 
   /** A port of the public network. What is larger disappears there, both ways. */
@@ -442,7 +342,7 @@ class Soak {
       missing = [...new Set(missing)];
       throw new Fault(`${seconds} s after it ended no way: ${missing.join(", ")}`);
     }
-    this.say(`all pings answered ${seconds} s after it ended${late}`);
+    this.#say(`all pings answered ${seconds} s after it ended${late}`);
     await Promise.all(this.#members.map((member) => this.#isTrue(member, sinceMs)));
   }
 
@@ -471,16 +371,15 @@ class Soak {
 
   #nothingEnded(): void {
     for (const { node, isDown } of this.#members) {
-      if (!isDown && !isRunning(node.process.pid)) throw new Fault(`${node.host.name} ended`);
+      if (!isDown) checkRuns({ name: node.host.name, pid: node.process.pid });
     }
-    if (!this.#isCoordinatorDown && !isRunning(this.#overlay.coordinator.pid)) {
-      throw new Fault("the coordinator ended");
+    if (!this.#isCoordinatorDown) {
+      checkRuns({ name: "coordinator", pid: this.#overlay.coordinator.pid });
     }
   }
 
   #measure(): void {
-    const nowMs = performance.now();
-    const programs = [
+    this.#usages.measure([
       ...this.#members.map(({ node, startedMs }) => ({
         name: node.host.name,
         pid: node.process.pid,
@@ -491,41 +390,19 @@ class Soak {
         pid: this.#overlay.coordinator.pid,
         startedMs: this.#coordinatorStartedMs,
       },
-    ];
-    for (const { name, pid, startedMs } of programs) {
-      if (nowMs - startedMs < SETTLED_MS) continue;
-      const now = usage(pid);
-      const before = this.#usages.get(name);
-      const first = before?.pid === pid ? before.first : now;
-      const minutes = Math.round((nowMs - startedMs) / 60_000);
-      this.#usages.set(name, { pid, first, last: now, minutes });
-      if (now.files > first.files + MAX_MORE_FILES) {
-        throw new Fault(`${name} has ${now.files} files open, and had ${first.files}`);
-      }
-      if (now.megabytes > first.megabytes + MAX_MORE_MEGABYTES) {
-        throw new Fault(`${name} has ${now.megabytes} MB, and had ${first.megabytes}`);
-      }
-    }
+    ]);
   }
 
   printUsages(): void {
-    for (const [name, { first, last, minutes }] of this.#usages) {
-      console.log(
-        `${name}, up ${minutes} min: files ${first.files} -> ${last.files}, ` +
-          `MB ${first.megabytes} -> ${last.megabytes}`,
-      );
-    }
+    this.#usages.print();
   }
 
   /** To tell later what was logged since. */
   marks(): () => string {
-    const logs = () => [
+    return markLogs(() => [
       { name: "coordinator", log: this.#overlay.coordinatorLog },
       ...this.#members.map(({ node }) => ({ name: node.host.name, log: node.log })),
-    ];
-    const lengths = logs().map(({ log }) => log.length);
-    return () =>
-      logs().map(({ name, log }, i) => `--- ${name}\n${log.slice(lengths[i])}`).join("\n");
+    ]);
   }
 
   /** How it is everywhere now. */
@@ -538,17 +415,6 @@ class Soak {
     return (await Promise.all(states)).join("\n");
   }
 }
-
-interface Shell {
-  run(command: string, args: readonly string[]): Promise<{ stdout: string; stderr: string }>;
-}
-
-/** What it prints. Failures are of no interest: what is to be disturbed may be gone. */
-async function shell(host: Shell, commands: string): Promise<string> {
-  return (await host.run("sh", ["-c", commands])).stdout;
-}
-
-const lines = (text: string) => text.split("\n").map((line) => line.trim()).filter(Boolean);
 
 function pairs<T>(all: readonly T[]): [T, T][] {
   return all.flatMap((a, i) => all.slice(i + 1).map((b): [T, T] => [a, b]));
@@ -568,20 +434,6 @@ function lies({ state, peers }: DaemonReport, members: readonly Member[]): strin
   });
 }
 
-function isRunning(pid: number): boolean {
-  try {
-    return !/^State:\s+Z/m.test(Deno.readTextFileSync(`/proc/${pid}/status`));
-  } catch {
-    return false;
-  }
-}
-
-function usage(pid: number): { files: number; megabytes: number } {
-  const status = Deno.readTextFileSync(`/proc/${pid}/status`);
-  const files = [...Deno.readDirSync(`/proc/${pid}/fd`)].length;
-  return { files, megabytes: Math.round(Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]) / 1024) };
-}
-
 const flags = parseArgs(Deno.args, {
   string: ["minutes", "seed", "data-plane", "patience"],
   default: {
@@ -591,26 +443,17 @@ const flags = parseArgs(Deno.args, {
     patience: "30",
   },
 });
-const endMs = performance.now() + Number(flags.minutes) * 60_000;
 console.log(`seed ${flags.seed}`);
-let isWell = true;
+let isWell: boolean;
 {
   const coordArgs = ["--stun-advertise", "203.0.113.2:3478"];
   await using overlay = await Overlay.start({ keepState: true, ipv6: true, coordArgs });
-  const soak = new Soak(overlay, new Dice(Number(flags.seed)), Number(flags.patience) * 1000);
-  let marks = soak.marks();
-  try {
-    await soak.join(flags["data-plane"]);
-    while (performance.now() < endMs) {
-      marks = soak.marks();
-      await soak.episode();
-    }
-  } catch (error) {
-    console.log(marks());
-    console.log(await soak.state());
-    console.log(error instanceof Fault ? `FAULT: ${error.message}` : error);
-    isWell = false;
-  }
-  soak.printUsages();
+  const soaked = new Soak(overlay, {
+    dice: new Dice(Number(flags.seed)),
+    patienceMs: Number(flags.patience) * 1000,
+    dataPlane: flags["data-plane"],
+  });
+  isWell = await soak(Number(flags.minutes), soaked);
+  soaked.printUsages();
 }
 Deno.exit(isWell ? 0 : 1);
