@@ -153,8 +153,12 @@ take_result() { # NAME STATUS LOG
   fi
   [ "$status" = 0 ] || {
     echo "run.sh: FAILED: $name"
-    # Deno's test runner tells its errors under such a line; what did not come to it, at its end.
-    if ! sed -n '/^ ERRORS /,$p' "$3" | grep -a .; then tail -n 20 "$3"; fi | head -n 100
+    # Deno's test runner tells its errors under such a line. What did not come to it, as the process was ended, or
+    # ended itself, in one test: those before that have failed, and its end.
+    if ! sed -n '/^ ERRORS /,$p' "$3" | grep -a .; then
+      grep -aE '( \.\.\. |^ )FAILED|has been running' "$3"
+      tail -n 20 "$3"
+    fi | head -n 100
   } | tee -a "$log.failures"
 }
 
