@@ -3,6 +3,7 @@ import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { type NatBehaviour, SYMMETRIC } from "./lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
+import { lossIn, pingUntilAnswered } from "./pings.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
 
@@ -97,11 +98,13 @@ export function testHardNats(plane: Plane): void {
     // Two attempts of a hundred do not succeed, and the next one comes a minute later.
     const ip = await bob.tunnelIp();
     await until("a path", async () => (await alice.report()).peers[0]?.state === "relay");
-    const pings = alice.host.run("ping", ["-q", "-i", "0.1", "-w", "8", ip]);
+    const pings = pingUntilAnswered(alice.host, ip, { count: 75 });
     await overlay.allDirect();
-    const { stdout } = await pings;
-    const [, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(stdout)!;
-    ok(Number(received) > 0.8 * Number(sent), `the relay carries data meanwhile: ${stdout}`);
+    const { text, answered } = await pings;
+    ok(
+      answered.length === 75 && lossIn(answered) < 0.2,
+      `the relay carries data meanwhile: ${text}`,
+    );
     const port = await localPort(alice);
     ok(port);
     await pingBothWays(alice, bob);

@@ -5,6 +5,7 @@ import { publicKeyOf } from "../lib/ed25519.ts";
 import { askControl, type ClientReport, type HubReport, type SpokeReport } from "../lib/hub/mod.ts";
 import { type Host, Lab } from "./lab/mod.ts";
 import { GRETUN, until } from "./overlay.ts";
+import { pingWithoutLoss } from "./pings.ts";
 
 export const HUB_PORT = 7788;
 
@@ -51,9 +52,7 @@ class Daemon {
   }
 
   async ping(to: string, args: string[] = []): Promise<void> {
-    const words = ["-n", "-c", "2", "-i", "0.1", "-W", "5", ...args, to];
-    const { code, stdout, stderr } = await this.host.run("ping", words);
-    ok(code === 0, `${this.host.name} to ${to}: ${stdout}${stderr}\n${this.log}`);
+    await pingWithoutLoss(this.host, to, { args }, () => `${this.host.name}\n${this.log}`);
   }
 
   async linkNames(): Promise<string[]> {

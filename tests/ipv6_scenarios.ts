@@ -68,14 +68,7 @@ export function testIpv6Meeting(plane: "fou" | "tun"): void {
     const [alice, bob] = dualStack(overlay, [plane, plane], SYMMETRIC);
     await bothOver(alice, bob, OVER_IPV6);
     await pingFull(alice, bob, MTU_OVER[6]);
-    const { stdout } = await alice.host.run("ping", [
-      "-c",
-      "20",
-      "-i",
-      "0.1",
-      await bob.tunnelIp(),
-    ]);
-    match(stdout, / 0% packet loss/);
+    await alice.ping(bob, { count: 20 });
 
     const server = alice.host.spawn("iperf3", ["-s", "-1"]);
     await sleep(1_000);
@@ -145,15 +138,13 @@ export function testIpv6(plane: "fou" | "tun"): void {
     await using overlay = await Overlay.start({ ipv6: true });
     const [alice, bob] = dualStack(overlay, [plane, plane]);
     await bothOver(alice, bob, OVER_IPV6);
-    const target = await bob.tunnelIp();
-    const pings = alice.host.run("ping", ["-c", "80", "-i", "0.1", target]);
-    await sleep(1_000);
+    const startMs = performance.now();
     const filter =
       "add table ip6 stop; add chain ip6 stop forward { type filter hook forward priority 1; policy drop; }";
     strictEqual((await overlay.lab.internet.run("nft", [filter])).code, 0);
     await bothOver(alice, bob, OVER_IPV4);
-    const lost = Number(/([\d.]+)% packet loss/.exec((await pings).stdout)?.[1]);
-    ok(lost > 0 && lost <= 62, `${lost} % of 8 s lost`); // 5 s
+    console.log(`${plane}: IPv4 after ${Math.round(performance.now() - startMs)} ms`);
+    await untilDataFlows(alice, bob);
     await alice.ping(bob);
   });
 

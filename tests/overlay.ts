@@ -3,6 +3,7 @@ import { deepStrictEqual, ok } from "node:assert/strict";
 import { concatBytes, toHex } from "../lib/bytes.ts";
 import { askDaemon, controlPath, type DaemonReport } from "../lib/daemon/control.ts";
 import { type Families, type Host, Lab, type Nat } from "./lab/mod.ts";
+import { pingWithoutLoss } from "./pings.ts";
 
 const program = (name: string) => new URL(`../${name}`, import.meta.url).pathname;
 export const GRETUN = program("gretun");
@@ -386,16 +387,11 @@ export class OverlayNode {
     await until(what, isAnswered, () => `${this.log}\n${to.log}`);
   }
 
-  /** Fails the test unless every ping is answered. */
+  /** Fails the test unless every ping is answered, be it late. */
   async ping(to: OverlayNode, { count = 2, sizeBytes = 56 } = {}): Promise<void> {
-    const args = ["-n", "-c", String(count), "-i", "0.1", "-W", "5", "-M", "do"];
-    const ip = await to.tunnelIp();
-    const { code, stdout, stderr } = await this.host
-      .run("ping", [...args, "-s", String(sizeBytes), ip]);
-    ok(
-      code === 0 && stdout.includes(" 0% packet loss"),
-      `${this.host.name} to ${to.host.name}: ${stdout}${stderr}\n${this.log}\n${to.log}`,
-    );
+    const pings = { count, args: ["-M", "do", "-s", String(sizeBytes)] };
+    const explain = () => `${this.host.name} to ${to.host.name}\n${this.log}\n${to.log}`;
+    await pingWithoutLoss(this.host, await to.tunnelIp(), pings, explain);
   }
 
   /**

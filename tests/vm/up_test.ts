@@ -1,6 +1,7 @@
 /** `gretun up` on the kernel plane: needs a kernel with FOU and GRE, see boot.sh. */
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { Overlay } from "../overlay.ts";
+import { pingWithoutLoss } from "../pings.ts";
 import { checkTrust, testMeeting, twoNodes } from "../up_scenarios.ts";
 
 // Programs start slowly in an emulator: these live through as much as they can.
@@ -36,9 +37,8 @@ Deno.test("fou: what the kernel does with and without the daemons", async (t) =>
     const before = await alice.linkCounters("overlay");
     const ip = await alice.tunnelIp();
     for (const node of [alice, bob]) node.process.kill("SIGSTOP");
-    const { code, stdout } = await bob.host
-      .run("ping", ["-c", "20", "-i", "0.05", "-s", "1400", "-M", "do", ip]);
-    strictEqual(code, 0, stdout);
+    const args = ["-s", "1400", "-M", "do"];
+    await pingWithoutLoss(bob.host, ip, { count: 20, gapS: 0.05, args });
     const after = await alice.linkCounters("overlay");
     for (const node of [alice, bob]) node.process.kill("SIGCONT");
     strictEqual(after[0]!.kind, "gre");
@@ -52,7 +52,7 @@ Deno.test("fou: what the kernel does with and without the daemons", async (t) =>
     const ip = await bob.tunnelIp();
     const ifindex = await alice.ifindex("overlay0");
     await alice.stop("SIGKILL");
-    strictEqual((await alice.host.run("ping", ["-c", "3", "-i", "0.1", ip])).code, 0);
+    await pingWithoutLoss(alice.host, ip, { count: 3 });
     alice.start();
     await alice.directTo(1);
     strictEqual(await alice.ifindex("overlay0"), ifindex, "the link is adopted, not rebuilt");

@@ -2,6 +2,7 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { fouPorts, localPort, pingBothWays, predictable } from "../../hard_nat_scenarios.ts";
 import { Overlay } from "../../overlay.ts";
+import { pingWithoutLoss } from "../../pings.ts";
 
 Deno.test("fou: a daemon that was killed leaves no port of a guessed path behind", async () => {
   await using overlay = await Overlay.start();
@@ -14,7 +15,7 @@ Deno.test("fou: a daemon that was killed leaves no port of a guessed path behind
   const ifindex = await alice.ifindex("gretun0");
   await alice.stop("SIGKILL");
   deepStrictEqual(await fouPorts(alice), ports);
-  strictEqual((await alice.host.run("ping", ["-c", "3", "-i", "0.1", ip])).code, 0);
+  await pingWithoutLoss(alice.host, ip, { count: 3 });
   alice.start();
   await overlay.allDirect();
   await pingBothWays(alice, bob);

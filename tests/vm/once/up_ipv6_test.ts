@@ -2,6 +2,7 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { bothOver, dualStack, OVER_IPV6, testIpv6Meeting } from "../../ipv6_scenarios.ts";
 import { Overlay } from "../../overlay.ts";
+import { pingWithoutLoss } from "../../pings.ts";
 
 testIpv6Meeting("fou");
 
@@ -19,7 +20,7 @@ Deno.test("fou: a link over IPv6 outlives SIGKILL and is adopted, SIGTERM remove
   const ip = await bob.tunnelIp();
   const ifindex = await alice.ifindex("gretun0");
   await alice.stop("SIGKILL");
-  strictEqual((await alice.host.run("ping", ["-c", "3", "-i", "0.1", ip])).code, 0);
+  await pingWithoutLoss(alice.host, ip, { count: 3 });
   alice.start();
   await alice.pathTo("bob", OVER_IPV6);
   const logs = `--- alice\n${alice.log}\n--- bob\n${bob.log}`;
