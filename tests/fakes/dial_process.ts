@@ -18,7 +18,7 @@ if (first === "serve") {
     const startMs = performance.now();
     const { status } = await client.request(url, {
       method: "GET",
-      signal: AbortSignal.timeout(30_000),
+      signal: AbortSignal.timeout(60_000),
     });
     console.log(`${status} ${Math.round(performance.now() - startMs)}`);
   }

@@ -67,7 +67,7 @@ Deno.test("each tunnel is pinged through itself, whatever the routes say", () =>
       rtnl.addAddress({ ifindex, local: parseIp("10.8.0.1"), peer: FAR, prefixLength: 32 });
       rtnl.changeLink(ifindex, { up: true });
     }
-    const limits = { count: 1, intervalMs: 0, timeoutMs: 200 };
+    const limits = { count: 1, intervalMs: 0 };
     const world = { clock: systemClock, random: systemRandom };
     const results = await checkTunnels(
       ["good", "silent", "good", "absent"].map((name) => ({ name, target: FAR })),
@@ -75,11 +75,12 @@ Deno.test("each tunnel is pinged through itself, whatever the routes say", () =>
         concurrency: 4,
         async ping(target, device) {
           const open = icmpSockets({ poller, device }, (body) => withNetns(netns, body));
-          return (await ping(target, { ...limits, ...world, open }))[0];
+          const timeoutMs = device === "silent" ? 200 : 60_000;
+          return (await ping(target, { ...limits, timeoutMs, ...world, open }))[0];
         },
       },
     );
-    deepStrictEqual(results.map(({ rttMs, error }) => error ?? (rttMs! < 200 ? "ok" : rttMs)), [
+    deepStrictEqual(results.map(({ rttMs, error }) => error ?? (rttMs! >= 0 ? "ok" : rttMs)), [
       "ok",
       "no answer in 0.2s",
       "ok",

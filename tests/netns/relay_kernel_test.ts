@@ -19,7 +19,7 @@ const IPPROTO_UDP = 17;
 const NODE_PORT = 7777;
 const PORTS = [50_000, 50_001] as const;
 /** For what must come, on a host that is busy with other tests. */
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 60_000;
 /** For what must not come. */
 const SILENCE_MS = 300;
 
@@ -147,11 +147,11 @@ Deno.test("a side that moved, and one that is gone", () =>
   }));
 
 Deno.test("what comes above the rate is dropped and counted", () =>
-  inNet(1_000, async ({ a, b, relay, kernel }) => {
+  inNet(100, async ({ a, b, relay, kernel }) => {
     kernel.set(relay, pair(a, b));
     using atA = new Socket(a);
     // Once neighbours know each other, nothing waits for that in a queue that is too short.
-    ok((await a.run("ping", ["-c", "1", "-W", "5", relay.ip])).code === 0);
+    ok((await a.run("ping", ["-c", "1", "-W", "60", relay.ip])).code === 0);
     for (let i = 0; i < 100; i++) {
       await atA.send(new Uint8Array(1372).fill(1), { ip: relay.ip, port: PORTS[0] });
     }

@@ -64,9 +64,13 @@ Deno.test("two hosts without UDP exchange datagrams; a measurement spares them t
     const { latencies, udpWorks } = await node.event("measured");
     deepStrictEqual([latencies, udpWorks], [{}, false]);
   }
+  const counter = "table ip tried { chain out { type filter hook output priority 0; " +
+    'oifname "eth0" meta l4proto udp counter; }; }';
+  strictEqual((await a.host.run("nft", [counter])).code, 0);
   const atA = await a.allocate(b);
+  const { stdout: tried } = await a.host.run("nft", ["list", "table", "ip", "tried"]);
+  match(tried, /counter packets 0 bytes 0/, "UDP is not tried again");
   const atB = await b.allocate(a);
-  ok(atA.ms < 1000, `${atA.ms} ms`);
   deepStrictEqual([atA.kind, atB.kind], ["relay-tcp", "relay-tcp"]);
   await exchange([a, atA.endpoint], [b, atB.endpoint]);
   await overlay.stopCoordinator();
@@ -91,7 +95,9 @@ Deno.test("a NAT that maps a node anew: the relay knows it again with its next d
     return b.events.some((event) => event.event === "received");
   });
   const tookMs = performance.now() - startMs;
-  ok(tookMs < 1_500, `${tookMs} ms`);
+  // The next refresh is after 15 s of silence.
+  console.log(`heard again after ${Math.round(tookMs)} ms`);
+  ok(tookMs < 10_000, `${tookMs} ms`);
   strictEqual((await b.event("received")).text, text);
 });
 
