@@ -269,7 +269,7 @@ async function lineOf(
   retryable: boolean,
 ): Promise<string> {
   const node = await fakeNode("a");
-  const signal = AbortSignal.timeout(10_000);
+  const signal = AbortSignal.timeout(60_000);
   const call = clientOf(url, node).register({ discoKey: node.discoKey, nodeName: "a" }, signal);
   const error = await call.then(() => undefined, (error) => error);
   ok(error instanceof CoordError, String(error));

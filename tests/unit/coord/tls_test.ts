@@ -33,7 +33,7 @@ async function lineOf(url: string): Promise<string> {
   const client = new CoordClient({ url, identity: node, clock: systemClock, random: systemRandom });
   const call = client.register(
     { discoKey: node.discoKey, nodeName: "a" },
-    AbortSignal.timeout(10_000),
+    AbortSignal.timeout(60_000),
   );
   return errorLine(await call.then(() => undefined, (error) => error)).replaceAll(/:\d+/g, ":PORT");
 }

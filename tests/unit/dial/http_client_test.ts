@@ -6,7 +6,10 @@ import { HttpClient, systemDialer } from "../../../lib/dial/mod.ts";
 const signal = new AbortController().signal;
 
 /** Answers each request with one of the texts, on as many connections as come. */
-async function raw(answers: (string | "close")[], use: (url: string) => Promise<void>) {
+async function raw(
+  answers: (string | "close")[],
+  use: (url: string, requests: readonly string[]) => Promise<void>,
+) {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const requests: string[] = [];
   let connections = 0;
@@ -27,7 +30,7 @@ async function raw(answers: (string | "close")[], use: (url: string) => Promise<
   const accepting = (async () => {
     for await (const connection of listener) serving.push(serve(connection));
   })();
-  await use(`http://127.0.0.1:${(listener.addr as Deno.NetAddr).port}`);
+  await use(`http://127.0.0.1:${(listener.addr as Deno.NetAddr).port}`, requests);
   listener.close();
   await accepting;
   await Promise.all(serving);
@@ -109,7 +112,7 @@ Deno.test("HttpClient keeps connections, and takes another when the server has c
 
 Deno.test("HttpClient writes a request as it is given, and ends it at the signal", async () => {
   using client = new HttpClient(systemDialer());
-  const [text] = await raw([], async (url) => {
+  const [text] = await raw([], async (url, requests) => {
     const stop = new AbortController();
     const asked = client.request(`${url}/a?b=c`, {
       method: "POST",
@@ -117,7 +120,9 @@ Deno.test("HttpClient writes a request as it is given, and ends it at the signal
       body: "ü",
       signal: stop.signal,
     });
-    setTimeout(() => stop.abort(new Error("enough")), 50);
+    const isWhole = () => requests.some((request) => request.endsWith("ü"));
+    while (!isWhole()) await new Promise((resolve) => setTimeout(resolve, 1));
+    stop.abort(new Error("enough"));
     await rejects(asked, /enough/);
   });
   match(text!, /^1 POST \/a\?b=c HTTP\/1\.1\r\nHost: 127\.0\.0\.1:\d+\r\nX-Key: 1\r\n/);

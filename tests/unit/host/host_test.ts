@@ -9,7 +9,7 @@ import { NetlinkError, RtNetlink } from "../../../lib/netlink.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
 
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 60_000;
 
 async function until(isSo: () => boolean): Promise<void> {
   const endMs = systemClock.nowMs() + PATIENCE_MS;
