@@ -5,7 +5,7 @@ import { publicKeyOf } from "../lib/ed25519.ts";
 import { askControl, type ClientReport, type HubReport, type SpokeReport } from "../lib/hub/mod.ts";
 import { type Host, Lab } from "./lab/mod.ts";
 import { GRETUN, until } from "./overlay.ts";
-import { pingWithoutLoss } from "./pings.ts";
+import { pingUntilAnswered } from "./pings.ts";
 
 export const HUB_PORT = 7788;
 
@@ -51,8 +51,10 @@ class Daemon {
     return code;
   }
 
+  /** Waits until two pings are answered: an end that has just come up may lose some. */
   async ping(to: string, args: string[] = []): Promise<void> {
-    await pingWithoutLoss(this.host, to, { args }, () => `${this.host.name}\n${this.log}`);
+    const { text, answered } = await pingUntilAnswered(this.host, to, { args });
+    ok(answered.length === 2, `${this.host.name} to ${to}: ${text}\n${this.log}`);
   }
 
   async linkNames(): Promise<string[]> {
