@@ -1,7 +1,7 @@
 /** Much data at once: it arrives whole, whichever planes the two ends have. */
 import { ok, strictEqual } from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
+import { iperfServer, Overlay, type OverlayNode, until } from "./overlay.ts";
 import { twoNodes } from "./up_scenarios.ts";
 
 const MEGABYTE = 1_000_000;
@@ -62,8 +62,7 @@ export function testBulk(
       await arrived(await sshCommand(overlay, { alice, bob, ip }, `cat ${path}`));
     }
 
-    bob.host.spawn("iperf3", ["-s", "-1", "-B", ip]);
-    await sleep(1_000);
+    await iperfServer(bob.host, "-B", ip);
     const bytes = `${Math.ceil(megabytes / 4)}M`;
     const { stdout } = await alice.host.run("iperf3", ["-c", ip, "--bidir", "-n", bytes, "-J"]);
     const { end, error } = JSON.parse(stdout);

@@ -5,7 +5,7 @@ import { publicKeyOf } from "../lib/ed25519.ts";
 import type { Host } from "./lab/mod.ts";
 import { Flood, SimulatedSpokes } from "./hub_crowd.ts";
 import { HUB_PORT, HubLab, type Scheme, type SpokeDaemon } from "./hub_lab.ts";
-import { sleep, transfer, until } from "./overlay.ts";
+import { iperfServer, sleep, transfer, until } from "./overlay.ts";
 import { lossIn, pingUntilAnswered, pingWithoutLoss } from "./pings.ts";
 
 export const HUB_ADDRESS = "10.90.0.1";
@@ -113,8 +113,7 @@ export async function roamDuringIperf(
   roamer: SpokeDaemon,
   moves: number,
 ): Promise<void> {
-  const server = lab.host.spawn("iperf3", ["-s", "-1", "-B", HUB_ADDRESS]);
-  await sleep(1000);
+  const server = await iperfServer(lab.host, "-B", HUB_ADDRESS);
   const seconds = 2 * (moves + 1);
   const iperf = roamer.host.run("iperf3", ["-c", HUB_ADDRESS, "-t", String(seconds), "-J"]);
   const prefix = roamer.host.ip.split(".").slice(0, 3).join(".");

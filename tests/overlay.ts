@@ -89,6 +89,16 @@ async function digest(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   return toHex(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)));
 }
 
+/** iperf3's server for one client, once it listens. */
+export async function iperfServer(host: Host, ...args: string[]): Promise<Deno.ChildProcess> {
+  const server = host.spawn("iperf3", ["-s", "-1", ...args]);
+  await until("iperf3 to listen", async () => {
+    const { stdout } = await host.run("cat", ["/proc/net/tcp", "/proc/net/tcp6"]);
+    return /:1451 \S+ 0A /.test(stdout); // port 5201, TCP_LISTEN
+  });
+  return server;
+}
+
 /** The answer to a request made inside of a host, headers and all. */
 export async function httpGet(host: Host, address: string, path: string): Promise<string> {
   const { hostname, port } = new URL(`http://${address}`);
