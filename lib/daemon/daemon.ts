@@ -284,6 +284,7 @@ class Daemon implements Running, AsyncDisposable {
         const servers = await resolveReachable([name], plane.families, rtnl, lookup);
         return servers.flatMap(({ endpoint, others = [] }) => [endpoint, ...others]);
       },
+      onRelays: () => this.#peers?.relaysChanged(),
       onLost: (path, reason) => this.#peers?.relayLost(path, reason),
       onLoopback: (isOpen) => this.#loopbackIs(isOpen),
       ...edges,

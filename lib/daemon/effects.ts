@@ -273,6 +273,7 @@ export class Effects {
       entry.relay = relay;
       const endpoint = formatEndpoint(relay.endpoint);
       log.info("relay opened", { ...peer, endpoint, path: relay.kind });
+      this.#knowRelay(entry);
       const nowMs = clock.nowMs();
       this.#options.onEvent(entry, { kind: "relay-open", nowMs, endpoint: relay.endpoint });
     } catch (error) {
@@ -282,6 +283,13 @@ export class Effects {
     } finally {
       if (this.#askedFor.get(nodeKey) === entry) this.#askedFor.delete(nodeKey);
     }
+  }
+
+  /** The link may go there already: what the peer sent from a relay that was not known looked direct. */
+  #knowRelay(entry: Entry): void {
+    const { wanted } = entry;
+    if (!wanted || wanted.meetsSocket || !isRelayed(entry, wanted.remote)) return;
+    this.#changeLink(entry, { ...wanted, meetsSocket: true });
   }
 
   closeRelay(entry: Entry): void {
@@ -349,15 +357,18 @@ export class Effects {
 
   /** Another size than was known gets through to the link's far end. */
   resize(entry: Entry): void {
-    const { record, wanted, probed } = entry;
+    const { wanted, probed } = entry;
     if (!wanted || !probed) return;
     const { pathMtu: _, ...before } = wanted;
-    const link: WantedLink = { ...before, ...pathLimit(probed, probed.endpoint) };
+    this.#changeLink(entry, { ...before, ...pathLimit(probed, probed.endpoint) });
+  }
+
+  #changeLink(entry: Entry, link: WantedLink): void {
     try {
       Object.assign(entry, this.#options.plane.setLink(link), { wanted: link });
     } catch (error) {
       const { log } = this.#options;
-      log.warn("MTU of a link not set", { ...peerFields(record), error: errorText(error) });
+      log.warn("link not changed", { ...peerFields(entry.record), error: errorText(error) });
     }
   }
 

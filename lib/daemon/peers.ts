@@ -353,10 +353,25 @@ export class Peers {
    * Whether that may be the peer itself. What it sends through a relay may come before the relay is
    * ours as well, and is no sign of a direct path.
    */
-  #isDirect({ record }: Entry, from: Endpoint): boolean {
-    if (this.#usable([from]).length === 0) return false;
-    return !this.#options.isRelay(from.ip) ||
-      record.endpoints.some(({ endpoint }) => endpoint.ip === from.ip);
+  #isDirect(entry: Entry, from: Endpoint): boolean {
+    return this.#usable([from]).length > 0 && !this.#isRelays(entry, from);
+  }
+
+  #isRelays({ record }: Entry, { ip }: Endpoint): boolean {
+    return this.#options.isRelay(ip) &&
+      !record.endpoints.some(({ endpoint }) => endpoint.ip === ip);
+  }
+
+  /** The relays are others now. What came from one that was not known looked as if it were the peer itself. */
+  relaysChanged(): void {
+    const nowMs = this.#options.clock.nowMs();
+    for (const entry of this.#byNode.values()) {
+      for (const { endpoint } of [...entry.peer.candidates.values()]) {
+        if (!this.#isRelays(entry, endpoint) || isRelayed(entry, endpoint)) continue;
+        this.#dispatch(entry, { kind: "not-direct", nowMs, endpoint });
+      }
+    }
+    this.#arm();
   }
 
   /** A disco datagram from the data port, or from an extra one. */

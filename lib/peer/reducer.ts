@@ -182,6 +182,8 @@ class Transition {
         return this.#relayOpen(event.endpoint);
       case "relay-closed":
         return this.#relayClosed();
+      case "not-direct":
+        return this.#leave(event.endpoint);
       case "link-set":
         return this.#linkSet(event.endpoint);
       case "link-failed":
@@ -658,13 +660,17 @@ class Transition {
   }
 
   #relayClosed(): void {
-    const { relay, path } = this.peer;
+    const { relay } = this.peer;
     const failures = relay.kind === "asked" ? relay.failures + 1 : 0;
     const pauseMs = RELAY_RETRY_MS[Math.min(failures, RELAY_RETRY_MS.length) - 1] ?? 0;
     this.#set({ relay: { kind: "none", askMs: this.#nowMs + pauseMs, failures } });
-    if (relay.kind !== "open") return;
-    this.#candidates.delete(formatPath(relay.endpoint));
-    if (path && !path.dead && this.#isPath(relay.endpoint)) this.#pathDied(path);
+    if (relay.kind === "open") this.#leave(relay.endpoint);
+  }
+
+  #leave(endpoint: PathAddress): void {
+    const { path } = this.peer;
+    this.#candidates.delete(formatPath(endpoint));
+    if (path && !path.dead && this.#isPath(endpoint)) this.#pathDied(path);
   }
 
   // --- the link

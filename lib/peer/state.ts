@@ -144,6 +144,8 @@ export type PeerEvent =
   | { kind: "relay-open"; nowMs: number; endpoint: Endpoint }
   /** There is none, or the one there was is lost. */
   | { kind: "relay-closed"; nowMs: number }
+  /** This was taken for the peer's address, and is a relay's. */
+  | { kind: "not-direct"; nowMs: number; endpoint: PathAddress }
   | { kind: "link-set"; nowMs: number; endpoint: PathAddress }
   | { kind: "link-failed"; nowMs: number; endpoint: PathAddress }
   /** Somebody removed the link. */

@@ -68,6 +68,8 @@ export interface RelayClientOptions {
   wallMs?: () => number;
   random: Random;
   log: Log;
+  /** The relays that there are have other addresses than before. */
+  onRelays?: () => void;
   /** The relay has forgotten the path or is away: it carries nothing any more. */
   onLost: (path: RelayPath, reason: string) => void;
   /** Whether what a connection brings gets to the node by loopback, and what it sends to the connection. */
@@ -167,7 +169,10 @@ export class RelayClient implements AsyncDisposable {
     const either = AbortSignal.any([signal, this.#closed.signal]);
     const places = await coordinator.relays(this.#latencies, either);
     const servers = await this.#resolved(places);
-    this.#ips = new Set(servers.map(({ endpoint }) => endpoint.ip));
+    const ips = new Set(servers.map(({ endpoint }) => endpoint.ip));
+    const areOthers = ips.symmetricDifference(this.#ips).size > 0;
+    this.#ips = ips;
+    if (areOthers) this.#options.onRelays?.();
     const timeoutMs = MEASURE_TIMEOUT_MS;
     const isRelayAway = this.#isMeasureDue;
     this.#isMeasureDue = false;

@@ -1,8 +1,8 @@
 /** Networks change under daemons that run: tunnels are back soon. */
-import { ok, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { isLoopback, parseIp } from "../../lib/addr.ts";
 import type { DaemonOptions } from "../../lib/daemon/mod.ts";
-import { type SimNode, World } from "./world/mod.ts";
+import { NO_UDP, type SimNode, World } from "./world/mod.ts";
 
 /** The coordinator looks for a moment whether the run before is still there: it may be another host. */
 const TAKES_OVER_MS = 5_000;
@@ -145,3 +145,25 @@ Deno.test("a direct way that was blocked for minutes is found again, while data 
   await flow(130_000, () => a.state(b) === "direct" && b.state(a) === "direct");
   strictEqual(a.state(b), "direct");
 });
+
+for (const greKeys of [true, false]) {
+  Deno.test(`what a peer sends from a relay that is not known yet is relayed, with keys: ${greKeys}`, async () => {
+    await using world = new World();
+    const coordinator = await world.coordinator();
+    const a = await world.up(world.hostBehind("a"), coordinator, { greKeys });
+    const b = await world.up(world.hostBehind("b", NO_UDP), coordinator, { greKeys });
+    const isRelayed = () => a.state(b) === "relay" && b.state(a) === "relay";
+    ok(await world.until(isRelayed, 30_000));
+    a.kill();
+    await world.run(1_000);
+    coordinator.proxy = async (request, pass) => {
+      if (request.url.includes("/v1/relay")) await a.host.clock.sleep(3_000);
+      return await pass();
+    };
+    await a.start();
+    ok(await world.until(() => a.state(b) === "direct", 3_000), "as it looks");
+    ok(await world.until(() => a.state(b) === "relay", 30_000));
+    // A program's socket gets the packets as they are, with checksums that nobody fills in any more.
+    deepStrictEqual([...a.host.summed], [a.peer(b)!.ifname]);
+  });
+}

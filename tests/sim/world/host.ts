@@ -38,6 +38,8 @@ export class SimHost implements Host, Machine, Station {
   readonly servers = new Map<number, Serve>();
   /** Names that this host can resolve, besides addresses. */
   readonly names = new Map<string, Ip[]>();
+  /** Links whose packets have their checksums filled in before they are sent. */
+  readonly summed = new Set<string>();
   readonly #time: SimTime;
   readonly #locks = new Map<string, string>();
   /** Ends connections of this host's programs. */
@@ -78,7 +80,10 @@ export class SimHost implements Host, Machine, Station {
     return this.kernel.openFou();
   }
 
-  setChecksumOffload(): void {}
+  setChecksumOffload(ifname: string, isOn: boolean): void {
+    if (isOn) this.summed.delete(ifname);
+    else this.summed.add(ifname);
+  }
 
   openNft(): Nft {
     return this.nft.open();
