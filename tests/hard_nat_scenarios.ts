@@ -2,7 +2,7 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { type NatBehaviour, SYMMETRIC } from "./lab/mod.ts";
 import { RtNetlink } from "../lib/netlink.ts";
-import { Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
+import { GUESSING_MS, Overlay, type OverlayNode, sleep, until } from "./overlay.ts";
 import { lossIn, pingUntilAnswered } from "./pings.ts";
 
 RtNetlink.open()[Symbol.dispose](); // opens libc outside the tests, which look for leaks
@@ -95,11 +95,10 @@ export function testHardNats(plane: Plane): void {
     const nats = [SYMMETRIC, {}] as const;
     const [alice, bob] = pair(overlay, plane, nats, [[AGGRESSIVE], [AGGRESSIVE]]);
     deepStrictEqual(await ownNat(alice), { mapping: "hard" });
-    // Two attempts of a hundred do not succeed, and the next one comes a minute later.
     const ip = await bob.tunnelIp();
     await until("a path", async () => (await alice.report()).peers[0]?.state === "relay");
     const pings = pingUntilAnswered(alice.host, ip, { count: 75 });
-    await overlay.allDirect();
+    await overlay.allDirect(overlay.nodes, GUESSING_MS);
     const { text, answered } = await pings;
     ok(
       answered.length === 75 && lossIn(answered) < 0.2,

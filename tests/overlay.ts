@@ -9,8 +9,13 @@ const program = (name: string) => new URL(`../${name}`, import.meta.url).pathnam
 export const GRETUN = program("gretun");
 export const GRETUN_COORD = program("gretun-coord");
 
-/** Long for a machine under emulation; only a second attempt at random ports, after a minute, gets near it. */
+/** Long for a machine under emulation. */
 const PATIENCE_MS = 100_000;
+/**
+ * For guessing random ports: an attempt in fifty fails, on a busy machine, which gets fewer pings out, more of
+ * them; the second one comes after a minute, the third after three.
+ */
+export const GUESSING_MS = 400_000;
 const POLL_MS = 25;
 /** After a second. Looking is most of what an emulated machine does while it waits. */
 const LATER_POLL_MS = 100;
@@ -25,9 +30,10 @@ export async function until<T>(
   what: string,
   look: () => Promise<T | undefined | false>,
   explain: () => string = () => "",
+  patienceMs = PATIENCE_MS,
 ): Promise<T> {
   const startMs = performance.now();
-  for (let passedMs = 0; passedMs < PATIENCE_MS; passedMs = performance.now() - startMs) {
+  for (let passedMs = 0; passedMs < patienceMs; passedMs = performance.now() - startMs) {
     const value = await look();
     if (value !== undefined && value !== false) return value;
     await sleep(passedMs < 1_000 ? POLL_MS : LATER_POLL_MS);
@@ -253,8 +259,8 @@ export class Overlay implements AsyncDisposable {
   }
 
   /** Waits until every node has a direct path to every other one. */
-  async allDirect(nodes = this.nodes): Promise<void> {
-    for (const node of nodes) await node.directTo(nodes.length - 1);
+  async allDirect(nodes = this.nodes, patienceMs = PATIENCE_MS): Promise<void> {
+    for (const node of nodes) await node.directTo(nodes.length - 1, patienceMs);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -346,13 +352,18 @@ export class OverlayNode {
   }
 
   /** Waits until so many peers are reached directly, and no other ones are there. */
-  async directTo(count: number): Promise<DaemonReport> {
-    return await until(`${this.host.name} to be direct to ${count} peers`, async () => {
-      const report = await this.#tryReport();
-      const there = report?.peers.filter(({ offline }) => !offline) ?? [];
-      const direct = there.filter(({ state }) => state === "direct");
-      return direct.length === count && there.length === count && report;
-    }, () => this.log);
+  async directTo(count: number, patienceMs = PATIENCE_MS): Promise<DaemonReport> {
+    return await until(
+      `${this.host.name} to be direct to ${count} peers`,
+      async () => {
+        const report = await this.#tryReport();
+        const there = report?.peers.filter(({ offline }) => !offline) ?? [];
+        const direct = there.filter(({ state }) => state === "direct");
+        return direct.length === count && there.length === count && report;
+      },
+      () => this.log,
+      patienceMs,
+    );
   }
 
   /** Waits until the peer is reached by an endpoint that fits. */
