@@ -5,6 +5,7 @@
  * not wait for it.
  */
 import { type Cidr, type Endpoint, type Family, familyOf, type Ip } from "../addr.ts";
+import { systemClock } from "../edges.ts";
 import { GretunError } from "../errors.ts";
 import {
   type BulkTun,
@@ -99,6 +100,8 @@ interface Device extends BulkTun {
 /** If nothing has needed it by then, see {@link Engine.start}. */
 const START_AFTER_MS = 150;
 const LOOK_MS = 250;
+/** How often a thread is looked at that is to take a version. */
+const TAKEN_LOOK_MS = 2;
 /** In that time; as much as 10 Mbit/s in datagrams of their own, and some 100 Mbit/s in joined ones. */
 const BUSY_READS = 250;
 
@@ -111,8 +114,11 @@ export class Engine implements AsyncDisposable {
   #in: Thread | undefined;
   /** For packets out. */
   #out: Thread | undefined;
-  /** Until there are both. */
+  /** Where devices wait to be read. */
+  #outEpoll: Epoll = this.#epoll;
+  /** Until there are both threads. */
   #looking: number | undefined;
+  #handingOver: Promise<void> | undefined;
   #reads = 0;
   /** Both by number; numbers are used again. */
   readonly #sockets: (BulkUdpSocket | undefined)[] = [];
@@ -147,9 +153,7 @@ export class Engine implements AsyncDisposable {
     clearTimeout(this.#starting);
     this.#in = this.#startThread(0, this.#epoll);
     this.#tellAll(this.#in);
-    // Two threads must not count one session's datagrams, not even for the moment of the change.
-    if (this.#options.encapsulation === "sealed") this.#split();
-    else this.#looking = setInterval(() => this.#lookWhetherBusy(), LOOK_MS);
+    this.#looking = setInterval(() => this.#lookWhetherBusy(), LOOK_MS);
   }
 
   /** Each thread costs the memory of a program of its own, and a moment of this one's time to start. */
@@ -161,13 +165,36 @@ export class Engine implements AsyncDisposable {
 
   #split(): void {
     clearInterval(this.#looking);
-    const out = this.#startThread(1, new Epoll());
-    this.#tellAll(out);
-    for (const [id, device] of this.#devices.entries()) {
-      if (!device) continue;
-      if (letGo(this.#epoll, device.fd.fd)) out.epoll.add(device.fd.fd, id);
+    this.#out = this.#startThread(1, new Epoll());
+    this.#tellAll(this.#out);
+    this.#handingOver = this.#handOver(this.#out.epoll);
+  }
+
+  /**
+   * Packets out pass to the second thread once it runs, and the first one has left its round: two must not
+   * count one session's datagrams at a time.
+   */
+  async #handOver(epoll: Epoll): Promise<void> {
+    if (!await this.#isTaken(1, Atomics.load(this.#shared.versions, 0))) return;
+    const handed = [...this.#devices.entries()].filter(([, device]) =>
+      device && letGo(this.#epoll, device.fd.fd)
+    );
+    this.#outEpoll = epoll;
+    // It may take the first with devices still to be read that its wait has found before.
+    for (const _round of [1, 2]) {
+      if (!await this.#isTaken(0, this.#announce())) return;
     }
-    this.#out = out;
+    for (const [id, device] of handed) {
+      if (device && this.#devices[id] === device) epoll.add(device.fd.fd, id);
+    }
+  }
+
+  /** Whether the thread of that index comes to take that version of its tables, before all ends. */
+  async #isTaken(index: number, version: number): Promise<boolean> {
+    while (!this.#isClosed && Atomics.load(this.#shared.versions, 1 + index) - version < 0) {
+      await systemClock.sleep(TAKEN_LOOK_MS);
+    }
+    return !this.#isClosed;
   }
 
   get port(): number {
@@ -218,7 +245,7 @@ export class Engine implements AsyncDisposable {
     this.#devices[id] = { fd, cutsUdp };
     this.#shared.heard[id] = 0;
     this.setLink(id, { mtu: 0 });
-    (this.#out?.epoll ?? this.#epoll).add(fd.fd, id);
+    this.#outEpoll.add(fd.fd, id);
     this.start();
     return id;
   }
@@ -252,7 +279,7 @@ export class Engine implements AsyncDisposable {
     const device = this.#devices[id];
     if (!device) return;
     this.#devices[id] = undefined;
-    this.#retire(device.fd, this.#out?.epoll ?? this.#epoll, { kind: "unlink", id });
+    this.#retire(device.fd, this.#outEpoll, { kind: "unlink", id });
   }
 
   /** Starts threads that ended by themselves again, with all links as they are. */
@@ -280,6 +307,7 @@ export class Engine implements AsyncDisposable {
     clearInterval(this.#looking);
     for (const id of this.#devices.keys()) this.removeLink(id);
     this.#post({ kind: "stop" });
+    await this.#handingOver;
     await Promise.all(this.#threads().map(({ ended }) => ended.promise));
     for (const { worker, changes, epoll } of this.#threads()) {
       worker.terminate();
@@ -394,9 +422,15 @@ export class Engine implements AsyncDisposable {
   /** Tells both threads; each takes it before its next round. */
   #post(change: Change): number {
     for (const { changes } of this.#threads()) changes.postMessage(change);
+    const version = this.#announce();
+    this.#closeRetired();
+    return version;
+  }
+
+  /** The threads take what they were told, and say so by this version. */
+  #announce(): number {
     const version = Atomics.add(this.#shared.versions, 0, 1) + 1;
     for (const { epoll } of this.#threads()) epoll.wake();
-    this.#closeRetired();
     return version;
   }
 

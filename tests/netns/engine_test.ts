@@ -2,10 +2,13 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { type Cidr, type Endpoint, type Ip, parseCidr } from "../../lib/addr.ts";
+import { systemRandom } from "../../lib/edges.ts";
 import { Engine, type EngineLink } from "../../lib/engine/mod.ts";
+import type { LinkSeal } from "../../lib/engine/messages.ts";
 import { type Host, Lab } from "../lab/mod.ts";
 import { Epoll, raiseFileLimit } from "../../lib/linux/mod.ts";
 import { RtNetlink } from "../../lib/netlink.ts";
+import { SessionCounters } from "../../lib/session_counters.ts";
 import { randomBytes, seededRandom } from "../ip_packets.ts";
 import { until } from "../overlay.ts";
 import { pingWithoutLoss } from "../pings.ts";
@@ -36,10 +39,10 @@ class End implements AsyncDisposable {
     throw new Error(reason);
   };
 
-  constructor(readonly host: Host) {
+  constructor(readonly host: Host, encapsulation: "gre" | "sealed") {
     this.engine = host.within(() =>
       Engine.open({
-        ...{ port: PORT, encapsulation: "gre", control: SIGNALLING, allowFragments: false },
+        ...{ port: PORT, encapsulation, control: SIGNALLING, allowFragments: false },
         onControl: (bytes, from, port) => this.signals.push({ bytes, from, port }),
         onTooBig: () => {},
         onFailed: (reason) => this.onFailed(reason),
@@ -70,18 +73,33 @@ class End implements AsyncDisposable {
 
 class Pair implements AsyncDisposable {
   readonly lab = Lab.create({ prefix: `gretun-test-${Deno.pid}-`, ipv6: true });
-  readonly a = new End(this.lab.publicHost("a", { families: "dual" }));
-  readonly b = new End(this.lab.publicHost("b", { families: "dual" }));
+  readonly a: End;
+  readonly b: End;
+
+  private constructor(encapsulation: "gre" | "sealed") {
+    const end = (name: string) =>
+      new End(this.lab.publicHost(name, { families: "dual" }), encapsulation);
+    this.a = end("a");
+    this.b = end("b");
+  }
 
   /** With inner addresses 10.9.0.1 and .2, fd09::1 and ::2. */
   static async open(more: Partial<EngineLink> = {}, outer: "ip" | "ip6" = "ip"): Promise<Pair> {
-    const pair = new Pair();
-    const { a, b } = pair;
-    a.to(b.host[outer]!, more);
-    b.to(a.host[outer]!, more);
+    return await new Pair("gre").#open([more, more], outer);
+  }
+
+  /** Encrypted. */
+  static async openSealed(): Promise<Pair> {
+    return await new Pair("sealed").#open(seals(), "ip");
+  }
+
+  async #open([ofA, ofB]: readonly Partial<EngineLink>[], outer: "ip" | "ip6"): Promise<Pair> {
+    const { a, b } = this;
+    a.to(b.host[outer]!, ofA);
+    b.to(a.host[outer]!, ofB);
     await a.address("10.9.0.1/24", "fd09::1/64");
     await b.address("10.9.0.2/24", "fd09::2/64");
-    return pair;
+    return this;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -89,6 +107,21 @@ class Pair implements AsyncDisposable {
     await this.b[Symbol.asyncDispose]();
     await this.lab[Symbol.asyncDispose]();
   }
+}
+
+/** Of both ends of a session. */
+function seals(): { seal: LinkSeal }[] {
+  const [id, one, other] = [8, 32, 32].map((length) => systemRandom(length)) as [
+    Uint8Array,
+    Uint8Array,
+    Uint8Array,
+  ];
+  const keys = [[one, other], [other, one]] as const;
+  return keys.map(([sendKey, receiveKey]) => {
+    const { memory } = new SessionCounters();
+    const session = { ...{ id, sendKey, receiveKey, memory }, encrypt: true };
+    return { seal: { sending: session, taking: [session], anySource: false } };
+  });
 }
 
 /** Sends the bytes by TCP and compares what arrives. */
@@ -257,16 +290,23 @@ Deno.test("a device that somebody deletes does not keep a thread busy", async ()
   a.engine.removeLink(a.link);
 });
 
-Deno.test("there is one thread until there is something to do, and streams are whole when another joins", async () => {
-  await using pair = await Pair.open();
-  const { a, b } = pair;
-  await answers(a.host, "10.9.0.2");
-  await busy(pair);
-  const { engine, link } = a;
-  engine.removeLink(link);
-  match(await ping(a.host, "10.9.0.2"), / 100% packet loss/);
-  ok(b.engine.heard(b.link) > 0);
-});
+for (const open of [Pair.open, Pair.openSealed]) {
+  const what = open === Pair.open ? "as they are" : "sealed";
+  Deno.test(`there is one thread until there is something to do, and streams are whole when another joins: ${what}`, async () => {
+    await using pair = await open();
+    const { a, b } = pair;
+    await answers(a.host, "10.9.0.2");
+    await busy(pair);
+    for (const { engine } of [a, b]) {
+      const { replayed, "bad-tag": badTag } = engine.drops();
+      deepStrictEqual({ replayed, badTag }, { replayed: 0, badTag: 0 });
+    }
+    const { engine, link } = a;
+    engine.removeLink(link);
+    match(await ping(a.host, "10.9.0.2"), / 100% packet loss/);
+    ok(b.engine.heard(b.link) > 0);
+  });
+}
 
 Deno.test("a thread that begins before it was told all its links takes the rest, too", async () => {
   await using pair = await Pair.open();
