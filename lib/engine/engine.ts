@@ -180,7 +180,7 @@ export class Engine implements AsyncDisposable {
       device && letGo(this.#epoll, device.fd.fd)
     );
     this.#outEpoll = epoll;
-    // It may take the first with devices still to be read that its wait has found before.
+    // When it takes the first, it may have devices to read yet that its wait has found before.
     for (const _round of [1, 2]) {
       if (!await this.#isTaken(0, this.#announce())) return;
     }
