@@ -17,7 +17,7 @@ says() {
   return 1
 }
 WRITER=$2
-"$1" --state :memory: --listen 127.0.0.1:8443 --stun-listen 127.0.0.1:3478 2>"$state/coord.log" &
+"$1" --state "$state/coord.db" --listen 127.0.0.1:8443 --stun-listen 127.0.0.1:3478 2>"$state/coord.log" &
 says coord "coordinator listening"
 up "$state/cache" 7777
 says 7777 "no peers yet"
