@@ -175,26 +175,30 @@ export class Engine implements AsyncDisposable {
    * count one session's datagrams at a time.
    */
   async #handOver(epoll: Epoll): Promise<void> {
-    if (!await this.#isTaken(1, Atomics.load(this.#shared.versions, 0))) return;
-    const handed = [...this.#devices.entries()].filter(([, device]) =>
-      device && letGo(this.#epoll, device.fd.fd)
+    if (!await this.#comesToTake(1, Atomics.load(this.#shared.versions, 0))) return;
+    const handed = [...this.#devices.entries()].flatMap(([id, device]) =>
+      device && letGo(this.#epoll, device.fd.fd) ? [{ id, device }] : []
     );
     this.#outEpoll = epoll;
     // When it takes the first, it may have devices to read yet that its wait has found before.
     for (const _round of [1, 2]) {
-      if (!await this.#isTaken(0, this.#announce())) return;
+      if (!await this.#comesToTake(0, this.#announce())) return;
     }
-    for (const [id, device] of handed) {
-      if (device && this.#devices[id] === device) epoll.add(device.fd.fd, id);
+    for (const { id, device } of handed) {
+      if (this.#devices[id] === device) epoll.add(device.fd.fd, id);
     }
   }
 
-  /** Whether the thread of that index comes to take that version of its tables, before all ends. */
-  async #isTaken(index: number, version: number): Promise<boolean> {
-    while (!this.#isClosed && Atomics.load(this.#shared.versions, 1 + index) - version < 0) {
+  /** Waits until the thread of that index takes that version of its tables; false: all has ended before. */
+  async #comesToTake(index: number, version: number): Promise<boolean> {
+    while (!this.#isClosed && !this.#hasTaken(index, version)) {
       await systemClock.sleep(TAKEN_LOOK_MS);
     }
     return !this.#isClosed;
+  }
+
+  #hasTaken(index: number, version: number): boolean {
+    return Atomics.load(this.#shared.versions, 1 + index) - version >= 0;
   }
 
   get port(): number {
@@ -443,9 +447,8 @@ export class Engine implements AsyncDisposable {
   }
 
   #closeRetired(): void {
-    const { versions } = this.#shared;
     const isTaken = (version: number) =>
-      this.#threads().every(({ index }) => Atomics.load(versions, 1 + index) - version >= 0);
+      this.#threads().every(({ index }) => this.#hasTaken(index, version));
     for (const { fd } of this.#retired.filter(({ version }) => isTaken(version))) {
       fd[Symbol.dispose]();
     }
