@@ -310,7 +310,8 @@ export class Matrix implements AsyncDisposable {
     // As it would be on a machine of its own: all the others wait for it.
     const args = ["-n", "-10", GRETUN_COORD, "--listen", `:${COORDINATOR_PORT}`];
     args.push("--state", ":memory:");
-    this.#follow(this.#coord.spawn("nice", args, { stderr: "piped" }), (text) => {
+    const env = { STATE_DIRECTORY: this.#directory };
+    this.#follow(this.#coord.spawn("nice", args, { stderr: "piped", env }), (text) => {
       this.coordinatorLog += text;
     });
     await until("the coordinator to listen", async () => {

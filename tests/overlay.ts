@@ -186,7 +186,8 @@ export class Overlay implements AsyncDisposable {
         ...["--stun-listen", `${ip}:3478`, "--stun-listen", `${ip}:3480`],
       ]),
       ...more,
-    ], { stderr: "piped" });
+      // In memory it keeps its key where its state would be.
+    ], { stderr: "piped", env: { STATE_DIRECTORY: this.directory } });
     this.#drained.push(this.#drainLog(this.coordinator.stderr));
     await until("the coordinator to listen", async () => {
       try {

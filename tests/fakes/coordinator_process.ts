@@ -12,12 +12,18 @@ export interface ProcessOptions {
   maxFiles?: number;
 }
 
-function command(args: string[], { env, maxFiles }: ProcessOptions): Deno.Command {
+/** In memory it keeps its key where its state would be: in that directory. */
+function command(
+  args: string[],
+  directory: string,
+  { env, maxFiles }: ProcessOptions = {},
+): Deno.Command {
+  const isInMemory = args.some((arg) => arg.endsWith(":memory:"));
   // The soft limit and the hard one, as the program raises the soft one.
   const limit = maxFiles === undefined ? "" : `ulimit -n ${maxFiles}; `;
   return new Deno.Command("sh", {
     args: ["-c", `${limit}exec "$0" "$@"`, PROGRAM, ...args],
-    env: { NO_COLOR: "1", ...env },
+    env: { NO_COLOR: "1", ...(isInMemory ? { STATE_DIRECTORY: directory } : {}), ...env },
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
@@ -33,7 +39,9 @@ export function cpuMs(pid: number): number {
 
 /** Runs it to its end. */
 export async function runCoordinator(args: string[]) {
-  const { code, stdout, stderr } = await command(args, {}).output();
+  const directory = Deno.makeTempDirSync();
+  const { code, stdout, stderr } = await command(args, directory).output();
+  Deno.removeSync(directory, { recursive: true });
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
   return { code, stdout: text(stdout), stderr: text(stderr) };
 }
@@ -42,9 +50,11 @@ export class CoordinatorProcess implements AsyncDisposable {
   readonly url: string;
   readonly #child: Deno.ChildProcess;
   readonly #drained: Promise<unknown>;
+  readonly #directory: string;
   #said = "";
 
-  private constructor(port: number, child: Deno.ChildProcess) {
+  private constructor(port: number, child: Deno.ChildProcess, directory: string) {
+    this.#directory = directory;
     this.url = `http://127.0.0.1:${port}`;
     this.#child = child;
     this.#drained = child.stderr.pipeThrough(new TextDecoderStream()).pipeTo(
@@ -67,8 +77,9 @@ export class CoordinatorProcess implements AsyncDisposable {
       "--relay-listen",
       "off",
     ];
-    const child = command([...listen, ...args], options).spawn();
-    const process = new CoordinatorProcess(port, child);
+    const directory = Deno.makeTempDirSync();
+    const child = command([...listen, ...args], directory, options).spawn();
+    const process = new CoordinatorProcess(port, child, directory);
     await process.#says("coordinator listening");
     return process;
   }
@@ -96,6 +107,7 @@ export class CoordinatorProcess implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.end("SIGKILL").catch(() => {}); // it may have ended already
+    await Deno.remove(this.#directory, { recursive: true });
   }
 }
 
