@@ -100,8 +100,8 @@ interface Device extends BulkTun {
 /** If nothing has needed it by then, see {@link Engine.start}. */
 const START_AFTER_MS = 150;
 const LOOK_MS = 250;
-/** How often a thread is looked at that is to take a version. */
-const TAKEN_LOOK_MS = 2;
+/** How often threads are looked at that are to do something at once. */
+const THREAD_LOOK_MS = 2;
 /** In that time; as much as 10 Mbit/s in datagrams of their own, and some 100 Mbit/s in joined ones. */
 const BUSY_READS = 250;
 
@@ -175,28 +175,30 @@ export class Engine implements AsyncDisposable {
    * count one session's datagrams at a time.
    */
   async #handOver(epoll: Epoll): Promise<void> {
-    if (!await this.#comesToTake(1, Atomics.load(this.#shared.versions, 0))) return;
+    const first = Atomics.load(this.#shared.versions, 0);
+    if (!await this.#comesTrue(() => this.#hasTaken(1, first))) return;
     const handed = [...this.#devices.entries()].flatMap(([id, device]) =>
       device && letGo(this.#epoll, device.fd.fd) ? [{ id, device }] : []
     );
     this.#outEpoll = epoll;
     // When it takes the first, it may have devices to read yet that its wait has found before.
     for (const _round of [1, 2]) {
-      if (!await this.#comesToTake(0, this.#announce())) return;
+      const version = this.#announce();
+      const hasLeft = () => this.#in!.hasFailed || this.#hasTaken(0, version);
+      if (!await this.#comesTrue(hasLeft)) return;
     }
     for (const { id, device } of handed) {
       if (this.#devices[id] === device) epoll.add(device.fd.fd, id);
     }
   }
 
-  /** Waits until the thread of that index takes that version of its tables; false: all has ended before. */
-  async #comesToTake(index: number, version: number): Promise<boolean> {
-    while (!this.#isClosed && !this.#hasTaken(index, version)) {
-      await systemClock.sleep(TAKEN_LOOK_MS);
-    }
+  /** Waits for what threads do; false: all has ended before. */
+  async #comesTrue(isTrue: () => boolean): Promise<boolean> {
+    while (!this.#isClosed && !isTrue()) await systemClock.sleep(THREAD_LOOK_MS);
     return !this.#isClosed;
   }
 
+  /** Whether the thread of that index has taken that version of its tables. */
   #hasTaken(index: number, version: number): boolean {
     return Atomics.load(this.#shared.versions, 1 + index) - version >= 0;
   }

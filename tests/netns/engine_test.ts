@@ -327,13 +327,34 @@ Deno.test("a thread that begins before it was told all its links takes the rest,
   await transfer(b.host, a.host, "10.9.0.1", BYTES);
 });
 
-/** Until each engine has its second thread. */
+/** Until each engine has its second thread, and that reads the device. */
 async function busy({ a, b }: Pair): Promise<void> {
   await until("one thread of each engine, and none of others", async () => threads() === 2);
   await until("four threads", async () => {
     await transfer(a.host, b.host, "10.9.0.2", MANY);
     return threads() === 4;
   });
+  await until("devices to be handed over", async () => {
+    const waits = waitedFor().filter((files) => files.includes("/dev/net/tun"));
+    return waits.length === 2 && !waits.flat().some((file) => file.startsWith("socket:"));
+  });
+}
+
+/** By each epoll of this process: what it waits for. */
+function waitedFor(): string[][] {
+  const file = (fd: string) => {
+    try {
+      return Deno.readLinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return ""; // it has just been closed
+    }
+  };
+  return [...Deno.readDirSync("/proc/self/fd")]
+    .filter(({ name }) => file(name) === "anon_inode:[eventpoll]")
+    .map(({ name }) => {
+      const info = Deno.readTextFileSync(`/proc/self/fdinfo/${name}`);
+      return [...info.matchAll(/^tfd:\s+(\d+)/gm)].map(([, fd]) => file(fd!));
+    });
 }
 
 /** Of engines, in this process. */
