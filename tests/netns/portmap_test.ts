@@ -141,7 +141,10 @@ for (const protocol of PROTOCOLS) {
     ok(!await before.reaches(inner, there, false), "reached without a mapping");
 
     await using node = new Node(alice, protocol, String(INTERNAL_PORT), "6");
-    deepStrictEqual(await node.next(), {
+    let event = await node.next();
+    // Where the machine is busy, the gateway answers late, and is asked again.
+    while (event.event === "none") event = await node.next();
+    deepStrictEqual(event, {
       event: "mapped",
       protocol,
       external: formatEndpoint(there),
